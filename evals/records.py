@@ -1,0 +1,227 @@
+"""The nouns of the program: frozen values that travel between its rooms.
+
+Scores, probabilities and rates are fractions in [0, 1]; only `table.py` prints percent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NewType
+
+ItemId = NewType("ItemId", str)
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+FinishReason = Literal["stop", "length"]
+OutcomeStatus = Literal[
+    "passed",
+    "wrong_answer",
+    "exception",
+    "syntax_error",
+    "time",
+    "memory",
+    "forbidden",
+    "exited",
+]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of one benchmark; each benchmark subclasses it with the fields it needs.
+
+    id: stable public id, e.g. "gsm8k/17".  group: the subject, task or type the item belongs to, the
+    fixed stratum of the estimators ("" where a benchmark has none).
+    """
+
+    id: ItemId
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample: temperature 0 is greedy; max_tokens counts new tokens; stop strings are cut from the output.
+
+    seed names one draw of a sampled request; it stays None for greedy ones, which have only one draw.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    n_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Ask for text. `opening` is the text the assistant's turn starts with.
+
+    raw: hand the messages' text to the model as it is, whatever the chat format (HumanEval, the TruthfulQA judges).
+    cut_token: the engine cuts the finished output before the first token id that alone encodes this text; no cut where
+    the tokenizer has no such token (base TruthfulQA).
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    opening: str = ""
+    raw: bool = False
+    cut_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Ask for the log-probabilities of a few candidate next tokens.
+
+    candidates: label -> text whose last token id stands for the label, e.g. {"A": " A"}.
+    shorter: the same question with fewer shots, tried in order while the rendered prompt exceeds
+    max_prompt_tokens (counted without special tokens).
+    """
+
+    messages: tuple[Message, ...]
+    candidates: tuple[tuple[str, str], ...]
+    opening: str = ""
+    raw: bool = False
+    shorter: tuple[tuple[Message, ...], ...] = ()
+    max_prompt_tokens: int | None = None
+
+
+Request = Generate | Choose
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A Python program for the sandbox. It passes only if it runs to its last line; wall_s, memory_mb are its limits.
+
+    source: what a model wrote, never trusted.  checks: trusted code that runs after it, in a process of its own, and calls
+    its functions with plain values; with checks, "passed" cannot be forged.
+    """
+
+    source: str
+    checks: str = ""
+    wall_s: float = 3.0
+    memory_mb: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One generated text, its token ids and why it ended."""
+
+    text: str
+    finish_reason: FinishReason = "stop"
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model answered to one request.
+
+    outputs: n texts (none for a Choose).  choice_logprobs: label -> log-probability over the whole vocabulary.
+    top_logprobs: token text -> log-probability of the first new token, where a request asked for them.
+    n_prompt_tokens, n_cached_tokens: prompt length and how much of it the prefix cache held.
+    """
+
+    outputs: tuple[Output, ...] = ()
+    choice_logprobs: Mapping[str, float] | None = None
+    top_logprobs: Mapping[str, float] | None = None
+    n_prompt_tokens: int = 0
+    n_cached_tokens: int = 0
+
+    @property
+    def text(self) -> str:
+        """The first output's text ("" when there is none)."""
+        return self.outputs[0].text if self.outputs else ""
+
+    @property
+    def n_output_tokens(self) -> int:
+        """New tokens over all outputs."""
+        return sum(len(output.token_ids) for output in self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something the world must decide about one answer: a judge's request or a program.
+
+    name: the judge's role ("xstest", "truth") or "sample/3" for a program; unique within an item.
+    """
+
+    name: str
+    ask: Request | Program
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a program ended, and the last line of its error."""
+
+    status: OutcomeStatus
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check brought back. Exactly one of text/probability/preference/outcome decides; `by` says who.
+
+    text: a judge's words.  probability: of the judge's positive candidate (" yes").
+    preference: a pairwise judge's preference for the model, 1 (reference) to 2 (model).
+    top_logprobs: beside text, token text -> log-probability of the judge's first token, where the check asked for them.
+    """
+
+    by: str
+    text: str | None = None
+    probability: float | None = None
+    preference: float | None = None
+    outcome: Outcome | None = None
+    top_logprobs: Mapping[str, float] | None = None
+
+
+Findings = Mapping[str, Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """One item's score with its evidence.
+
+    scores: cell key or metric name -> score in [0, 1]; a name that could not be scored is left out, with the
+    reason in `missing`.  extracted: the answer as the scorer read it.  unparsed: no answer of the expected form.
+    details: further evidence, JSON-ready.
+    """
+
+    id: ItemId
+    group: str
+    scores: Mapping[str, float]
+    extracted: Json = None
+    unparsed: bool = False
+    missing: str | None = None
+    details: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """An aggregate with its uncertainty.
+
+    value: a fraction, or None with the `reason`.  n: items scored; n_items: items there are.
+    stderr: one standard error; ci95: 95 % interval.  estimator: how the interval was made.
+    """
+
+    value: float | None
+    n: int
+    n_items: int
+    stderr: float | None = None
+    ci95: tuple[float, float] | None = None
+    estimator: str = ""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One cell of the card: its key in summary.json and its heading."""
+
+    key: str
+    heading: str
+    lower_is_better: bool = False

@@ -1,0 +1,124 @@
+"""Estimators and their uncertainty; pure functions over scores in [0, 1].
+
+Strata (subjects, tasks) are fixed: items are drawn within them, so only the variance within strata counts.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from evals.records import Metric
+
+Z95 = 1.959963984540054
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that at least one of k samples passes, estimated from c passes in n.
+
+    n, c: samples generated and passed for one problem, 0 <= c <= n.  k: 1 <= k <= n.
+    Returns a probability in [0, 1]; unbiased.
+    Raises ValueError when k > n or c > n: the estimator is undefined there.
+    Source: Chen et al. 2021, eq. 1.
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"pass@{k} is undefined for {c} passes in {n} samples")
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def proportion(scores: Sequence[float], n_items: int) -> Metric:
+    """Mean of 0/1 scores with Wilson's 95 % interval.
+
+    n_items: items there are; when fewer were scored the value is withheld.  Source: Wilson 1927.
+    """
+    n = len(scores)
+    if n < n_items or n == 0:
+        return unfinished(n, n_items)
+    p = math.fsum(scores) / n
+    return Metric(p, n, n_items, math.sqrt(p * (1 - p) / n), wilson_interval(p, n), "Wilson")
+
+
+def mean(scores: Sequence[float], n_items: int) -> Metric:
+    """Mean of scores in [0, 1] (pass@k by problem, preferences) with a normal 95 % interval, clipped to [0, 1].
+
+    Equal scores tell nothing of their spread; the interval is then Wilson's, which is wide enough for any in [0, 1].
+    """
+    n = len(scores)
+    if n < n_items or n == 0:
+        return unfinished(n, n_items)
+    value = math.fsum(scores) / n
+    stderr = math.sqrt(_variance(scores) / n) if n > 1 else None
+    return _with_interval(Metric(value, n, n_items, stderr, estimator="normal"))
+
+
+def stratified(scores_by_stratum: Mapping[str, Sequence[float]], n_items: int, *, macro: bool) -> Metric:
+    """Mean over items (micro) or over strata (macro); the strata are fixed, items are drawn within them.
+
+    A stratum with one item lends no variance of its own and is given the pooled one. The interval is normal, or
+    Wilson's where no stratum has any variance (see `mean`).
+    """
+    strata = [scores for scores in scores_by_stratum.values() if scores]
+    n = sum(map(len, strata))
+    if n < n_items or n == 0:
+        return unfinished(n, n_items)
+    weights = [1 / len(strata) if macro else len(scores) / n for scores in strata]
+    items = [score for scores in strata for score in scores]
+    value = math.fsum(math.fsum(s) / len(s) for s in strata) / len(strata) if macro else math.fsum(items) / n
+    pooled = _variance(items) if any(len(s) == 1 for s in strata) else 0.0
+    variance = math.fsum(
+        w * w * (_variance(s) if len(s) > 1 else pooled) / len(s) for w, s in zip(weights, strata, strict=True)
+    )
+    stderr = math.sqrt(variance) if n > 1 else None
+    return _with_interval(Metric(value, n, n_items, stderr, estimator="macro over strata" if macro else "stratified"))
+
+
+def clustered_mean(clusters: Sequence[Sequence[float]], n_items: int) -> Metric:
+    """Mean over all members of clusters that were drawn whole (the instructions of a prompt), normal 95 % interval.
+
+    n, n_items count clusters: they are the items.  The error is the ratio estimator's, linearised over clusters, so members
+    of one cluster may depend on each other.  Source: Cochran 1977, section 6.3.
+    """
+    filled = [scores for scores in clusters if scores]
+    k = len(filled)
+    if k < n_items or k == 0:
+        return unfinished(k, n_items)
+    n_members = sum(map(len, filled))
+    value = math.fsum(map(math.fsum, filled)) / n_members
+    squares = math.fsum((math.fsum(scores) - value * len(scores)) ** 2 for scores in filled)
+    stderr = math.sqrt(k / (k - 1) * squares) / n_members if k > 1 else None
+    return _with_interval(Metric(value, k, n_items, stderr, estimator="clustered"))
+
+
+def unfinished(n: int, n_items: int, reason: str | None = None) -> Metric:
+    """A metric without a value: `reason`, else that not every item was scored."""
+    return Metric(None, n, n_items, reason=reason or f"{n} of {n_items} items scored")
+
+
+def _variance(values: Sequence[float]) -> float:
+    """Unbiased sample variance; 0 for fewer than two values."""
+    if len(values) < 2:
+        return 0.0
+    centre = math.fsum(values) / len(values)
+    return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
+
+
+def wilson_interval(p: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share p among n >= 1 items; within [0, 1] and around p.  Source: Wilson 1927."""
+    z2 = Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+
+
+def normal_interval(value: float, stderr: float | None) -> tuple[float, float] | None:
+    """Normal 95 % interval clipped to [0, 1]; None without a standard error."""
+    if stderr is None:
+        return None
+    return max(0.0, value - Z95 * stderr), min(1.0, value + Z95 * stderr)
+
+
+def _with_interval(metric: Metric) -> Metric:
+    """The metric, which has a value, with its normal interval; with Wilson's where the standard error is 0 but for rounding."""
+    assert metric.value is not None
+    if metric.stderr is not None and metric.stderr < 1e-12:
+        return replace(metric, ci95=wilson_interval(metric.value, metric.n), estimator="Wilson")
+    return replace(metric, ci95=normal_interval(metric.value, metric.stderr))

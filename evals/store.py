@@ -1,0 +1,151 @@
+"""The store: every answer and finding, content-addressed, committed as it arrives; it survives a kill.
+
+Two tables: `answers` (key -> what came back) and `asked` (which item of which run asked for which key, with the prompt's text).
+Payloads are zlib-compressed JSON: a store from a stranger is data and runs nothing.
+"""
+
+import contextlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evals.errors import EnvironmentFault
+from evals.records import Completion, ItemId, Outcome, Output
+
+SCHEMA = 1
+_MAX_PAYLOAD = 64 << 20
+_TABLES = """
+CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked (
+    run TEXT NOT NULL, item TEXT NOT NULL, "check" TEXT NOT NULL, key TEXT NOT NULL, by TEXT NOT NULL, prompt TEXT NOT NULL,
+    PRIMARY KEY (run, item, "check")
+) WITHOUT ROWID;
+"""
+
+Answer = Completion | Outcome
+
+
+class Store:
+    """A SQLite file in WAL mode. Raises EnvironmentFault with one sentence when it is locked, damaged, read-only or the disk is full."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._guard():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA):
+                raise EnvironmentFault(f"{path} was written by another version of this program (schema {version}). Choose another --out or --store.")
+            if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("its pages do not agree")
+            self._db.executescript(_TABLES)
+            self._db.execute(f"PRAGMA user_version={SCHEMA}")
+
+    def known(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` that have an answer."""
+        wanted = list(dict.fromkeys(keys))
+        found: set[str] = set()
+        with self._guard():
+            for start in range(0, len(wanted), 500):
+                part = wanted[start : start + 500]
+                marks = ",".join("?" * len(part))
+                found.update(key for (key,) in self._db.execute(f"SELECT key FROM answers WHERE key IN ({marks})", part))
+        return found
+
+    def put(self, answers: Iterable[tuple[str, Answer]]) -> None:
+        """Commit answers in one transaction; an answer already there is kept."""
+        rows = [(key, _pack(answer)) for key, answer in answers]
+        with self._transaction():
+            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+
+    def link(self, run: str, rows: Iterable[tuple[ItemId, str, str, str, str]]) -> None:
+        """Record which keys a run asked: (item id, check name, key, by whom, prompt text); replaces earlier links of those items."""
+        with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?, ?, ?)", ((run, *row) for row in rows))
+
+    def get(self, key: str) -> Answer | None:
+        """The answer under a key."""
+        with self._guard():
+            row = self._db.execute("SELECT payload FROM answers WHERE key = ?", (key,)).fetchone()
+            return _unpack(row[0]) if row else None
+
+    def answers(self, run: str) -> Iterator[tuple[ItemId, str, str, Answer]]:
+        """All answers of a run: (item id, check name, by whom, answer)."""
+        query = 'SELECT item, "check", by, payload FROM asked JOIN answers USING (key) WHERE run = ? ORDER BY item, "check"'
+        with self._guard():
+            for item, check, by, payload in self._db.execute(query, (run,)):
+                yield ItemId(item), check, by, _unpack(payload)
+
+    def prompts(self, run: str, item: ItemId) -> dict[str, str]:
+        """Prompt texts of one item by check name; "" is the question itself."""
+        with self._guard():
+            return dict(self._db.execute('SELECT "check", prompt FROM asked WHERE run = ? AND item = ?', (run, item)).fetchall())
+
+    def count(self) -> int:
+        """How many answers the store holds."""
+        with self._guard():
+            (n,) = self._db.execute("SELECT count(*) FROM answers").fetchone()
+            return int(n)
+
+    def close(self) -> None:
+        """Close the file; what was committed stays."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._guard():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, zlib.error, OSError, ValueError, KeyError) as error:
+            raise _fault(self.path, error) from error
+
+
+def _fault(path: Path, error: Exception) -> EnvironmentFault:
+    text = str(error).lower()
+    if "full" in text or "no space" in text:
+        return EnvironmentFault(f"The disk is full: {path} could not be written. Free some space; the same command goes on.")
+    if "locked" in text or "busy" in text:
+        return EnvironmentFault(f"{path} is in use by another process. Wait for it, or choose another --out or --store.")
+    if "readonly" in text or "unable to open" in text or "permission" in text or "read-only" in text:
+        return EnvironmentFault(f"{path} cannot be written ({error}). Check the folder's permissions, or choose another --out.")
+    return EnvironmentFault(f"{path} is damaged ({error}). Move it away; the same command then starts with an empty store.")
+
+
+def _pack(answer: Answer) -> bytes:
+    kind = "outcome" if isinstance(answer, Outcome) else "completion"
+    return zlib.compress(json.dumps([kind, asdict(answer)], ensure_ascii=False).encode("utf-8", "surrogatepass"), 6)
+
+
+def _unpack(payload: bytes) -> Answer:
+    inflate = zlib.decompressobj()
+    raw = inflate.decompress(payload, _MAX_PAYLOAD)
+    if inflate.unconsumed_tail:
+        raise ValueError("an answer is larger than any model gives")
+    kind, fields = json.loads(raw.decode("utf-8", "surrogatepass"))
+    if kind == "outcome":
+        return Outcome(**fields)
+    return completion_from_json(fields)
+
+
+def completion_from_json(fields: dict[str, Any]) -> Completion:
+    """A Completion from its JSON form. Raises KeyError or TypeError when the form is not one."""
+    outputs = tuple(Output(one["text"], one["finish_reason"], tuple(one["token_ids"])) for one in fields["outputs"])
+    return Completion(**{**fields, "outputs": outputs})

@@ -1,0 +1,227 @@
+"""IFEval: does an answer obey instructions that a program can check ("no commas", "at least 300 words")?
+
+Paper: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Models, arXiv 2311.07911.
+Data: google-research, instruction_following_eval/data/input_data.jsonl; 541 prompts, 834 instructions (hub: google/IFEval).
+Checkers: lm-evaluation-harness 0.4.13, tasks/ifeval/instructions*.py, the authors' own; the drivers are written here.
+
+Protocol: the prompt alone, unstripped, as raw text (base) or one user turn (chat); greedy, at most 2,048 new tokens, no stop
+string. An instruction passes strictly when its checker accepts the answer, loosely when the checker accepts any of eight
+variants of it (first or last line dropped, asterisks deleted). A prompt passes when all its instructions do. The card's cell
+is the share of prompts that pass loosely.
+
+Differs from the published set-up in:
+  - `random` and langdetect are seeded per item from a hash of its key; the original left both unseeded, so two prompts
+    (`RANDOM_KEYS`) and some very short answers had a random grade there;
+  - sentences and words are split with nltk's `punkt_tab` data, the original used the older `punkt`;
+  - an answer that breaks a checker (JSON nested beyond Python's limit) counts as not followed; the original aborted.
+"""
+
+import hashlib
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from evals import stats
+from evals.benchmark import Benchmark
+from evals.data import Dataset, HubTable, Row, Source, Table, read_jsonl
+from evals.errors import InputError
+from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Json, Message, Metric, Sampling
+
+RANDOM_KEYS = ("1122", "1129")
+"""Prompts that ask for a letter that is none ("#", "!"): the checker draws one instead, so their original score is random."""
+
+_MAX_TOKENS = 2048
+_CHECKING = threading.Lock()
+
+
+def _drop_padding(row: Row) -> Row:
+    """The hub pads every instruction's arguments with None; the public file does not."""
+    kwargs = [{name: value for name, value in arguments.items() if value is not None} for arguments in row["kwargs"]]
+    return row | {"kwargs": kwargs}
+
+
+DATASET = Dataset(
+    name="ifeval",
+    hub_id="google/IFEval",
+    licence="Apache-2.0",
+    url="https://github.com/google-research/google-research/raw/master/instruction_following_eval/data/input_data.jsonl",
+    tables={
+        "prompts": Table(
+            path="ifeval/input_data.jsonl",
+            fields=("key", "prompt", "instruction_id_list", "kwargs"),
+            read=read_jsonl,
+            hub=HubTable(split="train", adapt=_drop_padding),
+        )
+    },
+)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction of a prompt: its registered name and the arguments its checker is built with."""
+
+    name: str
+    arguments: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class IFEvalItem(Item):
+    """A prompt and its instructions, in the file's order."""
+
+    prompt: str
+    instructions: tuple[Instruction, ...]
+
+    @property
+    def key(self) -> str:
+        """The public file's key."""
+        return self.id.removeprefix("ifeval/")
+
+
+class IFEval(Benchmark[IFEvalItem]):
+    """IFEval; the cell is prompt-level loose accuracy."""
+
+    name = "ifeval"
+    columns = (Column("ifeval", "IFEval loose acc"),)
+    dataset = DATASET
+
+    def items(self, source: Source) -> Sequence[IFEvalItem]:
+        """The prompts in the file's order."""
+        return [
+            IFEvalItem(
+                id=ItemId(f"ifeval/{row['key']}"),
+                group="",
+                prompt=row["prompt"],
+                instructions=tuple(map(Instruction, row["instruction_id_list"], row["kwargs"])),
+            )
+            for row in source.rows("prompts")
+        ]
+
+    def request(self, item: IFEvalItem) -> Generate:
+        """The prompt as it is, outer whitespace included."""
+        return Generate((Message("user", item.prompt),), Sampling(max_tokens=_MAX_TOKENS))
+
+    def grade(self, item: IFEvalItem, answer: Completion, findings: Findings) -> Grade:
+        """Prompt-level loose and strict verdicts, with those of each instruction in `details`."""
+        strict, loose = follow(item, answer.text)
+        return Grade(
+            id=item.id,
+            group=item.group,
+            scores={"ifeval": float(all(loose)), "prompt_strict": float(all(strict))},
+            details={
+                "instructions": [instruction.name for instruction in item.instructions],
+                "strict": list(strict),
+                "loose": list(loose),
+                "random_in_original": item.key in RANDOM_KEYS,
+            },
+        )
+
+    def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
+        """Prompt level by Wilson; instruction level with prompts as clusters."""
+        return {
+            name: stats.proportion([grade.scores[name] for grade in grades if name in grade.scores], len(grades))
+            for name in ("ifeval", "prompt_strict")
+        } | {
+            f"instruction_{mode}": stats.clustered_mean([_verdicts(grade, mode) for grade in grades], len(grades))
+            for mode in ("loose", "strict")
+        }
+
+
+def follow(item: IFEvalItem, response: str) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    """Per instruction of the item: whether the response follows it strictly, and loosely.
+
+    Deterministic and independent of every other item. Raises InputError when nltk's sentence data is not installed.
+    """
+    candidates = [variant for variant in variants(response) if variant.strip()]
+    strict, loose = [], []
+    for instruction in item.instructions:
+        with _seeded(item.key):
+            check = _checker(instruction, item.prompt)
+            strict.append(bool(response.strip()) and check(response))
+            loose.append(any(check(candidate) for candidate in candidates))
+    return tuple(strict), tuple(loose)
+
+
+def variants(response: str) -> tuple[str, ...]:
+    """The distinct ones among the loose rule's eight readings of a response, the response itself first.
+
+    Without its first line, last line, or both (these stripped), and each of the four without asterisks.
+    """
+    lines = response.split("\n")
+    shortened = ["\n".join(kept).strip() for kept in (lines[1:], lines[:-1], lines[1:-1])]
+    readings = [response, response.replace("*", ""), *shortened, *(text.replace("*", "") for text in shortened)]
+    return tuple(dict.fromkeys(readings))
+
+
+def _verdicts(grade: Grade, mode: str) -> list[float]:
+    found = grade.details.get(mode)
+    return [float(bool(verdict)) for verdict in found] if isinstance(found, list) else []
+
+
+def _checker(instruction: Instruction, prompt: str) -> Callable[[str], bool]:
+    """The instruction's own test of one reading, built as the original driver builds it."""
+    built = _instruction_classes()[instruction.name](instruction.name)
+    built.build_description(**instruction.arguments)
+    arguments = built.get_instruction_args()
+    if arguments and "prompt" in arguments:
+        built.build_description(prompt=prompt)
+
+    def check(reading: str) -> bool:
+        try:
+            # Quirk of the checkers: text on which language detection raises counts as followed.
+            return bool(built.check_following(reading))
+        except RecursionError:
+            return False
+
+    return check
+
+
+@contextmanager
+def _seeded(key: str) -> Iterator[None]:
+    """`random` and langdetect seeded from the item's key; both are left as they were found, and other threads wait."""
+    from langdetect import DetectorFactory
+
+    _instruction_classes()
+    seed = int.from_bytes(hashlib.sha256(f"ifeval/{key}".encode()).digest()[:8], "big")
+    with _CHECKING:
+        state, detector_seed = random.getstate(), DetectorFactory.seed
+        random.seed(seed)
+        DetectorFactory.seed = seed
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            DetectorFactory.seed = detector_seed
+
+
+@cache
+def _instruction_classes() -> Mapping[str, Any]:
+    """Checker classes by instruction name. Raises InputError when nltk's `punkt_tab` data cannot be read."""
+    import logging
+
+    import nltk
+
+    spec = find_spec("llama_index")
+    for home in (spec.submodule_search_locations or ()) if spec else ():
+        nltk.data.path.insert(0, str(Path(home) / "core" / "_static" / "nltk_cache"))
+    # Before lm_eval is imported, because without the data that import reaches for the network.
+    try:
+        nltk.data.find("tokenizers/punkt_tab")
+        nltk.tokenize.sent_tokenize("One. Two.")
+    except (LookupError, OSError) as error:
+        reason = "is not installed" if isinstance(error, LookupError) else f"cannot be read ({error})"
+        raise InputError(
+            f"IFEval's checkers need nltk's punkt_tab data, which {reason}. "
+            "Install llama-index-core with --no-deps (it ships the data), or set NLTK_DATA to a folder that has it."
+        ) from error
+    from lm_eval.tasks.ifeval import instructions_registry
+
+    # The checkers log whole answers as errors whenever no language can be told from them.
+    logging.getLogger("lm_eval.tasks.ifeval.instructions").setLevel(logging.CRITICAL)
+    classes: Mapping[str, Any] = instructions_registry.INSTRUCTION_DICT
+    return classes

@@ -1,0 +1,144 @@
+"""Length-controlled win rates: what a judge's preferences would be if the two answers had the same length.
+
+Dubois et al. 2024 (arXiv 2404.04475), equation 1: a logistic model of the preference on the difference of lengths (through tanh), the
+instruction's difficulty and the model; the win rate is its mean prediction at difference zero. The fit (formula, regularisation
+towards two "gamed" versions of the baseline, cross-validated penalty) is the alpaca_eval package's; only the reading of the hub's
+df_gamed.csv is done here, since the package would download it.
+"""
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from evals import stats
+from evals.data import Row
+from evals.records import Grade, Metric
+
+GLM_NAME = "length_controlled_v1"
+GAMED_FIELDS = ("index", "preference", "std_delta_len", "instruction_difficulty", "not_gamed_baseline")
+MODEL_WEIGHT = "not_gamed_baseline.astype(float)"
+DIFFICULTY_WEIGHT = "instruction_difficulty"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One annotated instruction.
+
+    row: its row in the public file.  n_chars_reference, n_chars: lengths of the two answers in characters.
+    preference: 0 (reference) to 1 (model), None when the annotation could not be read.
+    """
+
+    row: int
+    n_chars_reference: int
+    n_chars: int
+    preference: float | None
+
+    @classmethod
+    def of(cls, grade: Grade, role: str) -> "Judged":
+        """From an AlpacaEval grade."""
+        details: Mapping[str, Any] = grade.details
+        row = int(grade.id.rpartition("/")[2])
+        return cls(row, details["n_chars_reference"][role], details["n_chars"], grade.scores.get(role))
+
+
+def predicted_preferences(weights: Mapping[str, float], difficulties: Sequence[float]) -> list[float]:
+    """Preferences in [0, 1] at equal lengths from fitted weights (the published ones have the same names), one a difficulty."""
+    # The logistic function as a tanh: no overflow, however sure the fit is.
+    return [0.5 + math.tanh((weights[MODEL_WEIGHT] + weights[DIFFICULTY_WEIGHT] * difficulty) / 2) / 2 for difficulty in difficulties]
+
+
+def as_metric(preferences: Sequence[float], n: int) -> Metric:
+    """The win rate over predicted preferences; n: annotations behind the fit.
+
+    The standard error is the package's: the spread of the predictions, which leaves the fit's own uncertainty out.
+    """
+    whole = stats.mean(preferences, len(preferences))
+    return replace(whole, n=n, n_items=n, estimator="spread of fitted preferences")
+
+
+def win_rate(judged: Sequence[Judged], gamed: Sequence[Row]) -> Metric:
+    """The length-controlled win rate. judged: all annotations of one model; gamed: the rows of df_gamed.csv."""
+    ordered = sorted(judged, key=lambda one: one.row)
+    n = sum(one.preference is not None for one in ordered)
+    if len({one.n_chars_reference - one.n_chars for one in ordered}) < 2:
+        return stats.unfinished(n, n, "length control needs answers of different lengths")
+    weights, difficulties = fit(ordered, gamed)
+    return as_metric(predicted_preferences(weights, difficulties), n)
+
+
+def fit(judged: Sequence[Judged], gamed: Sequence[Row]) -> tuple[dict[str, float], list[float]]:
+    """The fitted weights by name, and the difficulty of each judged instruction.
+
+    A difficulty is looked up by the instruction's row; the original takes the position among the annotations, the same while none
+    is left out. Unreadable annotations count in the standardisation of lengths and are predicted, but not fitted, as in the original.
+    """
+    import pandas as pd
+
+    glm = _glm()
+    info = glm.GLM_INFO[GLM_NAME]
+    baseline = _gamed_frame(gamed)
+    by_position = baseline.drop_duplicates("index")["instruction_difficulty"]
+    length_gap = pd.Series([float(one.n_chars_reference - one.n_chars) for one in judged])
+    model = pd.DataFrame(
+        {
+            "preference": pd.Series([one.preference for one in judged], dtype=float),
+            "index": [one.row for one in judged],
+            "std_delta_len": length_gap / length_gap.std(),
+            "instruction_difficulty": [float(by_position[one.row]) for one in judged],
+            "not_gamed_baseline": True,
+        }
+    )
+    everything = pd.concat([baseline, model], ignore_index=True)
+    at_equal_lengths = model[["instruction_difficulty", "not_gamed_baseline"]].assign(std_delta_len=0)
+    train, test = glm.make_dmatrix_for_model(everything, at_equal_lengths, formula=info["formula"])
+    readable = everything["preference"].notna()
+    # Halved because there are two gamed baselines.
+    item_weight = everything["not_gamed_baseline"].map({True: 1.0, False: info["regularize_to_baseline_lambda"] / 2})
+    import sklearn
+
+    with warnings.catch_warnings(), sklearn.config_context():
+        warnings.simplefilter("ignore")
+        fitted = glm.fit_LogisticRegressionCV(
+            train[readable], "preference", is_ytrue_proba=True, sample_weight=item_weight[readable], **info["kwargs"]
+        )
+    weights = dict(zip(test.columns, map(float, fitted.coef_[0]), strict=True))
+    return weights, [float(difficulty) for difficulty in model["instruction_difficulty"]]
+
+
+def _gamed_frame(gamed: Sequence[Row]) -> Any:
+    import pandas as pd
+
+    rows = [
+        {name: float(row[name]) for name in GAMED_FIELDS[1:-1]}
+        | {"index": int(row["index"]), "not_gamed_baseline": str(row["not_gamed_baseline"]) == "True"}
+        for row in gamed
+    ]
+    return pd.DataFrame(rows)
+
+
+@cache
+def _glm() -> Any:
+    """alpaca_eval's module of the fit. The import takes seconds, so only a fit pays for it."""
+    with _contained_import():
+        from alpaca_eval.metrics import glm_winrate
+    return glm_winrate
+
+
+@contextmanager
+def _contained_import() -> Iterator[None]:
+    """alpaca_eval sets variables from .env files, turns the root logger to INFO and wants a user name when imported: undo and provide."""
+    root = logging.getLogger()
+    level, environment = root.level, dict(os.environ)
+    os.environ.setdefault("LOGNAME", "evals")
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        os.environ.clear()
+        os.environ.update(environment)

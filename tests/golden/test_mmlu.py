@@ -1,0 +1,295 @@
+"""MMLU against PROTOCOL 3.1 and 8, against pandas, and against the leaderboard's figures for recorded answers."""
+
+import ast
+import csv
+import gzip
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from evals.data import LoadedSource, content_hash, load_card_data, load_smoke_data
+from evals.errors import InputError
+from evals.records import Choose, Completion, Grade, ItemId, Message
+from tasks.mmlu import LETTERS, MMLU, SUBJECTS, MMLUItem, read_questions
+from tests.llama3 import Llama3Tokenizer, llama3_tokenizer
+
+NAN_ITEMS = {
+    "mmlu/college_computer_science/10",
+    "mmlu/college_computer_science/94",
+    "mmlu/college_mathematics/8",
+    "mmlu/college_mathematics/21",
+    "mmlu/college_mathematics/60",
+    "mmlu/college_physics/60",
+    "mmlu/electrical_engineering/41",
+    "mmlu/electrical_engineering/68",
+    "mmlu/electrical_engineering/107",
+    "mmlu/electrical_engineering/117",
+}
+
+
+@pytest.fixture(scope="module")
+def source(data_dir: Path) -> LoadedSource:
+    return load_card_data([MMLU.dataset], data_dir)["mmlu"]
+
+
+@pytest.fixture(scope="module")
+def items(source: LoadedSource) -> list[MMLUItem]:
+    return list(MMLU(chat=False).items(source))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Llama3Tokenizer:
+    found = llama3_tokenizer()
+    if found is None:
+        pytest.skip("llama-models, which ships the Llama 3 tokenizer, is not installed")
+    return found
+
+
+def choice(letter: str) -> Completion:
+    return Completion(choice_logprobs={each: 0.0 if each == letter else -9.0 for each in LETTERS})
+
+
+def text(messages: Sequence[Message]) -> str:
+    (message,) = messages
+    assert message.role == "user"
+    return message.content
+
+
+def rendered(messages: Sequence[Message], request: Choose, chat: bool) -> str:
+    return f"<|user|>\n{text(messages)}\n<|assistant|>\n{request.opening}" if chat else text(messages) + request.opening
+
+
+def test_items_are_all_test_rows_by_subject(items: list[MMLUItem]) -> None:
+    assert len(items) == 14_042
+    assert len(SUBJECTS) == 57
+    assert list(SUBJECTS) == sorted(SUBJECTS)
+    assert list(dict.fromkeys(item.group for item in items)) == list(SUBJECTS)
+    assert items[0].id == "mmlu/abstract_algebra/0"
+    assert len({item.id for item in items}) == 14_042
+    assert {len(item.shots) for item in items} == {5}
+    assert MMLU(chat=True).card_subset(items) == items
+
+
+@pytest.mark.parametrize("table", ["dev", "test"])
+def test_the_rows_have_the_pinned_content(table: str, source: LoadedSource) -> None:
+    assert content_hash(source.rows(table)) == MMLU.dataset.content_sha256(table)
+
+
+def test_the_header_has_two_spaces_before_the_subject(items: list[MMLUItem]) -> None:
+    prompt = text(MMLU(chat=False).request(items[0]).messages)
+    assert prompt.startswith("The following are multiple choice questions (with answers) about  abstract algebra.\n\nFind all c in Z_3")
+    (law, *_) = [item for item in items if item.group == "professional_law"]
+    assert "about  professional law.\n\n" in text(MMLU(chat=False).request(law).shorter[-1])
+
+
+def test_base_and_chat_share_the_text_and_differ_in_the_opening(items: list[MMLUItem]) -> None:
+    base, chat = MMLU(chat=False).request(items[0]), MMLU(chat=True).request(items[0])
+    assert base.messages == chat.messages
+    assert base.shorter == chat.shorter
+    assert text(base.messages).endswith("\nAnswer:")
+    assert (base.opening, chat.opening) == ("", "The answer is:")
+    assert (base.raw, base.max_prompt_tokens) == (False, 2048)
+    assert base.candidates == (("A", " A"), ("B", " B"), ("C", " C"), ("D", " D"))
+
+
+def test_shorter_prompts_drop_the_last_shot_first(items: list[MMLUItem]) -> None:
+    request = MMLU(chat=False).request(items[0])
+    prompts = [text(request.messages), *map(text, request.shorter)]
+    header = "The following are multiple choice questions (with answers) about  abstract algebra.\n\n"
+    question = prompts[-1].removeprefix(header)
+    assert len(prompts) == 6
+    assert prompts == [header + "".join(items[0].shots[:n_shots]) + question for n_shots in range(5, -1, -1)]
+    assert question.count("Answer:") == 1
+
+
+def test_every_prompt_is_what_pandas_makes_of_the_public_files(items: list[MMLUItem], data_dir: Path) -> None:
+    """The original read the files with pandas' defaults; every cell of every prompt is printed as pandas prints it."""
+    import pandas as pd
+
+    def printed(split: str, subject: str) -> list[tuple[str, ...]]:
+        frame = pd.read_csv(data_dir / "mmlu" / split / f"{subject}_{split}.csv", header=None)
+        return list(zip(*([f"{value}" for value in frame.iloc[:, column].tolist()] for column in range(6)), strict=True))
+
+    def asked(cells: tuple[str, ...]) -> str:
+        return f"{cells[0]}\nA. {cells[1]}\nB. {cells[2]}\nC. {cells[3]}\nD. {cells[4]}\nAnswer:"
+
+    benchmark = MMLU(chat=False)
+    of_subject: dict[str, list[MMLUItem]] = {}
+    for item in items:
+        of_subject.setdefault(item.group, []).append(item)
+    for subject, group in of_subject.items():
+        header = f"The following are multiple choice questions (with answers) about  {subject.replace('_', ' ')}.\n\n"
+        shots = "".join(f"{asked(cells)} {cells[5]}\n\n" for cells in printed("dev", subject))
+        for item, cells in zip(group, printed("test", subject), strict=True):
+            assert text(benchmark.request(item).messages) == header + shots + asked(cells), item.id
+            assert item.answer == cells[5]
+
+
+def test_the_ten_none_cells_are_printed_nan_and_no_shot_has_one(items: list[MMLUItem]) -> None:
+    assert {item.id for item in items if "None" in item.choices or item.question == "None"} == NAN_ITEMS
+    benchmark = MMLU(chat=True)
+    for item in items:
+        if item.id in NAN_ITEMS:
+            request = benchmark.request(item)
+            line = f"\n{LETTERS[item.choices.index('None')]}. nan\n"
+            assert all(line in text(messages) for messages in (request.messages, *request.shorter))
+    assert not [shot for item in items for shot in item.shots if ". nan\n" in shot or ". None\n" in shot]
+
+
+def test_the_letters_with_their_space_are_single_llama3_tokens(items: list[MMLUItem], tokenizer: Llama3Tokenizer) -> None:
+    ids = [tokenizer.encode(candidate, add_special_tokens=False) for _, candidate in MMLU(chat=False).request(items[0]).candidates]
+    assert ids == [[362], [426], [356], [423]]
+    assert tokenizer.encode("A", add_special_tokens=False) == [32]
+    assert tokenizer.encode("<|assistant|>\n", add_special_tokens=False) == [27, 91, 78191, 91, 397]
+    assert tokenizer.encode("A") == [128000, 32]
+
+
+@pytest.mark.parametrize(
+    ("chat", "expected"),
+    [
+        (
+            False,
+            {
+                ("high_school_european_history", 3): 162,
+                ("high_school_european_history", 2): 3,
+                ("high_school_us_history", 4): 199,
+                ("high_school_us_history", 3): 1,
+                ("professional_law", 4): 3,
+            },
+        ),
+        (
+            True,
+            {
+                ("high_school_european_history", 3): 160,
+                ("high_school_european_history", 2): 5,
+                ("high_school_us_history", 4): 202,
+                ("high_school_us_history", 3): 1,
+                ("professional_law", 4): 4,
+            },
+        ),
+    ],
+)
+def test_llama3_shortens_as_many_prompts_as_the_protocol_says(
+    chat: bool, expected: dict[tuple[str, int], int], items: list[MMLUItem], tokenizer: Llama3Tokenizer
+) -> None:
+    benchmark = MMLU(chat=chat)
+    around: dict[str, int] = {}
+    shortened: Counter[tuple[str, int]] = Counter()
+
+    def length(whole: str) -> int:
+        return len(tokenizer.encode(whole, add_special_tokens=False))
+
+    for item in items:
+        request = benchmark.request(item)
+        question = text(request.shorter[-1])
+        if item.group not in around:
+            around[item.group] = length(rendered(request.messages, request, chat)) - length(question)
+        # A token is at least one byte, and joining texts moves only the few tokens at the seam: what is skipped is short.
+        room = 2048 - 50 - around[item.group]
+        if len(question.encode()) < room or length(question) < room:
+            continue
+        n_shots = 5
+        for messages in (request.messages, *request.shorter):
+            if length(rendered(messages, request, chat)) <= 2048:
+                break
+            n_shots -= 1
+        if n_shots < 5:
+            shortened[item.group, n_shots] += 1
+    assert shortened == expected
+    assert sum(shortened.values()) == (372 if chat else 368)
+
+
+def test_every_gold_letter_scores_one(items: list[MMLUItem]) -> None:
+    benchmark = MMLU(chat=False)
+    grades = [benchmark.grade(item, choice(benchmark.gold(item)), {}) for item in items]
+    assert [grade.id for item, grade in zip(items, grades, strict=True) if grade.extracted != item.answer] == []
+    metrics = benchmark.summarize(grades)
+    assert (metrics["mmlu"].value, metrics["mmlu"].n, metrics["mmlu"].n_items) == (1.0, 14_042, 14_042)
+    assert list(metrics) == ["mmlu", *(f"mmlu/{subject}" for subject in SUBJECTS)]
+
+
+@pytest.mark.parametrize("tied", ["AB", "BC", "BD", "CD", "ABCD", "ACD"])
+def test_equally_likely_letters_go_to_the_earlier_whatever_their_order(tied: str) -> None:
+    item = MMLUItem(ItemId("mmlu/x/0"), "x", "?", ("1", "2", "3", "4"), tied[0], ())
+    logprobs = {letter: -1.0 if letter in tied else -math.inf for letter in reversed(LETTERS)}
+    grade = MMLU(chat=False).grade(item, Completion(choice_logprobs=logprobs), {})
+    assert (grade.extracted, grade.scores) == (tied[0], {"mmlu": 1.0})
+
+
+@pytest.mark.parametrize("logprobs", [None, {}, {"A": -1.0, "B": -1.0, "C": -1.0}, dict.fromkeys("ABCD", math.nan)])
+def test_an_answer_without_all_letters_is_missing_and_keeps_its_place(logprobs: dict[str, float] | None) -> None:
+    benchmark = MMLU(chat=False)
+    item = MMLUItem(ItemId("mmlu/x/0"), "x", "?", ("1", "2", "3", "4"), "A", ())
+    grade = benchmark.grade(item, Completion(choice_logprobs=logprobs), {})
+    assert grade.scores == {}
+    assert grade.missing
+    metric = benchmark.summarize([grade, benchmark.grade(item, choice("A"), {})])["mmlu"]
+    assert (metric.value, metric.n, metric.n_items) == (None, 1, 2)
+
+
+def test_the_mean_is_over_questions_not_over_subjects() -> None:
+    grades = [Grade(ItemId("mmlu/a/0"), "a", {"mmlu": 1.0}), *(Grade(ItemId(f"mmlu/b/{i}"), "b", {"mmlu": 0.0}) for i in range(3))]
+    assert MMLU(chat=False).summarize(grades)["mmlu"].value == 0.25
+
+
+@pytest.mark.parametrize("row", ["q,1,2,3,4", "q,1,2,3,4,E", "q,1,2,3,4,5,A", "q,1,2,3,4,a", ""])
+def test_a_row_of_another_form_is_refused(row: str) -> None:
+    with pytest.raises(ValueError, match="row 1 "):
+        read_questions(f"q,1,2,3,4,A\n{row}\n".encode())
+
+
+def test_a_subject_without_its_shots_is_refused(source: LoadedSource) -> None:
+    dev = [row for row in source.rows("dev") if row["part"] != "virology"]
+    with pytest.raises(InputError, match="mmlu/virology: the dev file has 0 questions, not 5"):
+        MMLU(chat=False).items(LoadedSource({"dev": dev, "test": source.rows("test")}, "test"))
+
+
+def test_a_hub_row_becomes_the_row_of_the_file() -> None:
+    hub = {"question": "q", "choices": ["1", "2", "3", "4"], "answer": 2, "subject": "virology"}
+    table = MMLU.dataset.tables["test"]
+    (row,) = table.read(b"q,1,2,3,4,C\n")
+    assert table.canonical(table.hub.adapt(hub), "virology") == table.canonical(row, "virology")
+
+
+@pytest.mark.parametrize(
+    ("system", "off"),
+    [
+        ("openai_gpt-4-0613", set()),
+        ("openai_gpt-4-1106-preview", set()),
+        ("meta_llama-3-70b", {"international_law"}),
+        ("google_text-unicorn@001", set()),
+        ("google_gemini-1.5-flash-preview-0514", {"sociology"}),
+    ],
+)
+def test_recorded_answers_give_the_leaderboards_accuracy_by_subject(
+    system: str, off: set[str], items: list[MMLUItem], replay_dir: Path
+) -> None:
+    """HELM's recorded letters give its published figures, but for the two subjects that the record itself says differ by a question."""
+    folder = replay_dir / "mmlu"
+    records = json.loads((folder / "README.json").read_text())["published"]
+    (published,) = [record["subjects"] for record in records if record["model"] == system]
+    with gzip.open(folder / "helm_mmlu_predictions.csv.gz", "rt", encoding="utf-8", newline="") as lines:
+        letters = {(row["subject"], row["question"], tuple(ast.literal_eval(row["choices"]))): row[system] for row in csv.DictReader(lines)}
+    benchmark = MMLU(chat=False)
+    grades = []
+    for item in items:
+        letter = letters[item.group, item.question, item.choices].strip()
+        wrong = next(each for each in LETTERS if each != item.answer)
+        grades.append(benchmark.grade(item, choice(letter if letter in LETTERS else wrong), {}))
+    metrics = benchmark.summarize(grades)
+    figures = {name.lower().replace(" ", "_"): figure for name, figure in published.items()}
+    values = {subject: metrics[f"mmlu/{subject}"].value for subject in figures}
+    assert len(figures) == 34
+    assert {subject for subject, value in values.items() if value is None or abs(value - figures[subject]) > 0.0005001} == off
+
+
+def test_the_smoke_items_are_in_the_public_format() -> None:
+    benchmark = MMLU(chat=True)
+    smoke = benchmark.items(load_smoke_data(MMLU.dataset))
+    assert Counter(item.group for item in smoke) == {"astronomy": 6, "elementary_mathematics": 6}
+    assert {item.answer for item in smoke} == set(LETTERS)
+    assert benchmark.summarize([benchmark.grade(item, choice(item.answer), {}) for item in smoke])["mmlu"].value == 1.0

@@ -1,0 +1,94 @@
+"""Laws of the Average and of its uncertainty."""
+
+import math
+import random
+from functools import cache
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.records import Metric
+from evals.stats import proportion
+from evals.table import average, average_metric
+
+DIRECT = ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval")
+XSTEST = ("xstest_safe_refused", "xstest_unsafe_followed")
+INPUTS = (*DIRECT, *XSTEST)
+
+scores = st.floats(0, 1)
+cells = st.fixed_dictionaries({key: scores for key in INPUTS})
+
+
+def seven(row: dict[str, float]) -> list[float]:
+    return [*(row[key] for key in DIRECT), ((1 - row[XSTEST[0]]) + (1 - row[XSTEST[1]])) / 2]
+
+
+@given(cells)
+def test_average_lies_between_its_smallest_and_largest_input(row: dict[str, float]) -> None:
+    value = average(row)
+    assert value is not None
+    assert min(seven(row)) - 1e-12 <= value <= max(seven(row)) + 1e-12
+    assert math.isclose(value, sum(seven(row)) / 7, abs_tol=1e-12)
+
+
+@given(cells, st.randoms(use_true_random=False))
+def test_average_depends_on_no_order(row: dict[str, float], rng: random.Random) -> None:
+    keys = list(row)
+    rng.shuffle(keys)
+    values = [row[key] for key in DIRECT]
+    rng.shuffle(values)
+    assert average({key: row[key] for key in keys}) == average(row)
+    assert average(row | dict(zip(DIRECT, values, strict=True))) == average(row)
+
+
+@given(cells, st.sampled_from(INPUTS), st.booleans())
+def test_average_needs_each_of_its_inputs(row: dict[str, float], key: str, absent: bool) -> None:
+    without: dict[str, float | None] = {**row, key: None}
+    if absent:
+        del without[key]
+    assert average(without) is None
+
+
+@given(cells, st.one_of(st.none(), scores), st.one_of(st.none(), scores))
+def test_alpaca_eval_never_enters_the_average(row: dict[str, float], first: float | None, second: float | None) -> None:
+    assert average({**row, "alpaca_eval_1": first, "alpaca_eval_2_lc": second, "average": first}) == average(row)
+
+
+@given(cells, st.sampled_from(INPUTS), scores)
+def test_average_rises_with_a_direct_input_and_falls_with_an_xstest_share(row: dict[str, float], key: str, other: float) -> None:
+    before, after = average(row), average(row | {key: other})
+    assert before is not None
+    assert after is not None
+    slope = -1 / 14 if key in XSTEST else 1 / 7
+    assert math.isclose(after - before, slope * (other - row[key]), abs_tol=1e-12)
+
+
+@given(cells, st.fixed_dictionaries({key: st.floats(0, 0.2) for key in INPUTS}))
+def test_standard_error_is_the_propagated_one(row: dict[str, float], stderrs: dict[str, float]) -> None:
+    found = average_metric({key: Metric(row[key], 5, 5, stderrs[key]) for key in INPUTS})
+    variance = sum(stderrs[key] ** 2 for key in DIRECT) / 49 + sum(stderrs[key] ** 2 for key in XSTEST) / 196
+    assert found.value is not None
+    assert found.value == average(row)
+    assert found.stderr is not None
+    assert math.isclose(found.stderr, math.sqrt(variance), abs_tol=1e-15, rel_tol=1e-9)
+    assert found.ci95 is not None
+    assert 0 <= found.ci95[0] <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.ci95[1] <= 1
+
+
+def test_the_interval_of_the_average_covers_the_truth_as_often_as_it_says() -> None:
+    truth = {"mmlu": 0.62, "gsm8k": 0.665, "bbh": 0.606, "humaneval": 0.691, "truthfulqa": 0.703, "ifeval": 0.523}
+    truth |= {"xstest_safe_refused": 0.084, "xstest_unsafe_followed": 0.155}
+    sizes = {"mmlu": 1400, "gsm8k": 200, "bbh": 1080, "humaneval": 164, "truthfulqa": 817, "ifeval": 541}
+    sizes |= {"xstest_safe_refused": 250, "xstest_unsafe_followed": 200}
+    rng = np.random.default_rng(0)
+    target, n_runs, covered = average(truth), 2000, 0
+    assert target is not None
+    draws = {key: rng.binomial(sizes[key], truth[key], n_runs) for key in INPUTS}
+    cell = cache(lambda passed, n: proportion([1.0] * passed + [0.0] * (n - passed), n))
+    for run in range(n_runs):
+        interval = average_metric({key: cell(int(draws[key][run]), sizes[key]) for key in INPUTS}).ci95
+        assert interval is not None
+        covered += interval[0] <= target <= interval[1]
+    assert 0.93 <= covered / n_runs <= 0.97
