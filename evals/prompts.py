@@ -45,10 +45,11 @@ class Rendered:
 
     def key(self, fingerprint: str) -> str:
         """The store key: a hash of what determines the answer, and of nothing else."""
-        prompt: object = self.token_ids or [asdict(message) for message in self.messages]
-        sampling = asdict(replace(self.sampling, max_tokens=self.max_new_tokens))
+        prompt: object = self.token_ids or [[message.role, message.content] for message in self.messages]
+        how = self.sampling
+        sampling = [self.max_new_tokens, how.temperature, how.top_p, how.n, how.stop, how.seed, how.n_logprobs]
         determined_by = [fingerprint, prompt, sampling, self.candidates or self.labels, self.cut_id]
-        return hashlib.sha256(json.dumps(determined_by, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(determined_by).encode()).hexdigest()
 
 
 def tulu_text(messages: Sequence[Message]) -> str:
@@ -71,7 +72,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False, revision: str 
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, revision=revision)
-    except Exception as error:  # noqa: BLE001  transformers raises anything here
+    except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"No tokenizer could be read from {path}: {reason} Put the tokenizer's files beside the weights.") from error
     return tokenizer
@@ -95,10 +96,11 @@ class Renderer:
     """Turns requests into token ids under one chat format.
 
     tokenizer: a Hugging Face tokenizer, or None for a chat server that renders by itself.
-    max_len: the model's context in tokens (None: unknown, nothing is capped).
+    max_len: the model's context in tokens (None: unknown, nothing is capped).  seed: names the draw of sampled requests.
     """
 
-    def __init__(self, tokenizer: Any, chat_format: ChatFormat, max_len: int | None) -> None:
+    def __init__(self, tokenizer: Any, chat_format: ChatFormat, max_len: int | None, seed: int = 0) -> None:
+        self.seed = seed
         self.tokenizer = tokenizer
         self.chat_format = chat_format
         self.max_len = max_len
@@ -119,8 +121,10 @@ class Renderer:
         chat = [asdict(message) for message in messages]
         try:
             rendered: str = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # noqa: BLE001  a template may raise anything
-            raise InputError(f"The tokenizer's chat template cannot render this prompt: {error}. Use --chat-format tulu or none.") from error
+        except Exception as error:
+            raise InputError(
+                f"The tokenizer's chat template cannot render this prompt: {error}. Use --chat-format tulu or none."
+            ) from error
         return glue(rendered, request.opening)
 
     def render(self, asked: Sequence[tuple[ItemId, str, Request]]) -> list[Rendered]:
@@ -152,10 +156,11 @@ class Renderer:
             candidates = tuple((label, self._last_id(candidate)) for label, candidate in request.candidates) if self.tokenizer else ()
             one_token = Sampling(max_tokens=1)
             return Rendered(item_id, check, text, token_ids, request.messages, one_token, 1, candidates, request.candidates)
-        wanted = request.sampling.max_tokens
+        sampling = replace(request.sampling, seed=self.seed) if request.sampling.temperature > 0 else request.sampling
+        wanted = sampling.max_tokens
         room = wanted if self.max_len is None else min(wanted, self.max_len - len(token_ids))
         cut_id = self._single_id(request.cut_token) if request.cut_token and self.tokenizer else None
-        return Rendered(item_id, check, text, token_ids, request.messages, request.sampling, room, cut_id=cut_id)
+        return Rendered(item_id, check, text, token_ids, request.messages, sampling, room, cut_id=cut_id)
 
     @property
     def _n_added(self) -> int:
@@ -207,4 +212,3 @@ def check_room(rendered: Sequence[Rendered], max_len: int | None) -> None:
             f"{too_long[0].item_id}: the prompt is {len(too_long[0].token_ids):,} tokens, the model takes {max_len:,}"
             f" ({len(too_long)} such prompts, the longest {worst:,}). Use a larger --max-model-len if the weights allow it."
         )
-

@@ -41,7 +41,9 @@ class Store:
             self._db.execute("PRAGMA synchronous=NORMAL")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version not in (0, SCHEMA):
-                raise EnvironmentFault(f"{path} was written by another version of this program (schema {version}). Choose another --out or --store.")
+                raise EnvironmentFault(
+                    f"{path} was written by another version of this program (schema {version}). Choose another --out or --store."
+                )
             if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("its pages do not agree")
             self._db.executescript(_TABLES)

@@ -82,9 +82,7 @@ def average_metric(metrics: Mapping[str, Metric]) -> Metric:
     if value is None:
         missing = [key for key in (*_DIRECT, *_XSTEST) if key not in present]
         return Metric(None, n, _N_INPUTS, reason=f"no value for {', '.join(missing)}")
-    stderrs = [
-        metric.stderr / (2 if key in _XSTEST else 1) for key, metric in present.items() if metric.stderr is not None
-    ]
+    stderrs = [metric.stderr / (2 if key in _XSTEST else 1) for key, metric in present.items() if metric.stderr is not None]
     stderr = math.hypot(*stderrs) / _N_INPUTS if len(stderrs) == len(present) else None
     return Metric(value, n, _N_INPUTS, stderr, normal_interval(value, stderr), "normal, cells independent")
 

@@ -30,6 +30,7 @@ from evals.records import (
     Grade,
     Item,
     ItemId,
+    Json,
     Message,
     Metric,
     Outcome,
@@ -123,7 +124,8 @@ class HumanEval(Benchmark[HumanEvalItem]):
             scores["humaneval"] = stats.pass_at_k(n, c, K)
         else:
             missing = f"pass@{K} needs {K} samples, there are {n}"
-        details = {"n": n, "c": c, "pass@1": c / n, "statuses": {str(status): count for status, count in sorted(Counter(known).items())}}
+        statuses: dict[str, Json] = {status: count for status, count in sorted(Counter(known).items())}
+        details: dict[str, Json] = {"n": n, "c": c, "pass@1": c / n, "statuses": statuses}
         return Grade(item.id, item.group, scores, missing=missing, details=details)
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:

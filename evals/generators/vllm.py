@@ -34,7 +34,9 @@ class VllmGenerator:
             import vllm
             from vllm.platforms import current_platform
         except ImportError as error:
-            raise EnvironmentFault(f"vLLM is not installed ({error}). Install it as README says: scripts/demo, or pip install '.[cuda]'.") from error
+            raise EnvironmentFault(
+                f"vLLM is not installed ({error}). Install it as README says: scripts/demo, or pip install '.[cuda]'."
+            ) from error
         on_cpu = current_platform.is_cpu()
         if on_cpu:
             _use_every_core()
@@ -44,9 +46,7 @@ class VllmGenerator:
                 given["kv_cache_memory_bytes"] = _CPU_KV_CACHE_BYTES
             given.setdefault("enforce_eager", True)
         try:
-            self._llm = vllm.LLM(
-                model=model, revision=revision, disable_log_stats=True, enable_prefix_caching=True, **given
-            )
+            self._llm = vllm.LLM(model=model, revision=revision, disable_log_stats=True, enable_prefix_caching=True, **given)
         except (ValueError, TypeError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
             raise _load_error(model, error) from error
         self._engine: Any = self._llm.llm_engine

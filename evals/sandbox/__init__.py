@@ -26,6 +26,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ _JAIL = Path(__file__).resolve().parent / "jail"
 _NOBODY = 65534
 _START_S = 30.0
 _GRACE_S = 10.0
+_FAREWELL_S = 1.0
 _SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")
 # Isolated mode (-I) would also drop the hash seed; with an environment of our own these three amount to it.
 _FLAGS = ("-P", "-s", "-S", "-B")
@@ -71,19 +73,16 @@ class Sandbox:
     """A pool of warm servers, one program at a time in each.
 
     policy: "require" raises EnvironmentFault unless the namespace level is reached; "auto" takes what there is.
-    workers: programs at once, by default one per usable core.  level: force one (tests).
+    workers: programs at once, by default one more than usable cores, since each waits on its neighbours.  level: force one (tests).
     All methods may be called from any thread. Close it, or use it as a context manager.
     """
 
     def __init__(self, policy: Policy = "auto", workers: int | None = None, *, level: Level | None = None) -> None:
-        self._n = workers or len(os.sched_getaffinity(0))
+        self._n = workers or len(os.sched_getaffinity(0)) + 1
         self._home = Path(tempfile.mkdtemp(prefix="evals-sandbox-"))
+        self._forget = weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
         self._idle: queue.LifoQueue[_Server | None] = queue.LifoQueue()
-        try:
-            first, self.level_reason = self._first(level or ("namespace" if policy == "require" else None))
-        except BaseException:
-            shutil.rmtree(self._home, ignore_errors=True)
-            raise
+        first, self.level_reason = self._first(level or ("namespace" if policy == "require" else None))
         self._way = first.way
         for _ in range(self._n - 1):
             self._idle.put(None)
@@ -147,7 +146,7 @@ class Sandbox:
             server = self._idle.get()
             if server is not None:
                 server.kill()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._forget()
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -196,8 +195,8 @@ class _Server:
     def run(self, program: Program) -> Outcome:
         """Raises _ServerLostError when the program took the server down."""
         try:
-            values.write_frame(self._in, {"wall_s": program.wall_s, "memory_mb": program.memory_mb})
-            values.write_frame(self._in, [program.source, program.checks])
+            limits = {"wall_s": program.wall_s, "memory_mb": program.memory_mb}
+            values.write_frame(self._in, [limits, program.source, program.checks])
         except OSError as error:
             raise _ServerLostError(f"it took no program ({error.strerror})") from None
         match self._receive(program.wall_s + _GRACE_S):
@@ -223,7 +222,12 @@ class _Server:
         return lines[-1] if lines else ""
 
     def kill(self) -> None:
-        """End the process group and remove its folder."""
+        """End the server and remove its folder."""
+        # Told so, a server ends and reaps its own; left to the signal, its children would be reaped by whoever adopts them.
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            if self._process.stdin:
+                self._process.stdin.close()
+            self._process.wait(_FAREWELL_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -275,7 +279,7 @@ def _command(way: _Way, room: Path) -> list[str]:
     python = os.path.realpath(sys.executable)
     prefix = os.path.realpath(sys.base_prefix)
     found = _libraries()
-    config: dict[str, object] = {"namespaces": way.wrap is not None, "limitless": way.map_root}
+    config: dict[str, object] = {"wrapped": way.wrap is not None, "limitless": way.map_root}
     system = [path for path in _SYSTEM if os.path.exists(path)]
     if way.wrap is None:
         libraries, scratch, jail = room / "libraries", room / "scratch", _JAIL.parent

@@ -1,11 +1,11 @@
 """The side of the sandbox that runs in a bare interpreter, away from the harness.
 
-Three processes, each forked from the one before; only the last ever runs a line of the program:
+    server     reads programs and runs their trusted checks; calls the program's functions over a socket, compares plain values
+    └─ nursery    forks a process for each program and buries it; never sees a program or its checks
+       └─ program    confined; executes the source, then answers calls; the only one that ever runs a line of it
 
-    server    one program after another, a fresh pair of children for each; starts and buries them
-    checker   runs the trusted checks; calls the program's functions over a pipe and compares plain values
-    program   confined; executes the source, then answers calls
+So nothing of the checks (whose text holds the expected answers) is in the memory a program can search.
 
-These modules import nothing but the standard library and each other, relatively: the server runs with `-I -S`, where
-neither the project nor its dependencies can be imported. They use no thread, since they fork.
+These modules import nothing but the standard library and each other, relatively: the server runs where neither the project
+nor its dependencies can be imported. They use no thread, since they fork.
 """

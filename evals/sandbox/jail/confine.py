@@ -30,8 +30,7 @@ def _prctl(operation: int, *arguments: int) -> int:
 
 # name: (x86_64, aarch64); None where the architecture has no such call.
 _DENIED: dict[str, tuple[int | None, int | None]] = {
-    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
-    "setsid": (112, 157), "setpgid": (109, 154), "tkill": (200, 130),
+    "execve": (59, 221), "execveat": (322, 281), "setsid": (112, 157), "setpgid": (109, 154),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
@@ -50,6 +49,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "kexec_load": (246, 104), "init_module": (175, 105), "finit_module": (313, 273), "reboot": (169, 142),
     "swapon": (167, 224), "acct": (163, 89), "quotactl": (179, 60), "syslog": (103, 116),
 }  # fmt: skip
+_FORK, _VFORK, _TKILL = (57, None), (58, None), (200, 130)
 _CLONE, _CLONE3, _KILL, _TGKILL = (56, 220), (435, 435), (62, 129), (234, 131)
 _PRLIMIT, _PRCTL, _FCNTL = (302, 261), (157, 167), (72, 25)
 _CLONE_THREAD = 0x00010000
@@ -62,20 +62,24 @@ _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def limit(wall_s: float, memory_mb: int) -> None:
-    """CPU time, address space, file size, open files, processes of this process and what it starts."""
-    cpu_s = int(wall_s) + 2
+    """CPU time, address space, processes: the limits of one program."""
     memory = memory_mb << 20
-    for kind, ceiling in (
-        (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_DATA, memory),
+    _limit((resource.RLIMIT_CPU, int(wall_s) + 2), (resource.RLIMIT_AS, memory), (resource.RLIMIT_NPROC, 64))
+
+
+def limit_files() -> None:
+    """File size, open files, core dumps, locked memory, message queues: the limits that every program shares."""
+    _limit(
         (resource.RLIMIT_FSIZE, 16 << 20),
         (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_NPROC, 64),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
-    ):
+    )
+
+
+def _limit(*ceilings: tuple[int, int]) -> None:
+    for kind, ceiling in ceilings:
         hard = resource.getrlimit(kind)[1]
         ceiling = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
         resource.setrlimit(kind, (ceiling, ceiling))
@@ -114,44 +118,57 @@ def become_nobody(keep_reading: bool) -> None:
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     if keep_reading:
-        header = struct.pack("=Ii", 0x20080522, 0)
-        bit = 1 << _CAP_DAC_READ_SEARCH
-        if _libc.capset(header, struct.pack("=6I", bit, bit, 0, 0, 0, 0)) != 0:
-            raise OSError(ctypes.get_errno(), "capset")
+        drop_capabilities(keep_reading)
 
 
-def call_filter(threads: bool = True) -> bytes:
-    """The filter for `filter_calls`: refuses, with EPERM, every call that reaches another process, the network or the kernel's doors.
+def drop_capabilities(keep_reading: bool) -> None:
+    """Keep no capability, or only the one to read. Raises OSError."""
+    header = struct.pack("=Ii", 0x20080522, 0)
+    bit = 1 << _CAP_DAC_READ_SEARCH if keep_reading else 0
+    if _libc.capset(header, struct.pack("=6I", bit, bit, 0, 0, 0, 0)) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
-    Threads stay possible unless told otherwise; processes, programs, sockets and foreign signals do not. Empty on an unknown machine.
+
+def nursery_filter() -> bytes:
+    """A filter that refuses, with EPERM, the calls that reach other processes, the network or the kernel's doors.
+
+    It leaves what the nursery itself needs, forking and killing; `program_filter` takes these. Empty on an unknown machine.
     """
-    try:
-        column, audit = _ARCHITECTURES[platform.machine()]
-    except KeyError:
-        return b""
+    column, code = _begin()
+    for pair in _DENIED.values():
+        code.on_equal(pair[column], _ERRNO | _EPERM)
+    code.on_argument(_PRLIMIT[column], lambda: code.unless_equal(0, _ERRNO | _EPERM))
+    code.on_argument(_FCNTL[column], lambda: code.forbid(_F_SETOWN, _F_SETSIG, _F_SETOWN_EX), argument=1)
+    return code.end()
+
+
+def program_filter(threads: bool) -> bytes:
+    """What a program is refused beyond `nursery_filter`: new processes (and threads, unless told otherwise), signals to others."""
+    column, code = _begin()
+    for pair in (_FORK, _VFORK, _TKILL):
+        code.on_equal(pair[column], _ERRNO | _EPERM)
+    code.on_equal(_CLONE3[column], _ERRNO | _ENOSYS)  # its flags lie in memory, out of a filter's sight; libc falls back to clone
+    code.on_argument(_CLONE[column], lambda: code.unless_flag(_CLONE_THREAD if threads else 0, _ERRNO | _EPERM))
+    for pair in (_KILL, _TGKILL):
+        code.on_argument(pair[column], lambda: code.unless_equal(_OWN_PID, _ERRNO | _EPERM))
+    code.on_argument(_PRCTL[column], lambda: code.forbid(_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_PTRACER))
+    return code.end()
+
+
+def _begin() -> "tuple[int, _Filter]":
+    column, audit = _ARCHITECTURES.get(platform.machine(), (0, 0))
     code = _Filter()
+    code.is_known = audit != 0
     code.load(4)
     code.unless_equal(audit, _KILL_PROCESS)
     code.load(0)
     if column == 0:
         code.from_(0x40000000, _ERRNO | _EPERM)  # the x32 twin of every call
-    for pair in _DENIED.values():
-        number = pair[column]
-        if number is not None:
-            code.on_equal(number, _ERRNO | _EPERM)
-    code.on_equal(_CLONE3[column], _ERRNO | _ENOSYS)  # its flags lie in memory, out of a filter's sight; libc falls back to clone
-    code.on_argument(_CLONE[column], lambda: code.unless_flag(_CLONE_THREAD if threads else 0, _ERRNO | _EPERM))
-    for pair in (_KILL, _TGKILL):
-        code.on_argument(pair[column], lambda: code.unless_equal(_OWN_PID, _ERRNO | _EPERM))
-    code.on_argument(_PRLIMIT[column], lambda: code.unless_equal(0, _ERRNO | _EPERM))
-    code.on_argument(_PRCTL[column], lambda: code.forbid(_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_PTRACER))
-    code.on_argument(_FCNTL[column], lambda: code.forbid(_F_SETOWN, _F_SETSIG, _F_SETOWN_EX), argument=1)
-    code.give(_ALLOW)
-    return b"".join(code.lines)
+    return column, code
 
 
 def filter_calls(template: bytes) -> bool:
-    """Apply a `call_filter` to this process for good; the only process it may signal is itself."""
+    """Apply a filter to this process and its descendants for good."""
     if not template:
         return False
     own = struct.pack("=BBI", 1, 0, os.getpid())
@@ -165,6 +182,12 @@ class _Filter:
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
+        self.is_known = True
+
+    def end(self) -> bytes:
+        """The program, empty where this machine's call numbers are unknown."""
+        self.give(_ALLOW)
+        return b"".join(self.lines) if self.is_known else b""
 
     def _add(self, code: int, value: int, yes: int = 0, no: int = 0) -> None:
         self.lines.append(struct.pack("=HBBI", code, yes, no, value & 0xFFFFFFFF))
@@ -192,10 +215,11 @@ class _Filter:
             self._add(0x15, value, no=1)
             self.give(_ERRNO | _EPERM)
 
-    def on_equal(self, value: int, verdict: int) -> None:
+    def on_equal(self, value: int | None, verdict: int) -> None:
         """The verdict for this call."""
-        self._add(0x15, value, no=1)
-        self.give(verdict)
+        if value is not None:
+            self._add(0x15, value, no=1)
+            self.give(verdict)
 
     def on_argument(self, value: int, rule: Callable[[], None], argument: int = 0) -> None:
         """For this call a rule on one of its arguments (low 32 bits), which allows what it does not refuse."""

@@ -39,7 +39,7 @@ class _Swallow(io.StringIO):
     def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
         raise OSError
 
-    def readlines(self, hint: int = -1, /) -> list[str]:
+    def readlines(self, hint: int = -1, /) -> list[str]:  # type: ignore[override]
         raise OSError
 
     def readable(self) -> bool:
@@ -77,9 +77,9 @@ def failure(error: BaseException) -> list[str]:
     return ["exception", kind, text]
 
 
-def serve(requests: int, replies: int) -> None:
-    """Execute the first request's source, then answer until the pipe closes; a failed execution ends it."""
-    source = values.read_frame(requests)
+def serve(channel: int) -> None:
+    """Execute the first request's source, then answer until the socket closes; a failed execution ends it."""
+    source, wanted = values.read_frame(channel)
     for name in _PRELOADED:
         if name in source:
             with contextlib.suppress(Exception):
@@ -87,30 +87,29 @@ def serve(requests: int, replies: int) -> None:
     _disable_destructive()
     random.seed(0)
     scope: dict[str, Any] = {}
+    problem = _executed(source, scope)
+    if problem is not None:
+        values.write_frame(channel, {"error": problem})
+        return
+    values.write_frame(channel, {"names": {name: _described(scope[name]) for name in wanted if name in scope}})
+    while True:
+        name, args, kwargs = values.read_frame(channel)
+        values.write_frame(channel, _called(scope[name], args, kwargs))
+
+
+def _executed(source: str, scope: dict[str, Any]) -> list[str] | None:
+    """Compile and run the program; how it failed, or None."""
     try:
         code = compile(source + "\n", "<program>", "exec", dont_inherit=True)
     except MemoryError as error:
-        values.write_frame(replies, {"error": failure(error)})
-        return
+        return failure(error)
     except (SyntaxError, ValueError, OverflowError, RecursionError) as error:
-        values.write_frame(replies, {"error": ["syntax_error", *failure(error)[1:]]})
-        return
+        return ["syntax_error", *failure(error)[1:]]
     try:
         exec(code, scope)
     except BaseException as error:  # noqa: BLE001  the edge between the program and us
-        values.write_frame(replies, {"error": failure(error)})
-        return
-    values.write_frame(replies, {"done": True})
-    while True:
-        request = values.read_frame(requests)
-        if request[0] == "names":
-            answer = {"names": {name: _described(scope[name]) for name in request[1] if name in scope}}
-        else:
-            answer = _called(scope[request[1]], request[2], request[3])
-        try:
-            values.write_frame(replies, answer)
-        except (TypeError, ValueError, RecursionError) as error:
-            values.write_frame(replies, {"error": failure(error)})
+        return failure(error)
+    return None
 
 
 def _described(thing: Any) -> list[Any]:

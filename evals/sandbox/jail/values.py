@@ -89,7 +89,12 @@ _SEQUENCES: tuple[tuple[Any, str], ...] = (
     (frozenset, "z"),
     (collections.deque, "q"),
 )
-_ITERATORS = (types.GeneratorType, map, filter, zip, enumerate, reversed, type(iter([])), type(iter(())), type(iter("")), type(iter({})))
+_EMPTY: tuple[Any, ...] = ([], (), "", {}, set(), range(0))
+_ITERATORS: tuple[Any, ...] = (
+    *(types.GeneratorType, map, filter, zip, enumerate, reversed),
+    *map(type, map(iter, _EMPTY)),
+)
+_KEYS, _VALUES, _ITEMS = (type(view) for view in (dict[Any, Any]().keys(), dict[Any, Any]().values(), dict[Any, Any]().items()))
 
 
 def _encode_rare(value: Any) -> Any:
@@ -103,13 +108,15 @@ def _encode_rare(value: Any) -> Any:
         return ["c", value.real, value.imag]
     if isinstance(value, bytes | bytearray):
         return ["y" if isinstance(value, bytearray) else "b", bytes(value).hex()]
-    if isinstance(value, fractions.Fraction | decimal.Decimal):
-        return ["F" if isinstance(value, fractions.Fraction) else "D", str(value)]
+    if isinstance(value, fractions.Fraction):
+        return ["F", encode(value.numerator), encode(value.denominator)]
+    if isinstance(value, decimal.Decimal):
+        return ["D", str(value)]
     if isinstance(value, range):
         return ["r", *map(encode, (value.start, value.stop, value.step))]
-    if isinstance(value, type({}.keys()) | type({}.values())):
-        return ["K" if isinstance(value, type({}.keys())) else "V", *map(encode, value)]
-    if isinstance(value, type({}.items())):
+    if isinstance(value, _KEYS | _VALUES):
+        return ["K" if isinstance(value, _KEYS) else "V", *map(encode, value)]
+    if isinstance(value, _ITEMS):
         return ["I", *([encode(key), encode(item)] for key, item in value)]
     if isinstance(value, _ITERATORS):
         return ["n", *map(encode, value)]
@@ -130,12 +137,19 @@ def decode(form: Any) -> Any:
     try:
         tag, *rest = form
         return _BUILD[tag](rest)
-    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise BadFrameError(f"{type(error).__name__}: {error}") from None
 
 
 def _pairs(rest: list[Any]) -> dict[Any, Any]:
     return {decode(key): decode(item) for key, item in rest}
+
+
+def _fraction(rest: list[Any]) -> fractions.Fraction:
+    numerator, denominator = map(decode, rest)
+    if type(numerator) is int and type(denominator) is int:
+        return fractions.Fraction(numerator, denominator)
+    raise TypeError("a fraction of anything but whole numbers")  # "1e999999999" would be computed
 
 
 _BUILD: dict[str, Any] = {
@@ -149,7 +163,7 @@ _BUILD: dict[str, Any] = {
     "c": lambda rest: complex(float(rest[0]), float(rest[1])),
     "b": lambda rest: bytes.fromhex(rest[0]),
     "y": lambda rest: bytearray.fromhex(rest[0]),
-    "F": lambda rest: fractions.Fraction(rest[0]),
+    "F": _fraction,
     "D": lambda rest: decimal.Decimal(rest[0]),
     "r": lambda rest: range(*map(decode, rest)),
     "K": lambda rest: dict.fromkeys(decode(item) for item in rest).keys(),

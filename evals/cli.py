@@ -1,0 +1,256 @@
+"""The command line: parses, calls, prints. Heavy imports stay inside the commands, so that --help answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evals import __version__
+from evals.errors import EvalsError, Incomplete
+
+app = typer.Typer(
+    name="evals",
+    help="Give it a model, get the model card's row: eight benchmarks, one vLLM engine, one table.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(no_args_is_help=True, help="Where the benchmarks' data comes from, and whether it is on this machine.")
+app.add_typer(data_app, name="data")
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Hub id, local folder, smollm2 (embedded), a card row's short name (tulu-2-llama-3.1-8b-dpo), openai:NAME@URL, or replay:FILE.",
+    ),
+]
+SuiteOption = Annotated[str, typer.Option(help="card: the card's subsets. full: every item. smoke: a few items of ours, no data needed.")]
+DataOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder with the public data files (default: $EVALS_DATA).")]
+FormatOption = Annotated[str, typer.Option(help="auto, tulu, tokenizer (its own template) or none (base model).")]
+TasksOption = Annotated[str, typer.Option(metavar="NAMES", help="Only these benchmarks, e.g. mmlu,gsm8k.")]
+LimitOption = Annotated[
+    int | None, typer.Option(metavar="N", help="N items of each benchmark, spread over its subjects or tasks by a fixed seed.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `evals run --out` wrote.")]
+
+
+@app.callback(invoke_without_command=True)
+def main_options(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    """Options of the program itself."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    model: ModelArgument,
+    suite: SuiteOption = "card",
+    tasks: TasksOption = "",
+    data: DataOption = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder (default: results/<model>-<suite>).")] = None,
+    limit: LimitOption = None,
+    chat_format: FormatOption = "auto",
+    revision: Annotated[str | None, typer.Option(help="Hub revision: branch, tag or commit.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer's folder or hub id, for openai:NAME@URL: exact token ids are then sent.")
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=MODEL",
+            help="Who judges: alpaca_eval_1, alpaca_eval_2, xstest, truth, info or all; `card` takes the card's; xstest=strmatch needs no model.",
+        ),
+    ] = None,
+    sandbox: Annotated[
+        str, typer.Option(help="auto, or require: refuse to run HumanEval's programs without namespace isolation.")
+    ] = "auto",
+    store: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Share one store of completions between runs (default: in the run folder).")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Open no connection but to this machine.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked, and stop.")] = False,
+    tensor_parallel_size: Annotated[int | None, typer.Option(help="GPUs the weights are split over.", rich_help_panel="Engine")] = None,
+    pipeline_parallel_size: Annotated[int | None, typer.Option(help="Stages the layers are split over.", rich_help_panel="Engine")] = None,
+    data_parallel_size: Annotated[int | None, typer.Option(help="Copies of the model.", rich_help_panel="Engine")] = None,
+    distributed_executor_backend: Annotated[str | None, typer.Option(help="mp, uni or ray.", rich_help_panel="Engine")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.", rich_help_panel="Engine")] = "auto",
+    quantization: Annotated[str | None, typer.Option(help="As vLLM names it; the card used none.", rich_help_panel="Engine")] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(help="Context in tokens (default: the model's own).", rich_help_panel="Engine")
+    ] = None,
+    gpu_memory_utilization: Annotated[
+        float | None, typer.Option(help="Share of the memory the engine may take.", rich_help_panel="Engine")
+    ] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Sequences in one batch.", rich_help_panel="Engine")] = None,
+    enforce_eager: Annotated[
+        bool | None, typer.Option("--eager/--compile", help="Default: eager on CPU, compiled on GPU.", rich_help_panel="Engine")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Engine seed: names one draw of HumanEval's samples.", rich_help_panel="Engine")] = 0,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel="Engine")
+    ] = False,
+) -> None:
+    """Evaluate MODEL and write its row. The same command again goes on where it stopped."""
+    from evals.generators import EngineSettings
+    from evals.plan import RunSettings
+
+    engine = EngineSettings(
+        tensor_parallel_size, pipeline_parallel_size, data_parallel_size, dtype, max_model_len, gpu_memory_utilization, quantization,
+        max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
+    )  # fmt: skip
+    settings = RunSettings(
+        model, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision, tokenizer, tuple(judge or ()),
+        _choice("--sandbox", sandbox, ("auto", "require")), store, offline, engine,
+    )  # fmt: skip
+    if dry_run:
+        from evals.dry_run import describe
+
+        print(describe(settings))
+        return
+    from evals import runner
+    from evals.progress import Progress
+
+    result = runner.run(settings, Progress())
+    for task in result.summary["tasks"].values():
+        for warning in task["warnings"]:
+            print(f"warning: {warning}", file=sys.stderr)
+    _print_table([result.summary])
+    if not result.is_complete:
+        raise Incomplete(f"{result.n_failed} answers or verdicts are missing. The same command asks for them again; what is there is kept.")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders, in the order to print them.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Print the card's published rows first.")] = False,
+) -> None:
+    """Print the card's table in Markdown."""
+    from evals.run_folder import RunFolder
+    from evals.table import markdown, row_from_summary, rows_from_published
+
+    if not runs and not published:
+        raise typer.BadParameter("name at least one run folder, or --published.")
+    rows = list(rows_from_published()) if published else []
+    rows += [row_from_summary(RunFolder(path).read_json("summary.json")) for path in runs or ()]
+    print(markdown(rows), end="")
+
+
+@app.command()
+def prompts(
+    task: Annotated[str, typer.Argument(metavar="TASK")],
+    model: Annotated[str, typer.Option(help="As for `evals run`; only its tokenizer is loaded.")],
+    chat_format: FormatOption = "auto",
+    suite: SuiteOption = "card",
+    data: DataOption = None,
+    limit: LimitOption = None,
+    revision: Annotated[str | None, typer.Option()] = None,
+    max_model_len: Annotated[int | None, typer.Option(help="Context in tokens (default: the model's own).")] = None,
+    offline: Annotated[bool, typer.Option("--offline")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code")] = False,
+) -> None:
+    """Print every prompt of TASK as JSON lines: id, prompt, prompt_token_ids, sampling, candidates."""
+    from evals.generators import EngineSettings
+    from evals.plan import RunSettings
+    from evals.show import prompt_lines
+
+    engine = EngineSettings(max_model_len=max_model_len, trust_remote_code=trust_remote_code)
+    settings = RunSettings(
+        model, suite, (task,), data, limit=limit, chat_format=chat_format, revision=revision, offline=offline, engine=engine
+    )
+    for line in prompt_lines(settings):
+        print(line)
+
+
+@app.command()
+def score(run_folder: RunArgument, data: DataOption = None) -> None:
+    """Grade the stored completions again; needs no model."""
+    from evals.rescore import rescore
+
+    _print_table([rescore(run_folder, data)])
+
+
+@app.command()
+def show(run_folder: RunArgument, item_id: Annotated[str, typer.Argument(metavar="ITEM_ID")], data: DataOption = None) -> None:
+    """Print everything behind one item: prompt, output, extracted answer, gold, grade, the judge's words."""
+    from evals.show import describe_item
+
+    print(describe_item(run_folder, item_id, data))
+
+
+@app.command(name="tasks")
+def list_tasks() -> None:
+    """List the benchmarks and the cells of the card they fill."""
+    from evals.registry import BENCHMARKS, benchmark_class
+
+    for name in BENCHMARKS:
+        cls = benchmark_class(name)
+        judges = f"  judged: {', '.join(cls.judge_roles)}" if cls.judge_roles else ""
+        print(f"{name:12} {' | '.join(column.heading for column in cls.columns)}{judges}")
+
+
+@data_app.command("list")
+def data_list(data: DataOption = None) -> None:
+    """List every dataset: hub id, revision, licence, public address, files, and whether it is here."""
+    from evals.data_commands import listing
+
+    print(listing(data))
+
+
+@data_app.command("verify")
+def data_verify(data: DataOption = None) -> None:
+    """Check every file against its checksum and row count; list everything missing or damaged at once."""
+    from evals.data_commands import verify
+
+    print(verify(data))
+
+
+@data_app.command("fetch")
+def data_fetch(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Default: all.")] = None,
+    mirror: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="Read hub repositories from DIR/<owner>/<name> instead of the hub.")
+    ] = None,
+) -> None:
+    """Bring datasets from the hub at their pinned revisions and keep them in the user's cache."""
+    from evals.data_commands import fetch_all
+
+    for line in fetch_all(names or [], mirror):
+        print(line)
+
+
+def _choice(option: str, value: str, known: tuple[str, ...]) -> Any:
+    if value not in known:
+        raise typer.BadParameter(f"{option} {value}: known are {', '.join(known)}.")
+    return value
+
+
+def _print_table(summaries: list[Any]) -> None:
+    from evals.table import markdown, row_from_summary
+
+    print(markdown([row_from_summary(summary) for summary in summaries]), end="")
+
+
+def main() -> None:
+    """The console command: shows an error as one sentence and exits with its code."""
+    import os
+    import signal
+
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        app()
+    except EvalsError as error:
+        if os.environ.get("EVALS_TRACEBACK"):
+            raise
+        print(f"evals: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nevals: stopped. What was answered is kept; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""From answers and findings to grades, metrics and the lines of samples/<task>.jsonl.gz. Needs no model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evals.benchmark import Benchmark
+from evals.judges import Judge
+from evals.records import Completion, Finding, Findings, Grade, Item, ItemId, Json, Metric
+
+_WARN = {"truncated": 0.25, "unparsed": 0.25, "empty": 0.05}
+_WHY = {
+    "truncated": "ended at the token limit, not at a stop string or end of turn: check the chat format and the stop strings",
+    "unparsed": "hold no answer of the expected form",
+    "empty": "are empty: check the chat format and the stop strings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What is known about one task's items. capped: how many were cut to the room left in the model's context."""
+
+    completions: Mapping[ItemId, Completion]
+    findings: Mapping[ItemId, Findings]
+    capped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """One benchmark, scored. shares: truncated / unparsed / empty, as fractions of outputs (items for unparsed)."""
+
+    benchmark: Benchmark[Any]
+    grades: Sequence[Grade]
+    metrics: Mapping[str, Metric]
+    shares: Mapping[str, float]
+    n_answered: int
+    capped: int
+
+    @property
+    def is_complete(self) -> bool:
+        """True when every item was answered."""
+        return self.n_answered == len(self.grades)
+
+    @property
+    def warnings(self) -> list[str]:
+        """One sentence for each share past its threshold."""
+        return [
+            f"{self.benchmark.name}: {share:.0%} of its outputs {_WHY[name]}" for name, share in self.shares.items() if share > _WARN[name]
+        ]
+
+
+def grade_task(benchmark: Benchmark[Any], items: Sequence[Item], answers: Answers) -> TaskResult:
+    """Grade every item; one without an answer keeps its place, unscored."""
+    grades = []
+    for item in items:
+        completion = answers.completions.get(item.id)
+        if completion is None:
+            grades.append(Grade(item.id, item.group, {}, missing="not answered"))
+        else:
+            grades.append(benchmark.grade(item, completion, answers.findings.get(item.id, {})))
+    found = [answers.completions[item.id] for item in items if item.id in answers.completions]
+    return TaskResult(benchmark, grades, benchmark.summarize(grades), _shares(found, grades), len(found), answers.capped)
+
+
+def _shares(completions: Sequence[Completion], grades: Sequence[Grade]) -> dict[str, float]:
+    outputs = [output for completion in completions for output in completion.outputs]
+    n_outputs = max(1, len(outputs))
+    return {
+        "truncated": sum(output.finish_reason == "length" for output in outputs) / n_outputs,
+        "unparsed": sum(grade.unparsed for grade in grades) / max(1, len(completions)),
+        "empty": sum(not output.text.strip() for output in outputs) / n_outputs,
+    }
+
+
+def sample_rows(result: TaskResult, answers: Answers) -> list[dict[str, Any]]:
+    """One line an item: id, what came back, the answer as read, its score, findings. No question and no gold text."""
+    return [
+        _sample_row(result.benchmark, grade, answers.completions[grade.id], answers.findings.get(grade.id, {}))
+        for grade in result.grades
+        if grade.id in answers.completions
+    ]
+
+
+def _sample_row(benchmark: Benchmark[Any], grade: Grade, completion: Completion, findings: Findings) -> dict[str, Any]:
+    row: dict[str, Any] = dict(grade.details)
+    row |= {"id": grade.id, "extracted": grade.extracted, "unparsed": grade.unparsed}
+    row["outputs"] = [output.text for output in completion.outputs]
+    if completion.outputs:
+        row["finish_reasons"] = [output.finish_reason for output in completion.outputs]
+        row["n_tokens"] = [len(output.token_ids) for output in completion.outputs]
+    if completion.choice_logprobs is not None:
+        row["choice_logprobs"] = dict(completion.choice_logprobs)
+    row |= item_score(benchmark, grade)
+    if findings:
+        row["findings"] = {name: finding_json(finding) for name, finding in findings.items()}
+    if grade.missing:
+        row["missing"] = grade.missing
+    return row
+
+
+def item_score(benchmark: Benchmark[Any], grade: Grade) -> dict[str, Json]:
+    """`score`, the item's score in its column; or `scores` by judge, where several judges fill several columns (AlpacaEval)."""
+    if len(benchmark.judge_roles) > 1 and set(grade.scores) <= set(benchmark.judge_roles):
+        return {"scores": {role: grade.scores.get(role) for role in benchmark.judge_roles}}
+    own = [grade.scores[column.key] for column in benchmark.columns if column.key in grade.scores]
+    return {"score": own[0] if own else None}
+
+
+def finding_json(finding: Finding) -> dict[str, Json]:
+    """A finding as samples hold it: what is None is left out."""
+    return {name: value for name, value in asdict(finding).items() if value is not None}
+
+
+def cell_marks(result: TaskResult, column: str, judges: Mapping[str, Judge], header: Mapping[str, Any]) -> list[str]:
+    """Everything that makes this cell differ from the card's protocol, in words."""
+    marks = []
+    for role in roles_of_column(result.benchmark, column):
+        judge = judges.get(role)
+        if judge and judge.mark:
+            marks.append(judge.mark)
+        marks.extend(header["judges"].get(role, {}).get("notes", []))
+    if result.capped:
+        marks.append(f"{result.benchmark.name}: {result.capped} of {len(result.grades)} generations capped by the model's context")
+    unparsable = sum(grade.unparsed for grade in result.grades) if result.benchmark.judge_roles else 0
+    if unparsable:
+        marks.append(f"{result.benchmark.name}: {unparsable} of {len(result.grades)} items have a verdict that could not be read")
+    return marks
+
+
+def roles_of_column(benchmark: Benchmark[Any], column: str) -> Sequence[str]:
+    """The judge roles that decide a column: the role it is named after (alpaca_eval_2_lc: alpaca_eval_2), else all of them."""
+    named = [role for role in benchmark.judge_roles if column.startswith(role)]
+    return named or benchmark.judge_roles

@@ -1,0 +1,80 @@
+"""Which judge decides what. A judge is any generator, or a rule that needs no model (XSTest's string match)."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evals.errors import InputError, nearest
+from evals.records import Choose, Completion, Finding, Request
+
+ROLES = ("alpaca_eval_1", "alpaca_eval_2", "xstest", "truth", "info")
+CARD_JUDGES: Mapping[str, str] = {
+    "alpaca_eval_1": "openai:gpt-4-0613",
+    "alpaca_eval_2": "openai:gpt-4-1106-preview",
+    "xstest": "openai:gpt-4-0613",
+    "truth": "allenai/truthfulqa-truth-judge-llama2-7B",
+    "info": "allenai/truthfulqa-info-judge-llama2-7B",
+}
+RECORDED = "recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who decides one role. model: a model argument, or the name of a rule when `is_rule`."""
+
+    role: str
+    model: str
+    is_rule: bool = False
+
+    @property
+    def is_card(self) -> bool:
+        """True when this is the judge the card was made with."""
+        return self.model == CARD_JUDGES.get(self.role)
+
+    @property
+    def mark(self) -> str | None:
+        """What a cell decided by this judge must say beside its number; None for the card's judge."""
+        if self.is_card:
+            return None
+        who = "the authors' string match" if self.is_rule else self.model
+        return f"{self.role} judged by {who}, not by the card's judge ({CARD_JUDGES.get(self.role, 'none')}); not comparable with published rows"
+
+
+def parse_judges(arguments: Sequence[str], rules: Mapping[str, Sequence[str]], extra_roles: Sequence[str] = ()) -> dict[str, Judge]:
+    """`--judge` arguments as judges by role: ROLE=MODEL, all=MODEL, or `card`. A later argument wins.
+
+    rules: role -> names of the rules that can decide it.  Raises InputError on an unknown role or form, with the nearest names.
+    """
+    roles = (*ROLES, *(role for role in extra_roles if role not in ROLES))
+    judges: dict[str, Judge] = {}
+    for argument in arguments:
+        role, _, model = argument.partition("=")
+        if argument == "card":
+            judges.update({name: Judge(name, found) for name, found in CARD_JUDGES.items()})
+        elif not model:
+            raise InputError(f"--judge {argument}: write ROLE=MODEL, all=MODEL or card. Roles: {', '.join(roles)}.")
+        elif role == "all":
+            judges.update({name: Judge(name, model) for name in roles})
+        elif role not in roles:
+            raise InputError(f"--judge {argument}: unknown role {role!r}. {nearest(role, (*roles, 'all'))}")
+        else:
+            judges[role] = Judge(role, model, is_rule=model in rules.get(role, ()))
+    for judge in judges.values():
+        if judge.model.startswith("openai:") and "@" not in judge.model and not os.environ.get("OPENAI_API_KEY"):
+            raise InputError(
+                f"The judge {judge.model} needs a key: set OPENAI_API_KEY, or name a server of your own: {judge.role}=openai:NAME@URL."
+            )
+    return judges
+
+
+def finding_of(request: Request, answer: Completion, by: str) -> Finding:
+    """A judge's answer as evidence: its words, or the probability of the positive candidate."""
+    if isinstance(request, Choose):
+        import math
+
+        positive = request.candidates[0][0]
+        logprobs = answer.choice_logprobs or {}
+        if positive in logprobs:
+            return Finding(by=by, probability=min(1.0, math.exp(logprobs[positive])))
+        return Finding(by=by, text=answer.text)
+    return Finding(by=by, text=answer.text, top_logprobs=answer.top_logprobs)

@@ -1,0 +1,217 @@
+"""From settings to what will be asked: model, data, items, judges. Everything that can be wrong is found here, before weights load."""
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from evals.benchmark import Benchmark
+from evals.data import LoadedSource, load_card_data, load_smoke_data
+from evals.errors import InputError
+from evals.generators import EngineSettings
+from evals.generators.replay import Recorded, read_recorded
+from evals.judges import Judge, parse_judges
+from evals.models import Model, require_weights, resolve
+from evals.prompts import ChatFormat, Rendered, Renderer, check_room, load_tokenizer, resolve_chat_format
+from evals.records import Item, ItemId
+from evals.registry import BENCHMARKS, benchmark_class
+
+Suite = Literal["card", "full", "smoke"]
+SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
+PROTOCOL_VERSION = "llama-3.1-tulu-2/1"
+LIMIT_SEED = 42
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What the user asked for; see `evals run --help` for each."""
+
+    model: str
+    suite: str = "card"
+    tasks: tuple[str, ...] = ()
+    data: Path | None = None
+    out: Path | None = None
+    limit: int | None = None
+    chat_format: str = "auto"
+    revision: str | None = None
+    tokenizer: str | None = None
+    judges: tuple[str, ...] = ()
+    sandbox: Literal["auto", "require"] = "auto"
+    store: Path | None = None
+    offline: bool = False
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """One benchmark's share of a run. skipped: why nothing is asked for it (None: it is run)."""
+
+    benchmark: Benchmark[Any]
+    items: Sequence[Item]
+    source: LoadedSource
+    skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that can start: nothing in it needs the engine."""
+
+    settings: RunSettings
+    model: Model
+    fingerprint: str
+    renderer: Renderer
+    chat_format: ChatFormat
+    tasks: Mapping[str, TaskPlan]
+    judges: Mapping[str, Judge]
+    recorded: Mapping[ItemId, Recorded]
+
+    @property
+    def run_key(self) -> str:
+        """Names this run's questions in a store: equal for the same model, format and protocol, whatever the suite."""
+        identity = [self.fingerprint, self.chat_format, PROTOCOL_VERSION, self.settings.suite == "smoke"]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        return self.settings.out or Path("results") / default_folder(self.model.name, self.settings.suite)
+
+    def render(self, task: str) -> list[Rendered]:
+        """The task's requests as token ids, in item order. Raises InputError naming a prompt the model cannot take."""
+        plan = self.tasks[task]
+        if plan.skipped:
+            return []
+        rendered = self.renderer.render([(item.id, "", plan.benchmark.request(item)) for item in plan.items])
+        check_room(rendered, self.renderer.max_len)
+        return rendered
+
+    def key(self, rendered: Rendered) -> str:
+        """The store key of one of the model's own requests."""
+        if self.model.kind == "replay":
+            return rendered.key(f"{self.fingerprint}/{rendered.item_id}")
+        return rendered.key(self.fingerprint)
+
+
+def default_folder(name: str, suite: str) -> str:
+    """The run folder's name: the model's, lower case and safe as a file name, and the suite."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).strip("-.")
+    return f"{safe or 'model'}-{suite}"
+
+
+def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
+    """Everything a run needs, resolved and checked. Raises InputError (or EnvironmentFault) with one sentence for what is wrong."""
+    if settings.offline:
+        _go_offline()
+    if settings.suite not in SUITES:
+        raise InputError(f"Unknown suite {settings.suite!r}. Known: {', '.join(SUITES)}.")
+    if settings.limit is not None and settings.limit < 1:
+        raise InputError(f"--limit {settings.limit}: give the number of items of each benchmark, 1 or more.")
+    names = _task_names(settings.tasks)
+    classes = {name: benchmark_class(name) for name in names}
+    judges = parse_judges(
+        settings.judges,
+        {role: tuple(cls.rules) for cls in classes.values() for role in cls.judge_roles},
+        [role for cls in classes.values() for role in cls.judge_roles],
+    )
+    model = resolve(settings.model, revision=settings.revision, offline=settings.offline)
+    recorded = read_recorded(Path(model.source)) if model.kind == "replay" else {}
+    if recorded and not settings.tasks:
+        names = [name for name in names if any(item_id.startswith(f"{name}/") for item_id in recorded)]
+        if not names:
+            raise InputError(f"{model.argument}: its ids name no known benchmark. Ids look like gsm8k/17; known: {', '.join(BENCHMARKS)}.")
+    tokenizer = _tokenizer(model, settings)
+    chat_format = _chat_format(model, settings, tokenizer)
+    is_chat = chat_format != "none"
+    benchmarks = {name: classes[name](chat=is_chat) for name in names}
+    if need_weights:
+        require_weights(model)
+    fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization) if need_weights else ""
+    sources = _sources(benchmarks, settings)
+    tasks = {name: _task_plan(benchmark, sources[name], settings, judges, recorded) for name, benchmark in benchmarks.items()}
+    renderer = Renderer(tokenizer, chat_format, model.max_len(settings.engine.max_model_len), settings.engine.seed)
+    return Plan(settings, model, fingerprint, renderer, chat_format, tasks, judges, recorded)
+
+
+def _go_offline() -> None:
+    import os
+
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
+        os.environ[name] = "1"
+
+
+def _task_names(asked: Sequence[str]) -> list[str]:
+    wanted = [part.strip() for name in asked for part in name.split(",") if part.strip()]
+    for name in wanted:
+        benchmark_class(name)
+    return [name for name in BENCHMARKS if name in wanted] if wanted else list(BENCHMARKS)
+
+
+def _tokenizer(model: Model, settings: RunSettings) -> Any:
+    trust = settings.engine.trust_remote_code
+    if settings.tokenizer:
+        files = resolve(settings.tokenizer, offline=settings.offline).files
+        return load_tokenizer(str(files), trust_remote_code=trust)
+    if model.files is not None:
+        return load_tokenizer(str(model.files), trust_remote_code=trust)
+    return None
+
+
+def _chat_format(model: Model, settings: RunSettings, tokenizer: Any) -> ChatFormat:
+    if tokenizer is None and settings.chat_format == "auto":
+        return "tokenizer"  # a chat server renders by itself; recorded outputs are graded as a chat model's
+    if tokenizer is None and settings.chat_format == "tulu" and model.kind == "server":
+        raise InputError("--chat-format tulu needs the model's tokenizer: name its folder or hub id with --tokenizer.")
+    return resolve_chat_format(settings.chat_format, tokenizer, model.row_format)
+
+
+def _sources(benchmarks: Mapping[str, Benchmark[Any]], settings: RunSettings) -> dict[str, LoadedSource]:
+    if settings.suite == "smoke":
+        return {name: load_smoke_data(benchmark.dataset) for name, benchmark in benchmarks.items()}
+    loaded = load_card_data([benchmark.dataset for benchmark in benchmarks.values()], settings.data)
+    return {name: loaded[benchmark.dataset.name] for name, benchmark in benchmarks.items()}
+
+
+def _task_plan(
+    benchmark: Benchmark[Any], source: LoadedSource, settings: RunSettings, judges: Mapping[str, Judge], recorded: Mapping[ItemId, Recorded]
+) -> TaskPlan:
+    items: Sequence[Item] = benchmark.items(source)
+    if settings.suite == "card":
+        items = benchmark.card_subset(items)
+    if settings.limit is not None:
+        items = spread(items, settings.limit)
+    asked_for = bool(settings.tasks) or bool(recorded)
+    return TaskPlan(benchmark, items, source, None if asked_for else _why_skipped(benchmark, judges))
+
+
+def _why_skipped(benchmark: Benchmark[Any], judges: Mapping[str, Judge]) -> str | None:
+    """Nothing is generated for a cell that cannot be had, unless the task is asked for by name."""
+    if not benchmark.runs_on_base and not benchmark.chat:
+        return "not run on base models, as on the card"
+    if not benchmark.judge_roles or any(role in judges for role in benchmark.judge_roles):
+        return None
+    return no_judge(benchmark.judge_roles, benchmark.rules)
+
+
+def no_judge(roles: Sequence[str], rules: Mapping[str, Any] = {}) -> str:
+    """Why a cell has no value when its judge was not named, and what to set."""
+    flags = " ".join(f"--judge {role}=MODEL" for role in roles)
+    rule = "".join(f" (or --judge {roles[0]}={name}, which needs no model)" for name in rules)
+    return f"no judge: set {flags}{rule}"
+
+
+def spread(items: Sequence[Item], n: int) -> list[Item]:
+    """n items taken evenly over their groups by a fixed seed, in the order they had."""
+    rng = random.Random(LIMIT_SEED)
+    groups: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        groups.setdefault(item.group, []).append(index)
+    for indices in groups.values():
+        rng.shuffle(indices)
+    order = list(groups)
+    rng.shuffle(order)
+    rounds = max(map(len, groups.values()), default=0)
+    taken = [groups[name][turn] for turn in range(rounds) for name in order if turn < len(groups[name])][:n]
+    return [items[index] for index in sorted(taken, key=lambda index: index)]

@@ -1,0 +1,109 @@
+"""Progress on stderr: a bar with ETA and tokens per second on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class Progress:
+    """Reports long work by phase and keeps each phase's wall time and token counts for run.json.
+
+    clock: seconds, monotonic.  quiet: report nothing, keep the figures.
+    """
+
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic, every_s: float = 30.0) -> None:
+        self.phases: dict[str, dict[str, float]] = {}
+        self._quiet = quiet
+        self._clock = clock
+        self._every_s = every_s
+        self._bar: Any = None
+        self._bar_task: Any = None
+        self._phase = ""
+        self._total = 0
+        self._done = 0
+        self._work = [0.0, 0.0]
+        self._started = self._said = 0.0
+
+    def start(self, phase: str, total: int = 0, work: float = 0.0) -> None:
+        """Begin a phase of `total` steps; work: expected token cost of all of them, for the ETA."""
+        self.stop()
+        self._phase, self._total, self._done, self._work = phase, total, 0, [0.0, max(work, 1e-9)]
+        self._started = self._said = self._clock()
+        self.phases.setdefault(phase, {"wall_s": 0.0})
+        if self._quiet or not total:
+            return
+        if sys.stderr.isatty():
+            self._bar = _bar()
+            self._bar.start()
+            self._bar_task = self._bar.add_task(phase, total=total, rate="")
+        else:
+            self.note(f"{phase}: {total:,} to do")
+
+    def advance(self, n: int = 1, work: float = 0.0, **counts: float) -> None:
+        """`n` steps are done; counts (prompt_tokens, output_tokens, …) are added to the phase's."""
+        self._done += n
+        self._work[0] += work
+        figures = self.phases[self._phase]
+        for name, value in counts.items():
+            figures[name] = figures.get(name, 0) + value
+        now = self._clock()
+        if self._bar is not None:
+            self._bar.update(self._bar_task, completed=self._done, rate=self._rate(now))
+        elif not self._quiet and now - self._said >= self._every_s:
+            self._said = now
+            self.note(f"{self._phase}: {self._done:,} of {self._total:,}, {self._rate(now)}, about {_duration(self._eta(now))} left")
+
+    def stop(self) -> None:
+        """End the phase under way."""
+        if not self._phase:
+            return
+        figures = self.phases[self._phase]
+        figures["wall_s"] += self._clock() - self._started
+        figures["requests"] = figures.get("requests", 0) + self._done
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        self._phase = ""
+
+    def note(self, text: str) -> None:
+        """One line on stderr."""
+        if not self._quiet:
+            (
+                self._bar.console.print(text, highlight=False, markup=False)
+                if self._bar is not None
+                else print(text, file=sys.stderr, flush=True)
+            )
+
+    def _rate(self, now: float) -> str:
+        figures = self.phases[self._phase]
+        elapsed = max(now - self._started, 1e-9)
+        prompt, output = (figures.get(name, 0) / elapsed for name in ("prompt_tokens", "output_tokens"))
+        return f"{prompt:,.0f} tok/s in, {output:,.0f} tok/s out" if prompt or output else f"{self._done / elapsed:,.1f}/s"
+
+    def _eta(self, now: float) -> float:
+        share = max(self._work[0] / self._work[1], self._done / max(self._total, 1) if self._work[1] <= 1e-9 else 0.0)
+        share = share or self._done / max(self._total, 1)
+        return (now - self._started) * (1 - share) / share if share else 0.0
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min" if minutes >= 10 else f"{minutes}:{rest:02d} min"

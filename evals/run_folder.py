@@ -1,0 +1,111 @@
+"""A run on disk: lock, samples, summary.json (what two equal runs share) and run.json (what varies)."""
+
+import contextlib
+import gzip
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evals.errors import EnvironmentFault, InputError
+
+
+class RunFolder:
+    """The folder of one run. Files are written whole, under a temporary name, then renamed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def store_path(self) -> Path:
+        """Where the run's own store lies."""
+        return self.path / "store.sqlite"
+
+    def samples_path(self, task: str) -> Path:
+        """Where a task's graded items lie."""
+        return self.path / "samples" / f"{task}.jsonl.gz"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises EnvironmentFault when another run has it or it cannot be written."""
+        from filelock import FileLock, Timeout
+
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise EnvironmentFault(f"Another run is working in {self.path}. Wait for it, or choose another --out.") from None
+        except OSError as error:
+            raise EnvironmentFault(f"{self.path} cannot be written ({error.strerror or error}). Choose another --out.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_samples(self, task: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write one task's graded items; the same rows give the same bytes."""
+        buffer = io.BytesIO()
+        with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, compresslevel=6) as stream:
+            for row in rows:
+                stream.write((to_json(row, indent=None) + "\n").encode("utf-8", "surrogatepass"))
+        self._write(self.samples_path(task), buffer.getvalue())
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write summary.json or run.json."""
+        self._write(self.path / name, (to_json(content) + "\n").encode("utf-8", "surrogatepass"))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read summary.json or run.json. Raises InputError when the folder is no run or the file is damaged."""
+        path = self.path / name
+        try:
+            loaded = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"{self.path} is not a finished run: it has no {name}. RUN is the folder that `evals run --out` wrote."
+            ) from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path} cannot be read ({error}). Make it again with: evals score {self.path}") from error
+        if not isinstance(loaded, dict):
+            raise InputError(f"{path} is not a summary. Make it again with: evals score {self.path}")
+        return loaded
+
+    def samples(self, task: str) -> Iterator[dict[str, Any]]:
+        """The task's graded items. Raises InputError when the file is missing or damaged."""
+        path = self.samples_path(task)
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") as stream:
+                for line in stream:
+                    yield json.loads(line)
+        except (OSError, EOFError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}). Make it again with: evals score {self.path}") from error
+
+    def _write(self, path: Path, content: bytes) -> None:
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(content)
+            part.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise EnvironmentFault(
+                f"{path} could not be written ({error.strerror or error}). The same command goes on once that is mended."
+            ) from error
+
+
+def to_json(value: Any, indent: int | None = 1) -> str:
+    """JSON with sorted keys and floats at ten significant digits, so that equal results are equal bytes."""
+    return json.dumps(_fixed(value), sort_keys=True, ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def _fixed(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.10g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _fixed(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fixed(entry) for entry in value]
+    return value

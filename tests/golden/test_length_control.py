@@ -1,0 +1,145 @@
+"""Length control: published weights give the published figures, and our fit is the package's."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evals.data import LoadedSource, load_card_data, read_csv
+from evals.records import Finding
+from tasks import length_control
+from tasks.alpaca_eval import AlpacaEval, AlpacaItem
+from tests.recorded_alpaca import (
+    FOLDERS,
+    MODELS,
+    annotations,
+    graded,
+    published_row,
+    read_recorded,
+)
+
+
+@pytest.fixture(scope="module")
+def source(data_dir: Path) -> LoadedSource:
+    return load_card_data([AlpacaEval.dataset], data_dir)["alpaca_eval"]
+
+
+@pytest.fixture(scope="module")
+def items(source: LoadedSource) -> Mapping[str, AlpacaItem]:
+    return {item.instruction: item for item in AlpacaEval(chat=True).items(source)}
+
+
+@pytest.mark.parametrize("model", MODELS["alpaca_eval_2"])
+def test_published_weights_and_recovered_difficulties_give_the_published_length_controlled_rate(
+    source: LoadedSource, replay_dir: Path, model: str
+) -> None:
+    published = published_row(replay_dir, model)
+    difficulties = [float(row["instruction_difficulty"]) for row in source.rows("difficulties")]
+    predicted = length_control.predicted_preferences(published["length_controlled_v1_weights"], difficulties)
+    metric = length_control.as_metric(predicted, published["n_total"])
+    assert metric.value is not None
+    assert abs(100 * metric.value - published["length_controlled_winrate"]) < 1e-6
+    if published["lc_standard_error"] is not None:
+        assert metric.stderr == pytest.approx(published["lc_standard_error"] / 100, abs=1e-8)
+
+
+def test_predicted_preferences_are_those_recorded_for_vicuna(source: LoadedSource, replay_dir: Path) -> None:
+    folder = replay_dir / "alpaca_eval" / FOLDERS["alpaca_eval_2"] / "vicuna-7b-v1.5"
+    recorded = [row["glm_preference"] for row in read_recorded(folder / "annotations_with_glm_preference.json.gz")]
+    weights = published_row(replay_dir, "vicuna-7b-v1.5")["length_controlled_v1_weights"]
+    difficulties = [float(row["instruction_difficulty"]) for row in source.rows("difficulties")]
+    assert length_control.predicted_preferences(weights, difficulties) == pytest.approx(recorded, abs=1e-8)
+
+
+# The length-controlled fit. The hub's df_gamed.csv is not at hand, so a synthetic one of the same shape stands in for it.
+
+
+@pytest.fixture(scope="module")
+def gamed_csv(source: LoadedSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import numpy as np
+    import pandas as pd
+
+    draw = np.random.default_rng(0)
+    difficulties = [float(row["instruction_difficulty"]) for row in source.rows("difficulties")]
+    frames = [
+        pd.DataFrame(
+            {
+                "preference": np.clip(0.5 + shift / 2 + draw.normal(0, 0.1, len(difficulties)), 0, 1),
+                "index": range(len(difficulties)),
+                "std_delta_len": -shift + draw.normal(0, 1, len(difficulties)),
+                "instruction_difficulty": difficulties,
+                "not_gamed_baseline": False,
+                "model": name,
+            }
+        )
+        for name, shift in (("baseline_concise", -0.5), ("baseline_verbose", 0.3))
+    ]
+    file = tmp_path_factory.mktemp("gamed") / "df_gamed.csv"
+    pd.concat(frames, ignore_index=True).to_csv(file, index=False)
+    return file
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:sklearn")
+@pytest.mark.parametrize("model", ["vicuna-7b-v1.5", "FuseChat-Llama-3.1-8B-Instruct"])
+@pytest.mark.parametrize("n_unreadable", [0, 7])
+def test_the_fit_is_the_packages_own_on_real_annotations(
+    source: LoadedSource,
+    replay_dir: Path,
+    gamed_csv: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    n_unreadable: int,
+) -> None:
+    import pandas as pd
+    import sklearn
+
+    glm = length_control._glm()
+    rows = [dict(row) for row in annotations(replay_dir, "alpaca_eval_2", model)]
+    for row in rows[100 : 100 + n_unreadable]:
+        row["preference"] = None
+    monkeypatch.setattr(glm, "hf_hub_download", lambda **_: str(gamed_csv))
+    with sklearn.config_context():
+        expected = glm.get_length_controlled_winrate(pd.DataFrame(rows), save_weights_dir=None)
+
+    gamed = tuple(AlpacaEval.dataset.tables["df_gamed"].canonical(row, "") for row in read_csv(gamed_csv.read_bytes()))
+    benchmark = AlpacaEval(chat=True)
+    by_instruction = {item.instruction: item for item in benchmark.items(replace(source, tables={**source.tables, "df_gamed": gamed}))}
+    findings = [Finding("recorded", preference=row["preference"]) for row in rows]
+    grades = graded(by_instruction, "alpaca_eval_2", rows, findings)
+    cell = benchmark.summarize(list(reversed(grades)))["alpaca_eval_2_lc"]
+    assert cell.value is not None
+    assert 100 * cell.value == pytest.approx(expected["length_controlled_winrate"], abs=1e-9)
+    assert cell.stderr == pytest.approx(expected["lc_standard_error"] / 100, abs=1e-9)
+    assert (cell.n, cell.n_items) == (805 - n_unreadable, 805 - n_unreadable)
+
+
+def test_equal_lengths_everywhere_are_not_fitted() -> None:
+    judged = [length_control.Judged(row, 10, 12, 1.0) for row in range(3)]
+    metric = length_control.win_rate(judged, [{}])
+    assert (metric.value, metric.reason) == (None, "length control needs answers of different lengths")
+
+
+def _run(program: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("LOGNAME", "USER", "LNAME", "USERNAME")}
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run([sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_importing_the_package_for_the_fit_leaves_environment_and_logging_as_they_were() -> None:
+    done = _run(
+        "import logging, os; from tasks import length_control as lc; before = dict(os.environ); lc._glm();"
+        "assert dict(os.environ) == before; assert logging.getLogger().level == logging.WARNING; print('same')"
+    )
+    assert done.stdout == "same\n", done.stderr
+
+
+def test_judging_does_not_import_the_package_or_pandas() -> None:
+    done = _run(
+        "import sys; from tasks.alpaca_judges import judge_request; judge_request('alpaca_eval_1', 'a', 'b', 'c');"
+        "print(sorted({'alpaca_eval', 'pandas', 'sklearn', 'datasets'} & set(sys.modules)))"
+    )
+    assert done.stdout == "[]\n", done.stderr
