@@ -23,7 +23,7 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Hub id, local folder, smollm2 (embedded), a card row's short name (tulu-2-llama-3.1-8b-dpo), openai:NAME@URL, or replay:FILE.",
+        help="Hub id, folder, smollm2 (embedded), a card row's short name (tulu-2-llama-3.1-8b-dpo), openai:NAME@URL, or replay:FILE.",
     ),
 ]
 SuiteOption = Annotated[str, typer.Option(help="card: the card's subsets. full: every item. smoke: a few items of ours, no data needed.")]
@@ -61,7 +61,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="ROLE=MODEL",
-            help="Who judges: alpaca_eval_1, alpaca_eval_2, xstest, truth, info or all; `card` takes the card's; xstest=strmatch needs no model.",
+            help="Roles: alpaca_eval_1, alpaca_eval_2, xstest, truth, info, all. `card`: the card's judges; xstest=strmatch: no model.",
         ),
     ] = None,
     sandbox: Annotated[
@@ -119,7 +119,7 @@ def run(
             print(f"warning: {warning}", file=sys.stderr)
     _print_table([result.summary])
     if not result.is_complete:
-        raise Incomplete(f"{result.n_failed} answers or verdicts are missing. The same command asks for them again; what is there is kept.")
+        raise Incomplete(f"{result.n_missing} answers or verdicts are missing. The same command asks for them again; what is there is kept.")
 
 
 @app.command()

@@ -37,7 +37,8 @@ class Judge:
         if self.is_card:
             return None
         who = "the authors' string match" if self.is_rule else self.model
-        return f"{self.role} judged by {who}, not by the card's judge ({CARD_JUDGES.get(self.role, 'none')}); not comparable with published rows"
+        card = CARD_JUDGES.get(self.role, "none")
+        return f"{self.role} judged by {who}, not by the card's judge ({card}); not comparable with published rows"
 
 
 def parse_judges(arguments: Sequence[str], rules: Mapping[str, Sequence[str]], extra_roles: Sequence[str] = ()) -> dict[str, Judge]:

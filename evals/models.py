@@ -88,7 +88,8 @@ def resolve(argument: str, *, revision: str | None = None, offline: bool = False
         return _hub(argument, revision, offline)
     known = [EMBEDDED, *(row.short_name for row in published_rows())]
     raise InputError(
-        f"Unknown model {argument!r}: no such folder, and not a hub id (owner/name), openai:NAME@URL or replay:FILE. {nearest(argument, known)}"
+        f"Unknown model {argument!r}: no such folder, and not a hub id (owner/name), openai:NAME@URL or replay:FILE. "
+        f"{nearest(argument, known)}"
     )
 
 

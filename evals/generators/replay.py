@@ -9,7 +9,6 @@ object as samples hold it. The file is data: nothing in it is run, its lines are
 """
 
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,10 +79,10 @@ def read_recorded(path: Path) -> dict[ItemId, Recorded]:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    opened = gzip.open if file.suffix == ".gz" else Path.open
     try:
-        with file.open("rb") as raw:
-            stream = gzip.open(raw) if file.suffix == ".gz" else raw
-            for number, line in enumerate(io.BufferedReader(stream) if file.suffix == ".gz" else stream, 1):  # type: ignore[arg-type,type-var]
+        with opened(file, "rb") as stream:
+            for number, line in enumerate(iter(lambda: stream.readline(_MAX_LINE + 1), b""), 1):
                 if len(line) > _MAX_LINE:
                     raise InputError(f"{file.name}, line {number}: longer than {_MAX_LINE >> 20} MB.")
                 if line.strip():

@@ -1,0 +1,99 @@
+"""Getting answers: from the store what is there, from an engine the rest. The only place that starts, feeds and stops engines."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from evals.generators import Failure, Generator
+from evals.progress import Progress
+from evals.prompts import Rendered, Renderer
+from evals.records import Completion, ItemId
+from evals.store import Store
+
+Land = Callable[[Rendered, Completion], None]
+Waiting = list[tuple[str, list[Rendered]]]
+_TOKENS_PER_PREFILL = 10  # a prompt token costs about a tenth of a generated one; only the ETA uses it
+
+
+@dataclass
+class Asker:
+    """Answers requests through one engine at a time.
+
+    run: names the run in the store.  failures: why a request got no answer, by item and check name.
+    """
+
+    store: Store
+    run: str
+    progress: Progress
+    failures: dict[tuple[ItemId, str], str] = field(default_factory=dict)
+    _engine: Generator | None = None
+    _engine_of: str = ""
+
+    @property
+    def loaded(self) -> str:
+        """The name of the model whose engine is running, "" when none is."""
+        return self._engine_of
+
+    def ask(self, phase: str, by: str, keyed: Sequence[tuple[str, Rendered]], land: Land) -> Waiting:
+        """Land what the store has, and return the rest, equal requests together, long generations first.
+
+        Long ones first so that the tail is short; within a length the order stays, so prompts that share a prefix stay together.
+        """
+        self.store.link(self.run, ((r.item_id, r.check, key, by, r.text) for key, r in keyed))
+        by_key: dict[str, list[Rendered]] = {}
+        for key, request in keyed:
+            by_key.setdefault(key, []).append(request)
+        known = self.store.known(by_key)
+        self.progress.start(phase)
+        for key in known:
+            answer = self.store.get(key)
+            if isinstance(answer, Completion):
+                for request in by_key[key]:
+                    land(request, answer)
+        waiting = [(key, requests) for key, requests in by_key.items() if key not in known]
+        return sorted(waiting, key=lambda entry: -entry[1][0].max_new_tokens * entry[1][0].sampling.n)
+
+    def stream(self, phase: str, waiting: Waiting, land: Land, renderer: Renderer) -> None:
+        """Have the engine answer what waits. Each answer is committed before it lands, and lands before it is counted."""
+        assert self._engine is not None, "load an engine first"
+        of = {id(requests[0]): (key, requests) for key, requests in waiting}
+        self.progress.start(phase, len(waiting), sum(_work(requests[0]) for _, requests in waiting))
+        for done in self._engine.stream([requests[0] for _, requests in waiting]):
+            answered = [(*of[id(request)], renderer.cut(request, answer)) for request, answer in done if isinstance(answer, Completion)]
+            self.store.put((key, answer) for key, _, answer in answered)
+            for request, failure in done:
+                if isinstance(failure, Failure):
+                    self.failures.update({(twin.item_id, twin.check): failure.reason for twin in of[id(request)][1]})
+            for _, requests, answer in answered:
+                for request in requests:
+                    land(request, answer)
+            self.progress.advance(len(done), sum(_work(request) for request, _ in done), **_counts(answer for _, _, answer in answered))
+        self.progress.stop()
+
+    def load(self, name: str, start: Callable[[], Generator]) -> None:
+        """Have this model's engine running, and no other."""
+        if self._engine is not None and self._engine_of == name:
+            return
+        self.close()
+        self.progress.start(f"load {name}")
+        self._engine = start()
+        self._engine_of = name
+        self.progress.stop()
+
+    def close(self) -> None:
+        """Free the engine."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine, self._engine_of = None, ""
+
+
+def _work(request: Rendered) -> float:
+    return len(request.token_ids) / _TOKENS_PER_PREFILL + request.max_new_tokens * request.sampling.n
+
+
+def _counts(answers: Iterable[Completion]) -> dict[str, float]:
+    counts = {"prompt_tokens": 0.0, "cached_tokens": 0.0, "output_tokens": 0.0}
+    for answer in answers:
+        counts["prompt_tokens"] += answer.n_prompt_tokens
+        counts["cached_tokens"] += answer.n_cached_tokens
+        counts["output_tokens"] += answer.n_output_tokens
+    return counts
