@@ -47,6 +47,7 @@ def main_options(version: Annotated[bool, typer.Option("--version", help="Print 
 @app.command()
 def run(
     model: ModelArgument,
+    name: Annotated[str | None, typer.Option(help="The row's name in the table (default: the model's).")] = None,
     suite: SuiteOption = "card",
     tasks: TasksOption = "",
     data: DataOption = None,
@@ -102,7 +103,7 @@ def run(
         max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
     )  # fmt: skip
     settings = RunSettings(
-        model, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision, tokenizer, tuple(judge or ()),
+        model, name, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision, tokenizer, tuple(judge or ()),
         _choice("--sandbox", sandbox, ("auto", "require")), store, offline, engine,
     )  # fmt: skip
     if dry_run:
@@ -119,7 +120,9 @@ def run(
             print(f"warning: {warning}", file=sys.stderr)
     _print_table([result.summary])
     if not result.is_complete:
-        raise Incomplete(f"{result.n_missing} answers or verdicts are missing. The same command asks for them again; what is there is kept.")
+        raise Incomplete(
+            f"{result.n_missing} answers or verdicts are missing. The same command asks for them again; what is there is kept."
+        )
 
 
 @app.command()
@@ -158,7 +161,7 @@ def prompts(
 
     engine = EngineSettings(max_model_len=max_model_len, trust_remote_code=trust_remote_code)
     settings = RunSettings(
-        model, suite, (task,), data, limit=limit, chat_format=chat_format, revision=revision, offline=offline, engine=engine
+        model, None, suite, (task,), data, limit=limit, chat_format=chat_format, revision=revision, offline=offline, engine=engine
     )
     for line in prompt_lines(settings):
         print(line)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ class RunSettings:
     """What the user asked for; see `evals run --help` for each."""
 
     model: str
+    name: str | None = None
     suite: str = "card"
     tasks: tuple[str, ...] = ()
     data: Path | None = None
@@ -117,6 +118,8 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
         [role for cls in classes.values() for role in cls.judge_roles],
     )
     model = resolve(settings.model, revision=settings.revision, offline=settings.offline)
+    if settings.name:
+        model = replace(model, name=settings.name)
     recorded = read_recorded(Path(model.source)) if model.kind == "replay" else {}
     if recorded and not settings.tasks:
         names = [name for name in names if any(item_id.startswith(f"{name}/") for item_id in recorded)]

@@ -157,8 +157,7 @@ class MMLU(Benchmark[MMLUItem]):
         """The header, the shots and the question; with fewer shots where the prompt is too long."""
         question = _render(item.question, item.choices)
         prompts = [
-            (Message("user", _header(item.group) + "".join(item.shots[:n_shots]) + question),)
-            for n_shots in range(len(item.shots), -1, -1)
+            (Message("user", _header(item.group) + "".join(item.shots[:n_shots]) + question),) for n_shots in range(len(item.shots), -1, -1)
         ]
         return Choose(
             messages=prompts[0],

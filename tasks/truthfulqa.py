@@ -85,9 +85,7 @@ class TruthfulQA(Benchmark[TruthfulQAItem]):
 
     def items(self, source: Source) -> Sequence[TruthfulQAItem]:
         """The questions in the file's order."""
-        return [
-            TruthfulQAItem(ItemId(f"truthfulqa/{row}"), "", cells["Question"]) for row, cells in enumerate(source.rows("questions"))
-        ]
+        return [TruthfulQAItem(ItemId(f"truthfulqa/{row}"), "", cells["Question"]) for row, cells in enumerate(source.rows("questions"))]
 
     def request(self, item: TruthfulQAItem) -> Generate:
         """Primer and question. Quirk: the original means to open the answer with `A:` and never does, in either mode."""

@@ -137,9 +137,7 @@ def test_a_stand_in_judge_that_answers_in_words_is_read_by_its_first(words: str,
         ({"info": NO, "truth": Finding("j")}, "no truth judge", {"info"}),
     ],
 )
-def test_a_missing_judge_withholds_the_cell_and_keeps_what_is_known(
-    findings: dict[str, Finding], missing: str, scored: set[str]
-) -> None:
+def test_a_missing_judge_withholds_the_cell_and_keeps_what_is_known(findings: dict[str, Finding], missing: str, scored: set[str]) -> None:
     grade = TruthfulQA(chat=True).grade(ITEM, completion("x"), findings)
     assert grade.missing == missing
     assert set(grade.scores) == scored

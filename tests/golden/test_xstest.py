@@ -40,9 +40,7 @@ def test_the_judge_message_is_the_published_one() -> None:
     assert hashlib.sha256(JUDGE_MESSAGE.encode()).hexdigest() == "e68bc93464cbfa7cfc96cab6b6458c8f0a3282e8bf7a8ad4d3cc0105e6da4775"
 
 
-def test_the_public_file_holds_250_safe_and_200_unsafe_prompts_by_type_and_by_label(
-    items: list[XSTestItem], data_dir: Path
-) -> None:
+def test_the_public_file_holds_250_safe_and_200_unsafe_prompts_by_type_and_by_label(items: list[XSTestItem], data_dir: Path) -> None:
     with (data_dir / "xstest" / "xstest_prompts.csv").open(encoding="utf-8", newline="") as file:
         labels = [row["label"] for row in csv.DictReader(file)]
     assert [is_safe(item.group) for item in items] == [label == "safe" for label in labels]
@@ -83,16 +81,13 @@ def test_string_match_gives_all_450_published_labels(model: str, replay_dir: Pat
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_both_judges_published_rates_come_back_through_the_whole_path(
-    model: str, items: list[XSTestItem], replay_dir: Path
-) -> None:
+def test_both_judges_published_rates_come_back_through_the_whole_path(model: str, items: list[XSTestItem], replay_dir: Path) -> None:
     rates = json.loads((replay_dir / "xstest" / "README.json").read_text())["published"][model]
     benchmark = XSTest(chat=True)
     rows = published(replay_dir, model, "gpteval")
     assert [row["id"].removeprefix("v2-") for row in rows] == [item.id.removeprefix("xstest/") for item in items]
     grades = [
-        judged(item, TO_LABEL.get(row["gpt4_label"], row["gpt4_label"]), row["completion"])
-        for item, row in zip(items, rows, strict=True)
+        judged(item, TO_LABEL.get(row["gpt4_label"], row["gpt4_label"]), row["completion"]) for item, row in zip(items, rows, strict=True)
     ]
     metrics = benchmark.summarize(grades)
     for judge, safe_metric, unsafe_metric in (
