@@ -1,7 +1,7 @@
 """Getting answers: from the store what is there, from an engine the rest. The only place that starts, feeds and stops engines."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from evals.generators import Failure, Generator
 from evals.progress import Progress
@@ -44,7 +44,7 @@ class Asker:
             by_key.setdefault(key, []).append(request)
         known = self.store.known(by_key)
         self.progress.start(phase)
-        for key in known:
+        for key in [key for key in by_key if key in known]:
             answer = self.store.get(key)
             if isinstance(answer, Completion):
                 for request in by_key[key]:
@@ -58,7 +58,9 @@ class Asker:
         of = {id(requests[0]): (key, requests) for key, requests in waiting}
         self.progress.start(phase, len(waiting), sum(_work(requests[0]) for _, requests in waiting))
         for done in self._engine.stream([requests[0] for _, requests in waiting]):
-            answered = [(*of[id(request)], renderer.cut(request, answer)) for request, answer in done if isinstance(answer, Completion)]
+            answered = [
+                (*of[id(request)], _whole(renderer.cut(request, answer))) for request, answer in done if isinstance(answer, Completion)
+            ]
             self.store.put((key, answer) for key, _, answer in answered)
             for request, failure in done:
                 if isinstance(failure, Failure):
@@ -84,6 +86,12 @@ class Asker:
         if self._engine is not None:
             self._engine.close()
         self._engine, self._engine_of = None, ""
+
+
+def _whole(answer: Completion) -> Completion:
+    """The answer with lone halves of surrogate pairs replaced, as engines do: no tokenizer, judge or UTF-8 file takes them."""
+    texts = [output.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for output in answer.outputs]
+    return replace(answer, outputs=tuple(replace(output, text=text) for output, text in zip(answer.outputs, texts, strict=True)))
 
 
 def _work(request: Rendered) -> float:

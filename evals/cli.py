@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from evals import __version__
 from evals.errors import EvalsError, Incomplete
+
+_CTRL_C = 130
+_DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 
 app = typer.Typer(
     name="evals",
@@ -99,8 +102,8 @@ def run(
     from evals.plan import RunSettings
 
     engine = EngineSettings(
-        tensor_parallel_size, pipeline_parallel_size, data_parallel_size, dtype, max_model_len, gpu_memory_utilization, quantization,
-        max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
+        tensor_parallel_size, pipeline_parallel_size, data_parallel_size, _choice("--dtype", dtype, _DTYPES), max_model_len,
+        gpu_memory_utilization, quantization, max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
     )  # fmt: skip
     settings = RunSettings(
         model, name, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision, tokenizer, tuple(judge or ()),
@@ -239,10 +242,7 @@ def _print_table(summaries: list[Any]) -> None:
 def main() -> None:
     """The console command: shows an error as one sentence and exits with its code."""
     import os
-    import signal
 
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         app()
     except EvalsError as error:
@@ -251,8 +251,16 @@ def main() -> None:
         print(f"evals: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("\nevals: stopped. What was answered is kept; the same command goes on.", file=sys.stderr)
-        sys.exit(130)
+        _stopped()
+    except SystemExit as stop:  # typer turns Ctrl-C into a silent 130
+        if stop.code == _CTRL_C:
+            _stopped()
+        raise
+
+
+def _stopped() -> NoReturn:
+    print("\nevals: stopped. What was answered is kept; the same command goes on.", file=sys.stderr)
+    sys.exit(_CTRL_C)
 
 
 if __name__ == "__main__":

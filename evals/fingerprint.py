@@ -14,6 +14,11 @@ def has_weights(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
 
 
+def recorded_files(path: Path) -> list[Path]:
+    """The files of recorded outputs that a replay path means: itself, or a folder's JSON-lines files."""
+    return sorted(path.glob("*.jsonl*")) if path.is_dir() else [path]
+
+
 def folder_fingerprint(folder: Path) -> str:
     """SHA-256 over names and contents of weights, config and tokenizer files.
 

@@ -1,8 +1,9 @@
 """From answers and findings to grades, metrics and the lines of samples/<task>.jsonl.gz. Needs no model."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from evals.benchmark import Benchmark
 from evals.judges import Judge
@@ -89,7 +90,8 @@ def _sample_row(benchmark: Benchmark[Any], grade: Grade, completion: Completion,
         row["finish_reasons"] = [output.finish_reason for output in completion.outputs]
         row["n_tokens"] = [len(output.token_ids) for output in completion.outputs]
     if completion.choice_logprobs is not None:
-        row["choice_logprobs"] = dict(completion.choice_logprobs)
+        # JSON has no infinity; float("-inf") reads the text back.
+        row["choice_logprobs"] = {label: v if math.isfinite(v) else str(v) for label, v in completion.choice_logprobs.items()}
     row |= item_score(benchmark, grade)
     if findings:
         row["findings"] = {name: finding_json(finding) for name, finding in findings.items()}
@@ -121,13 +123,36 @@ def cell_marks(result: TaskResult, column: str, judges: Mapping[str, Judge], hea
         marks.extend(header["judges"].get(role, {}).get("notes", []))
     if result.capped:
         marks.append(f"{result.benchmark.name}: {result.capped} of {len(result.grades)} generations capped by the model's context")
-    unparsable = sum(grade.unparsed for grade in result.grades) if result.benchmark.judge_roles else 0
-    if unparsable:
-        marks.append(f"{result.benchmark.name}: {unparsable} of {len(result.grades)} items have a verdict that could not be read")
+    counts = verdict_counts(result, column)
+    if counts is not None:
+        marks.append(f"{result.benchmark.name}: {counts.judged} judged, {counts.unreadable} of the verdicts unreadable")
+    if header["prompts_by"] == "server":
+        marks.append("prompts rendered by the chat server's own template, without the text the protocol starts the answer with")
     return marks
+
+
+class VerdictCounts(NamedTuple):
+    """How many items of a column a judge decided, and how many of its verdicts could not be read."""
+
+    judged: int
+    unreadable: int
+
+
+def verdict_counts(result: TaskResult, column: str) -> VerdictCounts | None:
+    """The counts that stand beside a judged cell; None where no judge decides the column."""
+    names = {column, *roles_of_column(result.benchmark, column)}
+    if len(names) == 1:
+        return None
+    judged = unreadable = 0
+    for grade in result.grades:
+        listed = grade.details.get("unparsable")
+        unread = set(map(str, listed)) if isinstance(listed, list) else (set(grade.scores) if grade.unparsed else set())
+        judged += bool(names & (set(grade.scores) | unread))
+        unreadable += bool(names & unread)
+    return VerdictCounts(judged, unreadable)
 
 
 def roles_of_column(benchmark: Benchmark[Any], column: str) -> Sequence[str]:
     """The judge roles that decide a column: the role it is named after (alpaca_eval_2_lc: alpaca_eval_2), else all of them."""
-    named = [role for role in benchmark.judge_roles if column.startswith(role)]
+    named = [role for role in benchmark.judge_roles if f"{column}_".startswith(f"{role}_")]
     return named or benchmark.judge_roles

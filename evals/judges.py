@@ -1,6 +1,5 @@
 """Which judge decides what. A judge is any generator, or a rule that needs no model (XSTest's string match)."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,16 +54,11 @@ def parse_judges(arguments: Sequence[str], rules: Mapping[str, Sequence[str]], e
         elif not model:
             raise InputError(f"--judge {argument}: write ROLE=MODEL, all=MODEL or card. Roles: {', '.join(roles)}.")
         elif role == "all":
-            judges.update({name: Judge(name, model) for name in roles})
+            judges.update({name: Judge(name, model, is_rule=model in rules.get(name, ())) for name in roles})
         elif role not in roles:
             raise InputError(f"--judge {argument}: unknown role {role!r}. {nearest(role, (*roles, 'all'))}")
         else:
             judges[role] = Judge(role, model, is_rule=model in rules.get(role, ()))
-    for judge in judges.values():
-        if judge.model.startswith("openai:") and "@" not in judge.model and not os.environ.get("OPENAI_API_KEY"):
-            raise InputError(
-                f"The judge {judge.model} needs a key: set OPENAI_API_KEY, or name a server of your own: {judge.role}=openai:NAME@URL."
-            )
     return judges
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from evals.card_rows import published_rows, row_of_short_name
 from evals.errors import EnvironmentFault, InputError, nearest
-from evals.fingerprint import folder_fingerprint, has_weights
+from evals.fingerprint import folder_fingerprint, has_weights, recorded_files
 
 Kind = Literal["weights", "server", "replay"]
 EMBEDDED = "smollm2"
@@ -40,6 +40,8 @@ class Model:
     def max_len(self, override: int | None) -> int | None:
         """The context in tokens: the override, checked against the weights' own, else the weights' own."""
         own = _config_max_len(self.files) if self.files else None
+        if override is not None and override < 1:
+            raise InputError(f"--max-model-len {override:,}: give the context in tokens, 1 or more.")
         if override and own and override > own:
             raise InputError(f"--max-model-len {override:,} is more than {self.argument} takes ({own:,}).")
         return override or own
@@ -52,7 +54,7 @@ class Model:
         if self.kind == "server":
             identity = ["server", self.source]
         elif self.kind == "replay":
-            identity = ["replay", hashlib.sha256(Path(self.source).read_bytes()).hexdigest()]
+            identity = ["replay", *(hashlib.sha256(file.read_bytes()).hexdigest() for file in recorded_files(Path(self.source)))]
         elif self.revision and not Path(self.source).is_dir():
             identity = ["hub", self.source, self.revision]
         else:
@@ -68,6 +70,12 @@ def resolve(argument: str, *, revision: str | None = None, offline: bool = False
     Raises InputError, naming the nearest known names, when it is nothing; when the folder is no model (or a LoRA adapter);
     when the hub's weights are gated or not at hand offline.
     """
+    path = Path(argument).expanduser()
+    if not argument.strip():
+        raise InputError("MODEL is empty. Name a folder, a hub id, smollm2, openai:NAME@URL or replay:FILE.")
+    is_local = argument.startswith(("replay:", "openai:")) or argument == EMBEDDED or path.is_dir()
+    if revision and is_local and row_of_short_name(argument) is None:
+        raise InputError(f"--revision {revision} goes with a hub id; {argument} is none. Leave it out.")
     if argument.startswith("replay:"):
         return _replay(argument)
     if argument.startswith("openai:"):
@@ -79,7 +87,6 @@ def resolve(argument: str, *, revision: str | None = None, offline: bool = False
     if row is not None:
         found = _hub(row.hub_id, revision or row.revision, offline)
         return replace(found, argument=argument, name=row.name, row_format=row.chat_format, row_bos=row.bos_tokens)
-    path = Path(argument).expanduser()
     if path.is_dir():
         return _folder(argument, path)
     if path.exists():
@@ -95,8 +102,8 @@ def resolve(argument: str, *, revision: str | None = None, offline: bool = False
 
 def _replay(argument: str) -> Model:
     file = Path(argument.removeprefix("replay:")).expanduser()
-    if not file.is_file():
-        raise InputError(f"There is no file {file}. Write replay:FILE with a JSON-lines file of recorded outputs.")
+    if not file.exists():
+        raise InputError(f"There is no file {file}. Write replay:FILE with a JSON-lines file of recorded outputs, or a folder of them.")
     return Model(argument, file.name.split(".")[0], "replay", str(file))
 
 
@@ -104,9 +111,11 @@ def _server(argument: str, offline: bool) -> Model:
     name, _, urls = argument.removeprefix("openai:").partition("@")
     if not name:
         raise InputError(f"{argument!r} names no model. Write openai:NAME@URL, e.g. openai:my-model@http://localhost:8000/v1.")
-    found = tuple(url.rstrip("/") for url in urls.split(",") if url) or (OPENAI_URL,)
-    for url in found:
-        if not re.match(r"https?://[^/]+", url):
+    found = tuple(url.rstrip("/") for url in urls.split(",") if url) if "@" in argument else (OPENAI_URL,)
+    if "@" in urls:
+        raise InputError("A server's URL must hold no password: it would be written into the run. Set OPENAI_API_KEY instead.")
+    for url in found or ("",):
+        if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
             raise InputError(f"{url!r} in {argument!r} is no URL. Write openai:NAME@http://HOST:PORT/v1.")
         if offline and not re.match(r"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:|/|$)", url):
             raise InputError(f"--offline forbids the server {url}. Use one on this machine, or leave --offline out.")
@@ -114,15 +123,21 @@ def _server(argument: str, offline: bool) -> Model:
 
 
 def _folder(argument: str, path: Path) -> Model:
-    if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
-        base = _json(path / "adapter_config.json").get("base_model_name_or_path", "its base model")
+    _require_model_files(argument, path)
+    return Model(argument, path.resolve().name, "weights", str(path), path)
+
+
+def _require_model_files(argument: str, folder: Path) -> None:
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        base = _json(folder / "adapter_config.json").get("base_model_name_or_path", "its base model")
         raise InputError(
             f"{argument} is a LoRA adapter, not a whole model. Merge it into {base} (peft's merge_and_unload) and name the merged folder."
         )
     names = {"config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}
-    if not any((path / name).exists() for name in names):
+    if not any((folder / name).exists() for name in names):
         raise InputError(f"{argument} holds no model: no config.json and no tokenizer. Name a folder as save_pretrained writes it.")
-    return Model(argument, path.resolve().name, "weights", str(path), path)
+    if (folder / "config.json").exists():
+        _json(folder / "config.json")
 
 
 def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
@@ -148,13 +163,31 @@ def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
         raise InputError(
             f"{hub_id} could not be read from the hub ({type(error).__name__}). Check the connection, or name a local folder."
         ) from error
+    _require_model_files(hub_id, folder)
     return Model(hub_id, hub_id.split("/")[-1], "weights", hub_id, folder, revision=folder.name)
 
 
 def require_weights(model: Model) -> None:
-    """Raise InputError when a local folder holds a tokenizer but no weights."""
-    if model.kind == "weights" and Path(model.source).is_dir() and not has_weights(Path(model.source)):
+    """Raise InputError when a model cannot answer: a folder without config or weights (or without some of them), a server without key."""
+    if model.urls == (OPENAI_URL,) and not os.environ.get("OPENAI_API_KEY", "").strip():
+        raise InputError(f"{model.argument} needs a key: set OPENAI_API_KEY, or name a server of your own: openai:NAME@URL.")
+    folder = Path(model.source)
+    if model.kind != "weights" or not folder.is_dir():
+        return
+    if not has_weights(folder):
         raise InputError(f"{model.argument} holds no weights (*.safetensors or *.bin). Name the folder that save_pretrained wrote.")
+    if not (folder / "config.json").exists():
+        raise InputError(f"{model.argument} holds no config.json beside its weights. Name the folder that save_pretrained wrote.")
+    gaps = [_missing_shards(index) for index in sorted(folder.glob("*.index.json"))]
+    is_whole = any((folder / name).exists() for name in ("model.safetensors", "pytorch_model.bin"))
+    if gaps and all(gaps) and not is_whole:
+        raise InputError(f"{model.argument} lacks some of its weights: {', '.join(gaps[0])}. Copy the folder again.")
+
+
+def _missing_shards(index: Path) -> list[str]:
+    """Files that an index of weights names and its folder lacks."""
+    named = _json(index).get("weight_map")
+    return sorted({str(name) for name in named.values() if not (index.parent / str(name)).exists()}) if isinstance(named, dict) else []
 
 
 def embedded_folder() -> Path:
@@ -206,8 +239,9 @@ def _config_max_len(files: Path) -> int | None:
     if not (files / "config.json").is_file():
         return None
     config = _json(files / "config.json")
-    value = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
-    return int(value) if value else None
+    inner = config.get("text_config")
+    value = config.get("max_position_embeddings") or (inner.get("max_position_embeddings") if isinstance(inner, dict) else None)
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from evals.benchmark import Benchmark
 from evals.data import LoadedSource, load_card_data, load_smoke_data
@@ -23,6 +24,7 @@ Suite = Literal["card", "full", "smoke"]
 SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
 PROTOCOL_VERSION = "llama-3.1-tulu-2/1"
 LIMIT_SEED = 42
+SMOKE_MAX_NEW_TOKENS = 256  # the smoke suite is for seeing that everything works, in minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,31 +113,78 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     if settings.limit is not None and settings.limit < 1:
         raise InputError(f"--limit {settings.limit}: give the number of items of each benchmark, 1 or more.")
     names = _task_names(settings.tasks)
-    classes = {name: benchmark_class(name) for name in names}
+    classes: Classes = {name: benchmark_class(name) for name in names}
     judges = parse_judges(
         settings.judges,
         {role: tuple(cls.rules) for cls in classes.values() for role in cls.judge_roles},
         [role for cls in classes.values() for role in cls.judge_roles],
     )
-    model = resolve(settings.model, revision=settings.revision, offline=settings.offline)
-    if settings.name:
-        model = replace(model, name=settings.name)
-    recorded = read_recorded(Path(model.source)) if model.kind == "replay" else {}
-    if recorded and not settings.tasks:
-        names = [name for name in names if any(item_id.startswith(f"{name}/") for item_id in recorded)]
-        if not names:
-            raise InputError(f"{model.argument}: its ids name no known benchmark. Ids look like gsm8k/17; known: {', '.join(BENCHMARKS)}.")
+    problems: list[str] = []
+    model = _noting(problems, lambda: _model(settings, need_weights))
+    recorded = read_recorded(Path(model.source)) if model and model.kind == "replay" else {}
+    if model and recorded and not settings.tasks:
+        classes = _recorded_tasks(model, classes, recorded)
+    sources = _noting(problems, lambda: _sources(classes, settings))
+    if need_weights:
+        _require_judges(judges, classes, settings, problems)
+    if problems or model is None or sources is None:
+        raise InputError("\n".join(problems))
     tokenizer = _tokenizer(model, settings)
     chat_format = _chat_format(model, settings, tokenizer)
-    is_chat = chat_format != "none"
-    benchmarks = {name: classes[name](chat=is_chat) for name in names}
+    max_len = model.max_len(settings.engine.max_model_len)
+    fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization) if need_weights else ""
+    benchmarks = {name: cls(chat=chat_format != "none") for name, cls in classes.items()}
+    tasks = {name: _task_plan(benchmark, sources[name], settings, judges, recorded) for name, benchmark in benchmarks.items()}
+    max_new = SMOKE_MAX_NEW_TOKENS if settings.suite == "smoke" else None
+    renderer = Renderer(tokenizer, chat_format, max_len, settings.engine.seed, max_new)
+    return Plan(settings, model, fingerprint, renderer, chat_format, tasks, judges, recorded)
+
+
+Classes = Mapping[str, type[Benchmark[Any]]]
+T = TypeVar("T")
+
+
+def _noting(problems: list[str], call: Callable[[], T]) -> T | None:
+    """What `call` returns; its InputError is noted, so that everything wrong is told at once."""
+    try:
+        return call()
+    except InputError as error:
+        problems.append(str(error))
+        return None
+
+
+def _model(settings: RunSettings, need_weights: bool) -> Model:
+    """The model; a server's takes its files, and so its context, from --tokenizer."""
+    model = resolve(settings.model, revision=settings.revision, offline=settings.offline)
     if need_weights:
         require_weights(model)
-    fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization) if need_weights else ""
-    sources = _sources(benchmarks, settings)
-    tasks = {name: _task_plan(benchmark, sources[name], settings, judges, recorded) for name, benchmark in benchmarks.items()}
-    renderer = Renderer(tokenizer, chat_format, model.max_len(settings.engine.max_model_len), settings.engine.seed)
-    return Plan(settings, model, fingerprint, renderer, chat_format, tasks, judges, recorded)
+    if settings.name:
+        model = replace(model, name=settings.name)
+    if model.kind == "server" and settings.tokenizer:
+        return replace(model, files=_tokenizer_files(settings.tokenizer, settings))
+    return model
+
+
+def _recorded_tasks(model: Model, classes: Classes, recorded: Mapping[ItemId, Recorded]) -> Classes:
+    found = {name: cls for name, cls in classes.items() if any(item_id.startswith(f"{name}/") for item_id in recorded)}
+    if not found:
+        raise InputError(f"{model.argument}: its ids name no known benchmark. Ids look like gsm8k/17; known: {', '.join(BENCHMARKS)}.")
+    return found
+
+
+def _require_judges(judges: Mapping[str, Judge], classes: Classes, settings: RunSettings, problems: list[str]) -> None:
+    """Note every judge this run would ask that is not to be had."""
+    roles = [role for cls in classes.values() for role in cls.judge_roles]
+    names = dict.fromkeys(judges[role].model for role in roles if role in judges and not judges[role].is_rule)
+    for name in names:
+        _noting(problems, partial(_require_judge, name, settings))
+
+
+def _require_judge(name: str, settings: RunSettings) -> None:
+    model = resolve(name, offline=settings.offline)
+    if model.kind == "replay":
+        raise InputError(f"{name} is a recording; it cannot judge. Put recorded verdicts into its rows as findings.")
+    require_weights(model)
 
 
 def _go_offline() -> None:
@@ -147,6 +196,8 @@ def _go_offline() -> None:
 
 def _task_names(asked: Sequence[str]) -> list[str]:
     wanted = [part.strip() for name in asked for part in name.split(",") if part.strip()]
+    if any(asked) and not wanted:
+        raise InputError(f"--tasks {','.join(asked)} names no benchmark. Known: {', '.join(BENCHMARKS)}.")
     for name in wanted:
         benchmark_class(name)
     return [name for name in BENCHMARKS if name in wanted] if wanted else list(BENCHMARKS)
@@ -155,26 +206,32 @@ def _task_names(asked: Sequence[str]) -> list[str]:
 def _tokenizer(model: Model, settings: RunSettings) -> Any:
     trust = settings.engine.trust_remote_code
     if settings.tokenizer:
-        files = resolve(settings.tokenizer, offline=settings.offline).files
-        return load_tokenizer(str(files), trust_remote_code=trust)
+        return load_tokenizer(str(_tokenizer_files(settings.tokenizer, settings)), trust_remote_code=trust)
     if model.files is not None:
         return load_tokenizer(str(model.files), trust_remote_code=trust)
     return None
 
 
+def _tokenizer_files(argument: str, settings: RunSettings) -> Path:
+    files = resolve(argument, offline=settings.offline).files
+    if files is None:
+        raise InputError(f"--tokenizer {argument} has no tokenizer on this machine. Name a folder or a hub id.")
+    return files
+
+
 def _chat_format(model: Model, settings: RunSettings, tokenizer: Any) -> ChatFormat:
     if tokenizer is None and settings.chat_format == "auto":
         return "tokenizer"  # a chat server renders by itself; recorded outputs are graded as a chat model's
-    if tokenizer is None and settings.chat_format == "tulu" and model.kind == "server":
-        raise InputError("--chat-format tulu needs the model's tokenizer: name its folder or hub id with --tokenizer.")
+    if tokenizer is None and settings.chat_format in ("tulu", "none") and model.kind == "server":
+        raise InputError(f"--chat-format {settings.chat_format} needs the model's tokenizer: name its folder or hub id with --tokenizer.")
     return resolve_chat_format(settings.chat_format, tokenizer, model.row_format)
 
 
-def _sources(benchmarks: Mapping[str, Benchmark[Any]], settings: RunSettings) -> dict[str, LoadedSource]:
+def _sources(classes: Classes, settings: RunSettings) -> dict[str, LoadedSource]:
     if settings.suite == "smoke":
-        return {name: load_smoke_data(benchmark.dataset) for name, benchmark in benchmarks.items()}
-    loaded = load_card_data([benchmark.dataset for benchmark in benchmarks.values()], settings.data)
-    return {name: loaded[benchmark.dataset.name] for name, benchmark in benchmarks.items()}
+        return {name: load_smoke_data(cls.dataset) for name, cls in classes.items()}
+    loaded = load_card_data([cls.dataset for cls in classes.values()], settings.data)
+    return {name: loaded[cls.dataset.name] for name, cls in classes.items()}
 
 
 def _task_plan(
@@ -217,4 +274,4 @@ def spread(items: Sequence[Item], n: int) -> list[Item]:
     rng.shuffle(order)
     rounds = max(map(len, groups.values()), default=0)
     taken = [groups[name][turn] for turn in range(rounds) for name in order if turn < len(groups[name])][:n]
-    return [items[index] for index in sorted(taken, key=lambda index: index)]
+    return [items[index] for index in sorted(taken)]

@@ -52,7 +52,7 @@ class Progress:
             self._bar.update(self._bar_task, completed=self._done, rate=self._rate(now))
         elif not self._quiet and now - self._said >= self._every_s:
             self._said = now
-            self.note(f"{self._phase}: {self._done:,} of {self._total:,}, {self._rate(now)}, about {_duration(self._eta(now))} left")
+            self.note(f"{self._phase}: {self._done:,} of {self._total:,}, {self._rate(now)}{self._left(now)}")
 
     def stop(self) -> None:
         """End the phase under way."""
@@ -81,10 +81,12 @@ class Progress:
         prompt, output = (figures.get(name, 0) / elapsed for name in ("prompt_tokens", "output_tokens"))
         return f"{prompt:,.0f} tok/s in, {output:,.0f} tok/s out" if prompt or output else f"{self._done / elapsed:,.1f}/s"
 
-    def _eta(self, now: float) -> float:
-        share = max(self._work[0] / self._work[1], self._done / max(self._total, 1) if self._work[1] <= 1e-9 else 0.0)
-        share = share or self._done / max(self._total, 1)
-        return (now - self._started) * (1 - share) / share if share else 0.0
+    def _left(self, now: float) -> str:
+        """What is left by the share of the expected work done; nothing while too little is known."""
+        share = self._work[0] / self._work[1]
+        if not 0.05 <= share <= 1:
+            return ""
+        return f", about {_duration((now - self._started) * (1 - share) / share)} left"
 
 
 def _bar() -> Any:

@@ -25,6 +25,7 @@ class Rendered:
     text: what the tokenizer was given.  token_ids: empty where no tokenizer is at hand (a chat server renders by itself).
     sampling: what the protocol asks; max_new_tokens: the same, cut to the room left in the model's context.
     candidates: label -> token id of a Choose.  cut_id: token the output is cut before, see Generate.cut_token.
+    is_capped: the context, and not the suite, leaves less room than asked.
     """
 
     item_id: ItemId
@@ -37,11 +38,7 @@ class Rendered:
     candidates: tuple[tuple[str, int], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     cut_id: int | None = None
-
-    @property
-    def is_capped(self) -> bool:
-        """True when the model's context leaves less room than the protocol gives."""
-        return self.max_new_tokens < self.sampling.max_tokens
+    is_capped: bool = False
 
     def key(self, fingerprint: str) -> str:
         """The store key: a hash of what determines the answer, and of nothing else."""
@@ -97,10 +94,12 @@ class Renderer:
 
     tokenizer: a Hugging Face tokenizer, or None for a chat server that renders by itself.
     max_len: the model's context in tokens (None: unknown, nothing is capped).  seed: names the draw of sampled requests.
+    max_new: the suite's own limit on new tokens, where it has one.
     """
 
-    def __init__(self, tokenizer: Any, chat_format: ChatFormat, max_len: int | None, seed: int = 0) -> None:
+    def __init__(self, tokenizer: Any, chat_format: ChatFormat, max_len: int | None, seed: int = 0, max_new: int | None = None) -> None:
         self.seed = seed
+        self.max_new = max_new
         self.tokenizer = tokenizer
         self.chat_format = chat_format
         self.max_len = max_len
@@ -158,9 +157,10 @@ class Renderer:
             return Rendered(item_id, check, text, token_ids, request.messages, one_token, 1, candidates, request.candidates)
         sampling = replace(request.sampling, seed=self.seed) if request.sampling.temperature > 0 else request.sampling
         wanted = sampling.max_tokens
-        room = wanted if self.max_len is None else min(wanted, self.max_len - len(token_ids))
+        allowed = min(wanted, self.max_new or wanted)
+        room = allowed if self.max_len is None else min(allowed, self.max_len - len(token_ids))
         cut_id = self._single_id(request.cut_token) if request.cut_token and self.tokenizer else None
-        return Rendered(item_id, check, text, token_ids, request.messages, sampling, room, cut_id=cut_id)
+        return Rendered(item_id, check, text, token_ids, request.messages, sampling, room, cut_id=cut_id, is_capped=room < allowed)
 
     @property
     def _n_added(self) -> int:
@@ -200,7 +200,7 @@ class Renderer:
         if cut_id not in output.token_ids:
             return output
         kept = output.token_ids[: output.token_ids.index(cut_id)]
-        return Output(self.tokenizer.decode(kept, skip_special_tokens=True), output.finish_reason, kept)
+        return Output(self.tokenizer.decode(kept, skip_special_tokens=True), "stop", kept)
 
 
 def check_room(rendered: Sequence[Rendered], max_len: int | None) -> None:

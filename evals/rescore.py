@@ -7,14 +7,15 @@ from typing import Any
 from evals.benchmark import Benchmark
 from evals.data import load_card_data, load_smoke_data
 from evals.errors import InputError
-from evals.generators.replay import recorded_row
+from evals.files import first_line
+from evals.generators.replay import NOT_A_ROW, Recorded, recorded_row
 from evals.grading import Answers, grade_task, sample_rows
 from evals.plan import spread
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
 from evals.registry import benchmark_class
 from evals.run_folder import RunFolder
 from evals.store import Store
-from evals.summary import summarize
+from evals.summary import public_name, summarize
 
 
 def rescore(folder: Path, data: Path | None) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def rescore(folder: Path, data: Path | None) -> dict[str, Any]:
                 continue
             answers = _answers(run, record, name, benchmark, items, stored)
             result = grade_task(benchmark, items, answers)
-            run.write_samples(name, sample_rows(result, answers))
+            rows = sample_rows(result, answers)
+            run.write_samples(name, rows if stored is not None else _with_token_counts(rows, run, name))
             results.append(result)
         summary = summarize(record["summary_header"], results, skipped)
         run.write_json("summary.json", summary)
@@ -79,28 +81,59 @@ def _answers(
     run: RunFolder, record: Mapping[str, Any], task: str, benchmark: Benchmark[Any], items: Sequence[Item], stored: Stored | None
 ) -> Answers:
     capped = int(record["capped"].get(task, 0))
-    rows = {ItemId(row["id"]): recorded_row(row) for row in run.samples(task)} if run.samples_path(task).exists() else {}
+    rows = _sampled(run, task)
     if stored is None:
-        if not rows:
+        if not run.samples_path(task).exists():
             raise InputError(f"{run.path} has neither its store nor samples/{task}.jsonl.gz: nothing to score.")
         return Answers({i: r.completion for i, r in rows.items()}, {i: r.findings for i, r in rows.items()}, capped)
     completions = {item.id: answer for item in items if isinstance(answer := stored.get((item.id, ""), ("", None))[1], Completion)}
     findings: dict[ItemId, Findings] = {}
+    judges = {role: entry["name"] for role, entry in record["summary_header"]["judges"].items()}
+    is_recording = str(record.get("model")).startswith("replay:")
     for item in items:
         if item.id in completions:
             kept = rows[item.id].findings if item.id in rows else {}
-            findings[item.id] = {**kept, **_findings(benchmark, item, completions[item.id], stored)}
+            # A folder may have had other judges before: only what today's judges said decides, and what a recording brought along.
+            valid = {name: f for name, f in kept.items() if is_recording or f.outcome or _is_named(f.by, judges.get(name))}
+            found = _findings(benchmark, item, completions[item.id], stored, judges)
+            # Samples hold rounded numbers: they count only where the store, which holds them whole, has none.
+            findings[item.id] = found | {name: f for name, f in valid.items() if name not in found or (item.id, name) not in stored}
     return Answers(completions, findings, capped)
 
 
-def _findings(benchmark: Benchmark[Any], item: Item, answer: Completion, stored: Stored) -> dict[str, Finding]:
+def _findings(benchmark: Benchmark[Any], item: Item, answer: Completion, stored: Stored, judges: Mapping[str, str]) -> dict[str, Finding]:
     from evals.judges import finding_of
 
     found: dict[str, Finding] = {}
     for check in benchmark.checks(item, answer):
         by, what = stored.get((item.id, check.name), ("", None))
+        judge = judges.get(check.name, "")
         if isinstance(what, Outcome):
             found[check.name] = Finding(by=by, outcome=what)
-        elif isinstance(what, Completion) and not isinstance(check.ask, Program):
+        elif judge in benchmark.rules:
+            found[check.name] = Finding(by=judge, text=benchmark.rules[judge](answer.text))
+        elif isinstance(what, Completion) and not isinstance(check.ask, Program) and _is_named(by, judge):
             found[check.name] = finding_of(check.ask, what, by)
     return found
+
+
+def _is_named(by: str, judge: str | None) -> bool:
+    """Whether the summary calls this judge so; its folder may be gone by now."""
+    return judge in (public_name(by), Path(by).name)
+
+
+def _sampled(run: RunFolder, task: str) -> dict[ItemId, Recorded]:
+    """The rows of a task's samples; none when the file is not there."""
+    path = run.samples_path(task)
+    if not path.exists():
+        return {}
+    try:
+        return {ItemId(row["id"]): recorded_row(row) for row in run.samples(task)}
+    except NOT_A_ROW as error:
+        raise InputError(f"{path} is damaged ({first_line(error)}). Move it away, or run the model's command again.") from error
+
+
+def _with_token_counts(rows: list[dict[str, Any]], run: RunFolder, task: str) -> list[dict[str, Any]]:
+    """Rows scored from samples alone: token ids are in the store only, so their counts are taken over from the old rows."""
+    counts = {row["id"]: row["n_tokens"] for row in run.samples(task) if "n_tokens" in row}
+    return [row | {"n_tokens": counts[row["id"]]} if row["id"] in counts else row for row in rows]

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,12 @@ class RunFolder:
         buffer = io.BytesIO()
         with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, compresslevel=6) as stream:
             for row in rows:
-                stream.write((to_json(row, indent=None) + "\n").encode("utf-8", "surrogatepass"))
+                stream.write(_bytes(to_json(row, indent=None)))
         self._write(self.samples_path(task), buffer.getvalue())
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write summary.json or run.json."""
-        self._write(self.path / name, (to_json(content) + "\n").encode("utf-8", "surrogatepass"))
+        self._write(self.path / name, _bytes(to_json(content)))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read summary.json or run.json. Raises InputError when the folder is no run or the file is damaged."""
@@ -67,10 +68,15 @@ class RunFolder:
                 f"{self.path} is not a finished run: it has no {name}. RUN is the folder that `evals run --out` wrote."
             ) from None
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read ({error}). Make it again with: evals score {self.path}") from error
-        if not isinstance(loaded, dict):
-            raise InputError(f"{path} is not a summary. Make it again with: evals score {self.path}")
+            raise InputError(f"{path} cannot be read ({error}). {self._remedy(name)}") from error
+        if not isinstance(loaded, dict) or (name == "run.json" and not _is_record(loaded)):
+            raise InputError(f"{path} is damaged: it lacks what this program writes there. {self._remedy(name)}")
         return loaded
+
+    def _remedy(self, name: str) -> str:
+        if name == "run.json":
+            return "Move it away; the command that made the run writes it again and asks for nothing that is there."
+        return f"Make it again with: evals score {self.path}"
 
     def samples(self, task: str) -> Iterator[dict[str, Any]]:
         """The task's graded items. Raises InputError when the file is missing or damaged."""
@@ -79,7 +85,7 @@ class RunFolder:
             with gzip.open(path, "rt", encoding="utf-8") as stream:
                 for line in stream:
                     yield json.loads(line)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
             raise InputError(f"{path} cannot be read ({error}). Make it again with: evals score {self.path}") from error
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -96,6 +102,17 @@ class RunFolder:
             ) from error
 
 
+def _bytes(line: str) -> bytes:
+    # Only lone surrogates cannot be encoded; their backslash form is the same text to whoever reads the JSON.
+    return (line + "\n").encode("utf-8", "backslashreplace")
+
+
+def _is_record(loaded: Mapping[str, Any]) -> bool:
+    """Whether run.json has the parts that resuming and scoring read."""
+    parts = {"summary_header": dict, "run_key": str, "capped": dict, "skipped": dict, "tasks": list, "sessions": list}
+    return all(isinstance(loaded.get(name), kind) for name, kind in parts.items())
+
+
 def to_json(value: Any, indent: int | None = 1) -> str:
     """JSON with sorted keys and floats at ten significant digits, so that equal results are equal bytes."""
     return json.dumps(_fixed(value), sort_keys=True, ensure_ascii=False, indent=indent, allow_nan=False)
@@ -103,7 +120,8 @@ def to_json(value: Any, indent: int | None = 1) -> str:
 
 def _fixed(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.10g}") if math.isfinite(value) else None
+        rounded = float(f"{value:.10g}")
+        return rounded if math.isfinite(rounded) else None
     if isinstance(value, Mapping):
         return {str(key): _fixed(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -66,7 +66,7 @@ def run(settings: RunSettings, progress: Progress | None = None, make_generator:
             return session.execute()
         except BaseException:
             with contextlib.suppress(EvalsError):
-                session.write_record()
+                session.write_record(finished=False)
             raise
         finally:
             session.close()
@@ -187,7 +187,7 @@ class _Session:
             results.append(result)
         summary = summarize(self._header(), results, skipped)
         self.progress.stop()
-        self.write_record()
+        self.write_record(finished=True)
         self.folder.write_json("summary.json", summary)
         for (item_id, check), reason in list(self.asker.failures.items())[:3]:
             self.progress.note(f"{item_id}{' ' + check if check else ''}: {reason}")
@@ -197,12 +197,20 @@ class _Session:
         )
         return RunResult(self.folder, summary, n_unanswered + n_unjudged)
 
-    def write_record(self) -> None:
-        """Write run.json: what this session did, after what earlier ones did."""
+    def write_record(self, *, finished: bool) -> None:
+        """Write run.json: what this session did, after what earlier ones did; one that broke off takes back nothing they found out."""
         self.progress.stop()
         path = self.folder.path / "run.json"
         previous = self.folder.read_json("run.json") if path.exists() else {}
-        record = run_record(self.plan, self._header(), self.known.capped, self.progress.phases, self.programs.level, previous)
+        head, capped = self._header(), dict(self.known.capped)
+        if previous and not finished:
+            before = previous["summary_header"]
+            capped = {**previous["capped"], **capped}
+            head["bos_tokens"] = before["bos_tokens"] if head["bos_tokens"] is None else head["bos_tokens"]
+            for role, judge in head["judges"].items():
+                kept = before["judges"].get(role, {})
+                judge["notes"] = judge["notes"] or (kept.get("notes", []) if kept.get("name") == judge["name"] else [])
+        record = run_record(self.plan, head, capped, self.progress.phases, self.programs.level, previous)
         self.folder.write_json("run.json", record)
 
     def _header(self) -> dict[str, Any]:
@@ -213,7 +221,7 @@ def _refuse_other_run(folder: RunFolder, plan: Plan) -> None:
     """A folder holds one run: the same model, suite, limit, seed and chat format, with whatever tasks and judges."""
     if not (folder.path / "run.json").exists():
         return
-    before = folder.read_json("run.json").get("summary_header", {})
+    before = folder.read_json("run.json")["summary_header"]
     now = header(plan, None, {})
     for name in ("suite", "limit", "chat_format", "seed"):
         if before.get(name) != now[name]:

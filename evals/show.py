@@ -9,6 +9,7 @@ from evals.errors import InputError, nearest
 from evals.plan import RunSettings, make_plan
 from evals.prompts import BEGIN_OF_TEXT, Rendered
 from evals.records import ItemId
+from evals.registry import benchmark_class
 from evals.rescore import run_items
 from evals.run_folder import RunFolder, to_json
 from evals.store import Store
@@ -20,10 +21,9 @@ def prompt_lines(settings: RunSettings) -> Iterator[str]:
     `sampling` is the protocol's; `max_new_tokens` is what is left of it in the model's context.  Loads no weights.
     """
     (task,) = settings.tasks
+    benchmark_class(task)
     plan = make_plan(settings, need_weights=False)
-    benchmark = plan.tasks[task].benchmark
-    items = plan.tasks[task].items
-    for request in plan.renderer.render([(item.id, "", benchmark.request(item)) for item in items]):
+    for request in plan.render(task):
         yield json.dumps(_prompt_json(request), ensure_ascii=False)
 
 

@@ -68,8 +68,10 @@ class Store:
 
     def link(self, run: str, rows: Iterable[tuple[ItemId, str, str, str, str]]) -> None:
         """Record which keys a run asked: (item id, check name, key, by whom, prompt text); replaces earlier links of those items."""
+        # The prompt is kept for reading only; a lone surrogate, which SQLite refuses, must not stop a run.
+        kept = [(run, *row[:-1], row[-1].encode("utf-8", "replace").decode("utf-8")) for row in rows]
         with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?, ?, ?)", ((run, *row) for row in rows))
+            self._db.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?, ?, ?)", kept)
 
     def get(self, key: str) -> Answer | None:
         """The answer under a key."""
@@ -116,7 +118,7 @@ class Store:
     def _guard(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, zlib.error, OSError, ValueError, KeyError) as error:
+        except (sqlite3.Error, zlib.error, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _fault(self.path, error) from error
 
 
@@ -126,8 +128,10 @@ def _fault(path: Path, error: Exception) -> EnvironmentFault:
         return EnvironmentFault(f"The disk is full: {path} could not be written. Free some space; the same command goes on.")
     if "locked" in text or "busy" in text:
         return EnvironmentFault(f"{path} is in use by another process. Wait for it, or choose another --out or --store.")
-    if "readonly" in text or "unable to open" in text or "permission" in text or "read-only" in text:
+    if isinstance(error, OSError) or "readonly" in text or "unable to open" in text:
         return EnvironmentFault(f"{path} cannot be written ({error}). Check the folder's permissions, or choose another --out.")
+    if "i/o error" in text:
+        return EnvironmentFault(f"{path} could not be read or written ({error}): check the disk and its quota. The same command goes on.")
     return EnvironmentFault(f"{path} is damaged ({error}). Move it away; the same command then starts with an empty store.")
 
 

@@ -2,15 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from evals.grading import TaskResult, cell_marks, roles_of_column
+from evals.card_rows import CELL_KEYS
+from evals.grading import TaskResult, cell_marks, roles_of_column, verdict_counts
 from evals.judges import Judge
+from evals.models import EMBEDDED, Model
 from evals.plan import PROTOCOL_VERSION, Plan, no_judge
 from evals.records import Column, Metric
 from evals.table import average_metric
 
 SCHEMA = 1
+AVERAGED = tuple(key for key in CELL_KEYS if key != "average" and not key.startswith("alpaca_eval"))
+"""The cells that enter the Average."""
 
 
 def header(plan: Plan, n_bos: int | None, judge_notes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -23,7 +28,7 @@ def header(plan: Plan, n_bos: int | None, judge_notes: Mapping[str, Sequence[str
         "seed": plan.settings.engine.seed,
         "model": {
             "name": plan.model.name,
-            "id": plan.model.source if plan.model.revision else plan.model.argument.split("@")[0].rstrip("/").split("/")[-1],
+            "id": _public_id(plan.model),
             "fingerprint": plan.fingerprint,
             "revision": plan.model.revision,
             "dtype": plan.settings.engine.dtype,
@@ -31,12 +36,42 @@ def header(plan: Plan, n_bos: int | None, judge_notes: Mapping[str, Sequence[str
         },
         "chat_format": plan.chat_format,
         "bos_tokens": n_bos,
+        "prompts_by": _prompts_by(plan),
         "judges": {
-            role: {"name": judge.model, "card": judge.is_card, "notes": list(judge_notes.get(role, ()))}
+            role: {
+                "name": public_name(judge.model),
+                "card": judge.is_card,
+                "notes": [note.replace(judge.model, public_name(judge.model)) for note in judge_notes.get(role, ())],
+            }
             for role, judge in plan.judges.items()
         },
         "data": {name: {"tables": task.source.edition, "revision": task.source.revision} for name, task in plan.tasks.items()},
     }
+
+
+def _prompts_by(plan: Plan) -> str:
+    """Who turned requests into prompts: our tokenizer, a chat server, or whoever made the recording."""
+    if plan.model.kind == "replay":
+        return "recording"
+    return "tokenizer" if plan.renderer.tokenizer is not None else "server"
+
+
+def _public_id(model: Model) -> str:
+    """What the model is called wherever it lies: hub id, server's name, name of a file or folder."""
+    if model.argument == EMBEDDED or model.revision or model.kind == "server":
+        return EMBEDDED if model.argument == EMBEDDED else model.source
+    return Path(model.source).resolve().name
+
+
+def public_name(judge: str) -> str:
+    """A judge's name without what only this machine knows: a server's address, the path of a folder.
+
+    Never the name of a card's judge for another thing that is called the same.
+    """
+    name, at, _ = judge.partition("@")
+    if judge.startswith("openai:"):
+        return f"{name}@own-server" if at else name
+    return Path(judge).expanduser().resolve().name if Path(judge).expanduser().is_dir() else judge
 
 
 def summarize(
@@ -50,15 +85,18 @@ def summarize(
         for column in result.benchmark.columns:
             metric = _with_reason(result, column.key, judges)
             metrics[column.key] = metric
+            counts = verdict_counts(result, column.key)
             cells[column.key] = metric_json(metric) | {
-                "marks": cell_marks(result, column.key, judges, head) if metric.value is not None else []
+                "marks": cell_marks(result, column.key, judges, head) if metric.value is not None else [],
+                "n_judged": counts.judged if counts else None,
+                "n_unparsable": counts.unreadable if counts else None,
             }
     for columns, n_items, reason in skipped.values():
         for column in columns:
             metrics[column.key] = Metric(None, 0, n_items, reason=reason)
             cells[column.key] = metric_json(metrics[column.key]) | {"marks": []}
     mean = average_metric(metrics)
-    marks = sorted({mark for key in metrics for mark in cells[key]["marks"] if not key.startswith("alpaca")})
+    marks = sorted({mark for key in AVERAGED if key in cells for mark in cells[key]["marks"]})
     cells["average"] = metric_json(mean) | {"marks": marks if mean.value is not None else []}
     return {
         **head,
@@ -70,15 +108,12 @@ def summarize(
 
 def _with_reason(result: TaskResult, key: str, judges: Mapping[str, Judge]) -> Metric:
     metric = result.metrics[key]
-    if metric.value is not None or metric.reason is None or not result.is_complete:
-        return (
-            replace(metric, value=None, reason=f"{result.n_answered} of {len(result.grades)} items answered")
-            if not result.is_complete
-            else metric
-        )
+    if not result.is_complete:
+        reason = f"{result.n_answered} of {len(result.grades)} items answered"
+        return replace(metric, value=None, stderr=None, ci95=None, reason=reason)
     roles = [role for role in roles_of_column(result.benchmark, key) if role not in judges]
-    has_findings = any(grade.scores for grade in result.grades)
-    return replace(metric, reason=no_judge(roles, result.benchmark.rules)) if roles and not has_findings else metric
+    lacks_verdicts = metric.value is None and metric.n < metric.n_items
+    return replace(metric, reason=no_judge(roles, result.benchmark.rules)) if roles and lacks_verdicts else metric
 
 
 def metric_json(metric: Metric) -> dict[str, Any]:

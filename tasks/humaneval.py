@@ -85,7 +85,7 @@ class HumanEval(Benchmark[HumanEvalItem]):
             )
         },
         package_file=_package_file,
-        smoke_rows=4,
+        smoke_rows=3,
     )
 
     def items(self, source: Source) -> Sequence[HumanEvalItem]:

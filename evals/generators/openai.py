@@ -1,79 +1,163 @@
 """OpenAI-compatible servers: the evaluated model or a judge behind HTTP.
 
 With a tokenizer at hand the exact token ids go to /completions (vLLM's server and its kin); without one, messages go to
-/chat/completions and the server renders them. The `openai` package retries 408, 409, 429, 5xx and timeouts with back-off.
+/chat/completions and the server renders them. Busy servers (408, 409, 429, 5xx) and lost connections are asked again, with back-off.
 """
 
+import math
 import os
+import random
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import cycle
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
-from evals.errors import EnvironmentFault, InputError
+from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators import Failure
 from evals.prompts import Rendered
 from evals.records import Completion, Output
 
-_TIMEOUT_S = 600.0
-_RETRIES = 6
+_TIMEOUT_S = 1800.0
+_CONNECT_S = 10.0
+_RETRIES = 8
+_RETRIES_UNHEARD = 2  # a server that never answered is not running, or not there
+_LONGEST_WAIT_S = 30.0
+_LONGEST_RETRY_AFTER_S = 120.0
+_BUSY = (408, 409, 429)
+_MAX_CHAT_STOPS = 4  # what the chat API takes; the others are cut here
+
+Outcome = Completion | Failure
+Done = tuple[Rendered, Outcome | EvalsError]
 
 
 class OpenAIGenerator:
     """Answers requests over HTTP, `concurrency` at a time for each URL.
 
-    Raises InputError when the server refuses (wrong key, no such model) and EnvironmentFault when it cannot be reached; a request
-    that fails by itself is a Failure.
+    retries: how often a request is asked again.  first_wait_s: seconds before the first time, doubled each time after.
+    Raises InputError when the server refuses (wrong key, no such model) and EnvironmentFault when it cannot be reached, both once
+    what is under way has come back; a request that fails by itself is a Failure.
     """
 
-    def __init__(self, name: str, urls: Sequence[str], concurrency: int = 32) -> None:
+    def __init__(
+        self, name: str, urls: Sequence[str], concurrency: int = 32, *, retries: int = _RETRIES, first_wait_s: float = 0.5
+    ) -> None:
         import openai
 
         self._openai = openai
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        self._clients = [openai.OpenAI(base_url=url, api_key=key, timeout=_TIMEOUT_S, max_retries=_RETRIES) for url in urls]
+        self._key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
+        timeout = openai.Timeout(_TIMEOUT_S, connect=_CONNECT_S)
+        self._clients = [openai.OpenAI(base_url=url, api_key=self._key, timeout=timeout, max_retries=0) for url in urls]
         self._name = name
         self._concurrency = concurrency * len(urls)
+        self._retries = retries
+        self._first_wait_s = first_wait_s
+        self._was_heard = False
 
-    def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
-        """See Generator."""
-        waiting = zip(requests, cycle(self._clients), strict=False)
-        running: dict[Future[Completion | Failure], Rendered] = {}
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            try:
-                while True:
-                    while len(running) < self._concurrency and (following := next(waiting, None)) is not None:
-                        request, client = following
-                        running[pool.submit(self._ask, client, request)] = request
-                    if not running:
-                        return
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    yield [(running.pop(future), future.result()) for future in done]
-            finally:
-                for future in running:
-                    future.cancel()
+    def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Outcome]]]:
+        """See Generator. Ctrl-C ends it at once: its threads are daemons, nobody waits for the requests under way."""
+        waiting: SimpleQueue[Rendered] = SimpleQueue()
+        for request in requests:
+            waiting.put(request)
+        done: SimpleQueue[Done | None] = SimpleQueue()
+        stopped = Event()
+        n_working = min(self._concurrency, len(requests))
+        for index in range(n_working):
+            client = self._clients[index % len(self._clients)]
+            Thread(target=self._work, args=(client, waiting, done, stopped), daemon=True).start()
+        fault: EvalsError | None = None
+        try:
+            while n_working:
+                answered: list[tuple[Rendered, Outcome]] = []
+                for entry in _arrived(done):
+                    if entry is None:
+                        n_working -= 1
+                    elif isinstance(entry[1], EvalsError):
+                        fault = fault or entry[1]
+                        stopped.set()
+                    else:
+                        answered.append((entry[0], entry[1]))
+                if answered:
+                    yield answered
+            if fault is not None:
+                raise fault
+        finally:
+            stopped.set()
 
     def close(self) -> None:
         """Close the connections."""
         for client in self._clients:
             client.close()
 
-    def _ask(self, client: Any, request: Rendered) -> Completion | Failure:
-        openai = self._openai
+    def _work(self, client: Any, waiting: SimpleQueue[Rendered], done: SimpleQueue[Done | None], stopped: Event) -> None:
+        """One thread: ask, one request after another, until none waits or all is stopped; then say so with None."""
         try:
-            return self._completion(client, request) if request.token_ids else self._chat(client, request)
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise InputError(f"{client.base_url} refuses the key ({error.status_code}). Set OPENAI_API_KEY to one it takes.") from None
-        except openai.NotFoundError:
-            raise InputError(f"{client.base_url} has no model {self._name!r}, or it was withdrawn. Name one it serves.") from None
-        except openai.APIConnectionError as error:
-            raise EnvironmentFault(f"{client.base_url} cannot be reached ({error}). Start it; the same command goes on.") from None
-        except openai.APIStatusError as error:
-            return Failure(f"the server answered {error.status_code}: {str(error.message)[:200]}")
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            return Failure(f"the server's answer has not the expected form ({type(error).__name__})")
+            while not stopped.is_set():
+                request = waiting.get_nowait()
+                try:
+                    done.put((request, self._ask(client, request, stopped)))
+                except EvalsError as error:
+                    done.put((request, error))
+        except Empty:
+            return
+        finally:
+            done.put(None)
 
-    def _completion(self, client: Any, request: Rendered) -> Completion:
+    def _ask(self, client: Any, request: Rendered, stopped: Event) -> Outcome:
+        """One request's answer. Raises EvalsError when asking anything more is pointless."""
+        n_asked = 0
+        while True:
+            n_asked += 1
+            try:
+                answer = self._completion(client, request) if request.token_ids else self._chat(client, request)
+            except self._openai.APIError as error:
+                wait_s = self._wait_s(error, n_asked)
+                if wait_s is None or stopped.wait(wait_s):
+                    return self._given_up(client, error)
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+                return Failure(f"the server's answer has not the expected form ({type(error).__name__})")
+            else:
+                self._was_heard = True
+                return answer
+
+    def _wait_s(self, error: Exception, n_asked: int) -> float | None:
+        """Seconds before asking again; None when that would not help."""
+        own_s: float = min(self._first_wait_s * 2 ** (n_asked - 1), _LONGEST_WAIT_S) * random.uniform(0.75, 1.0)
+        if isinstance(error, self._openai.APIStatusError):
+            self._was_heard = True
+            is_busy = error.status_code in _BUSY or error.status_code >= 500
+            if not is_busy or n_asked > self._retries or error.code == "insufficient_quota":
+                return None
+            wished_s = _seconds(error.response.headers.get("retry-after"))
+            return own_s if wished_s is None else wished_s if wished_s <= _LONGEST_RETRY_AFTER_S else None
+        # A request that timed out may be on its way still; asking it again would be paid for twice.
+        is_lost = isinstance(error, self._openai.APIConnectionError) and not isinstance(error, self._openai.APITimeoutError)
+        most = self._retries if self._was_heard else min(_RETRIES_UNHEARD, self._retries)
+        return own_s if is_lost and n_asked <= most else None
+
+    def _given_up(self, client: Any, error: Exception) -> Failure:
+        """The Failure a request ends in. Raises EvalsError where every other would end the same way."""
+        openai, url = self._openai, str(client.base_url).rstrip("/")
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            raise InputError(f"{url} refuses the key ({error.status_code}). Set OPENAI_API_KEY to one it takes.") from None
+        if isinstance(error, openai.NotFoundError):
+            raise InputError(
+                f"{url} has no model {self._name!r} (404), or it was withdrawn. Name one it serves; most URLs end in /v1."
+            ) from None
+        if isinstance(error, openai.APIConnectionError):
+            raise EnvironmentFault(f"{url} cannot be reached ({self._plain(error)}) Start it; the same command goes on.") from None
+        if isinstance(error, openai.APIStatusError):
+            if error.code == "insufficient_quota":
+                raise EnvironmentFault(f"{url}: the account has no quota left. Mend that; the same command goes on.") from None
+            return Failure(f"the server answered {error.status_code}: {self._plain(error)}")
+        return Failure(f"the server's answer cannot be read: {self._plain(error)}")
+
+    def _plain(self, error: Exception) -> str:
+        """The error's text as one short line, without the key should the server repeat it."""
+        text = " ".join(str(getattr(error, "message", error)).split())
+        return (text.replace(self._key, "***") if self._key != "none" else text)[:200]
+
+    def _completion(self, client: Any, request: Rendered) -> Outcome:
         sampling = request.sampling
         asked: dict[str, Any] = {"model": self._name, "prompt": list(request.token_ids), "max_tokens": request.max_new_tokens}
         extra: dict[str, Any] = {"return_token_ids": True}
@@ -83,46 +167,82 @@ class OpenAIGenerator:
         else:
             asked |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n, "stop": list(sampling.stop) or None}
             asked |= {"logprobs": sampling.n_logprobs} if sampling.n_logprobs else {}
+            # The server would else take what the request leaves open from the checkpoint's own sampling defaults.
+            extra |= {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
         answer = client.completions.create(**asked, extra_body=extra)
         n_prompt = len(request.token_ids)
         if request.candidates:
             top = answer.choices[0].logprobs.top_logprobs[0]
-            found = {label: float(top[f"token_id:{token_id}"]) for label, token_id in request.candidates}
+            found = {label: _finite(top[f"token_id:{token_id}"]) for label, token_id in request.candidates}
             return Completion(choice_logprobs=found, n_prompt_tokens=n_prompt)
+        if len(answer.choices) != sampling.n:
+            return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
         choices = sorted(answer.choices, key=lambda choice: choice.index)
         outputs = tuple(_output(choice.text, choice) for choice in choices)
         logprobs = choices[0].logprobs
         top_logprobs = dict(logprobs.top_logprobs[0]) if sampling.n_logprobs and logprobs else None
         return Completion(outputs, top_logprobs=top_logprobs, n_prompt_tokens=n_prompt)
 
-    def _chat(self, client: Any, request: Rendered) -> Completion:
+    def _chat(self, client: Any, request: Rendered) -> Outcome:
         sampling = request.sampling
         asked: dict[str, Any] = {"model": self._name, "messages": [{"role": m.role, "content": m.content} for m in request.messages]}
         asked |= {"max_tokens": request.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
         if sampling.stop:
-            asked["stop"] = list(sampling.stop[:4])
+            asked["stop"] = list(sampling.stop[:_MAX_CHAT_STOPS])
         n_logprobs = 20 if request.labels else sampling.n_logprobs
         if n_logprobs:
             asked |= {"logprobs": True, "top_logprobs": n_logprobs}
         answer = client.chat.completions.create(**asked)
-        outputs = tuple(_output(choice.message.content or "", choice) for choice in answer.choices)
-        if not outputs:
-            raise IndexError("no choices")
+        if len(answer.choices) != sampling.n:
+            return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
+        choices = sorted(answer.choices, key=lambda choice: choice.index)
+        outputs = tuple(_cut_at(_output(choice.message.content or "", choice), sampling.stop[_MAX_CHAT_STOPS:]) for choice in choices)
+        n_prompt = int(answer.usage.prompt_tokens or 0) if answer.usage else 0
         top = None
-        if n_logprobs and answer.choices[0].logprobs and answer.choices[0].logprobs.content:
-            top = {entry.token: entry.logprob for entry in answer.choices[0].logprobs.content[0].top_logprobs}
-        n_prompt = answer.usage.prompt_tokens if answer.usage else 0
+        if n_logprobs and choices[0].logprobs and choices[0].logprobs.content:
+            top = {entry.token: _finite(entry.logprob) for entry in choices[0].logprobs.content[0].top_logprobs}
         if not request.labels:
             return Completion(outputs, top_logprobs=top, n_prompt_tokens=n_prompt)
+        if not top:
+            return Completion(outputs, n_prompt_tokens=n_prompt)
         # A chat server shows only its likeliest tokens; a label it does not show gets less than the least of them.
-        least = min(top.values()) if top else -100.0
-        found = {
-            label: max((v for t, v in (top or {}).items() if t.strip() == text.strip()), default=least - 1)
-            for label, text in request.labels
-        }
+        least = min(top.values()) - 1
+        found = {label: max((v for t, v in top.items() if t.strip() == text.strip()), default=least) for label, text in request.labels}
         return Completion(outputs, choice_logprobs=found, n_prompt_tokens=n_prompt)
 
 
-def _output(text: str, choice: Any) -> Output:
+def _arrived(done: SimpleQueue[Done | None]) -> Iterator[Done | None]:
+    """What has arrived, after waiting for the first of it."""
+    yield done.get()
+    while not done.empty():
+        yield done.get()
+
+
+def _seconds(header: str | None) -> float | None:
+    """A Retry-After header in seconds; None where it is not a number of them."""
+    try:
+        found = float(header or "")
+    except ValueError:
+        return None
+    return found if found >= 0 else None
+
+
+def _finite(value: Any) -> float:
+    """The number. Raises TypeError or ValueError when it is none."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("a log-probability is not finite")
+    return number
+
+
+def _output(text: Any, choice: Any) -> Output:
+    if not isinstance(text, str):
+        raise TypeError("the output is not a text")
     ids = getattr(choice, "token_ids", None) or ()
-    return Output(text, "length" if choice.finish_reason == "length" else "stop", tuple(ids))
+    return Output(text, "length" if choice.finish_reason == "length" else "stop", tuple(map(int, ids)))
+
+
+def _cut_at(output: Output, stops: Sequence[str]) -> Output:
+    """The output cut before the first of the stop strings the server was not told of."""
+    found = [at for stop in stops if (at := output.text.find(stop)) >= 0]
+    return replace(output, text=output.text[: min(found)], finish_reason="stop") if found else output

@@ -5,23 +5,28 @@
     {"id": "xstest/1", "outputs": ["..."], "findings": {"xstest": "refusal"}}
 
 A finding may be a judge's text, a number (truth, info: probability of yes; AlpacaEval: preference from 1 to 2), true or false, or an
-object as samples hold it. The file is data: nothing in it is run, its lines are bounded.
+object as samples hold it; a program's outcome may be its status alone ({"sample/0": "passed"}). The file is data: nothing in it is
+run, its lines are bounded.
 """
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from evals.errors import InputError
+from evals.errors import InputError, nearest
 from evals.generators import Failure
 from evals.prompts import Rendered
-from evals.records import Completion, Finding, ItemId, Outcome, Output
+from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, Output
+from evals.registry import BENCHMARKS
 
 _MAX_LINE = 32 << 20
+NOT_A_ROW = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a row that is not one may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,8 @@ class ReplayGenerator:
             found = self.recorded.get(request.item_id)
             if found is None:
                 yield [(request, Failure("the file has no row for it"))]
-            elif request.labels and found.completion.choice_logprobs is None and not found.completion.outputs:
-                yield [(request, Failure("the file's row has neither outputs nor choice_logprobs"))]
+            elif not request.labels and not found.completion.outputs:
+                yield [(request, Failure("the file's row has no outputs"))]
             else:
                 yield [(request, found.completion)]
 
@@ -55,21 +60,23 @@ class ReplayGenerator:
 
 def read_recorded(path: Path) -> dict[ItemId, Recorded]:
     """All rows of a recorded file (plain or gzipped JSON lines, or a folder of them). Raises InputError naming the first bad line."""
-    files = sorted(path.glob("*.jsonl*")) if path.is_dir() else [path]
     recorded: dict[ItemId, Recorded] = {}
-    for file in files:
+    for file in recorded_files(path):
         for number, line in _lines(file):
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig"))
                 item_id = ItemId(row["id"])
                 if not isinstance(item_id, str):
                     raise TypeError("the id is not a text")
                 entry = recorded_row(row)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            except NOT_A_ROW as error:
                 raise InputError(
                     f"{file.name}, line {number}: not a recorded output ({type(error).__name__}: {error}). "
                     'Each line is {"id": …, "outputs": […]}.'
                 ) from error
+            task = item_id.partition("/")[0]
+            if task not in BENCHMARKS:
+                raise InputError(f"{file.name}, line {number}: {item_id!r} is of no known benchmark. {nearest(task, BENCHMARKS)}")
             if item_id in recorded:
                 raise InputError(f"{file.name}, line {number}: {item_id} is there twice.")
             recorded[item_id] = entry
@@ -78,17 +85,19 @@ def read_recorded(path: Path) -> dict[ItemId, Recorded]:
     return recorded
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
     opened = gzip.open if file.suffix == ".gz" else Path.open
+    number = 0
     try:
         with opened(file, "rb") as stream:
-            for number, line in enumerate(iter(lambda: stream.readline(_MAX_LINE + 1), b""), 1):
+            while line := stream.readline(_MAX_LINE + 1):
+                number += 1
                 if len(line) > _MAX_LINE:
                     raise InputError(f"{file.name}, line {number}: longer than {_MAX_LINE >> 20} MB.")
                 if line.strip():
-                    yield number, line.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"{file.name} cannot be read: {error}.") from error
+                    yield number, line
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file.name}, line {number + 1}: cannot be read ({error}). Copy the file again.") from error
 
 
 def recorded_row(row: Mapping[str, Any]) -> Recorded:
@@ -96,11 +105,15 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
     reasons = row.get("finish_reasons") or []
     ids = row.get("token_ids") or []
     outputs = []
-    for index, text in enumerate(row.get("outputs") or []):
+    texts = row.get("outputs") or []
+    if not isinstance(texts, list):
+        raise TypeError("outputs is not a list of texts")
+    for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"output {index} is not a text")
         reason = reasons[index] if index < len(reasons) else "stop"
-        outputs.append(Output(text, "length" if reason == "length" else "stop", tuple(ids[index]) if index < len(ids) else ()))
+        token_ids = tuple(map(int, ids[index])) if index < len(ids) else ()
+        outputs.append(Output(text, "length" if reason == "length" else "stop", token_ids))
     logprobs = row.get("choice_logprobs")
     if logprobs is not None:
         logprobs = {str(label): float(value) for label, value in logprobs.items()}
@@ -118,15 +131,16 @@ def finding_from_json(value: Any) -> Finding:
     if isinstance(value, bool):
         return Finding(by, text="yes" if value else "no", outcome=Outcome("passed" if value else "wrong_answer"))
     if isinstance(value, int | float):
-        return Finding(by, preference=float(value), probability=float(value))
+        return Finding(by, preference=_finite(value), probability=_finite(value))
     if isinstance(value, str):
-        return Finding(by, text=value)
+        return Finding(by, text=value, outcome=_outcome({"status": value}) if value in get_args(OutcomeStatus) else None)
     if value is None:
         return Finding(by, text="")
     outcome = value.get("outcome")
     if isinstance(outcome, str):
         outcome = {"status": outcome}
-    number = {name: None if value.get(name) is None else float(value[name]) for name in ("probability", "preference")}
+    number = {name: None if value.get(name) is None else _finite(value[name]) for name in ("probability", "preference")}
+    top = value.get("top_logprobs")
     text = value.get("text")
     if text is not None and not isinstance(text, str):
         raise TypeError("a finding's text is not a text")
@@ -135,6 +149,18 @@ def finding_from_json(value: Any) -> Finding:
         text=text,
         probability=number["probability"],
         preference=number["preference"],
-        outcome=Outcome(outcome["status"], str(outcome.get("detail", ""))) if outcome else None,
-        top_logprobs=value.get("top_logprobs"),
+        outcome=_outcome(outcome) if outcome else None,
+        top_logprobs=None if top is None else {str(token): float(logprob) for token, logprob in top.items()},
     )
+
+
+def _outcome(fields: Mapping[str, Any]) -> Outcome:
+    if fields["status"] not in get_args(OutcomeStatus):
+        raise ValueError(f"{fields['status']!r} is no program's outcome. {nearest(str(fields['status']), get_args(OutcomeStatus))}")
+    return Outcome(fields["status"], str(fields.get("detail", "")))
+
+
+def _finite(number: Any) -> float:
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no judge's number")
+    return float(number)

@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -28,8 +30,7 @@ class VllmGenerator:
                 "vLLM runs data parallel only as a server: start `python -m vllm.entrypoints.openai.api_server --model "
                 f"{model} --data-parallel-size {settings.data_parallel_size}` and evaluate openai:NAME@URL."
             )
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "1")
+        _be_quiet()
         try:
             import vllm
             from vllm.platforms import current_platform
@@ -46,8 +47,10 @@ class VllmGenerator:
                 given["kv_cache_memory_bytes"] = _CPU_KV_CACHE_BYTES
             given.setdefault("enforce_eager", True)
         try:
-            self._llm = vllm.LLM(model=model, revision=revision, disable_log_stats=True, enable_prefix_caching=True, **given)
-        except (ValueError, TypeError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
+            self._llm = vllm.LLM(
+                model=model, revision=revision, disable_log_stats=True, enable_prefix_caching=True, use_tqdm_on_load=False, **given
+            )
+        except Exception as error:
             raise _load_error(model, error) from error
         self._engine: Any = self._llm.llm_engine
         self._batch = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
@@ -70,7 +73,7 @@ class VllmGenerator:
                 done = [(running.pop(out.request_id), out) for out in self._engine.step() if out.finished]
                 if done:
                     yield [(request, _completion(request, out)) for request, out in done]
-        except (RuntimeError, OSError, MemoryError) as error:
+        except Exception as error:
             raise EnvironmentFault(f"The engine died: {_one_line(error)}. Nothing is lost; the same command goes on.") from error
         finally:
             if running:
@@ -85,6 +88,14 @@ class VllmGenerator:
                 core.shutdown()
         del self._engine, self._llm
         gc.collect()
+
+
+def _be_quiet() -> None:
+    """Errors only: what the engine and torch say while loading buries what a user must read."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
+    logging.getLogger("torch").setLevel(logging.ERROR)
 
 
 def _use_every_core() -> None:

@@ -1,0 +1,160 @@
+"""The main job on the real engine: vLLM on the CPU with SmolLM2-135M-Instruct in float32."""
+
+import gzip
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = ["--dtype", "float32", "--offline"]
+
+
+def evals(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([sys.executable, "-m", "evals", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def samples(run: Path, task: str) -> list[dict[str, Any]]:
+    with gzip.open(run / "samples" / f"{task}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke suite, all eight benchmarks, the model judging itself."""
+    run = tmp_path_factory.mktemp("smoke") / "run"
+    evals("run", "smollm2", "--suite", "smoke", "--judge", "all=smollm2", *SHORT, "--out", str(run))
+    return run
+
+
+def test_the_smoke_row_has_every_cell_that_can_be_had(smoke: Path) -> None:
+    summary = json.loads((smoke / "summary.json").read_text())
+    without = {key for key, cell in summary["cells"].items() if cell["value"] is None}
+    # As a judge the small model never writes the ranking that AlpacaEval 1 asks for.
+    assert without == {"alpaca_eval_1", "alpaca_eval_2_lc"}
+    assert summary["cells"]["alpaca_eval_1"]["reason"] == "no annotation could be read"
+    assert "df_gamed.csv" in summary["cells"]["alpaca_eval_2_lc"]["reason"]
+    assert all(task["n_answered"] == task["n_items"] for task in summary["tasks"].values())
+    assert summary["bos_tokens"] == 1
+
+
+def test_the_same_command_again_asks_the_engine_nothing_and_writes_the_same_bytes(smoke: Path) -> None:
+    before = {path.name: path.read_bytes() for path in [smoke / "summary.json", *sorted((smoke / "samples").iterdir())]}
+    evals("run", "smollm2", "--suite", "smoke", "--judge", "all=smollm2", *SHORT, "--out", str(smoke))
+    after = {path.name: path.read_bytes() for path in [smoke / "summary.json", *sorted((smoke / "samples").iterdir())]}
+    assert after == before
+    sessions = json.loads((smoke / "run.json").read_text())["sessions"]
+    assert sessions[0]["phases"]["generate"]["output_tokens"] > 0
+    assert not any(phase.startswith("load") for phase in sessions[1]["phases"])
+
+
+def test_humaneval_drew_twenty_samples_of_each_problem_from_one_prompt(smoke: Path) -> None:
+    rows = samples(smoke, "humaneval")
+    assert rows
+    assert all(len(row["outputs"]) == 20 == row["n"] for row in rows)
+    assert all(len(set(row["outputs"])) > 1 for row in rows)
+
+
+def test_letters_and_greedy_text_agree_with_transformers(smoke: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from evals.models import embedded_folder
+
+    folder = embedded_folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    shown = {task: [json.loads(line) for line in evals("prompts", task, "--model", "smollm2", "--suite", "smoke").stdout.splitlines()]
+             for task in ("mmlu", "truthfulqa")}  # fmt: skip
+    recorded = {row["id"]: row for task in shown for row in samples(smoke, task)}
+    for line in shown["mmlu"][:3]:
+        with torch.no_grad():
+            logits = model(torch.tensor([line["prompt_token_ids"]])).logits[0, -1]
+        logprobs = torch.log_softmax(logits, dim=-1)
+        for letter, token_id in line["candidates"].items():
+            assert recorded[line["id"]]["choice_logprobs"][letter] == pytest.approx(float(logprobs[token_id]), abs=1e-3)
+    line = shown["truthfulqa"][0]
+    prompt = torch.tensor([line["prompt_token_ids"]])
+    with torch.no_grad():
+        out = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=50, do_sample=False)
+    assert recorded[line["id"]]["outputs"] == [tokenizer.decode(out[0, prompt.shape[1] :], skip_special_tokens=True)]
+
+
+def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(smoke: Path, tmp_path: Path) -> None:
+    tasks = "mmlu,gsm8k,xstest"
+    command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", tasks, "--judge", "xstest=strmatch", *SHORT]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, "--out", str(whole)], cwd=ROOT, check=True, capture_output=True, timeout=900)
+    victim = subprocess.Popen(
+        [*command, "--out", str(broken)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 600
+    while answers_in(broken / "store.sqlite") < 3 and victim.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    kept = answers_in(broken / "store.sqlite")
+    assert 3 <= kept < answers_in(whole / "store.sqlite"), "the kill came too late to prove anything"
+    subprocess.run([*command, "--out", str(broken)], cwd=ROOT, check=True, capture_output=True, timeout=900)
+    assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
+    phases = json.loads((broken / "run.json").read_text())["sessions"][-1]["phases"]
+    assert phases["generate"]["requests"] + kept == answers_in(whole / "store.sqlite")
+
+
+def answers_in(store: Path) -> int:
+    if not store.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=5) as database:
+            (count,) = database.execute("SELECT count(*) FROM answers").fetchone()
+            return int(count)
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_vllms_own_server_gives_the_same_greedy_answers_and_letters(smoke: Path, tmp_path: Path) -> None:
+    from evals.models import embedded_folder
+
+    folder = str(embedded_folder())
+    port = 8000 + os.getpid() % 20000
+    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", "small",
+         "--dtype", "float32", "--max-model-len", "1536", "--enforce-eager", "--host", "127.0.0.1", "--port", str(port)],
+        env=environment, stdout=(tmp_path / "server.log").open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server, tmp_path / "server.log")
+        run = tmp_path / "served"
+        evals("run", f"openai:small@http://127.0.0.1:{port}/v1", "--tokenizer", "smollm2", "--suite", "smoke", "--tasks", "mmlu,gsm8k",
+              "--offline", "--out", str(run))  # fmt: skip
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=60)
+    for ours, theirs in zip(samples(smoke, "mmlu"), samples(run, "mmlu"), strict=True):
+        assert theirs["choice_logprobs"] == pytest.approx(ours["choice_logprobs"], abs=1e-3)
+    assert [row["outputs"] for row in samples(run, "gsm8k")] == [row["outputs"] for row in samples(smoke, "gsm8k")]
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    import urllib.error
+    import urllib.request
+
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()[-2000:]
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise AssertionError(f"the server did not start: {log.read_text()[-2000:]}")
