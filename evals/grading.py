@@ -120,6 +120,8 @@ def cell_marks(result: TaskResult, column: str, judges: Mapping[str, Judge], hea
         judge = judges.get(role)
         if judge and judge.mark:
             marks.append(judge.mark)
+        elif judge is None and header["prompts_by"] == "recording":
+            marks.append(f"{role}: verdicts as recorded; by which judge is not known here")
         marks.extend(header["judges"].get(role, {}).get("notes", []))
     if result.capped:
         marks.append(f"{result.benchmark.name}: {result.capped} of {len(result.grades)} generations capped by the model's context")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from evals.errors import InputError, nearest
+from evals.fingerprint import recorded_files
 from evals.generators import Failure
 from evals.prompts import Rendered
 from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, Output
