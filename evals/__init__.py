@@ -17,10 +17,29 @@ if TYPE_CHECKING:
 def run(model: str, **settings: Any) -> "RunResult":
     """Evaluate `model` and write its run folder.
 
-    settings: fields of evals.plan.RunSettings, e.g. suite="card", tasks=("mmlu",), data=Path("data"), judges=("xstest=strmatch",).
+    settings: fields of evals.plan.RunSettings and of evals.generators.EngineSettings by name, e.g. suite="card",
+    tasks="mmlu,gsm8k", data="/data/evals", judges="xstest=strmatch", dtype="float32"; texts where paths or tuples are meant are taken.
     Raises evals.errors.EvalsError with one sentence for anything wrong with the input or the machine.
     """
+    from dataclasses import fields
+    from pathlib import Path
+
     from evals import runner
+    from evals.errors import InputError, nearest
+    from evals.generators import EngineSettings
     from evals.plan import RunSettings
 
+    of_run, of_engine = ({field.name for field in fields(cls)} for cls in (RunSettings, EngineSettings))
+    for name in settings:
+        if name not in of_run | of_engine:
+            raise InputError(f"evals.run has no setting {name!r}. {nearest(name, sorted(of_run | of_engine))}")
+    engine = {name: settings.pop(name) for name in sorted(of_engine & settings.keys())}
+    for name in ("tasks", "judges"):
+        if isinstance(settings.get(name), str):
+            settings[name] = (settings[name],)
+    for name in ("data", "out", "store"):
+        if settings.get(name) is not None:
+            settings[name] = Path(settings[name])
+    if engine:
+        settings["engine"] = EngineSettings(**engine)
     return runner.run(RunSettings(model=model, **settings))
