@@ -54,9 +54,12 @@ def parse_judges(arguments: Sequence[str], rules: Mapping[str, Sequence[str]], e
         elif not model:
             raise InputError(f"--judge {argument}: write ROLE=MODEL, all=MODEL or card. Roles: {', '.join(roles)}.")
         elif role == "all":
-            judges.update({name: Judge(name, model, is_rule=model in rules.get(name, ())) for name in roles})
+            able = [name for name, known in rules.items() if model in known]
+            judges.update({name: Judge(name, model, is_rule=bool(able)) for name in able or roles})
         elif role not in roles:
             raise InputError(f"--judge {argument}: unknown role {role!r}. {nearest(role, (*roles, 'all'))}")
+        elif role not in (able := [name for name, known in rules.items() if model in known]) and able:
+            raise InputError(f"--judge {argument}: {model} is a rule that decides {', '.join(able)} only. Name a model for {role}.")
         else:
             judges[role] = Judge(role, model, is_rule=model in rules.get(role, ()))
     return judges

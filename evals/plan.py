@@ -14,6 +14,7 @@ from evals.data import LoadedSource, load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.generators import EngineSettings
 from evals.generators.replay import Recorded, read_recorded
+from evals.grading import roles_of_column
 from evals.judges import Judge, parse_judges
 from evals.models import Model, require_weights, resolve
 from evals.prompts import ChatFormat, Rendered, Renderer, check_room, load_tokenizer, resolve_chat_format
@@ -112,6 +113,7 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
         raise InputError(f"Unknown suite {settings.suite!r}. Known: {', '.join(SUITES)}.")
     if settings.limit is not None and settings.limit < 1:
         raise InputError(f"--limit {settings.limit}: give the number of items of each benchmark, 1 or more.")
+    _check_engine(settings.engine)
     names = _task_names(settings.tasks)
     classes: Classes = {name: benchmark_class(name) for name in names}
     judges = parse_judges(
@@ -187,6 +189,17 @@ def _require_judge(name: str, settings: RunSettings) -> None:
     require_weights(model)
 
 
+def _check_engine(engine: EngineSettings) -> None:
+    """What can be seen to be wrong before the engine is asked."""
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_num_seqs"):
+        value = getattr(engine, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more.")
+    share = engine.gpu_memory_utilization
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"--gpu-memory-utilization {share}: give a share of the memory above 0, at most 1.")
+
+
 def _go_offline() -> None:
     import os
 
@@ -238,6 +251,9 @@ def _task_plan(
     benchmark: Benchmark[Any], source: LoadedSource, settings: RunSettings, judges: Mapping[str, Judge], recorded: Mapping[ItemId, Recorded]
 ) -> TaskPlan:
     items: Sequence[Item] = benchmark.items(source)
+    strange = {item_id for item_id in recorded if item_id.startswith(f"{benchmark.name}/")} - {item.id for item in items}
+    if strange:
+        raise InputError(f"{settings.model}: {len(strange)} of its rows match no item of {benchmark.name}, e.g. {min(strange)}.")
     if settings.suite == "card":
         items = benchmark.card_subset(items)
     if settings.limit is not None:
@@ -250,7 +266,7 @@ def _why_skipped(benchmark: Benchmark[Any], judges: Mapping[str, Judge]) -> str 
     """Nothing is generated for a cell that cannot be had, unless the task is asked for by name."""
     if not benchmark.runs_on_base and not benchmark.chat:
         return "not run on base models, as on the card"
-    if not benchmark.judge_roles or any(role in judges for role in benchmark.judge_roles):
+    if any(all(role in judges for role in roles_of_column(benchmark, column.key)) for column in benchmark.columns):
         return None
     return no_judge(benchmark.judge_roles, benchmark.rules)
 

@@ -63,7 +63,7 @@ class RunFolder:
         path = self.path / name
         try:
             loaded = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{self.path} is not a finished run: it has no {name}. RUN is the folder that `evals run --out` wrote."
             ) from None

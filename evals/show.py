@@ -76,7 +76,12 @@ def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
     )
     for name, finding in row.get("findings", {}).items():
         parts.append(f"── finding {name}\n{to_json(finding)}")
-    return "\n\n".join(parts)
+    return visible("\n\n".join(parts))
+
+
+def visible(text: str) -> str:
+    """Text with control characters written out, so that a model's words cannot steer the terminal; line ends and tabs stay."""
+    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _prompts(run: RunFolder, record: dict[str, Any], item_id: ItemId) -> list[str]:

@@ -142,10 +142,12 @@ class AlpacaEval(Benchmark[AlpacaItem]):
         }
 
     def _length_controlled(self, grades: Sequence[Grade], weighted: Metric) -> Metric:
-        if weighted.value is None:
+        if weighted.value is None and weighted.n_items > 0:
             return weighted
         if not self.gamed:
             return stats.unfinished(weighted.n, weighted.n_items, "length control needs the hub's df_gamed.csv")
+        if weighted.value is None:
+            return weighted
         judged = [length_control.Judged.of(grade, "alpaca_eval_2") for grade in grades]
         return length_control.win_rate(judged, self.gamed)
 

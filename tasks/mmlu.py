@@ -171,7 +171,8 @@ class MMLU(Benchmark[MMLUItem]):
     def grade(self, item: MMLUItem, answer: Completion, findings: Findings) -> Grade:
         """1 when the likeliest letter is the right one; of equally likely ones the earlier counts."""
         logprobs = answer.choice_logprobs or {}
-        if any(math.isnan(logprobs.get(letter, math.nan)) for letter in LETTERS):
+        values = [logprobs.get(letter, math.nan) for letter in LETTERS]
+        if any(map(math.isnan, values)) or max(values) == -math.inf:
             return Grade(item.id, item.group, {}, missing="the model gave no log-probability for every letter")
         letter = max(LETTERS, key=lambda candidate: logprobs[candidate])
         return Grade(item.id, item.group, {"mmlu": float(letter == item.answer)}, letter)

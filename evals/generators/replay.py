@@ -123,7 +123,15 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
     findings = row.get("findings") or {}
     if isinstance(findings, list):
         findings = {entry.get("check") or entry["role"]: entry for entry in findings}
-    return Recorded(Completion(tuple(outputs), logprobs), {str(name): finding_from_json(value) for name, value in findings.items()})
+    return Recorded(Completion(tuple(outputs), logprobs), {str(name): _named_finding(str(name), value) for name, value in findings.items()})
+
+
+def _named_finding(name: str, value: Any) -> Finding:
+    """A finding; a text recorded for a program ("sample/3") is its outcome and must be one."""
+    finding = finding_from_json(value)
+    if name.startswith("sample/") and isinstance(value, str) and finding.outcome is None:
+        return Finding(finding.by, outcome=_outcome({"status": value}))
+    return finding
 
 
 def finding_from_json(value: Any) -> Finding:
@@ -132,7 +140,9 @@ def finding_from_json(value: Any) -> Finding:
     if isinstance(value, bool):
         return Finding(by, text="yes" if value else "no", outcome=Outcome("passed" if value else "wrong_answer"))
     if isinstance(value, int | float):
-        return Finding(by, preference=_finite(value), probability=_finite(value))
+        if not 0 <= value <= 2:
+            raise ValueError(f"{value} is neither a probability (0 to 1) nor a preference (1 to 2)")
+        return Finding(by, preference=float(value), probability=float(value) if value <= 1 else None)
     if isinstance(value, str):
         return Finding(by, text=value, outcome=_outcome({"status": value}) if value in get_args(OutcomeStatus) else None)
     if value is None:
@@ -140,6 +150,8 @@ def finding_from_json(value: Any) -> Finding:
     outcome = value.get("outcome")
     if isinstance(outcome, str):
         outcome = {"status": outcome}
+    if value.get("probability") is not None and not 0 <= value["probability"] <= 1:
+        raise ValueError(f"{value['probability']} is no probability")
     number = {name: None if value.get(name) is None else _finite(value[name]) for name in ("probability", "preference")}
     top = value.get("top_logprobs")
     text = value.get("text")

@@ -70,7 +70,7 @@ FINDINGS: dict[str, tuple[Any, Finding]] = {
     "a judge's words": ("refusal", Finding("recorded", text="refusal")),
     "no words": (None, Finding("recorded", text="")),
     "a probability": (0.25, Finding("recorded", probability=0.25, preference=0.25)),
-    "a preference": (2, Finding("recorded", probability=2.0, preference=2.0)),
+    "a preference": (2, Finding("recorded", preference=2.0)),
     "yes": (True, Finding("recorded", text="yes", outcome=Outcome("passed"))),
     "no": (False, Finding("recorded", text="no", outcome=Outcome("wrong_answer"))),
     "a status": ("time", Finding("recorded", text="time", outcome=Outcome("time"))),
