@@ -126,8 +126,8 @@ def cell_marks(result: TaskResult, column: str, judges: Mapping[str, Judge], hea
     if result.capped:
         marks.append(f"{result.benchmark.name}: {result.capped} of {len(result.grades)} generations capped by the model's context")
     counts = verdict_counts(result, column)
-    if counts is not None:
-        marks.append(f"{result.benchmark.name}: {counts.judged} judged, {counts.unreadable} of the verdicts unreadable")
+    if counts is not None and counts.unreadable:
+        marks.append(f"{result.benchmark.name}: {counts.unreadable} of {counts.judged} items have a verdict that could not be read")
     if header["prompts_by"] == "server":
         marks.append("prompts rendered by the chat server's own template, without the text the protocol starts the answer with")
     return marks

@@ -113,7 +113,7 @@ def _with_reason(result: TaskResult, key: str, judges: Mapping[str, Judge]) -> M
         return replace(metric, value=None, stderr=None, ci95=None, reason=reason)
     roles = [role for role in roles_of_column(result.benchmark, key) if role not in judges]
     why = {grade.missing for grade in result.grades if grade.missing}
-    if metric.value is None and not roles and len(why) == 1:
+    if metric.value is None and not result.benchmark.judge_roles and len(why) == 1:
         return replace(metric, reason=f"{metric.n} of {metric.n_items} items scored: {why.pop()}")
     lacks_verdicts = metric.value is None and metric.n < metric.n_items
     return replace(metric, reason=no_judge(roles, result.benchmark.rules)) if roles and lacks_verdicts else metric

@@ -134,8 +134,9 @@ def row_from_summary(summary: Mapping[str, Json], name: str | None = None) -> Ta
     notes: dict[str, str] = {}
     for key in (*CELL_KEYS[:-1], *(key for key in found if key not in CELL_KEYS)):
         cells[key], reason = _own_cell(found.get(key), key)
-        if reason:
-            notes[key] = reason
+        counted = _verdict_counts(found.get(key))
+        if reason or counted:
+            notes[key] = reason or counted
     cells[AVERAGE.key], reason = _own_average(found, cells)
     if reason:
         notes[AVERAGE.key] = reason
@@ -162,6 +163,13 @@ def _own_cell(cell: Mapping[str, Json] | None, key: str) -> tuple[TableCell, str
     if not isinstance(marks, list):
         raise _damaged(f"cells.{key}.marks", "a list")
     return TableCell(percent(value), tuple(dict.fromkeys(map(str, marks)))), ""
+
+
+def _verdict_counts(cell: Mapping[str, Json] | None) -> str:
+    """How many verdicts stand behind a judged cell, "" where no judge decides it."""
+    if cell is None or not isinstance(cell.get("n_judged"), int):
+        return ""
+    return f"{cell['n_judged']} items judged, {cell.get('n_unparsable')} of the verdicts unreadable"
 
 
 def _own_average(found: Mapping[str, Mapping[str, Json]], cells: Mapping[str, TableCell]) -> tuple[TableCell, str]:

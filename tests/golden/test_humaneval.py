@@ -51,8 +51,8 @@ def test_content_hash_on_record_is_that_of_the_rows(data_dir: Path) -> None:
     assert HumanEval.dataset.content_sha256("test") == content_hash(rows)
 
 
-def test_smoke_suite_takes_the_first_four_from_the_package(items: Sequence[HumanEvalItem]) -> None:
-    assert BENCHMARK.items(load_smoke_data(HumanEval.dataset)) == items[:4]
+def test_smoke_suite_takes_the_first_three_from_the_package(items: Sequence[HumanEvalItem]) -> None:
+    assert BENCHMARK.items(load_smoke_data(HumanEval.dataset)) == items[:3]
 
 
 def test_request_is_the_bare_prompt_sampled_twenty_times_for_base_and_chat(items: Sequence[HumanEvalItem]) -> None:

@@ -35,7 +35,7 @@ NOTHING: Findings = MappingProxyType({})
 def head(judges: Mapping[str, str] = CARD_JUDGES, notes: Mapping[str, list[str]] = {}, **fields: Any) -> dict[str, Any]:
     """The header of a run with these judges."""
     named = {role: {"name": name, "card": name == CARD_JUDGES[role], "notes": notes.get(role, [])} for role, name in judges.items()}
-    return {"schema": 1, "suite": "card", "limit": None, "model": {"name": "m"}, "judges": named, **fields}
+    return {"schema": 1, "suite": "card", "limit": None, "model": {"name": "m"}, "prompts_by": "tokenizer", "judges": named, **fields}
 
 
 def graded(
@@ -110,7 +110,7 @@ def test_capped_generations_are_counted_beside_the_cell() -> None:
 
 def test_verdicts_that_could_not_be_read_are_counted_beside_the_cell() -> None:
     found = cell(graded("xstest", says("xstest", text="Refusal!")), "xstest_safe_refused")
-    assert (found["value"], found["marks"]) == (0.0, ["xstest: 8 of 8 items have a verdict that could not be read"])
+    assert (found["value"], found["marks"]) == (0.0, ["xstest: 5 of 5 items have a verdict that could not be read"])
 
 
 def test_answers_without_the_expected_form_are_a_warning_and_no_mark() -> None:
@@ -151,6 +151,19 @@ def test_a_cell_that_lacks_data_says_so_whatever_the_judges() -> None:
     result = graded("alpaca_eval", says("alpaca_eval_2", preference=1.25))
     for header in (head(), head({})):
         assert cell(result, "alpaca_eval_2_lc", header)["reason"] == "length control needs the hub's df_gamed.csv"
+
+
+def test_how_many_were_judged_stands_beside_every_judged_cell() -> None:
+    result = graded("xstest", says("xstest", text="refusal"))
+    summary = summarize(head(), [result, graded("gsm8k")], {})
+    counts = {key: (summary["cells"][key]["n_judged"], summary["cells"][key]["n_unparsable"]) for key in (*XSTEST, "gsm8k")}
+    assert counts == {"xstest_safe_refused": (5, 0), "xstest_unsafe_followed": (3, 0), "gsm8k": (None, None)}
+    assert "XSTest safe but ref. of m: 5 items judged, 0 of the verdicts unreadable" in markdown([row_from_summary(summary)])
+
+
+def test_prompts_that_a_chat_server_rendered_are_marked() -> None:
+    (mark,) = cell(graded("gsm8k"), "gsm8k", head(prompts_by="server"))["marks"]
+    assert "chat server" in mark
 
 
 def test_recorded_verdicts_need_no_judge() -> None:
@@ -319,7 +332,18 @@ def test_keys_are_sorted_and_floats_have_ten_digits(texts: list[str]) -> None:
 def test_a_summary_has_what_every_reader_needs(texts: list[str]) -> None:
     summary = json.loads(texts[0])
     assert {"schema", "protocol", "suite", "limit", "seed", "model", "chat_format", "bos_tokens", "judges", "data"} <= set(summary)
-    assert set(summary["cells"]["gsm8k"]) == {"value", "n", "n_items", "stderr", "ci95", "estimator", "reason", "marks"}
+    assert set(summary["cells"]["gsm8k"]) == {
+        "value",
+        "n",
+        "n_items",
+        "stderr",
+        "ci95",
+        "estimator",
+        "reason",
+        "marks",
+        "n_judged",
+        "n_unparsable",
+    }
     assert {"truncated", "unparsed", "empty", "capped", "n_items", "n_answered", "n_scored", "warnings"} <= set(summary["tasks"]["gsm8k"])
 
 
