@@ -61,13 +61,19 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path.relative_to(folder)): (path.lstat().st_mode, path.read_bytes()) for path in folder.rglob("*")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def adoption() -> Iterator[None]:
+    """Orphans come to this process instead of the machine's first one, so that none can be overlooked; only while this file runs."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
 @pytest.fixture(scope="module", params=["namespace", "process"])
 def aftermath(request: pytest.FixtureRequest) -> Iterator[Aftermath]:
     level: Level = request.param
     if level == "namespace" and not shutil.which("bwrap"):
         pytest.skip("bubblewrap (bwrap) is not installed: the namespace level is not tested")
-    # Orphans come to this process instead of the machine's first one, so that none can be overlooked.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = set(children())
     outside = Path(tempfile.mkdtemp(prefix="evals-outside-"))
     (outside / "canary").write_text("sings")
@@ -141,7 +147,6 @@ def test_on_a_kernel_without_filters_and_file_rules_daemons_and_mass_murder_stil
         pytest.skip("bubblewrap (bwrap) is not installed: the namespace level is not tested")
     older = "from jail import confine; confine._ARCHITECTURES = {}; confine.landlock_version = lambda: 0; "
     monkeypatch.setattr("evals.sandbox._BOOT", _BOOT.replace("from jail import server", older + "from jail import server"))
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = set(children())
     with Sandbox(level=level, workers=1) as sandbox:
         if "namespaces" not in sandbox.level_reason:
