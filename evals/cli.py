@@ -123,9 +123,8 @@ def run(
             print(f"warning: {warning}", file=sys.stderr)
     _print_table([result.summary])
     if not result.is_complete:
-        raise Incomplete(
-            f"{result.n_missing} answers or verdicts are missing. The same command asks for them again; what is there is kept."
-        )
+        more = "Add their rows to the file." if model.startswith("replay:") else "The same command asks for them again; the rest is kept."
+        raise Incomplete(f"{result.n_missing} answers or verdicts are missing. {more}")
 
 
 @app.command()
