@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from evals import __version__
-from evals.errors import EvalsError, Incomplete
+from evals.errors import CheckFailed, EvalsError, Incomplete
 
 _CTRL_C = 130
 _DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
@@ -141,6 +141,30 @@ def report(
     rows = list(rows_from_published()) if published else []
     rows += [row_from_summary(RunFolder(path).read_json("summary.json")) for path in runs or ()]
     print(markdown(rows), end="")
+
+
+@app.command()
+def replay(
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="Folder of recorded outputs with its README.json, or a folder of such folders.")
+    ],
+    data: DataOption = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every line to FILE too.")] = None,
+) -> None:
+    """Score recorded outputs of real models and compare with the figures published for them: one line a figure."""
+    from evals.replay import as_json, as_text, tally
+    from evals.replay import replay as replay_corpora
+    from evals.run_folder import RunFolder
+
+    lines = []
+    for line in replay_corpora(corpus, data):
+        lines.append(line)
+        print(as_text(line), flush=True)
+    print(tally(lines))
+    if json_file is not None:
+        RunFolder(json_file.parent).write_json(json_file.name, as_json(lines))
+    if n_differ := sum(line.state == "differs" for line in lines):
+        raise CheckFailed(f"{n_differ} published figures did not come back; the lines above that begin with `differs` name them.")
 
 
 @app.command()
