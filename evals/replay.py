@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ State = Literal["agrees", "explained", "differs", "-"]
 class Line:
     """One figure, ours against published. ours, published, card: in the published unit; difference: ours - published.
 
-    state: `agrees` at the printed precision; `explained`, when it differs by no more items than the corpus names as random;
+    state: `agrees` at the printed precision; `explained`, when the items that the corpus names as unsettled account for the difference;
     `differs`; `-`, when it cannot be had here, for the reason in `why`.  rule: the corpus's own rule, where it is not the card's;
     `card` is then the card rule's figure.  source: who published it.
     """
@@ -64,12 +64,12 @@ def replay(folder: Path, data: Path | None, progress: Progress | None = None) ->
 def _replay_corpus(folder: Path, data: Path | None, progress: Progress) -> Iterator[Line]:
     about = _about(folder)
     name = folder.resolve().name
-    dataset = benchmark_class(name).dataset
-    source = load_card_data([dataset], data)[name]
-    all_items: Sequence[Item] = benchmark_class(name)(chat=True).items(source)
+    benchmarks = {chat: benchmark_class(name)(chat=chat) for chat in (True, False)}
+    source = load_card_data([benchmarks[True].dataset], data)[name]
+    all_items: Sequence[Item] = [benchmark.items(source) for benchmark in benchmarks.values()][0]
     try:
         for recording in recordings(name, folder, about, all_items):
-            scored = _score(benchmark_class(name)(chat=recording.chat), all_items, recording, progress)
+            scored = replace(_score(benchmarks[recording.chat], all_items, recording, progress), data=data)
             for figure in recording.figures:
                 yield _line(name, recording, figure, scored)
     except UNREADABLE as error:
@@ -141,20 +141,21 @@ def _line(benchmark: str, recording: Recording, figure: Figure, scored: Scored) 
         difference=None if value is None else value - figure.printed,
         decimals=figure.decimals,
         n=ours.n,
-        state=_state(figure, ours),
+        state=_state(figure, ours, scored),
         rule=figure.rule,
         card=None if card is None else card * figure.unit,
-        why="; ".join([*([figure.why] if figure.why else []), *(f"{item_id}: {why}" for item_id, why in figure.random.items())]),
+        why="; ".join([why for why in (figure.why, ours.why) if why] + [f"{item_id} {why}" for item_id, why in figure.unsettled.items()]),
         source=figure.source,
     )
 
 
-def _state(figure: Figure, ours: Value) -> State:
+def _state(figure: Figure, ours: Value, scored: Scored) -> State:
     if ours.value is None:
         return "-"
     if figure.agrees(ours):
         return "agrees"
-    return "explained" if figure.agrees(ours, slack=len(figure.random)) else "differs"
+    explained = figure.agrees(figure.settled(scored)) if figure.settled else figure.agrees(ours, slack=len(figure.unsettled))
+    return "explained" if explained else "differs"
 
 
 def as_json(lines: Sequence[Line]) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def as_text(line: Line) -> str:
     """One line of `evals replay`; the card rule's figure stands beside, where the figure was published under another."""
     digits = min(line.decimals, 6)
     ours = "-" if line.ours is None else f"{line.ours:.{digits}f}"
-    difference = "-" if line.difference is None else f"{line.difference + 0.0:+.{digits}f}"
+    difference = "-" if line.difference is None else f"{round(line.difference, digits) + 0.0:+.{digits}f}"
     text = f"{line.state:9} {line.benchmark}  {line.recording}  {line.figure}: ours {ours}, published {line.published:.{digits}f}"
     text += f", difference {difference}, n {line.n:,}, source: {line.source}"
     if line.card is not None:
@@ -180,5 +181,5 @@ def tally(lines: Sequence[Line]) -> str:
     n_recordings = len({(line.benchmark, line.recording) for line in lines})
     return (
         f"{len(lines)} figures of {n_recordings} recordings: {counts['agrees']} agree at the printed precision, {counts['explained']} "
-        f"differ by items named as random, {counts['differs']} differ, {counts['-']} cannot be had here."
+        f"differ by items that are named and cannot come back, {counts['differs']} differ, {counts['-']} cannot be had here."
     )

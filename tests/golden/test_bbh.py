@@ -1,14 +1,13 @@
 """BIG-Bench Hard against PROTOCOL 3.3, 3.9 and 8, and against recorded outputs of a real model."""
 
-import gzip
 import hashlib
 import json
-import math
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from evals.corpora.bbh import recordings
 from evals.data import LoadedSource, content_hash, load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.extract import compared_form, exact_match, extract_bbh_answer
@@ -187,23 +186,35 @@ def test_scores_on_recorded_outputs_are_the_released_ones_but_for_deleted_punctu
     from lm_eval.api.metrics import exact_match_hf_evaluate
 
     folder = replay_dir / "bbh"
-    published = {row["task"]: row["cot"]["accuracy"] for row in json.loads((folder / "README.json").read_text())["published"]}
+    about = json.loads((folder / "README.json").read_text("utf-8"))
     benchmark = BBH(chat=False)
-    gained = {}
-    for task, accuracy in published.items():
-        file = folder / "code-davinci-002-cot" / f"{task}_few_shot_template_0-255000.json.gz"
-        rows = json.loads(gzip.decompress(file.read_bytes()))["outputs"]
-        of_task = [item for item in items if item.group == task]
-        assert all(item.question in row["input"] for item, row in zip(of_task, rows, strict=True))
-        grades = [benchmark.grade(item, completion(row["prediction"]), {}) for item, row in zip(of_task, rows, strict=True)]
-        for item, grade in zip(of_task, grades, strict=True):
+    gained: dict[str, dict[str, int]] = {}
+    for recording in recordings(folder, about, items):
+        right = Counter[str]()
+        for item in items:
+            if item.id not in recording.answers:
+                continue
+            grade = benchmark.grade(item, recording.answers[item.id].completion, {})
             theirs = exact_match_hf_evaluate([grade.extracted], [item.target], ignore_case=True, ignore_punctuation=True)
             assert grade.scores["bbh"] == float(theirs["exact_match"]), item.id
-        difference = math.fsum(grade.scores["bbh"] for grade in grades) - accuracy / 100 * len(grades)
-        if abs(difference) > 1e-6:
-            gained[task] = round(difference)
-    assert len(published) == 14
-    assert gained == {"dyck_languages": 1, "multistep_arithmetic_two": 4}
+            right[item.group] += grade.scores["bbh"] == 1
+        released = {figure.name: figure.printed * 2.5 for figure in recording.figures if figure.name in TASKS}
+        assert len(released) == 14
+        assert len(recording.answers) == 14 * 250
+        differences = {task: right[task] - n_right for task, n_right in released.items()}
+        gained[recording.name] = {task: round(difference) for task, difference in differences.items() if abs(difference) > 1e-6}
+    assert gained == {
+        "code-davinci-002 cot": {"dyck_languages": 1, "multistep_arithmetic_two": 4},
+        "code-davinci-002 direct": {"dyck_languages": 28, "multistep_arithmetic_two": 2},
+    }
+
+
+def test_the_readme_of_the_recordings_holds_the_released_metrics(replay_dir: Path) -> None:
+    folder = replay_dir / "bbh"
+    for record in json.loads((folder / "README.json").read_text("utf-8"))["published"]:
+        for mode in ("cot", "direct"):
+            file = folder / f"code-davinci-002-{mode}" / f"{record['task']}_few_shot_template_0-255000_eval_metrics.jsonl"
+            assert json.loads(file.read_text("utf-8")) | {"n": 250} == record[mode]
 
 
 def test_the_smoke_items_are_in_the_public_format() -> None:

@@ -1,6 +1,5 @@
 """GSM8K against PROTOCOL 3.2, 3.9 and 8, and against graded outputs of real models."""
 
-import gzip
 import hashlib
 import json
 import random
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from evals.corpora import Recording, released_verdict
+from evals.corpora.gsm8k import recordings
 from evals.data import LoadedSource, content_hash, load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.extract import compared_form, exact_match, extract_last_number
@@ -191,34 +192,43 @@ def test_a_solution_without_its_marker_names_the_row() -> None:
         GSM8K(chat=False).items(source)
 
 
-@pytest.mark.parametrize("system", ["6b_finetuning", "175b_verification"])
-def test_grades_agree_with_the_released_ones_except_for_signs_and_points(system: str, items: list[GSM8KItem], replay_dir: Path) -> None:
+@pytest.fixture(scope="module")
+def recorded(items: list[GSM8KItem], replay_dir: Path) -> dict[str, Recording]:
+    about = json.loads((replay_dir / "gsm8k" / "README.json").read_text("utf-8"))
+    return {recording.name: recording for recording in recordings(replay_dir / "gsm8k", about, items)}
+
+
+@pytest.mark.parametrize(("system", "n_correct"), [("6b_finetuning", 286), ("175b_verification", 742)])
+def test_grades_agree_with_the_released_ones_except_for_signs_and_points(
+    system: str, n_correct: int, items: list[GSM8KItem], recorded: dict[str, Recording]
+) -> None:
     """The paper's own flags: only the deleted sign and the deleted decimal point may make a difference, in our favour."""
-    with gzip.open(replay_dir / "gsm8k" / "example_model_solutions.jsonl.gz", "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line)[system] for line in lines]
     benchmark = GSM8K(chat=False)
+    answers = recorded[system].answers
     differing = {}
-    for item, row in zip(items, rows, strict=True):
-        grade = benchmark.grade(item, completion(row["solution"]), {})
-        if bool(grade.scores["gsm8k"]) != row["is_correct"]:
-            differing[index(item)] = (row["solution"].rpartition("A: ")[2], item.answer)
+    for item in items:
+        answer = answers[item.id]
+        grade = benchmark.grade(item, answer.completion, answer.findings)
+        if bool(grade.scores["gsm8k"]) != released_verdict(answer):
+            differing[index(item)] = (answer.completion.text.rpartition("A: ")[2], item.answer)
     quirks = {93: ("3.6", "36"), 306: ("-10", "10"), 441: ("-80", "80"), 1099: ("-2", "2"), 1164: ("-9", "9"), 1216: ("-20", "20")}
     assert differing == (quirks if system == "6b_finetuning" else {})
-    assert sum(row["is_correct"] for row in rows) == {"6b_finetuning": 286, "175b_verification": 742}[system]
+    assert sum(map(released_verdict, answers.values())) == n_correct
 
 
-def test_exact_match_agrees_with_lm_evals_copy_of_the_metric_on_recorded_outputs(items: list[GSM8KItem], replay_dir: Path) -> None:
+def test_exact_match_agrees_with_lm_evals_copy_of_the_metric_on_recorded_outputs(
+    items: list[GSM8KItem], recorded: dict[str, Recording]
+) -> None:
     from lm_eval.api.metrics import exact_match_hf_evaluate
 
     compared = 0
-    for file in sorted((replay_dir / "gsm8k" / "zeroeval").glob("*.json.gz")):
-        rows = json.loads(gzip.decompress(file.read_bytes()))
-        for item, row in zip(items, rows, strict=True):
-            extracted = extract_last_number(row["output"][0]).text
+    for recording in recorded.values():
+        for item in items:
+            extracted = extract_last_number(recording.answers[item.id].completion.text).text
             theirs = exact_match_hf_evaluate([extracted], [item.answer], ignore_case=True, ignore_punctuation=True)
-            assert exact_match(extracted, item.answer) == bool(theirs["exact_match"]), (file.name, item.id)
+            assert exact_match(extracted, item.answer) == bool(theirs["exact_match"]), (recording.name, item.id)
             compared += 1
-    assert compared == 3 * 1319
+    assert compared == 5 * 1319
 
 
 def test_the_smoke_items_are_in_the_public_format_and_their_solutions_score_one() -> None:

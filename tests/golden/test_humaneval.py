@@ -10,6 +10,8 @@ from typing import get_args
 
 import pytest
 
+from evals.corpora import Recording, released_verdict
+from evals.corpora.humaneval import recordings
 from evals.data import content_hash, load_card_data, load_smoke_data
 from evals.records import Completion, Finding, Findings, Message, Outcome, OutcomeStatus, Output, Program
 from evals.sandbox import Level, Sandbox
@@ -78,30 +80,29 @@ def test_every_reference_solution_passes(items: Sequence[HumanEvalItem], sandbox
     assert [(item.id, outcome) for item, outcome in zip(items, outcomes, strict=True) if outcome.status != "passed"] == []
 
 
+@pytest.fixture(scope="module")
+def recorded(items: Sequence[HumanEvalItem], replay_dir: Path) -> dict[str, Recording]:
+    about = json.loads((replay_dir / "humaneval" / "README.json").read_text("utf-8"))
+    return {recording.name: recording for recording in recordings(replay_dir / "humaneval", about, items)}
+
+
 @pytest.mark.parametrize(
-    ("path", "text", "verdict", "n_passed"),
-    [
-        ("wizardcoder-15b-v1.0/T0.0_N1_reproduce.results.59.8.jsonl", "completion", "passed", 98),
-        ("reflexion/simple_1_gpt-4_pass_at_k_1.jsonl", "solution", "is_solved", 134),
-        ("reflexion/simple_1_gpt-3.5-turbo_pass_at_k_1.jsonl", "solution", "is_solved", 42),
-    ],
+    ("model", "n_passed"), [("WizardCoder-15B-V1.0 (greedy)", 98), ("gpt-4 (simple_1)", 134), ("gpt-3.5-turbo (simple_1)", 42)]
 )
 def test_every_released_verdict_comes_back(
-    items: Sequence[HumanEvalItem], sandbox: Sandbox, replay_dir: Path, path: str, text: str, verdict: str, n_passed: int
+    items: Sequence[HumanEvalItem], sandbox: Sandbox, recorded: dict[str, Recording], model: str, n_passed: int
 ) -> None:
-    rows = [json.loads(line) for line in (replay_dir / "humaneval" / path).read_text().splitlines()]
-    by_id = {item.id: item for item in items}
+    answers = recorded[model].answers
     programs: list[Program] = []
-    for row in rows:
-        item = by_id[row["task_id"].lower()]
-        answer = Completion((Output(row[text]),))
-        (check,) = BENCHMARK.checks(item, answer)
+    for item in items:
+        (check,) = BENCHMARK.checks(item, answers[item.id].completion)
         assert isinstance(check.ask, Program)
         programs.append(check.ask)
     outcomes = sandbox.map(programs)
-    assert len(rows) == 164
-    assert [row["task_id"] for row, outcome in zip(rows, outcomes, strict=True) if row[verdict] != (outcome.status == "passed")] == []
-    assert sum(outcome.status == "passed" for outcome in outcomes) == n_passed
+    passed = {item.id: outcome.status == "passed" for item, outcome in zip(items, outcomes, strict=True)}
+    assert len(answers) == 164
+    assert [item_id for item_id, answer in answers.items() if released_verdict(answer) != passed[item_id]] == []
+    assert sum(passed.values()) == n_passed
 
 
 def _graded(item: HumanEvalItem, **counts: int) -> tuple[Completion, Findings]:
