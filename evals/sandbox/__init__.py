@@ -16,6 +16,7 @@ refused; `random` starts from seed 0; of the installed packages only LIBRARIES c
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -49,11 +50,13 @@ _JAIL = Path(__file__).resolve().parent / "jail"
 _NOBODY = 65534
 _START_S = 30.0
 _GRACE_S = 10.0
+_HOME = "evals-programs-"
 _FAREWELL_S = 1.0
 _SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")
 # Isolated mode (-I) would also drop the hash seed; with an environment of our own these three amount to it.
 _FLAGS = ("-P", "-s", "-S", "-B")
-_BOOT = "import sys; sys.path.insert(0, sys.argv.pop()); from jail import server; server.main()"
+# Modules would have each fork set up anew what has no use there (threads, random state): they find no place to say so.
+_BOOT = "import os, sys; os.register_at_fork = lambda **_: None; sys.path.insert(0, sys.argv.pop()); from jail import server; server.main()"
 
 
 class _ServerLostError(Exception):
@@ -79,8 +82,11 @@ class Sandbox:
 
     def __init__(self, policy: Policy = "auto", workers: int | None = None, *, level: Level | None = None) -> None:
         self._n = workers or len(os.sched_getaffinity(0)) + 1
-        self._home = Path(tempfile.mkdtemp(prefix="evals-sandbox-"))
-        self._forget = weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
+        try:
+            self._home, lock = _own_home(Path(tempfile.gettempdir()))
+        except OSError as error:
+            raise EnvironmentFault(f"The sandbox has no place for its folder ({error}). Set TMPDIR to a writable one.") from error
+        self._forget = weakref.finalize(self, _leave, self._home, lock)
         self._idle: queue.LifoQueue[_Server | None] = queue.LifoQueue()
         first, self.level_reason = self._first(level or ("namespace" if policy == "require" else None))
         self._way = first.way
@@ -163,20 +169,22 @@ class _Server:
 
     def __init__(self, way: _Way, home: Path) -> None:
         self.way = way
-        self._room = Path(tempfile.mkdtemp(dir=home))
-        self._room.chmod(0o755)
-        command = _command(way, self._room)
-        # A fresh program started by exec with every descriptor closed: nothing of this process (GPU, database) goes along.
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_ENVIRONMENT,
-            cwd="/",
-            close_fds=True,
-            start_new_session=True,
-        )
+        try:
+            self._room = Path(tempfile.mkdtemp(dir=home))
+            self._room.chmod(0o755)
+            # A fresh program started by exec with every descriptor closed: nothing of this process (GPU, database) goes along.
+            self._process = subprocess.Popen(
+                _command(way, self._room),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_ENVIRONMENT,
+                cwd="/",
+                close_fds=True,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise _ServerLostError(f"it cannot be started ({error})") from None
         assert self._process.stdin
         assert self._process.stdout
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -232,12 +240,50 @@ class _Server:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._close_pipes()
-        shutil.rmtree(self._room, ignore_errors=True)
+        _remove(self._room)
 
     def _close_pipes(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe:
                 pipe.close()
+
+
+def _own_home(base: Path) -> tuple[Path, int]:
+    """A folder for this sandbox's servers and the lock that shows it is in use; those of owners that were killed are removed."""
+    for left in base.glob(f"{_HOME}*"):
+        with contextlib.suppress(OSError):
+            lock = _locked(left)
+            _leave(left, lock)
+    while True:
+        home = Path(tempfile.mkdtemp(prefix=_HOME, dir=base))
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # another sandbox took it for left over
+            return home, _locked(home)
+
+
+def _locked(home: Path) -> int:
+    """A descriptor that holds the folder. Raises OSError when its owner lives, or it is not ours."""
+    lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_uid != os.geteuid() or not os.fstat(lock).st_nlink:
+            raise FileNotFoundError(home)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _leave(home: Path, lock: int) -> None:
+    _remove(home)
+    os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, even one that a program filled and its server never emptied."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # nested deeper than Python's recursion goes
+        subprocess.run(["/bin/rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)
 
 
 _ENVIRONMENT = {

@@ -1,7 +1,9 @@
-"""Runs whose engine is a fake that counts what it is asked; also the program that test_resume.py kills.
+"""Runs whose engine is a fake that counts what it is asked; also the program whose sessions test_kills.py kills.
 
-    python -m tests.resilience.fake_runs OUT LOG SECONDS
-runs the tasks KILLED into the folder OUT, appends every key it asks for to LOG, and takes SECONDS for each answer.
+    python -m tests.resilience.fake_runs
+stays warm: for each line "OUT LOG SECONDS" on its standard input it forks a session that runs the tasks KILLED into the folder OUT,
+appends every key it asks for to LOG and takes SECONDS for each three answers. It says "pid N", what the session begins ("phase …"),
+and how it ended ("ended STATUS").
 """
 
 import gzip
@@ -14,16 +16,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from evals.generators import Failure
 from evals.generators.fake import FakeGenerator
+from evals.models import Model
 from evals.plan import Plan, RunSettings
+from evals.progress import Progress
 from evals.prompts import Rendered
 from evals.records import Completion, Output
+from evals.run_folder import RunFolder
 from evals.runner import RunResult, run
 
 QUICK = ("mmlu", "gsm8k", "bbh", "xstest")
-KILLED = (*QUICK, "humaneval")
+KILLED = ("mmlu", "gsm8k", "humaneval", "truthfulqa", "xstest")
 STRMATCH = ("xstest=strmatch",)
 SERVER = "openai:fake@http://127.0.0.1:9/v1"
 """A model without a tokenizer, so that nothing heavy is imported; its server is never called."""
@@ -94,29 +100,82 @@ def stored(out: Path) -> set[str]:
 
 
 class LoggedEngine:
-    """A fake engine of the program that is killed: says what it is asked before it answers, and takes its time."""
+    """A fake engine or judge of the program that is killed: says what it is asked before it answers, and takes its time."""
 
-    def __init__(self, plan: Plan, log: Path, wait_s: float) -> None:
-        self.plan, self.wait_s = plan, wait_s
+    def __init__(self, key: Callable[[Rendered], str], log: Path, wait_s: float, answer: Answer = reply) -> None:
+        self.key, self.wait_s, self.answer = key, wait_s, answer
         self.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        time.sleep(wait_s)
 
     def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
         """See Generator."""
         for start in range(0, len(requests), 3):
             part = requests[start : start + 3]
-            os.write(self.log, "".join(f"{self.plan.key(request)}\n" for request in part).encode())
+            os.write(self.log, "".join(f"{self.key(request)}\n" for request in part).encode())
             time.sleep(self.wait_s)
-            yield [(request, reply(request)) for request in part]
+            yield [(request, self.answer(request)) for request in part]
 
     def close(self) -> None:
         """Close the log."""
         os.close(self.log)
 
 
-def run_logged(out: Path, log: Path, wait_s: float) -> RunResult:
-    """One session of the program that is killed."""
-    return run(settings(out, tasks=KILLED), make_generator=lambda plan: LoggedEngine(plan, log, wait_s))
+def judged(request: Rendered) -> Completion:
+    """A judge's verdict, decided by the prompt alone: a probability, or a label in words."""
+    answer = reply(request)
+    if request.labels:
+        return answer
+    return Completion((Output("refusal" if len(answer.text) % 2 else "following"),))
+
+
+def run_logged(out: Path, log: Path, wait_s: float, progress: Progress | None = None) -> RunResult:
+    """One session of the program that is killed; its judge is a fake, too."""
+
+    def start_judge(model: Model, asked: RunSettings) -> LoggedEngine:
+        return LoggedEngine(lambda request: request.key(model.fingerprint()), log, wait_s, judged)
+
+    with mock.patch("evals.runner.start_engine", start_judge):
+        asked = settings(out, tasks=KILLED, judges=(f"all={SERVER.replace('fake', 'judge')}",))
+        return run(asked, progress, make_generator=lambda plan: LoggedEngine(plan.key, log, wait_s))
+
+
+class Loud(Progress):
+    """Says on standard output what begins, in one write each."""
+
+    def start(self, phase: str, total: int = 0, work: float = 0.0) -> None:
+        """See Progress."""
+        say(f"phase {phase.split()[0]}")
+        super().start(phase, total, work)
+
+
+def say(line: str) -> None:
+    """A line to whoever kills."""
+    os.write(1, f"{line}\n".encode())
+
+
+def serve() -> None:
+    """Fork a session for each line read."""
+    write = RunFolder._write
+
+    def loud_write(self: RunFolder, path: Path, content: bytes) -> None:
+        say("phase write")
+        write(self, path, content)
+
+    RunFolder._write = loud_write  # type: ignore[method-assign]
+    for line in sys.stdin:
+        out, log, wait_s = line.split()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                status = 0 if run_logged(Path(out), Path(log), float(wait_s), Loud(quiet=True)).is_complete else 3
+            finally:
+                os._exit(status)
+        say(f"pid {pid}")
+        # Reaped only after its end was told, so that its id names nothing else while somebody may signal it.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        say(f"ended {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")
 
 
 if __name__ == "__main__":
-    run_logged(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    serve()

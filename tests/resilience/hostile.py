@@ -162,6 +162,7 @@ GREEDY = (
     Attack("waits at a named pipe", "import os\nos.mkfifo('pipe')\nopen('pipe')", ("forbidden", "time"), wall_s=1.0),
     _endless("stops itself", "import signal\nsignal.raise_signal(signal.SIGSTOP)\nwhile True: pass"),
     _endless("thread that outlives the program", "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin).start()\nthreading.Event().wait()"),
+    _endless("nests folders without end", "import posix\nwhile True:\n    posix.mkdir('a'); posix.chdir('a')", "time", "exception"),
     _endless("fills the scratch folder", "import os\nn = 0\nwhile True:\n    os.mkdir(str(n)); n += 1", "time", "exception"),
 )  # fmt: skip
 
@@ -186,6 +187,7 @@ INTRUDERS = (
     _refused("links a file of outside in", f"import os\nos.link('{OUTSIDE}/canary', 'mine')\nopen('mine', 'w').write('x')", "forbidden", "exception"),
     _refused("swaps its folder for a link", f"import posix\nwhere = posix.getcwd()\nposix.rmdir(where)\nposix.symlink('{OUTSIDE}', where)\nopen(where + '/new', 'w').write('x')", "forbidden", "exception"),
     _refused("closes its folder and leaves", "import posix\nposix.mkdir('a'); posix.mkdir('a/b'); open('a/b/c', 'w').close()\nposix.chmod('a/b', 0); posix.chmod('a', 0); posix.chmod('.', 0)\nraise LookupError", "exception"),
+    _refused("nests folders deeper than any path", "import posix\nfor _ in range(1500):\n    posix.mkdir('abcd'); posix.chdir('abcd')\nposix.chmod('.', 0)\nraise LookupError", "exception"),
     _refused("deletes its folder and leaves", "import posix\nposix.rmdir(posix.getcwd())", "forbidden", "exception"),
     _refused("makes a set-user-id file", "import posix\nopen('x', 'w').close()\nposix.chmod('x', 0o6777)\nraise LookupError", "exception"),
     _refused("writes beside its folder", "open('../stray', 'w').write('x')", "forbidden"),

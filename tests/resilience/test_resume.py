@@ -1,13 +1,7 @@
 """Kill it anywhere: the same call goes on from there, asks only for what is missing, and ends with the same bytes."""
 
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +19,8 @@ from evals.rescore import rescore
 from evals.runner import run
 from evals.show import describe_item
 from evals.store import Store
-from tests.resilience.fake_runs import SERVER, Engines, reply, results, run_logged, settings, stored
+from tests.resilience.fake_runs import SERVER, Engines, reply, results, settings, stored
 
-ROOT = Path(__file__).resolve().parents[2]
 ALL_TASKS = ("mmlu,gsm8k,bbh,humaneval,alpaca_eval,truthfulqa,ifeval,xstest",)
 N_PROMPTS = 12 + 6 + 6 + 8
 """Items of the quick tasks' smoke suites; no two prompts are equal."""
@@ -116,50 +109,6 @@ def test_a_call_that_breaks_off_early_takes_nothing_back_that_the_run_found_out(
         run(settings(out, tasks=("gsm8k", "xstest"), **short), Stopped(quiet=True), Engines())
     rescore(out, None)
     assert results(out) == before
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
-def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    whole, out, log = tmp_path / "whole", tmp_path / "run", tmp_path / "log"
-    assert run_logged(whole, tmp_path / "whole.log", 0.0).is_complete
-    wanted = set((tmp_path / "whole.log").read_text().split())
-    moments = random.Random(17)
-    n_killed = 0
-    for _ in range(40):
-        had, n_before = stored(out), len(log.read_text().split()) if log.exists() else 0
-        command = [sys.executable, "-m", "tests.resilience.fake_runs", str(out), str(log), "0.03"]
-        session = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)})
-        # With nearly every answer there, moments by the clock reach the programs, the grading and the writing of results.
-        by_clock = len(wanted - had) <= 6 or moments.random() < 0.2
-        kill_after(session, log, None if by_clock else moments.choice([0, 0, 1]), moments.random())
-        asked = log.read_text().split()[n_before:] if log.exists() else []
-        assert not had & set(asked), "asked for what the store had"
-        assert len(asked) == len(set(asked))
-        assert had <= stored(out), "an answer was lost"
-        if session.returncode != -signal.SIGKILL:
-            assert session.returncode == 0
-            break
-        n_killed += 1
-    assert n_killed >= 4
-    had = stored(out)
-    assert run_logged(out, tmp_path / "last.log", 0.0).is_complete
-    assert set((tmp_path / "last.log").read_text().split() if (tmp_path / "last.log").exists() else []).isdisjoint(had)
-    assert set(log.read_text().split()) <= wanted
-    assert results(out) == results(whole)
-
-
-def kill_after(session: subprocess.Popen[bytes], log: Path, n_batches: int | None, luck: float) -> None:
-    """SIGKILL once the session has asked for some batches and a little more, or by the clock (None), or let it end by itself."""
-    size = log.stat().st_size if log.exists() else 0
-    until = time.monotonic() + 2.5 * luck
-    while session.poll() is None:
-        n_asked = ((log.stat().st_size if log.exists() else 0) - size) // len("0" * 64 + "\n")
-        if time.monotonic() > until if n_batches is None else n_asked > 3 * n_batches:
-            time.sleep(0.0 if n_batches is None else luck * 0.05)
-            session.kill()
-            break
-        time.sleep(0.002)
-    session.wait()
 
 
 # --- what is asked again, and what is not ---------------------------------------------------------------------------------

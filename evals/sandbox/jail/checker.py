@@ -5,6 +5,7 @@ descriptor, no address and no frame that reaches this process, and never holds t
 """
 
 import builtins
+import functools
 import importlib
 import os
 import random
@@ -23,6 +24,7 @@ _MODULES = frozenset(
     )
 )
 _PASSED = ("passed", "")
+_N_KEPT = 256  # compiled checks: the samples of one problem share theirs
 
 
 class _DeadlineError(BaseException):
@@ -75,9 +77,7 @@ def _expire(*_: object) -> None:
 
 def _run(child: int, source: str, checks: str) -> tuple[str, str]:
     try:
-        code = compile(checks, "<checks>", "exec", dont_inherit=True)
-        # Built-in names never come from the program.
-        wanted = sorted(name for name in _names(code) if not hasattr(builtins, name))
+        code, wanted = _compiled(checks)
         described = _value_of(_ask(child, [source, wanted]), "names")
         if checks:
             random.seed(0)
@@ -105,6 +105,13 @@ def _ask(child: int, request: Any) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise _NonsenseError("no answer")
     return message
+
+
+@functools.lru_cache(_N_KEPT)
+def _compiled(checks: str) -> tuple[types.CodeType, list[str]]:
+    """The checks' code and the names it takes from the program; built-in names never come from there."""
+    code = compile(checks, "<checks>", "exec", dont_inherit=True)
+    return code, sorted(name for name in _names(code) if not hasattr(builtins, name))
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -61,15 +61,15 @@ _OWN_PID = 0x7F00FF01
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 
-def limit(wall_s: float, memory_mb: int) -> None:
-    """CPU time, address space, processes: the limits of one program."""
-    memory = memory_mb << 20
-    _limit((resource.RLIMIT_CPU, int(wall_s) + 2), (resource.RLIMIT_AS, memory), (resource.RLIMIT_NPROC, 64))
+def limit(pid: int, wall_s: float, memory_mb: int) -> None:
+    """CPU time, address space, processes: the limits of one program, set from outside before it runs. Raises OSError."""
+    _limit(pid, (resource.RLIMIT_CPU, int(wall_s) + 2), (resource.RLIMIT_AS, memory_mb << 20), (resource.RLIMIT_NPROC, 64))
 
 
 def limit_files() -> None:
     """File size, open files, core dumps, locked memory, message queues: the limits that every program shares."""
     _limit(
+        0,
         (resource.RLIMIT_FSIZE, 16 << 20),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_CORE, 0),
@@ -78,11 +78,11 @@ def limit_files() -> None:
     )
 
 
-def _limit(*ceilings: tuple[int, int]) -> None:
+def _limit(pid: int, *ceilings: tuple[int, int]) -> None:
     for kind, ceiling in ceilings:
         hard = resource.getrlimit(kind)[1]
         ceiling = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
-        resource.setrlimit(kind, (ceiling, ceiling))
+        resource.prlimit(pid, kind, (ceiling, ceiling))
 
 
 def die_with_parent() -> None:
@@ -137,7 +137,6 @@ def nursery_filter() -> bytes:
     column, code = _begin()
     for pair in _DENIED.values():
         code.on_equal(pair[column], _ERRNO | _EPERM)
-    code.on_argument(_PRLIMIT[column], lambda: code.unless_equal(0, _ERRNO | _EPERM))
     code.on_argument(_FCNTL[column], lambda: code.forbid(_F_SETOWN, _F_SETSIG, _F_SETOWN_EX), argument=1)
     return code.end()
 
@@ -151,6 +150,7 @@ def program_filter(threads: bool) -> bytes:
     code.on_argument(_CLONE[column], lambda: code.unless_flag(_CLONE_THREAD if threads else 0, _ERRNO | _EPERM))
     for pair in (_KILL, _TGKILL):
         code.on_argument(pair[column], lambda: code.unless_equal(_OWN_PID, _ERRNO | _EPERM))
+    code.on_argument(_PRLIMIT[column], lambda: code.unless_equal(0, _ERRNO | _EPERM))
     code.on_argument(_PRCTL[column], lambda: code.forbid(_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_PTRACER))
     return code.end()
 
@@ -167,14 +167,21 @@ def _begin() -> "tuple[int, _Filter]":
     return column, code
 
 
-def filter_calls(template: bytes) -> bool:
-    """Apply a filter to this process and its descendants for good."""
-    if not template:
-        return False
-    own = struct.pack("=BBI", 1, 0, os.getpid())
-    raw = ctypes.create_string_buffer(template.replace(struct.pack("=BBI", 1, 0, _OWN_PID), own), len(template))
-    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(template) // 8, ctypes.addressof(raw)))
-    return _prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(program)) == 0
+class Filter:
+    """A filter made ready before a fork, so that the fork has little left to do."""
+
+    def __init__(self, template: bytes) -> None:
+        parts = template.split(struct.pack("=I", _OWN_PID))
+        self._raw = ctypes.create_string_buffer(template, len(template))
+        self._own_pid = [sum(map(len, parts[: n + 1])) + 4 * n for n in range(len(parts) - 1)]
+        self._program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(template) // 8, ctypes.addressof(self._raw)))
+        self._arguments = (ctypes.c_int(_PR_SET_SECCOMP), *map(ctypes.c_ulong, (2, ctypes.addressof(self._program), 0, 0)))
+
+    def apply(self) -> bool:
+        """Apply it to this process and its descendants for good."""
+        for at in self._own_pid:
+            struct.pack_into("=I", self._raw, at, os.getpid())
+        return len(self._raw) > 0 and int(_libc.prctl(*self._arguments)) == 0
 
 
 class _Filter:

@@ -6,13 +6,18 @@ and nothing in it can signal the nursery or see the server.
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
+import struct
 import time
+
+# Bound here, before `program.prepare` takes them out of os.
+from os import chdir, chmod, fork, kill, rmdir, unlink
 from typing import Any
 
-from . import confine, program, values
+from . import confine, program
+
+_LIMITS, _STATUS = struct.Struct("=dq"), struct.Struct("=i")
 
 
 class Nursery:
@@ -21,7 +26,7 @@ class Nursery:
     def __init__(self, confinement: dict[str, Any]) -> None:
         """Fork the nursery; call before any program is read. confinement: how programs are confined (server.py)."""
         self._line, theirs = socket.socketpair()
-        self._pid = os.fork()
+        self._pid = fork()
         if self._pid == 0:
             try:
                 self._line.close()
@@ -38,7 +43,7 @@ class Nursery:
     def bear(self, limits: dict[str, Any]) -> int:
         """Fork a process for a program; the descriptor it listens on."""
         try:
-            values.write_frame(self._line.fileno(), limits)
+            os.write(self._line.fileno(), _LIMITS.pack(limits["wall_s"], limits["memory_mb"]))
             _, descriptors, _, _ = socket.recv_fds(self._line, 1, 1)
         except OSError:
             raise EOFError from None
@@ -49,11 +54,11 @@ class Nursery:
     def bury(self, patient: bool) -> int:
         """End the process and all it left; its wait status. patient: it seems to be ending by itself, see how."""
         try:
-            values.write_frame(self._line.fileno(), patient)
-        except OSError:
+            os.write(self._line.fileno(), bytes([patient]))
+            (status,) = _STATUS.unpack(os.read(self._line.fileno(), _STATUS.size))
+        except (OSError, struct.error):
             raise EOFError from None
-        status: int = values.read_frame(self._line.fileno())
-        return status
+        return int(status)
 
 
 def _keep(line: socket.socket, confinement: dict[str, Any]) -> None:
@@ -70,37 +75,40 @@ def _keep(line: socket.socket, confinement: dict[str, Any]) -> None:
     confine.renounce_privileges()
     confine.limit_files()
     confined = not confinement["landlock"] or confine.restrict_files(confinement["file_rules"])
-    if not confined or (confinement["seccomp"] and not confine.filter_calls(confinement["nursery_filter"])):
+    if not confined or (confinement["seccomp"] and not confine.Filter(confinement["nursery_filter"]).apply()):
         return
-    while True:
-        limits = values.read_frame(line.fileno())
+    chdir(scratch)
+    os.umask(0o077)
+    ready = confine.Filter(confinement["program_filter"]) if confinement["seccomp"] else None
+    program.prepare()
+    while limits := os.read(line.fileno(), _LIMITS.size):
         ours, theirs = socket.socketpair()
-        child = os.fork()
+        child = fork()
         if child == 0:
             try:
-                _enter(theirs.fileno(), limits, confinement)
+                _enter(theirs.fileno(), ready)
             finally:
                 os._exit(0)
         theirs.close()
+        confine.limit(child, *_LIMITS.unpack(limits))
+        # Only now can the program's text arrive: whoever sends it waits for this descriptor.
         socket.send_fds(line, [b"."], [ours.fileno()])
         ours.close()
-        patient = values.read_frame(line.fileno())
-        status = _bury(child, patient)
+        patient = os.read(line.fileno(), 1)
+        status = _bury(child, patient == b"\1")
         if not _alone() or os.lstat(scratch).st_ino != identity or not _cleared(scratch):
             return
-        values.write_frame(line.fileno(), status)
+        os.write(line.fileno(), _STATUS.pack(status))
 
 
-def _enter(channel: int, limits: dict[str, Any], confinement: dict[str, Any]) -> None:
+def _enter(channel: int, ready: confine.Filter | None) -> None:
     """Turn this fresh fork into the confined process and serve. Whatever fails, fails closed: the process ends."""
-    confine.die_with_parent()
+    if os.getppid() != 1:  # the first process of a namespace takes everything with it anyway
+        confine.die_with_parent()
     if channel != 3:
         os.dup2(channel, 3, inheritable=False)
     os.closerange(4, 64)
-    os.chdir(confinement["scratch"])
-    os.umask(0o077)
-    confine.limit(limits["wall_s"], limits["memory_mb"])
-    if confinement["seccomp"] and not confine.filter_calls(confinement["program_filter"]):
+    if ready is not None and not ready.apply():
         os._exit(1)
     program.serve(3)
 
@@ -113,7 +121,7 @@ def _bury(child: int, patient: bool) -> int:
         if pid:
             return status
         time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
+    kill(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1]
 
 
@@ -122,7 +130,7 @@ def _alone() -> bool:
     for _ in range(200):
         if os.getpid() == 1:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGKILL)
+                kill(-1, signal.SIGKILL)
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 time.sleep(0.005)
@@ -132,24 +140,35 @@ def _alone() -> bool:
 
 
 def _cleared(scratch: str) -> bool:
-    """Empty the folder; False when something in it cannot be removed."""
-    os.chmod(scratch, 0o700)
-    if os.listdir(scratch):
-        _empty(scratch)
-    if os.listdir(scratch):
+    """Empty this folder, the scratch; False when something in it cannot be removed."""
+    above: list[list[str]] = []
+    try:
         # Folders that the program closed to itself are still its own.
-        for folder, names, _ in os.walk(scratch):
-            for path in (os.path.join(folder, name) for name in names):
-                if not os.path.islink(path):
-                    os.chmod(path, 0o700)
-        _empty(scratch)
-    return not os.listdir(scratch)
+        chmod(scratch, 0o700)
+        folders = _without_files()
+        while folders or above:
+            if folders:
+                # Step by step, since a program may nest folders deeper than any path or recursion goes.
+                chmod(folders[-1], 0o700)
+                chdir(folders[-1])
+                above.append(folders)
+                folders = _without_files()
+            else:
+                chdir("..")
+                folders = above.pop()
+                rmdir(folders.pop())
+    except OSError:
+        return False
+    return True
 
 
-def _empty(folder: str) -> None:
-    with os.scandir(folder) as entries:
+def _without_files() -> list[str]:
+    """Remove this folder's files; the names of its folders."""
+    folders = []
+    with os.scandir(".") as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
+                folders.append(entry.name)
             else:
-                os.unlink(entry.path)
+                unlink(entry.name)
+    return folders

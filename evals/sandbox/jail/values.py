@@ -44,19 +44,25 @@ def write_frame(fd: int, message: Any) -> None:
 
 def read_frame(fd: int) -> Any:
     """Receive one JSON message. Raises EOFError when the writer is gone, BadFrameError on anything else than a frame."""
-    size = int.from_bytes(_read_exactly(fd, 8), "big")
+    body = _read_more(fd, b"", 8)
+    size = int.from_bytes(body[:8], "big")
     if size > MAX_FRAME_BYTES:
         raise BadFrameError(f"a message of {size} bytes")
+    body = _read_more(fd, body[8:], size)
+    # One side speaks at a time, so nothing follows a frame.
+    if len(body) > size:
+        raise BadFrameError("more than one message")
     try:
-        return json.loads(_read_exactly(fd, size))
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise BadFrameError(str(error)) from None
 
 
-def _read_exactly(fd: int, size: int) -> bytes:
-    parts = bytearray()
+def _read_more(fd: int, read: bytes, size: int) -> bytes:
+    """At least so many bytes, with those already read."""
+    parts = bytearray(read)
     while len(parts) < size:
-        part = os.read(fd, min(size - len(parts), 1 << 20))
+        part = os.read(fd, 1 << (16 if parts else 12))
         if not part:
             raise EOFError
         parts += part
