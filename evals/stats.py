@@ -38,23 +38,19 @@ def proportion(scores: Sequence[float], n_items: int) -> Metric:
 
 
 def mean(scores: Sequence[float], n_items: int) -> Metric:
-    """Mean of scores in [0, 1] (pass@k by problem, preferences) with a normal 95 % interval, clipped to [0, 1].
-
-    Equal scores tell nothing of their spread; the interval is then Wilson's, which is wide enough for any in [0, 1].
-    """
+    """Mean of scores in [0, 1] (pass@k by problem, preferences); interval: see `effective_wilson`."""
     n = len(scores)
     if n < n_items or n == 0:
         return unfinished(n, n_items)
     value = math.fsum(scores) / n
     stderr = math.sqrt(_variance(scores) / n) if n > 1 else None
-    return _with_interval(Metric(value, n, n_items, stderr, estimator="normal"))
+    return _with_interval(Metric(value, n, n_items, stderr, estimator="mean"))
 
 
 def stratified(scores_by_stratum: Mapping[str, Sequence[float]], n_items: int, *, macro: bool) -> Metric:
     """Mean over items (micro) or over strata (macro); the strata are fixed, items are drawn within them.
 
-    A stratum with one item lends no variance of its own and is given the pooled one. The interval is normal, or
-    Wilson's where no stratum has any variance (see `mean`).
+    A stratum with one item lends no variance of its own and is given the pooled one. Interval: see `effective_wilson`.
     """
     strata = [scores for scores in scores_by_stratum.values() if scores]
     n = sum(map(len, strata))
@@ -70,10 +66,10 @@ def stratified(scores_by_stratum: Mapping[str, Sequence[float]], n_items: int, *
 
 
 def clustered_mean(clusters: Sequence[Sequence[float]], n_items: int) -> Metric:
-    """Mean over all members of clusters that were drawn whole (the instructions of a prompt), normal 95 % interval.
+    """Mean over all members of clusters that were drawn whole (the instructions of a prompt).
 
     n, n_items count clusters: they are the items.  The error is the ratio estimator's, linearised over clusters, so members
-    of one cluster may depend on each other.  Source: Cochran 1977, section 6.3.
+    of one cluster may depend on each other.  Source: Cochran 1977, section 6.3.  Interval: see `effective_wilson`.
     """
     filled = [scores for scores in clusters if scores]
     k = len(filled)
@@ -99,24 +95,27 @@ def _variance(values: Sequence[float]) -> float:
     return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
 
 
-def wilson_interval(p: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share p among n >= 1 items; within [0, 1] and around p.  Source: Wilson 1927."""
+def wilson_interval(p: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share p among n > 0 items; within [0, 1] and around p.  Source: Wilson 1927."""
     z2 = Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
-def normal_interval(value: float, stderr: float | None) -> tuple[float, float] | None:
-    """Normal 95 % interval clipped to [0, 1]; None without a standard error."""
-    if stderr is None:
-        return None
-    return max(0.0, value - Z95 * stderr), min(1.0, value + Z95 * stderr)
+def effective_wilson(value: float, stderr: float, n: int) -> tuple[float, float]:
+    """Wilson's interval for the sample size whose binomial error would be `stderr`: value * (1 - value) / stderr**2.
+
+    The normal interval falls short near 0 and 1: with 164 problems at 0.945 pass@10 it covers in 92.6 of 100 runs, this one in 95
+    (scripts/coverage). Where the error is 0 but for rounding, equal scores tell nothing of their spread, and n counts as it is.
+    Source: the effective sample size of survey sampling, Korn & Graubard 1998, put into Wilson's interval.
+    """
+    return wilson_interval(value, n if stderr < 1e-12 else value * (1 - value) / stderr**2)
 
 
 def _with_interval(metric: Metric) -> Metric:
-    """The metric, which has a value, with its normal interval; with Wilson's where the standard error is 0 but for rounding."""
+    """The metric, which has a value, with its interval where it has a standard error."""
     assert metric.value is not None
-    if metric.stderr is not None and metric.stderr < 1e-12:
-        return replace(metric, ci95=wilson_interval(metric.value, metric.n), estimator="Wilson")
-    return replace(metric, ci95=normal_interval(metric.value, metric.stderr))
+    if metric.stderr is None:
+        return metric
+    return replace(metric, ci95=effective_wilson(metric.value, metric.stderr, metric.n))

@@ -1,16 +1,21 @@
 """Length control: published weights give the published figures, and our fit is the package's."""
 
+import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 
 from evals.data import LoadedSource, load_card_data, read_csv
 from evals.records import Finding
+from evals.replay import replay
 from tasks import length_control
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem
 from tests.recorded_alpaca import (
@@ -40,11 +45,21 @@ def test_published_weights_and_recovered_difficulties_give_the_published_length_
     published = published_row(replay_dir, model)
     difficulties = [float(row["instruction_difficulty"]) for row in source.rows("difficulties")]
     predicted = length_control.predicted_preferences(published["length_controlled_v1_weights"], difficulties)
-    metric = length_control.as_metric(predicted, published["n_total"])
-    assert metric.value is not None
-    assert abs(100 * metric.value - published["length_controlled_winrate"]) < 1e-6
+    assert abs(100 * fmean(predicted) - published["length_controlled_winrate"]) < 1e-6
     if published["lc_standard_error"] is not None:
-        assert metric.stderr == pytest.approx(published["lc_standard_error"] / 100, abs=1e-8)
+        assert stdev(predicted) / math.sqrt(len(predicted)) == pytest.approx(published["lc_standard_error"] / 100, abs=1e-8)
+
+
+def test_replay_gives_the_rate_of_the_same_function_at_six_decimals(source: LoadedSource, data_dir: Path, replay_dir: Path) -> None:
+    difficulties = [float(row["instruction_difficulty"]) for row in source.rows("difficulties")]
+    lines = [line for line in replay(replay_dir / "alpaca_eval", data_dir) if line.figure.endswith("from the published weights")]
+    rates = {line.recording.partition("/")[2]: line for line in lines if line.figure.startswith("length_controlled_winrate")}
+    assert tuple(rates) == MODELS["alpaca_eval_2"]
+    assert len(lines) == len(rates) + 1
+    for model, line in rates.items():
+        weights = published_row(replay_dir, model)["length_controlled_v1_weights"]
+        assert line.ours == pytest.approx(100 * fmean(length_control.predicted_preferences(weights, difficulties)), abs=1e-9)
+        assert (line.state, line.decimals, line.n) == ("agrees", 6, 805)
 
 
 def test_predicted_preferences_are_those_recorded_for_vicuna(source: LoadedSource, replay_dir: Path) -> None:
@@ -115,6 +130,27 @@ def test_the_fit_is_the_packages_own_on_real_annotations(
     assert 100 * cell.value == pytest.approx(expected["length_controlled_winrate"], abs=1e-9)
     assert cell.stderr == pytest.approx(expected["lc_standard_error"] / 100, abs=1e-9)
     assert (cell.n, cell.n_items) == (805 - n_unreadable, 805 - n_unreadable)
+
+
+def test_replay_fits_where_the_hubs_file_is_among_the_data(
+    gamed_csv: Path, data_dir: Path, replay_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A synthetic file, so that the fit is made and its figure is another than the published one."""
+    data, corpus = tmp_path / "data" / "alpaca_eval", tmp_path / "alpaca_eval"
+    data.mkdir(parents=True)
+    for file in (data_dir / "alpaca_eval").iterdir():
+        (data / file.name).symlink_to(file)
+    shutil.copyfile(gamed_csv, data / "df_gamed.csv")
+    monkeypatch.setattr(AlpacaEval, "dataset", replace(AlpacaEval.dataset, files={}))
+    about = json.loads((replay_dir / "alpaca_eval" / "README.json").read_text("utf-8"))
+    (record,) = [record for record in about["published"] if record["model"] == "alpaca-7b"]
+    corpus.mkdir()
+    (corpus / FOLDERS["alpaca_eval_2"]).symlink_to(replay_dir / "alpaca_eval" / FOLDERS["alpaca_eval_2"])
+    (corpus / "README.json").write_text(json.dumps(about | {"published": [record], "files": []}), "utf-8")
+    (line,) = [line for line in replay(corpus, data.parent) if line.figure == "length_controlled_winrate"]
+    assert line.ours is not None
+    assert (line.state, line.n, line.why) == ("differs", 805, "")
+    assert 0 < line.ours < 100
 
 
 def test_equal_lengths_everywhere_are_not_fitted() -> None:

@@ -1,0 +1,112 @@
+"""The gate over arbitrary differences and texts: verdicts are ordered, and every report can be read back."""
+
+import json
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.check import Gate, judge
+from evals.check_report import annotations, as_json, headline, junit, markdown
+from evals.paired import PairedDifference
+from evals.policy import Policy
+from evals.records import Column
+from evals.run_folder import to_json
+from evals.stats import Z95
+
+RANK = {"regressed": 0, "undecided": 1, "pass": 2}
+gains = st.floats(-0.4, 0.4)
+errors = st.floats(1e-4, 0.2)
+drops = st.floats(0, 0.1)
+
+
+def difference(column: Column, gain: float, error: float) -> PairedDifference:
+    change = -gain if column.lower_is_better else gain
+    ends = (change - Z95 * error, change + Z95 * error)
+    return PairedDifference(column, 50, 0.5, 0.5 + change, change, error, ends, 0.5, 5, 6, estimator="made up")
+
+
+@st.composite
+def differences(draw: st.DrawFn) -> Sequence[PairedDifference]:
+    """Up to six columns of arbitrary names, some of them without a value for an arbitrary reason."""
+    found = []
+    for number in range(draw(st.integers(1, 6))):
+        column = Column(f"c{number}", draw(st.text(max_size=20)), draw(st.booleans()))
+        if draw(st.integers(0, 3)) == 0:
+            found.append(PairedDifference(column, 0, reason=draw(st.text(max_size=30))))
+        else:
+            found.append(difference(column, draw(gains), draw(errors)))
+    return found
+
+
+@st.composite
+def gates(draw: st.DrawFn) -> Gate:
+    found = {one.key: one for one in draw(differences())}
+    in_baseline = frozenset(key for key in found if draw(st.booleans()))
+    reason = draw(st.none() | st.text(min_size=1, max_size=30))
+    names, notes = (draw(st.text(max_size=20)), draw(st.text(max_size=20))), tuple(draw(st.lists(st.text(max_size=20), max_size=2)))
+    return Gate(names, judge(found, Policy(draw(drops)), in_baseline), reason, notes, draw(st.booleans()))
+
+
+@given(gains, gains, errors, drops, st.booleans())
+def test_a_better_candidate_never_gets_a_worse_verdict(one: float, other: float, error: float, drop: float, lower: bool) -> None:
+    column = Column("c", "C", lower)
+    worse, better = (judge({"c": difference(column, gain, error)}, Policy(drop))[0] for gain in sorted((one, other)))
+    assert RANK[worse.state] <= RANK[better.state]
+    assert (worse.p or 0) <= (better.p or 0)
+
+
+@given(gains, errors, drops, st.booleans())
+def test_a_column_is_regressed_exactly_when_its_one_sided_p_is_below_two_and_a_half_percent(
+    gain: float, error: float, drop: float, lower: bool
+) -> None:
+    (column,) = judge({"c": difference(Column("c", "C", lower), gain, error)}, Policy(drop))
+    assert column.p is not None
+    if abs(column.p - 0.025) > 1e-9:
+        assert (column.state == "regressed") == (column.p < 0.025)
+
+
+@given(differences(), drops, drops)
+def test_a_more_generous_policy_never_fails_what_a_stricter_one_let_pass(
+    found: Sequence[PairedDifference], one: float, other: float
+) -> None:
+    strict, generous = (Gate(("", ""), judge({d.key: d for d in found}, Policy(drop))).exit_code for drop in sorted((one, other)))
+    assert generous <= strict
+
+
+@given(gates())
+def test_junit_reads_back_and_fails_exactly_as_the_exit_code_does(gate: Gate) -> None:
+    (suite,) = ElementTree.fromstring(junit(gate))
+    tags = {child.tag for case in suite for child in case}
+    assert bool({"failure", "error"} & tags) == (gate.exit_code != 0)
+    assert len(suite) == int(suite.attrib["tests"])
+
+
+@given(gates())
+def test_annotations_are_one_line_each_and_say_what_was_meant(gate: Gate) -> None:
+    lines = list(annotations(gate))
+    for line in lines:
+        level, _, rest = line.removeprefix("::").partition(" title=")
+        title, _, message = rest.partition("::")
+        assert level in ("error", "warning", "notice")
+        assert not {"\r", "\n"} & set(line)
+        assert not {":", ","} & set(title)
+        unescaped = message.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
+        assert headline(gate) == unescaped or line is not lines[0]
+
+
+@given(gates())
+def test_every_row_of_the_table_has_six_cells_whatever_the_columns_are_called(gate: Gate) -> None:
+    text = markdown(gate)
+    rows = [line for line in text.split("\n") if line.startswith("| ")]
+    assert len(rows) == (2 + len(gate.columns) if gate.columns else 0)
+    assert all(line.replace("\\|", "").count("|") == 7 for line in rows)
+    assert text.endswith("\n")
+
+
+@given(gates())
+def test_json_holds_every_column(gate: Gate) -> None:
+    written = json.loads(to_json(as_json(gate)).encode("utf-8", "backslashreplace"))
+    assert list(written["columns"]) == sorted(column.difference.key for column in gate.columns)
+    assert (written["verdict"], written["exit_code"]) == (gate.verdict, gate.exit_code)
