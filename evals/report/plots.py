@@ -1,0 +1,120 @@
+"""The two plots of the report, as inline SVG in the page's own colours."""
+
+import io
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SVG = "http://www.w3.org/2000/svg"
+INK, MUTED, LINE, CARD = "#111111", "#222222", "#333333", "#444444"
+RUNS = ("#511111", "#522222", "#533333", "#544444")
+_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", CARD: "--card"} | {c: f"--run{n}" for n, c in enumerate(RUNS)}
+"""Colours only stand for the page's own, which follow light and dark."""
+
+
+class Point(NamedTuple):
+    """One cell of one row: percent, its interval, what is said about it."""
+
+    x: float
+    low: float | None
+    high: float | None
+    tip: str
+
+
+class Series(NamedTuple):
+    """One row of the table: its points by cell key. kind: "run", "8b" or "70b"."""
+
+    name: str
+    kind: str
+    points: Mapping[str, Point]
+
+
+def cells(columns: Mapping[str, str], series: Sequence[Series], width: int) -> str:
+    """Each cell's value with its interval on one line a column, published rows behind it. columns: key -> label; width: px."""
+    own = [one for one in series if one.kind == "run"]
+    lane = 13
+    above = 0 if width > 600 else 20
+    pitch = 26 + above + lane * max(0, len(own) - 1)
+    height = pitch * len(columns) + 26
+    figure, axes = _figure(width, height, left=210 if not above else 12)
+    tips: dict[str, str] = {}
+    for row, (key, label) in enumerate(columns.items()):
+        top = -row * pitch - above
+        middle = top - (pitch - above) / 2
+        axes.hlines(middle, 0, 100, color=LINE, linewidth=1)
+        x, y = (0, top + 5) if above else (-2.5, middle)
+        axes.text(x, y, label, ha="left" if above else "right", va="center", color=INK)
+        for one in (one for one in series if key in one.points):
+            point, lead = one.points[key], one.kind == "run"
+            gid = f"p{width}-{len(tips)}"
+            tips[gid] = point.tip
+            y = middle + lane * ((len(own) - 1) / 2 - own.index(one)) if lead else middle
+            color = RUNS[own.index(one) % len(RUNS)] if lead else MUTED
+            if point.low is not None and point.high is not None:
+                axes.hlines(y, point.low, point.high, color=color, linewidth=3, alpha=0.45)
+            marker = {"run": "o", "8b": "o", "70b": "D"}[one.kind]
+            size = {"run": 8, "8b": 6, "70b": 5.2}[one.kind]
+            face = color if lead else CARD
+            axes.plot([point.x], [y], marker, markersize=size, color=color, markerfacecolor=face, markeredgewidth=1.2, gid=gid)
+    axes.set(xlim=(0, 100), ylim=(-pitch * len(columns), 0), xticks=range(0, 101, 20))
+    return _svg(figure, f"cells{width}", tips, "Every cell with its 95 % interval beside the published rows; the numbers are in the table.")
+
+
+def times(seconds: Mapping[str, Mapping[str, tuple[float, str]]], width: int) -> str:
+    """Wall time by phase, a group of bars a run. seconds: run -> phase -> (seconds, its label)."""
+    pitch, head = 42, 30 if len(seconds) > 1 else 0
+    height = sum(head + pitch * len(phases) for phases in seconds.values())
+    figure, axes = _figure(width, max(1, height), left=4)
+    longest = max((s for phases in seconds.values() for s, _ in phases.values()), default=0) or 1
+    y = 0.0
+    for number, (name, phases) in enumerate(seconds.items()):
+        if head:
+            axes.text(0, y - 14, name, color=INK, weight="bold", va="center")
+        y -= head
+        for phase, (wall_s, label) in sorted(phases.items(), key=lambda one: (-one[1][0], one[0])):
+            axes.text(0, y - 9, phase, color=INK, va="center")
+            axes.text(longest, y - 9, label, color=MUTED, va="center", ha="right")
+            axes.barh(y - 24, longest, 8, color=LINE)
+            axes.barh(y - 24, wall_s, 8, color=RUNS[number % len(RUNS)])
+            y -= pitch
+    axes.set(xlim=(0, longest), ylim=(min(y, -1), 0), xticks=[])
+    return _svg(figure, f"times{width}", {}, "Wall time by phase.")
+
+
+def _figure(width: int, height: int, left: int) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+    foot = min(24, height / 2)
+    axes = figure.add_axes((left / width, foot / height, (width - left - 14) / width, 1 - foot / height))
+    axes.patch.set_visible(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, colors=MUTED, labelsize=11)
+    axes.set_yticks([])
+    return figure, axes
+
+
+def _svg(figure: "Figure", salt: str, tips: Mapping[str, str], label: str) -> str:
+    """The figure as an <svg> element; equal figures give equal text."""
+    from matplotlib import rc_context
+
+    file = io.BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 12.5}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    ET.register_namespace("", _SVG)
+    root = ET.fromstring(file.getvalue())
+    for lost in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(lost)
+    for group in root.iter(f"{{{_SVG}}}g"):
+        if (tip := tips.get(group.get("id", ""))) is not None:
+            group.set("data-tip", tip)
+        group.attrib.pop("id", None)
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
+    text = ET.tostring(root, encoding="unicode")
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, f"var({variable})")
+    return text
