@@ -58,6 +58,13 @@ class Benchmark(ABC, Generic[ItemT]):
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """Metrics by name; a metric named like a column's key is that cell."""
 
+    def replicates(self, grades: Sequence[Grade]) -> Mapping[str, Sequence[float]]:
+        """Bootstrap values, by key, of the columns that are no mean of their items' scores; equal items are drawn equally for every run.
+
+        Two runs are compared by the spread of their replicates' differences.  A column listed here has the estimator "bootstrap".
+        """
+        return {}
+
     def gold(self, item: ItemT) -> str:
         """The reference answer as `evals show` prints it ("" where there is none)."""
         return ""

@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Where the benchmarks' data comes from, and whether it is on this machine.")
 app.add_typer(data_app, name="data")
+judge_app = typer.Typer(no_args_is_help=True, help="Judges held against recorded verdicts.")
+app.add_typer(judge_app, name="judge")
 
 ModelArgument = Annotated[
     str,
@@ -35,6 +37,12 @@ FormatOption = Annotated[str, typer.Option(help="auto, tulu, tokenizer (its own 
 TasksOption = Annotated[str, typer.Option(metavar="NAMES", help="Only these benchmarks, e.g. mmlu,gsm8k.")]
 LimitOption = Annotated[
     int | None, typer.Option(metavar="N", help="N items of each benchmark, spread over its subjects or tasks by a fixed seed.")
+]
+PriceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ROLE=IN,OUT", help="What a million tokens to and from a judge cost you, for the bound of its cost; or all=IN,OUT."
+    ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `evals run --out` wrote.")]
 
@@ -76,6 +84,7 @@ def run(
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Open no connection but to this machine.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked, and stop.")] = False,
+    price: PriceOption = None,
     tensor_parallel_size: Annotated[int | None, typer.Option(help="GPUs the weights are split over.", rich_help_panel="Engine")] = None,
     pipeline_parallel_size: Annotated[int | None, typer.Option(help="Stages the layers are split over.", rich_help_panel="Engine")] = None,
     data_parallel_size: Annotated[int | None, typer.Option(help="Copies of the model.", rich_help_panel="Engine")] = None,
@@ -112,8 +121,10 @@ def run(
     if dry_run:
         from evals.dry_run import describe
 
-        print(describe(settings))
+        print(describe(settings, price or ()))
         return
+    if price:
+        raise typer.BadParameter("--price goes with --dry-run.")
     from evals import runner
     from evals.progress import Progress
 
@@ -131,8 +142,23 @@ def run(
 def report(
     runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders, in the order to print them.")] = None,
     published: Annotated[bool, typer.Option("--published", help="Print the card's published rows first.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one self-contained page instead: table, parts, plots, every item.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="With --html: the run whose items the others' are held against.")
+    ] = None,
+    data: DataOption = None,
 ) -> None:
-    """Print the card's table in Markdown."""
+    """Print the card's table in Markdown, or write a page to look at with --html."""
+    if html is not None or against is not None:
+        if html is None or not runs:
+            raise typer.BadParameter("--html FILE needs at least one run folder, --against RUN needs --html FILE.")
+        from evals.report.html import write_report
+
+        write_report(html, runs, against, data)
+        print(html)
+        return
     from evals.run_folder import RunFolder
     from evals.table import markdown, row_from_summary, rows_from_published
 
@@ -141,6 +167,41 @@ def report(
     rows = list(rows_from_published()) if published else []
     rows += [row_from_summary(RunFolder(path).read_json("summary.json")) for path in runs or ()]
     print(markdown(rows), end="")
+
+
+@app.command()
+def check(
+    baseline: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to hold against.")],
+    candidate: Annotated[Path, typer.Option(metavar="RUN", help="The run folder of the new checkpoint.")],
+    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML: `drop = 1.0` (points), and by column under [columns].")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Undecided is a failure too.")] = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML to FILE.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything to FILE as JSON.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Say whether the candidate fell by more than is allowed: exit 0 no (or undecided), 1 yes, 3 incomplete or incomparable."""
+    import os
+
+    from evals import check_report
+    from evals.check import check as check_runs
+    from evals.policy import Policy, read_policy
+    from evals.run_folder import RunFolder
+
+    gate = check_runs(baseline, candidate, read_policy(policy) if policy else Policy(), data=data, strict=strict)
+    text = check_report.markdown(gate)
+    print(text, end="")
+    if json_file is not None:
+        RunFolder(json_file.parent).write_json(json_file.name, check_report.as_json(gate))
+    if junit is not None:
+        RunFolder(junit.parent).write_bytes(junit.name, check_report.junit(gate))
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        check_report.append(Path(summary), text)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(*check_report.annotations(gate), sep="\n", file=sys.stderr)
+    elif gate.verdict == "undecided":
+        print(f"warning: {check_report.headline(gate)}", file=sys.stderr)
+    if gate.exit_code:
+        raise (CheckFailed if gate.exit_code == 1 else Incomplete)(check_report.headline(gate))
 
 
 @app.command()
@@ -218,6 +279,37 @@ def list_tasks() -> None:
         cls = benchmark_class(name)
         judges = f"  judged: {', '.join(cls.judge_roles)}" if cls.judge_roles else ""
         print(f"{name:12} {' | '.join(column.heading for column in cls.columns)}{judges}")
+
+
+@judge_app.command("calibrate")
+def judge_calibrate(
+    judge: Annotated[list[str], typer.Option(metavar="ROLE=MODEL", help="As for `evals run`; a server, weights, or xstest=strmatch.")],
+    data: DataOption = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", envvar="EVALS_REPLAY", help="Folder with xstest/ and alpaca_eval/ as their authors released them."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="N recorded answers of each role, spread by a fixed seed.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Default: results/calibration, where `evals run` looks for what to say beside a cell."),
+    ] = None,
+    store: Annotated[Path | None, typer.Option(metavar="FILE", help="Store of verdicts (default: in the output folder).")] = None,
+    price: PriceOption = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Open no connection but to this machine.")] = False,
+    tensor_parallel_size: Annotated[int | None, typer.Option(help="GPUs the weights are split over.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32; as in the runs it shall speak for.")] = "auto",
+    max_model_len: Annotated[int | None, typer.Option(help="Context in tokens (default: the model's own).")] = None,
+) -> None:
+    """Hold a judge against recorded verdicts: agreement, Cohen's kappa, the shift it puts on the column, cost and time."""
+    from evals.calibration import calibrate
+    from evals.generators import EngineSettings
+    from evals.plan import RunSettings
+    from evals.progress import Progress
+
+    engine = EngineSettings(tensor_parallel_size, dtype=_choice("--dtype", dtype, _DTYPES), max_model_len=max_model_len)
+    settings = RunSettings("", data=data, out=out, limit=limit, judges=tuple(judge), store=store, offline=offline, engine=engine)
+    print(*calibrate(settings, replay, price or (), Progress()), sep="\n")
 
 
 @data_app.command("list")

@@ -123,6 +123,8 @@ def cell_marks(result: TaskResult, column: str, judges: Mapping[str, Judge], hea
         elif judge is None and header["prompts_by"] == "recording":
             marks.append(f"{role}: verdicts as recorded; by which judge is not known here")
         marks.extend(header["judges"].get(role, {}).get("notes", []))
+    if header.get("limit") is not None:
+        marks.append(f"a limited run, {header['limit']} items of each benchmark at most: not the full column")
     if result.capped:
         marks.append(f"{result.benchmark.name}: {result.capped} of {len(result.grades)} generations capped by the model's context")
     counts = verdict_counts(result, column)
@@ -142,9 +144,10 @@ class VerdictCounts(NamedTuple):
 
 def verdict_counts(result: TaskResult, column: str) -> VerdictCounts | None:
     """The counts that stand beside a judged cell; None where no judge decides the column."""
-    names = {column, *roles_of_column(result.benchmark, column)}
-    if len(names) == 1:
+    roles = roles_of_column(result.benchmark, column)
+    if not roles:
         return None
+    names = {column, *roles}
     judged = unreadable = 0
     for grade in result.grades:
         listed = grade.details.get("unparsable")

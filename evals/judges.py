@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from evals.errors import InputError, nearest
 from evals.records import Choose, Completion, Finding, Request
@@ -26,6 +27,11 @@ class Judge:
     is_rule: bool = False
 
     @property
+    def rule_fingerprint(self) -> str:
+        """What stands for the fingerprint of a rule, which has no weights."""
+        return f"rule/{self.model}"
+
+    @property
     def is_card(self) -> bool:
         """True when this is the judge the card was made with."""
         return self.model == CARD_JUDGES.get(self.role)
@@ -38,6 +44,17 @@ class Judge:
         who = "the authors' string match" if self.is_rule else self.model
         card = CARD_JUDGES.get(self.role, "none")
         return f"{self.role} judged by {who}, not by the card's judge ({card}); not comparable with published rows"
+
+
+def public_name(judge: str) -> str:
+    """A judge's name without what only this machine knows: a server's address, the path of a folder.
+
+    Never the name of a card's judge for another thing that is called the same.
+    """
+    name, at, _ = judge.partition("@")
+    if judge.startswith("openai:"):
+        return f"{name}@own-server" if at else name
+    return Path(judge).expanduser().resolve().name if Path(judge).expanduser().is_dir() else judge
 
 
 def parse_judges(arguments: Sequence[str], rules: Mapping[str, Sequence[str]], extra_roles: Sequence[str] = ()) -> dict[str, Judge]:
@@ -66,13 +83,13 @@ def parse_judges(arguments: Sequence[str], rules: Mapping[str, Sequence[str]], e
 
 
 def finding_of(request: Request, answer: Completion, by: str) -> Finding:
-    """A judge's answer as evidence: its words, or the probability of the positive candidate."""
+    """A judge's answer as evidence: its words, and the probability of the positive candidate, which then decides."""
     if isinstance(request, Choose):
         import math
 
         positive = request.candidates[0][0]
         logprobs = answer.choice_logprobs or {}
         if positive in logprobs:
-            return Finding(by=by, probability=min(1.0, math.exp(logprobs[positive])))
+            return Finding(by=by, text=answer.text or None, probability=min(1.0, math.exp(logprobs[positive])))
         return Finding(by=by, text=answer.text)
     return Finding(by=by, text=answer.text, top_logprobs=answer.top_logprobs)

@@ -1,17 +1,21 @@
 """Letting judges decide: each judge's model is loaded once and asked everything it has to decide."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from evals.asking import Asker
 from evals.generators import Generator
-from evals.judges import finding_of
+from evals.judges import finding_of, public_name
 from evals.models import Model, require_weights, resolve
-from evals.plan import RunSettings
+from evals.plan import RunSettings, default_folder
 from evals.prompts import Rendered, Renderer, load_tokenizer, resolve_chat_format
 from evals.records import Completion, Finding, ItemId, Request
 
 StartEngine = Callable[[Model, RunSettings], Generator]
+CALIBRATIONS = Path("results") / "calibration"
+"""Where `evals judge calibrate` keeps what it found, below the working directory; a run looks there, then in the clone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,31 @@ class Question:
     item_id: ItemId
     role: str
     ask: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One judge and its questions as it is asked them: each that fits with its store key, and those longer than its context."""
+
+    name: str
+    model: Model
+    fingerprint: str
+    renderer: Renderer
+    keyed: Sequence[tuple[str, Rendered]]
+    too_long: Sequence[Rendered]
+
+
+def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> Prepared:
+    """Render a judge's questions. Raises InputError when the judge cannot be had."""
+    model = resolve(name, offline=settings.offline)
+    require_weights(model)
+    fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization)
+    renderer = _renderer(model, settings)
+    rendered = renderer.render([(question.item_id, question.role, question.ask) for question in questions])
+    fits = [renderer.max_len is None or len(request.token_ids) < renderer.max_len for request in rendered]
+    keyed = [(request.key(fingerprint), request) for request, is_fit in zip(rendered, fits, strict=True) if is_fit]
+    too_long = [request for request, is_fit in zip(rendered, fits, strict=True) if not is_fit]
+    return Prepared(name, model, fingerprint, renderer, keyed, too_long)
 
 
 def judge_all(
@@ -36,42 +65,48 @@ def judge_all(
     """
     notes: dict[str, list[str]] = {}
     for name in sorted(questions, key=lambda name: (name != asker.loaded, name)):
-        for role, n_too_long in _judge(asker, settings, name, questions[name], found, start).items():
-            notes.setdefault(role, []).append(f"{role}: {n_too_long} answers too long for {name} to judge, counted as unreadable verdicts")
+        prepared = prepare(settings, name, questions[name])
+        by_check = {(question.item_id, question.role): question for question in questions[name]}
+        _judge(asker, prepared, by_check, found, lambda model: start(model, settings))
+        for role in dict.fromkeys(question.role for question in questions[name]):
+            n = sum(request.check == role for request in prepared.too_long)
+            said = [f"{role}: {n} answers too long for {name} to judge, counted as unreadable verdicts"] if n else []
+            notes[role] = [*said, *calibration_notes(role, name, prepared.fingerprint)]
     return notes
 
 
 def _judge(
     asker: Asker,
-    settings: RunSettings,
-    name: str,
-    questions: Sequence[Question],
+    prepared: Prepared,
+    by_check: Mapping[tuple[ItemId, str], Question],
     found: Callable[[Question, Finding], None],
-    start: StartEngine,
-) -> dict[str, int]:
-    model = resolve(name, offline=settings.offline)
-    require_weights(model)
-    fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization)
-    renderer = _renderer(model, settings)
-    by_check = {(question.item_id, question.role): question for question in questions}
-    rendered = renderer.render([(question.item_id, question.role, question.ask) for question in questions])
-    fits = [request for request in rendered if renderer.max_len is None or len(request.token_ids) < renderer.max_len]
-    too_long: dict[str, int] = {}
-    for request in rendered:
-        if renderer.max_len is not None and len(request.token_ids) >= renderer.max_len:
-            found(by_check[request.item_id, request.check], Finding(by=name, text=""))
-            too_long[request.check] = too_long.get(request.check, 0) + 1
+    start: Callable[[Model], Generator],
+) -> None:
+    for request in prepared.too_long:
+        found(by_check[request.item_id, request.check], Finding(by=prepared.name, text=""))
 
     def land(request: Rendered, answer: Completion) -> None:
         question = by_check[request.item_id, request.check]
-        found(question, finding_of(question.ask, answer, name))
+        found(question, finding_of(question.ask, answer, prepared.name))
 
-    phase = f"judge {name}"
-    waiting = asker.ask(phase, name, [(request.key(fingerprint), request) for request in fits], land)
+    phase = f"judge {prepared.name}"
+    waiting = asker.ask(phase, prepared.name, prepared.keyed, land)
     if waiting:
-        asker.load(model.argument, lambda: start(model, settings))
-        asker.stream(phase, waiting, land, renderer)
-    return too_long
+        asker.load(prepared.model.argument, lambda: start(prepared.model))
+        asker.stream(phase, waiting, land, prepared.renderer)
+
+
+def calibration_notes(role: str, name: str, fingerprint: str) -> list[str]:
+    """What `evals judge calibrate` found about this very judge, as its file in CALIBRATIONS says; nothing where there is none."""
+    for folder in (CALIBRATIONS, Path(__file__).resolve().parents[1] / CALIBRATIONS):
+        path = folder / f"{default_folder(public_name(name), role)}.json"
+        if path.is_file():
+            try:
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                return [str(kept["line"])] if (kept["judge"], kept["fingerprint"]) == (public_name(name), fingerprint) else []
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                return [f"{role}: the calibration {path.name} cannot be read ({type(error).__name__})"]
+    return []
 
 
 def _renderer(model: Model, settings: RunSettings) -> Renderer:

@@ -66,7 +66,9 @@ def _replay_corpus(folder: Path, data: Path | None, progress: Progress) -> Itera
     name = folder.resolve().name
     benchmarks = {chat: benchmark_class(name)(chat=chat) for chat in (True, False)}
     source = load_card_data([benchmarks[True].dataset], data)[name]
-    all_items: Sequence[Item] = [benchmark.items(source) for benchmark in benchmarks.values()][0]
+    all_items: Sequence[Item] = ()
+    for benchmark in benchmarks.values():  # both: some keep of the data what their summary needs
+        all_items = benchmark.items(source)
     try:
         for recording in recordings(name, folder, about, all_items):
             scored = replace(_score(benchmarks[recording.chat], all_items, recording, progress), data=data)

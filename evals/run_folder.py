@@ -58,6 +58,10 @@ class RunFolder:
         """Write summary.json or run.json."""
         self._write(self.path / name, _bytes(to_json(content)))
 
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write any other file."""
+        self._write(self.path / name, content)
+
     def read_json(self, name: str) -> dict[str, Any]:
         """Read summary.json or run.json. Raises InputError when the folder is no run or the file is damaged."""
         path = self.path / name

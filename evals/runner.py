@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from evals import power
 from evals.asking import Asker
 from evals.errors import EvalsError, InputError
 from evals.generators import Generator
@@ -58,10 +59,13 @@ def run(settings: RunSettings, progress: Progress | None = None, make_generator:
     Raises EvalsError with one sentence for everything a user can meet.
     """
     plan = make_plan(settings)
+    progress = progress or Progress(quiet=True)
+    if settings.limit is not None:
+        progress.note(power.sentence(plan))
     folder = RunFolder(plan.out)
     with folder.locked():
         _refuse_other_run(folder, plan)
-        session = _Session(plan, folder, progress or Progress(quiet=True), make_generator or generator_for)
+        session = _Session(plan, folder, progress, make_generator or generator_for)
         try:
             return session.execute()
         except BaseException:

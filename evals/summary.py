@@ -8,6 +8,8 @@ from typing import Any
 from evals.card_rows import CELL_KEYS
 from evals.grading import TaskResult, cell_marks, roles_of_column, verdict_counts
 from evals.judges import Judge
+from evals.judges import public_name as public_name
+from evals.judging import calibration_notes
 from evals.models import EMBEDDED, Model
 from evals.plan import PROTOCOL_VERSION, Plan, no_judge
 from evals.records import Column, Metric
@@ -41,7 +43,8 @@ def header(plan: Plan, n_bos: int | None, judge_notes: Mapping[str, Sequence[str
             role: {
                 "name": public_name(judge.model),
                 "card": judge.is_card,
-                "notes": [note.replace(judge.model, public_name(judge.model)) for note in judge_notes.get(role, ())],
+                "notes": [note.replace(judge.model, public_name(judge.model)) for note in judge_notes.get(role, ())]
+                + (calibration_notes(role, judge.model, judge.rule_fingerprint) if judge.is_rule else []),
             }
             for role, judge in plan.judges.items()
         },
@@ -61,17 +64,6 @@ def _public_id(model: Model) -> str:
     if model.argument == EMBEDDED or model.revision or model.kind == "server":
         return EMBEDDED if model.argument == EMBEDDED else model.source
     return Path(model.source).resolve().name
-
-
-def public_name(judge: str) -> str:
-    """A judge's name without what only this machine knows: a server's address, the path of a folder.
-
-    Never the name of a card's judge for another thing that is called the same.
-    """
-    name, at, _ = judge.partition("@")
-    if judge.startswith("openai:"):
-        return f"{name}@own-server" if at else name
-    return Path(judge).expanduser().resolve().name if Path(judge).expanduser().is_dir() else judge
 
 
 def summarize(

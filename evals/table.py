@@ -14,7 +14,6 @@ from evals.card_rows import CELL_KEYS, PublishedRow, published_rows
 from evals.errors import InputError
 from evals.records import Column, Json, Metric
 from evals.registry import BENCHMARKS, benchmark_class
-from evals.stats import normal_interval
 
 AVERAGE = Column("average", "Average")
 MISSING = "-"
@@ -71,10 +70,11 @@ def average(cells: Mapping[str, float | None]) -> float | None:
 
 
 def average_metric(metrics: Mapping[str, Metric]) -> Metric:
-    """The Average with its standard error, the cells taken as independent, and a normal 95 % interval.
+    """The Average with its error and 95 % interval, both propagated from the cells, which are taken as independent.
 
     n: how many of the seven inputs are there (XSTest counts when both its cells are); n_items: seven.
-    Without a value the reason names the missing cells.
+    Without a value the reason names the missing cells.  Source of the interval: Zou & Donner 2008 (MOVER): the cells' own
+    distances to their bounds, squared and summed, so that a cell at 0 or 1 does not count as certain.
     """
     present = {key: metrics[key] for key in (*_DIRECT, *_XSTEST) if key in metrics and metrics[key].value is not None}
     n = sum(key in present for key in _DIRECT) + all(key in present for key in _XSTEST)
@@ -82,9 +82,17 @@ def average_metric(metrics: Mapping[str, Metric]) -> Metric:
     if value is None:
         missing = [key for key in (*_DIRECT, *_XSTEST) if key not in present]
         return Metric(None, n, _N_INPUTS, reason=f"no value for {', '.join(missing)}")
-    stderrs = [metric.stderr / (2 if key in _XSTEST else 1) for key, metric in present.items() if metric.stderr is not None]
-    stderr = math.hypot(*stderrs) / _N_INPUTS if len(stderrs) == len(present) else None
-    return Metric(value, n, _N_INPUTS, stderr, normal_interval(value, stderr), "normal, cells independent")
+    shares = {key: (-0.5 if key in _XSTEST else 1) / _N_INPUTS for key in present}
+    stderrs = [metric.stderr * shares[key] for key, metric in present.items() if metric.stderr is not None]
+    stderr = math.hypot(*stderrs) if len(stderrs) == len(present) else None
+    ends = [
+        sorted((bound - metric.value) * shares[key] for bound in metric.ci95)
+        for key, metric in present.items()
+        if metric.ci95 is not None and metric.value is not None
+    ]
+    below, above = (math.hypot(*side) for side in zip(*ends, strict=True)) if ends else (0.0, 0.0)
+    ci95 = (max(0.0, value - below), min(1.0, value + above)) if len(ends) == len(present) else None
+    return Metric(value, n, _N_INPUTS, stderr, ci95, "cells independent")
 
 
 # --- printing numbers ----------------------------------------------------------------------------------------------------

@@ -141,6 +141,11 @@ class AlpacaEval(Benchmark[AlpacaItem]):
             "alpaca_eval_2_unparsable": _unparsable_share(grades, "alpaca_eval_2"),
         }
 
+    def replicates(self, grades: Sequence[Grade]) -> Mapping[str, Sequence[float]]:
+        """The length-controlled rate's; none without the hub's df_gamed.csv."""
+        judged = [length_control.Judged.of(grade, "alpaca_eval_2") for grade in grades]
+        return {"alpaca_eval_2_lc": length_control.replicates(judged, self.gamed)} if self.gamed else {}
+
     def _length_controlled(self, grades: Sequence[Grade], weighted: Metric) -> Metric:
         if weighted.value is None and weighted.n_items > 0:
             return weighted

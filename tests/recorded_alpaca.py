@@ -8,18 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from evals.corpora.alpaca_eval import annotations as released_rows
 from evals.records import Completion, Finding, Grade, Output
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem
 
 ROLES = ("alpaca_eval_1", "alpaca_eval_2")
 FOLDERS = {"alpaca_eval_1": "alpaca_eval_gpt4", "alpaca_eval_2": "weighted_alpaca_eval_gpt4_turbo"}
-WIN_RATES = {"alpaca_eval_1": "alpaca_eval_1", "alpaca_eval_2": "alpaca_eval_2_win_rate"}
 MODELS = {
     "alpaca_eval_1": ("tulu-2-dpo-7b", "llama-2-13b-chat-hf", "zephyr-7b-beta", "gpt-3.5-turbo-0301", "text_davinci_001"),
     "alpaca_eval_2": ("FuseChat-Llama-3.1-8B-Instruct", "gpt-3.5-turbo-1106", "vicuna-7b-v1.5", "alpaca-7b"),
 }
-RECORDED = [(role, model) for role in ROLES for model in MODELS[role]]
-WITH_LOGPROBS = ("gpt-3.5-turbo-1106", "vicuna-7b-v1.5", "alpaca-7b")
 
 
 @cache
@@ -30,10 +28,8 @@ def read_recorded(path: Path) -> Any:
 
 
 def annotations(replay: Path, role: str, model: str) -> list[dict[str, Any]]:
-    """One model's annotations by the judge of this role."""
-    folder = replay / "alpaca_eval" / FOLDERS[role] / model
-    rows: list[dict[str, Any]] = read_recorded(next(folder.glob("annotations.json*")))
-    return rows
+    """One model's annotations by the judge of this role, as released."""
+    return released_rows(replay / "alpaca_eval", f"{FOLDERS[role]}/{model}")
 
 
 def published_row(replay: Path, model: str) -> dict[str, Any]:
@@ -57,8 +53,3 @@ def graded(items: Mapping[str, AlpacaItem], role: str, rows: Sequence[dict[str, 
     benchmark = AlpacaEval(chat=True)
     pairs = zip(rows, findings, strict=True)
     return [benchmark.grade(only(items[row["instruction"]], role), said(row["output_2"]), {role: finding}) for row, finding in pairs]
-
-
-def logprobs(row: dict[str, Any]) -> dict[str, float]:
-    """The log-probabilities recorded for the judge's first token."""
-    return {entry["token"]: entry["logprob"] for entry in row["raw_completion"]["logprobs"]["content"][0]["top_logprobs"]}

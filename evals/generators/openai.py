@@ -1,7 +1,8 @@
 """OpenAI-compatible servers: the evaluated model or a judge behind HTTP.
 
 With a tokenizer at hand the exact token ids go to /completions (vLLM's server and its kin); without one, messages go to
-/chat/completions and the server renders them. Busy servers (408, 409, 429, 5xx) and lost connections are asked again, with back-off.
+/chat/completions and the server renders them. Busy servers (408, 409, 429, 5xx), lost connections and time-outs are asked again, with
+back-off; any other 4xx is never asked again.
 """
 
 import math
@@ -21,10 +22,12 @@ from evals.records import Completion, Output
 _TIMEOUT_S = 1800.0
 _CONNECT_S = 10.0
 _RETRIES = 8
-_RETRIES_UNHEARD = 2  # a server that never answered is not running, or not there
+_RETRIES_UNHEARD = 2  # a server that never answered is not running, or not there; so often, too, a request that ran out of time
 _LONGEST_WAIT_S = 30.0
 _LONGEST_RETRY_AFTER_S = 120.0
 _BUSY = (408, 409, 429)
+_ABOUT_THE_REQUEST = (400, 413, 422)  # its length, its content; any other 4xx is about the model, the account or the address
+_REFUSALS = 32  # so many such refusals and no answer: it is not the request
 _MAX_CHAT_STOPS = 4  # what the chat API takes; the others are cut here
 
 Outcome = Completion | Failure
@@ -35,24 +38,33 @@ class OpenAIGenerator:
     """Answers requests over HTTP, `concurrency` at a time for each URL.
 
     retries: how often a request is asked again.  first_wait_s: seconds before the first time, doubled each time after.
-    Raises InputError when the server refuses (wrong key, no such model) and EnvironmentFault when it cannot be reached, both once
-    what is under way has come back; a request that fails by itself is a Failure.
+    timeout_s: seconds a request may take.
+    Raises InputError when the server refuses (wrong key, no such model, every request) and EnvironmentFault when it cannot be
+    reached, both once what is under way has come back; a request that fails by itself is a Failure.
     """
 
     def __init__(
-        self, name: str, urls: Sequence[str], concurrency: int = 32, *, retries: int = _RETRIES, first_wait_s: float = 0.5
+        self,
+        name: str,
+        urls: Sequence[str],
+        concurrency: int = 32,
+        *,
+        retries: int = _RETRIES,
+        first_wait_s: float = 0.5,
+        timeout_s: float = _TIMEOUT_S,
     ) -> None:
         import openai
 
         self._openai = openai
         self._key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
-        timeout = openai.Timeout(_TIMEOUT_S, connect=_CONNECT_S)
+        timeout = openai.Timeout(timeout_s, connect=_CONNECT_S)
         self._clients = [openai.OpenAI(base_url=url, api_key=self._key, timeout=timeout, max_retries=0) for url in urls]
         self._name = name
         self._concurrency = concurrency * len(urls)
         self._retries = retries
         self._first_wait_s = first_wait_s
-        self._was_heard = False
+        self._was_heard = self._has_answered = False
+        self._n_refused = 0
 
     def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Outcome]]]:
         """See Generator. Ctrl-C ends it at once: its threads are daemons, nobody waits for the requests under way."""
@@ -117,7 +129,7 @@ class OpenAIGenerator:
             except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
                 return Failure(f"the server's answer has not the expected form ({type(error).__name__})")
             else:
-                self._was_heard = True
+                self._was_heard = self._has_answered = True
                 return answer
 
     def _wait_s(self, error: Exception, n_asked: int) -> float | None:
@@ -130,10 +142,9 @@ class OpenAIGenerator:
                 return None
             wished_s = _seconds(error.response.headers.get("retry-after"))
             return own_s if wished_s is None else wished_s if wished_s <= _LONGEST_RETRY_AFTER_S else None
-        # A request that timed out may be on its way still; asking it again would be paid for twice.
-        is_lost = isinstance(error, self._openai.APIConnectionError) and not isinstance(error, self._openai.APITimeoutError)
-        most = self._retries if self._was_heard else min(_RETRIES_UNHEARD, self._retries)
-        return own_s if is_lost and n_asked <= most else None
+        is_late = isinstance(error, self._openai.APITimeoutError)  # and is a connection error, too
+        most = self._retries if self._was_heard and not is_late else min(_RETRIES_UNHEARD, self._retries)
+        return own_s if isinstance(error, self._openai.APIConnectionError) and n_asked <= most else None
 
     def _given_up(self, client: Any, error: Exception) -> Failure:
         """The Failure a request ends in. Raises EvalsError where every other would end the same way."""
@@ -144,11 +155,17 @@ class OpenAIGenerator:
             raise InputError(
                 f"{url} has no model {self._name!r} (404), or it was withdrawn. Name one it serves; most URLs end in /v1."
             ) from None
+        if isinstance(error, openai.APITimeoutError) and self._was_heard:
+            return Failure("the server gave no answer in time")
         if isinstance(error, openai.APIConnectionError):
             raise EnvironmentFault(f"{url} cannot be reached ({self._plain(error)}) Start it; the same command goes on.") from None
         if isinstance(error, openai.APIStatusError):
             if error.code == "insufficient_quota":
                 raise EnvironmentFault(f"{url}: the account has no quota left. Mend that; the same command goes on.") from None
+            if error.status_code < 500 and error.status_code not in _BUSY:
+                self._n_refused += 1
+                if error.status_code not in _ABOUT_THE_REQUEST or (self._n_refused >= _REFUSALS and not self._has_answered):
+                    raise InputError(f"{url} refuses model {self._name!r} ({error.status_code}: {self._plain(error)}).") from None
             return Failure(f"the server answered {error.status_code}: {self._plain(error)}")
         return Failure(f"the server's answer cannot be read: {self._plain(error)}")
 

@@ -3,11 +3,13 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,13 @@ def test_the_same_command_again_asks_the_engine_nothing_and_writes_the_same_byte
     sessions = json.loads((smoke / "run.json").read_text())["sessions"]
     assert sessions[0]["phases"]["generate"]["output_tokens"] > 0
     assert not any(phase.startswith("load") for phase in sessions[1]["phases"])
+
+
+def test_the_gate_passes_the_smoke_row_against_itself_and_does_not_fail_it_against_the_stored_one(smoke: Path) -> None:
+    assert "pass: no column fell" in evals("check", "--baseline", str(smoke), "--candidate", str(smoke), "--strict").stdout
+    stored = ROOT / "results" / "baselines" / "smollm2-smoke"
+    if stored.is_dir():  # sampled text may differ on another processor: undecided is no failure here
+        evals("check", "--baseline", str(stored), "--candidate", str(smoke), "--policy", f"{stored}.toml")
 
 
 def test_humaneval_drew_twenty_samples_of_each_problem_from_one_prompt(smoke: Path) -> None:
@@ -121,28 +130,63 @@ def answers_in(store: Path) -> int:
         return 0
 
 
-def test_vllms_own_server_gives_the_same_greedy_answers_and_letters(smoke: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """vLLM's own OpenAI server with the small model, as MODEL and --judge take it."""
     from evals.models import embedded_folder
 
-    folder = str(embedded_folder())
+    folder, log = str(embedded_folder()), tmp_path_factory.mktemp("server") / "server.log"
     port = 8000 + os.getpid() % 20000
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
     server = subprocess.Popen(
         [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", "small",
          "--dtype", "float32", "--max-model-len", "1536", "--enforce-eager", "--host", "127.0.0.1", "--port", str(port)],
-        env=environment, stdout=(tmp_path / "server.log").open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+        env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
-        wait_for(f"http://127.0.0.1:{port}/health", server, tmp_path / "server.log")
-        run = tmp_path / "served"
-        evals("run", f"openai:small@http://127.0.0.1:{port}/v1", "--tokenizer", "smollm2", "--suite", "smoke", "--tasks", "mmlu,gsm8k",
-              "--offline", "--out", str(run))  # fmt: skip
+        wait_for(f"http://127.0.0.1:{port}/health", server, log)
+        yield f"openai:small@http://127.0.0.1:{port}/v1"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=60)
+
+
+def test_vllms_own_server_gives_the_same_greedy_answers_and_letters(smoke: Path, served: str, tmp_path: Path) -> None:
+    run = tmp_path / "served"
+    evals("run", served, "--tokenizer", "smollm2", "--suite", "smoke", "--tasks", "mmlu,gsm8k", "--offline", "--out", str(run))
     for ours, theirs in zip(samples(smoke, "mmlu"), samples(run, "mmlu"), strict=True):
         assert theirs["choice_logprobs"] == pytest.approx(ours["choice_logprobs"], abs=1e-3)
     assert [row["outputs"] for row in samples(run, "gsm8k")] == [row["outputs"] for row in samples(smoke, "gsm8k")]
+
+
+def test_vllms_own_server_judges_a_finished_run_without_the_model(smoke: Path, served: str, tmp_path: Path) -> None:
+    run = tmp_path / "judged"
+    shutil.copytree(smoke, run)
+    judges = [part for role in ("xstest", "truth", "info") for part in ("--judge", f"{role}={served}")]
+    command = ["run", "smollm2", "--suite", "smoke", "--tasks", "xstest,truthfulqa", *judges, *SHORT, "--out", str(run)]
+    evals(*command)
+    rows = samples(run, "xstest")
+    # The server's template and ours render one prompt, so the same judge says the same by either road.
+    assert [row["findings"]["xstest"]["text"] for row in rows] == [row["findings"]["xstest"]["text"] for row in samples(smoke, "xstest")]
+    truths = samples(run, "truthfulqa")
+    assert all(0 <= row["findings"][role]["probability"] <= 1 for row in truths for role in ("truth", "info"))
+    phases = json.loads((run / "run.json").read_text())["sessions"][-1]["phases"]
+    assert phases["generate"]["requests"] == 0
+    assert phases[f"judge {served}"]["requests"] == len(rows) + 2 * len(truths)
+    evals(*command)
+    assert json.loads((run / "run.json").read_text())["sessions"][-1]["phases"][f"judge {served}"]["requests"] == 0
+
+
+def test_vllms_own_server_is_calibrated_as_a_judge(served: str, data_dir: Path, replay_dir: Path, tmp_path: Path) -> None:
+    command = ["judge", "calibrate", "--judge", f"xstest={served}", "--judge", f"truth={served}", "--limit", "8", "--price", "all=1,2",
+               "--replay", str(replay_dir), "--data", str(data_dir), "--offline", "--out", str(tmp_path)]  # fmt: skip
+    said = evals(*command).stdout
+    for role in ("xstest", "truth"):
+        record = json.loads((tmp_path / f"openai-small-own-server-{role}.json").read_text())
+        assert (record["recorded"]["n"], record["cost"]["requests"], record["cost"]["is_exact_in"]) == (8, 8, True)
+        assert all(sum(map(sum, held["table"])) == 8 for held in record["against"].values())
+        assert record["time"]["requests"] == 16
+    assert said.count("at 1 in and 2 out per million") == 2
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

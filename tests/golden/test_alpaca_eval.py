@@ -1,7 +1,8 @@
 """AlpacaEval against recorded GPT-4 annotations and published win rates."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,23 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evals.corpora import Recording
+from evals.corpora.alpaca_eval import recordings
 from evals.data import LoadedSource, load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.records import Finding, Grade, Message, Metric
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem
 from tasks.alpaca_judges import is_model_first, judge_request
-from tests.recorded_alpaca import (
-    RECORDED,
-    ROLES,
-    WIN_RATES,
-    WITH_LOGPROBS,
-    annotations,
-    graded,
-    logprobs,
-    only,
-    published_row,
-    said,
-)
+from tests.recorded_alpaca import ROLES, said
 
 
 @pytest.fixture(scope="module")
@@ -34,60 +26,67 @@ def source(data_dir: Path) -> LoadedSource:
 
 
 @pytest.fixture(scope="module")
-def items(source: LoadedSource) -> Mapping[str, AlpacaItem]:
-    return {item.instruction: item for item in AlpacaEval(chat=True).items(source)}
+def items(source: LoadedSource) -> Sequence[AlpacaItem]:
+    return AlpacaEval(chat=True).items(source)
 
 
-@pytest.mark.parametrize(("role", "model"), RECORDED)
-def test_recorded_preferences_give_the_published_win_rate(items: Mapping[str, AlpacaItem], replay_dir: Path, role: str, model: str) -> None:
-    rows, published = annotations(replay_dir, role, model), published_row(replay_dir, model)
-    grades = graded(items, role, rows, [Finding("recorded", preference=row["preference"]) for row in rows])
-    metrics = AlpacaEval(chat=True).summarize(grades)
-    rate, unparsable = metrics[WIN_RATES[role]], metrics[f"{role}_unparsable"]
-    assert rate.value is not None
-    assert abs(100 * rate.value - published["win_rate"]) < 1e-9
-    assert (rate.n, rate.n_items) == (published["n_total"], published["n_total"])
-    assert rate.stderr == pytest.approx(published["standard_error"] / 100, rel=1e-9)
-    assert unparsable.value == pytest.approx((805 - published["n_total"]) / 805)
+@pytest.fixture(scope="module")
+def recorded(items: Sequence[AlpacaItem], replay_dir: Path) -> dict[str, Recording]:
+    about = json.loads((replay_dir / "alpaca_eval" / "README.json").read_text("utf-8"))
+    return {recording.name: recording for recording in recordings(replay_dir / "alpaca_eval", about, items)}
 
 
-@pytest.mark.parametrize("model", WITH_LOGPROBS)
-def test_recorded_log_probabilities_read_as_a_judge_give_the_published_win_rate(
-    items: Mapping[str, AlpacaItem], replay_dir: Path, model: str
+def test_unreadable_annotations_are_a_share_of_all_and_leave_the_win_rate(
+    recorded: Mapping[str, Recording], items: Sequence[AlpacaItem]
 ) -> None:
-    role, benchmark = "alpaca_eval_2", AlpacaEval(chat=True)
-    rows = annotations(replay_dir, role, model)
-    n_judged, grades = 0, []
-    for row in rows:
-        item, answer = only(items[row["instruction"]], role), said(row["output_2"])
-        checks = benchmark.checks(item, answer)
-        assert len(checks) == (0 if row["raw_completion"] is None else 1)
-        n_judged += len(checks)
-        findings = {check.name: Finding("gpt-4-1106-preview", text="m", top_logprobs=logprobs(row)) for check in checks}
-        grades.append(benchmark.grade(item, answer, findings))
-        assert grades[-1].scores[role] == pytest.approx(row["preference"] - 1, abs=1e-9)
-    rate = benchmark.summarize(grades)["alpaca_eval_2_win_rate"].value
-    assert rate is not None
-    assert abs(100 * rate - published_row(replay_dir, model)["win_rate"]) < 1e-9
-    assert n_judged == {"gpt-3.5-turbo-1106": 801, "vicuna-7b-v1.5": 802, "alpaca-7b": 802}[model]
+    n_unreadable = {}
+    for name, recording in recorded.items():
+        role, rate = ("alpaca_eval_2", "alpaca_eval_2_win_rate") if name.startswith("weighted") else ("alpaca_eval_1", "alpaca_eval_1")
+        benchmark, answers = AlpacaEval(chat=True), recording.answers
+        metrics = benchmark.summarize([benchmark.grade(item, answers[item.id].completion, answers[item.id].findings) for item in items])
+        n_unreadable[name.partition("/")[2]] = 805 - metrics[rate].n
+        assert metrics[rate].n == metrics[rate].n_items
+        assert metrics[f"{role}_unparsable"].value == pytest.approx((805 - metrics[rate].n) / 805)
+    assert len(n_unreadable) == 9 + len(N_JUDGED)
+    assert {name: n for name, n in n_unreadable.items() if n} == {
+        "llama-2-13b-chat-hf": 1,
+        "zephyr-7b-beta": 2,
+        "gpt-3.5-turbo-0301": 1,
+        "text_davinci_001": 1,
+    }
 
 
-def test_the_order_rule_agrees_with_every_usable_row_of_gpt_35_turbo_1106(replay_dir: Path) -> None:
-    agreed = 0
-    for row in annotations(replay_dir, "alpaca_eval_2", "gpt-3.5-turbo-1106"):
-        if row["raw_completion"] is None:
-            continue
-        known = logprobs(row)
-        first, second = math.exp(known.get("m", -math.inf)), math.exp(known.get("M", -math.inf))
-        shown = 2 - first / (first + second)
-        agreed += math.isclose(row["preference"], 3 - shown if is_model_first(row["instruction"]) else shown, abs_tol=1e-9)
-    assert agreed == 801
+N_JUDGED = {"gpt-3.5-turbo-1106": 801, "vicuna-7b-v1.5": 802, "alpaca-7b": 802}
+"""Annotations with the judge's log-probabilities; the other answers equal the reference's."""
 
 
-@pytest.mark.parametrize(("role", "model"), RECORDED)
-def test_recorded_references_are_those_of_the_data(items: Mapping[str, AlpacaItem], replay_dir: Path, role: str, model: str) -> None:
-    rows = annotations(replay_dir, role, model)
-    assert [items[row["instruction"]].references[role] for row in rows] == [row["output_1"] for row in rows]
+@pytest.mark.parametrize("model", N_JUDGED)
+def test_recorded_log_probabilities_read_as_a_judge_give_every_recorded_preference(
+    recorded: Mapping[str, Recording], items: Sequence[AlpacaItem], model: str
+) -> None:
+    role, benchmark, name = "alpaca_eval_2", AlpacaEval(chat=True), f"weighted_alpaca_eval_gpt4_turbo/{model}"
+    preferences, said_by_judge = recorded[name].answers, recorded[f"{name}, from the judge's log-probabilities"].answers
+    n_judged, n_in_the_drawn_order = 0, 0
+    for item in items:
+        found, finding = preferences[item.id].findings[role].preference, said_by_judge[item.id].findings[role]
+        completion = said_by_judge[item.id].completion
+        is_asked = role in [check.name for check in benchmark.checks(item, completion)]
+        assert is_asked == (finding.top_logprobs is not None)
+        assert found is not None
+        assert benchmark.grade(item, completion, {role: finding}).scores[role] == pytest.approx(found - 1, abs=1e-9)
+        if finding.top_logprobs is not None:
+            n_judged += 1
+            first, second = (math.exp(finding.top_logprobs.get(letter, -math.inf)) for letter in "mM")
+            shown = 2 - first / (first + second)
+            n_in_the_drawn_order += math.isclose(found, 3 - shown if is_model_first(item.instruction) else shown, abs_tol=1e-9)
+    assert (n_judged, n_in_the_drawn_order) == (N_JUDGED[model], N_JUDGED[model])
+
+
+def test_annotations_against_another_reference_are_refused(items: Sequence[AlpacaItem], replay_dir: Path) -> None:
+    about = json.loads((replay_dir / "alpaca_eval" / "README.json").read_text("utf-8"))
+    others = [replace(items[0], references=dict.fromkeys(ROLES, "another")), *items[1:]]
+    with pytest.raises(KeyError):
+        list(recordings(replay_dir / "alpaca_eval", about, others))
 
 
 # Grades.

@@ -24,7 +24,8 @@ from evals.registry import BENCHMARKS, benchmark_class
 from tests.openai_server import Body, Reply, chat, serving
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("run", "report", "prompts", "score", "show", "tasks", "data", "data list", "data verify", "data fetch")
+COMMANDS = ("run", "report", "prompts", "score", "show", "check", "tasks", "data", "data list", "data verify", "data fetch")
+COMMANDS += ("judge", "judge calibrate")
 Called = tuple[int, str, str]
 Call = Callable[..., Called]
 
