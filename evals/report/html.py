@@ -79,9 +79,12 @@ def _run(folder: Path, folders: Sequence[Path], data: Path | None) -> RunPage:
         row = row_from_summary(summary, f"{summary['model']['name']} in {folder.name}")
     try:
         asked = [task for task in record["tasks"] if task not in record["skipped"]]
-        return RunPage(row.name, folder.name, summary, record, row, {task: task_items(run, summary, record, task, data) for task in asked})
+        tasks = {task: task_items(run, summary, record, task, data) for task in asked}
+        return RunPage(row.name, folder.name, summary, record, row, tasks)
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder} is damaged: summary.json or run.json lacks {error}. Make them again with: evals score {folder}") from error
+        raise InputError(
+            f"{folder} is damaged: summary.json or run.json lacks {error}. Make them again with: evals score {folder}"
+        ) from error
 
 
 def _page(runs: Sequence[RunPage], against: int) -> str:
@@ -100,7 +103,9 @@ def _page(runs: Sequence[RunPage], against: int) -> str:
             for run in runs
         ],
     }
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.get_template("page.html.j2").render(
         runs=runs,
         columns=columns,
@@ -173,6 +178,8 @@ def _phases(record: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
 def _in_words(figures: Mapping[str, float]) -> str:
     seconds = figures["wall_s"]
     minutes, rest = divmod(round(seconds), 60)
-    time = f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-    rates = [f"{figures[kind] / seconds:,.0f} {word}" for kind, word in (("prompt_tokens", "tok/s in"), ("output_tokens", "out")) if figures.get(kind) and seconds]
+    short = f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+    time = f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else short
+    words = {"prompt_tokens": "tok/s in", "output_tokens": "out"}
+    rates = [f"{figures[kind] / seconds:,.0f} {word}" for kind, word in words.items() if figures.get(kind) and seconds]
     return " · ".join([time, *rates])

@@ -169,7 +169,7 @@ def _share(ids: Sequence[str], entries: Sequence[dict[str, Any]]) -> dict[str, s
             parts.setdefault(item_id.rpartition("/")[0], []).append(entry)
     shared = {}
     for part, members in parts.items():
-        start = os.path.commonprefix([entry["prompt"] for entry in members]) if len(members) > 1 else ""
+        start = os.path.commonprefix([entry["prompt"] for entry in members]) if len(members) > 1 else ""  # noqa: RUF071 texts, not paths
         shared[part] = start[: start.rfind("\n") + 1]
         for entry in members:
             entry["prompt"] = entry["prompt"].removeprefix(shared[part])
