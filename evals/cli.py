@@ -6,10 +6,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from evals import __version__
+from evals import __version__, interrupt
 from evals.errors import CheckFailed, EvalsError, Incomplete
 
-_CTRL_C = 130
 _DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 
 app = typer.Typer(
@@ -359,7 +358,8 @@ def main() -> None:
     import os
 
     try:
-        app()
+        with interrupt.watched():
+            app()
     except EvalsError as error:
         if os.environ.get("EVALS_TRACEBACK"):
             raise
@@ -368,14 +368,14 @@ def main() -> None:
     except KeyboardInterrupt:
         _stopped()
     except SystemExit as stop:  # typer turns Ctrl-C into a silent 130
-        if stop.code == _CTRL_C:
+        if stop.code == interrupt.EXIT_CODE:
             _stopped()
         raise
 
 
 def _stopped() -> NoReturn:
     print("\nevals: stopped. What was answered is kept; the same command goes on.", file=sys.stderr)
-    sys.exit(_CTRL_C)
+    sys.exit(interrupt.EXIT_CODE)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,18 @@ import hashlib
 import io
 import json
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RecursionError, csv.Error, zlib.error)
 """What reading a damaged file may raise."""
+
+MAX_LINE = 32 << 20
+MAX_FILE = 1 << 30
+"""Bytes of a line, and of all lines of a file once it is unpacked: several times what the largest benchmark's answers take."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -44,6 +50,27 @@ def read_json(raw: bytes) -> list[Row]:
 def read_csv(raw: bytes) -> list[Row]:
     """Rows of a CSV file with a header; a leading byte-order mark is dropped, cells are kept as they are."""
     return list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline="")))
+
+
+class TooMuchError(ValueError):
+    """A file holds more than any of ours: a stranger's must not fill the machine."""
+
+
+def bounded_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a plain or gzipped file that are not blank, numbered from 1.
+
+    Raises TooMuchError past MAX_LINE or MAX_FILE, and OSError, EOFError or zlib.error when the file cannot be read to its end.
+    """
+    number = n_bytes = 0
+    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
+        while line := stream.readline(MAX_LINE + 1):
+            number, n_bytes = number + 1, n_bytes + len(line)
+            if len(line) > MAX_LINE:
+                raise TooMuchError(f"line {number}: longer than {MAX_LINE >> 20} MB")
+            if n_bytes > MAX_FILE:
+                raise TooMuchError(f"line {number}: more than {MAX_FILE >> 20:,} MB up to here")
+            if line.strip():
+                yield number, line
 
 
 def difference(raw: bytes, n_rows: int, flaw: str | None, expected: FileRecord) -> str:

@@ -70,7 +70,7 @@ def _stored(run: RunFolder, record: Mapping[str, Any]) -> Stored | None:
     path = Path(record["store"]) if record.get("store") else run.store_path
     if not path.exists():
         return None
-    store = Store(path)
+    store = Store(path, read_only=True)
     try:
         return {(item, check): (by, answer) for item, check, by, answer in store.answers(record["run_key"])}
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.errors import EnvironmentFault, InputError
+from evals.files import MAX_LINE, TooMuchError, bounded_lines
 
 
 class RunFolder:
@@ -66,7 +67,11 @@ class RunFolder:
         """Read summary.json or run.json. Raises InputError when the folder is no run or the file is damaged."""
         path = self.path / name
         try:
-            loaded = json.loads(path.read_text(encoding="utf-8"))
+            with path.open("rb") as stream:
+                raw = stream.read(MAX_LINE + 1)
+            if len(raw) > MAX_LINE:
+                raise TooMuchError(f"it is longer than {MAX_LINE >> 20} MB")
+            loaded = json.loads(raw)
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{self.path} is not a finished run: it has no {name}. RUN is the folder that `evals run --out` wrote."
@@ -86,9 +91,8 @@ class RunFolder:
         """The task's graded items. Raises InputError when the file is missing or damaged."""
         path = self.samples_path(task)
         try:
-            with gzip.open(path, "rt", encoding="utf-8") as stream:
-                for line in stream:
-                    yield json.loads(line)
+            for _, line in bounded_lines(path):
+                yield json.loads(line)
         except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
             raise InputError(f"{path} cannot be read ({error}). Make it again with: evals score {self.path}") from error
 

@@ -88,7 +88,7 @@ def _prompts(run: RunFolder, record: dict[str, Any], item_id: ItemId) -> list[st
     path = Path(record["store"]) if record.get("store") else run.store_path
     if not path.exists():
         return [f"── prompt\n(the run's store {path.name} is not here; `evals prompts` renders it again)"]
-    store = Store(path)
+    store = Store(path, read_only=True)
     try:
         prompts = store.prompts(record["run_key"], item_id)
     finally:

@@ -17,6 +17,9 @@ from evals.errors import EnvironmentFault
 from evals.records import Completion, ItemId, Outcome, Output
 
 SCHEMA = 1
+_MAGIC = b"SQLite format 3\x00"
+_SMALLEST = 512
+"""Bytes of the smallest SQLite page: a shorter file SQLite takes for an empty one, and writes over it."""
 _MAX_PAYLOAD = 64 << 20
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID;
@@ -30,24 +33,38 @@ Answer = Completion | Outcome
 
 
 class Store:
-    """A SQLite file in WAL mode. Raises EnvironmentFault with one sentence when it is locked, damaged, read-only or the disk is full."""
+    """A SQLite file in WAL mode. Raises EnvironmentFault with one sentence when it is locked, damaged, read-only or the disk is full.
 
-    def __init__(self, path: Path) -> None:
+    read_only: for a file that a stranger's run names: nothing is made or changed.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         with self._guard():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA):
-                raise EnvironmentFault(
-                    f"{path} was written by another version of this program (schema {version}). Choose another --out or --store."
-                )
+            if not read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_foreign_file(path)
+            address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            self._db = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
+            self._refuse_foreign_tables()
+            if not read_only:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
             if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("its pages do not agree")
-            self._db.executescript(_TABLES)
-            self._db.execute(f"PRAGMA user_version={SCHEMA}")
+            if not read_only:
+                self._db.executescript(_TABLES)
+                self._db.execute(f"PRAGMA user_version={SCHEMA}")
+
+    def _refuse_foreign_tables(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables - {"answers", "asked"}:
+            raise EnvironmentFault(f"{self.path} is a database of another program. Choose another --out or --store.")
+        if version not in (0, SCHEMA):
+            raise EnvironmentFault(
+                f"{self.path} was written by another version of this program (schema {version}). Choose another --out or --store."
+            )
 
     def known(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` that have an answer."""
@@ -120,6 +137,15 @@ class Store:
             yield
         except (sqlite3.Error, zlib.error, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _fault(self.path, error) from error
+
+
+def _refuse_foreign_file(path: Path) -> None:
+    """Raise DatabaseError on a file that is no SQLite file. An empty one may be a store whose maker was killed."""
+    if path.is_file() and path.stat().st_size > 0:
+        with path.open("rb") as opened:
+            head = opened.read(_SMALLEST)
+        if len(head) < _SMALLEST or not head.startswith(_MAGIC):
+            raise sqlite3.DatabaseError("file is not a database")
 
 
 def _fault(path: Path, error: Exception) -> EnvironmentFault:

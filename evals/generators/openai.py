@@ -86,7 +86,6 @@ class OpenAIGenerator:
                         n_working -= 1
                     elif isinstance(entry[1], EvalsError):
                         fault = fault or entry[1]
-                        stopped.set()
                     else:
                         answered.append((entry[0], entry[1]))
                 if answered:
@@ -109,6 +108,7 @@ class OpenAIGenerator:
                 try:
                     done.put((request, self._ask(client, request, stopped)))
                 except EvalsError as error:
+                    stopped.set()
                     done.put((request, error))
         except Empty:
             return
@@ -213,7 +213,7 @@ class OpenAIGenerator:
         if len(answer.choices) != sampling.n:
             return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
         choices = sorted(answer.choices, key=lambda choice: choice.index)
-        outputs = tuple(_cut_at(_output(choice.message.content or "", choice), sampling.stop[_MAX_CHAT_STOPS:]) for choice in choices)
+        outputs = tuple(_cut_at(_output(_said(choice.message), choice), sampling.stop[_MAX_CHAT_STOPS:]) for choice in choices)
         n_prompt = int(answer.usage.prompt_tokens or 0) if answer.usage else 0
         top = None
         if n_logprobs and choices[0].logprobs and choices[0].logprobs.content:
@@ -250,6 +250,11 @@ def _finite(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError("a log-probability is not finite")
     return number
+
+
+def _said(message: Any) -> Any:
+    """The message's words; a refusal's are in a field of their own."""
+    return message.content or getattr(message, "refusal", None) or ""
 
 
 def _output(text: Any, choice: Any) -> Output:

@@ -9,7 +9,6 @@ object as samples hold it; a program's outcome may be its status alone ({"sample
 run, its lines are bounded.
 """
 
-import gzip
 import json
 import math
 import zlib
@@ -19,13 +18,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from evals.errors import InputError, nearest
+from evals.files import TooMuchError, bounded_lines
 from evals.fingerprint import recorded_files
 from evals.generators import Failure
 from evals.prompts import Rendered
 from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, Output
 from evals.registry import BENCHMARKS
 
-_MAX_LINE = 32 << 20
 NOT_A_ROW = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a row that is not one may raise."""
 
@@ -87,16 +86,12 @@ def read_recorded(path: Path) -> dict[ItemId, Recorded]:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    opened = gzip.open if file.suffix == ".gz" else Path.open
     number = 0
     try:
-        with opened(file, "rb") as stream:
-            while line := stream.readline(_MAX_LINE + 1):
-                number += 1
-                if len(line) > _MAX_LINE:
-                    raise InputError(f"{file.name}, line {number}: longer than {_MAX_LINE >> 20} MB.")
-                if line.strip():
-                    yield number, line
+        for number, line in bounded_lines(file):
+            yield number, line
+    except TooMuchError as error:
+        raise InputError(f"{file.name}, {error}.") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file.name}, line {number + 1}: cannot be read ({error}). Copy the file again.") from error
 

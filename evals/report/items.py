@@ -117,7 +117,7 @@ class _Behind:
         self._store: Store | None = None
         path = Path(record["store"]) if record.get("store") else run.store_path
         try:
-            self._store = Store(path) if path.exists() else None
+            self._store = Store(path, read_only=True) if path.exists() else None
         except EnvironmentFault as error:
             self.lacks += (f"Prompts as sent come from the run's store, which could not be read: {error}",)
         if not path.exists():

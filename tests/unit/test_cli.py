@@ -349,6 +349,45 @@ def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(tmp_path: Path)
         assert sorted(server.times.values()) == [1, 2, 2, 2, 2, 2]
 
 
+def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(tmp_path: Path) -> None:
+    """The first one waits for the programs under way, which take three seconds each; the second does not."""
+    endless = {"id": "humaneval/0", "outputs": ["    while True: pass"] * 20}
+    item_ids = [item.id for item in benchmark_class("humaneval")(chat=False).items(load_smoke_data(benchmark_class("humaneval").dataset))]
+    recording = tmp_path / "endless.jsonl"
+    recording.write_text("".join(json.dumps(endless | {"id": item_id}) + "\n" for item_id in item_ids))
+    command = ("run", f"replay:{recording}", "--suite", "smoke", "--tasks", "humaneval", "--out", tmp_path / "run")
+    process = started(*command, cwd=tmp_path)
+    while not (servers := children_of(process.pid)) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    said = ""
+    while "once more" not in said:
+        said += process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    said += process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert said.rstrip().endswith("evals: stopped at once. What was answered is kept; the same command goes on.")
+    assert "Traceback" not in said
+    deadline = time.monotonic() + 10
+    while (left := [pid for pid in servers if is_running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process still runs; one that ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that a process started."""
+    return [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
+
+
 def test_a_server_that_slams_the_door_is_an_error_and_no_silent_death(tmp_path: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
 

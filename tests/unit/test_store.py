@@ -1,5 +1,6 @@
 """The store: what is committed stays, what is damaged says so, nothing in it is run."""
 
+import contextlib
 import json
 import math
 import os
@@ -148,11 +149,37 @@ def test_a_file_of_another_schema_is_refused_by_number(path: Path) -> None:
     assert f"schema {SCHEMA + 1}" in refusal(path)
 
 
-@pytest.mark.parametrize("raw", [b"not a database at all, " * 300, pickle.dumps({"k": 1}) * 300, b"SQLite format 3\x00" + b"\xff" * 9000])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"x",
+        b"note\n",
+        b"SQLite format 3\x00",
+        b"SQLite format 3\x00" + b"\x01" * 400,
+        b"not a database at all, " * 300,
+        pickle.dumps({"k": 1}) * 300,
+        b"SQLite format 3\x00" + b"\xff" * 9000,
+    ],
+)
 def test_a_file_that_is_no_store_is_said_to_be_damaged(path: Path, raw: bytes) -> None:
     path.write_bytes(raw)
     assert "damaged" in refusal(path)
     assert path.read_bytes() == raw
+
+
+@pytest.mark.parametrize("version", [0, SCHEMA, 7])
+def test_a_database_of_another_program_is_refused_and_left_as_it_is(path: Path, version: int) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as theirs:
+        theirs.executescript(f"CREATE TABLE bookmarks (url TEXT); PRAGMA user_version={version}")
+    raw = path.read_bytes()
+    assert "of another program" in refusal(path)
+    assert path.read_bytes() == raw
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_an_empty_file_is_an_empty_store(path: Path) -> None:
+    path.touch()
+    assert written(path, ("k", Outcome("passed"))).stat().st_size > 0
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])

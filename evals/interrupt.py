@@ -1,0 +1,51 @@
+"""Ctrl-C: the first ends the run in order, the second at once, whatever the main thread is busy with."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+EXIT_CODE = 130
+_FIRST = b"\nevals: stopping. Ctrl-C once more stops at once.\n"
+_SECOND = b"\nevals: stopped at once. What was answered is kept; the same command goes on.\n"
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Count Ctrl-C meanwhile; the first still raises KeyboardInterrupt in the main thread, which is the one to call this."""
+    # Python's own handler waits for the main thread, which may be inside an engine's step for long; this pipe does not.
+    ours, signals = socket.socketpair()
+    ours.setblocking(False)
+    before = signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
+    counter = threading.Thread(target=_count, args=(signals,), name="interrupt", daemon=True)
+    counter.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        ours.close()
+        counter.join()
+        signals.close()
+
+
+def _count(signals: socket.socket) -> None:
+    n_seen = 0
+    while received := signals.recv(64):
+        n_seen += received.count(signal.SIGINT)
+        if n_seen >= 2:
+            os.write(2, _SECOND)
+            _end_children()
+            os._exit(EXIT_CODE)
+        if n_seen:
+            os.write(2, _FIRST)
+
+
+def _end_children() -> None:
+    """Kill the engine's and the sandbox's processes: a process that leaves this way takes nobody along."""
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for pid in map(int, task.read_text().split()):
+                os.kill(pid, signal.SIGKILL)
