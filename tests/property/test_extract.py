@@ -58,6 +58,13 @@ def test_what_follows_the_first_answer_sentence_does_not_count(answer: str, rest
     assert extract_bbh_answer(f"So the answer is {answer}.{rest}") == (answer.strip(), True)
 
 
+@given(texts | phrases)
+@example("the answer is \r. \u2028.\nthe answer is the answer is 4.")
+def test_a_bbh_answer_is_what_the_published_expression_finds(text: str) -> None:
+    published = re.search(r"[t|T]he answer is (.*?)\.", text)
+    assert extract_bbh_answer(text) == ((published[1].strip(), True) if published else (text.strip(), False))
+
+
 @given(texts, texts)
 def test_exact_match_is_equality_of_compared_forms(one: str, other: str) -> None:
     assert exact_match(one, one)

@@ -1,0 +1,95 @@
+"""A hundred thousand characters of any pattern: no extractor, parser or printer raises, or takes longer for it than for its length.
+
+Each call has a second of processor time (the machine's other work does not count); the slowest takes a tenth of that, most a
+hundredth. Quadratic expressions take many seconds.
+"""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evals.extract import compared_form, drop_separators, extract_bbh_answer, extract_last_number
+from evals.generators.replay import NOT_A_ROW, recorded_row
+from evals.records import Finding
+from evals.report.items import pack
+from evals.show import visible
+from evals.table import escape
+from tasks.alpaca_judges import read_logprobs, read_ranking
+from tasks.truthfulqa import base_answer, judge_label
+from tasks.xstest import judge_message, strmatch_label
+
+LENGTH = 100_000
+BUDGET_S = 1.0
+
+UNITS = (
+    *("the answer is ", "The answer is x", "|he answer is .", "1", "1,", "1.", "+-", "-.", "9" * 50 + ",", "3/4 ", ".", " ", "\n"),
+    *("\r", "A:", "Q:", "A: \n", "_", "a_", "*", "**a ", "- ", "<<", "[", "]", "[x", "{", "}", '{"a":', '"', "'", "\\", "|", "```"),
+    *("#", "= ", "(", ")", "a.b!c? ", "a" * 50 + " ", "ß", "İ", "Σ", "\u202e", "\ufdfd", "𝒳", "\x00", "\ud800", "\u2028", "P.S. "),
+    *("<script>", "| a | b |\n", "'model': ", "{'model': 'model_1', 'rank': 1},", "[{'model': 'model_1', 'rank': [", "yes", "refusal\n"),
+)  # fmt: skip
+READERS: dict[str, Callable[[str], Any]] = {
+    "gsm8k": extract_last_number,
+    "bbh": extract_bbh_answer,
+    "separators": drop_separators,
+    "compared": compared_form,
+    "truthfulqa": base_answer,
+    "truthfulqa's label": lambda text: judge_label(Finding("judge", text=text)),
+    "xstest by rule": strmatch_label,
+    "xstest's judge": lambda text: judge_message(text, text),
+    "alpaca_eval 1": lambda text: read_ranking(Finding("judge", text=text)),
+    "alpaca_eval 2": lambda text: read_logprobs(Finding("judge", text=text), "m", ("m", "M")),
+    "markdown": escape,
+    "terminal": visible,
+    "html": pack,
+    "a recorded row": lambda text: recorded_or_refused(json.dumps({"id": "gsm8k/1", "outputs": [text], "findings": {"truth": text}})),
+}
+
+
+def recorded_or_refused(line: str) -> None:
+    try:
+        recorded_row(json.loads(line))
+    except NOT_A_ROW:
+        return
+
+
+@contextmanager
+def budget(seconds: float) -> Iterator[None]:
+    """Processor time for what follows; the expression engine looks at signals while it works."""
+
+    def over(*_: object) -> None:
+        raise TimeoutError(f"more than {seconds} s of processor time")
+
+    before = signal.signal(signal.SIGVTALRM, over)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def long(*units: str) -> str:
+    """The units over and over."""
+    pattern = "".join(units)
+    return (pattern * (LENGTH // len(pattern) + 1))[:LENGTH]
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_no_repeated_pattern_takes_long_or_raises(reader: Callable[[str], Any]) -> None:
+    for unit in UNITS:
+        with budget(BUDGET_S):
+            reader(f"1 the answer is {long(unit)}\n")
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+@given(units=st.lists(st.sampled_from(UNITS) | st.text(min_size=1, max_size=6), min_size=1, max_size=4), tail=st.text(max_size=20))
+def test_no_drawn_pattern_takes_long_or_raises(reader: Callable[[str], Any], units: list[str], tail: str) -> None:
+    with budget(BUDGET_S):
+        reader(long(*units) + tail)
