@@ -116,9 +116,23 @@ def _bytes(line: str) -> bytes:
 
 
 def _is_record(loaded: Mapping[str, Any]) -> bool:
-    """Whether run.json has the parts that resuming and scoring read."""
+    """Whether run.json has the parts that resuming, scoring and showing read, of the right kinds."""
     parts = {"summary_header": dict, "run_key": str, "capped": dict, "skipped": dict, "tasks": list, "sessions": list}
-    return all(isinstance(loaded.get(name), kind) for name, kind in parts.items())
+    if not all(isinstance(loaded.get(name), kind) for name, kind in parts.items()):
+        return False
+    head = loaded["summary_header"]
+    judges = head.get("judges")
+    return (
+        all(isinstance(loaded.get(name), str | None) for name in ("store", "data"))
+        and all(isinstance(task, str) for task in loaded["tasks"])
+        and all(isinstance(session, dict) for session in loaded["sessions"])
+        and isinstance(head.get("suite"), str)
+        and isinstance(head.get("chat_format"), str)
+        and isinstance(head.get("limit"), int | None)
+        and isinstance(head.get("model"), dict)
+        and isinstance(judges, dict)
+        and all(isinstance(judge, dict) and isinstance(judge.get("name"), str) for judge in judges.values())
+    )
 
 
 def to_json(value: Any, indent: int | None = 1) -> str:

@@ -210,7 +210,7 @@ class _Session:
         if previous and not finished:
             before = previous["summary_header"]
             capped = {**previous["capped"], **capped}
-            head["bos_tokens"] = before["bos_tokens"] if head["bos_tokens"] is None else head["bos_tokens"]
+            head["bos_tokens"] = before.get("bos_tokens") if head["bos_tokens"] is None else head["bos_tokens"]
             for role, judge in head["judges"].items():
                 kept = before["judges"].get(role, {})
                 judge["notes"] = judge["notes"] or (kept.get("notes", []) if kept.get("name") == judge["name"] else [])

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.without_network import NO_NAMESPACE
+
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["--dtype", "float32", "--offline"]
 
@@ -30,12 +32,33 @@ def samples(run: Path, task: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
+SMOKE = ["run", "smollm2", "--suite", "smoke", "--judge", "all=smollm2", *SHORT]
+
+
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke suite, all eight benchmarks, the model judging itself."""
+def without_network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The smoke suite, all eight benchmarks, the model judging itself, where no interface but the loopback exists; and its exit status."""
     run = tmp_path_factory.mktemp("smoke") / "run"
-    evals("run", "smollm2", "--suite", "smoke", "--judge", "all=smollm2", *SHORT, "--out", str(run))
+    command = [sys.executable, "-m", "tests.without_network", sys.executable, "-m", "evals", *SMOKE, "--out", str(run)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode in (0, NO_NAMESPACE), done.stderr
+    return run, done.returncode
+
+
+@pytest.fixture(scope="module")
+def smoke(without_network: tuple[Path, int]) -> Path:
+    """The smoke suite's run."""
+    run, status = without_network
+    if status == NO_NAMESPACE:
+        evals(*SMOKE, "--out", str(run))
     return run
+
+
+def test_offline_the_whole_smoke_suite_needs_no_network(without_network: tuple[Path, int]) -> None:
+    run, status = without_network
+    if status == NO_NAMESPACE:
+        pytest.skip("this kernel gives this user no network namespace: --offline is not proven here")
+    assert all(task["n_answered"] == task["n_items"] for task in json.loads((run / "summary.json").read_text())["tasks"].values())
 
 
 def test_the_smoke_row_has_every_cell_that_can_be_had(smoke: Path) -> None:
@@ -51,7 +74,7 @@ def test_the_smoke_row_has_every_cell_that_can_be_had(smoke: Path) -> None:
 
 def test_the_same_command_again_asks_the_engine_nothing_and_writes_the_same_bytes(smoke: Path) -> None:
     before = {path.name: path.read_bytes() for path in [smoke / "summary.json", *sorted((smoke / "samples").iterdir())]}
-    evals("run", "smollm2", "--suite", "smoke", "--judge", "all=smollm2", *SHORT, "--out", str(smoke))
+    evals(*SMOKE, "--out", str(smoke))
     after = {path.name: path.read_bytes() for path in [smoke / "summary.json", *sorted((smoke / "samples").iterdir())]}
     assert after == before
     sessions = json.loads((smoke / "run.json").read_text())["sessions"]
@@ -117,6 +140,37 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(smoke: P
     assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
     phases = json.loads((broken / "run.json").read_text())["sessions"][-1]["phases"]
     assert phases["generate"]["requests"] + kept == answers_in(whole / "store.sqlite")
+
+
+def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", "mmlu,gsm8k", "--max-num-seqs", "1", *SHORT]
+    command += ["--out", str(tmp_path / "run")]
+    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    store, deadline = tmp_path / "run" / "store.sqlite", time.monotonic() + 600
+    while answers_in(store) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for engine in engines_of(process.pid):
+        os.kill(engine, signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 4, err
+    assert err.splitlines()[-1].startswith("evals: The engine died")
+    assert "the same command goes on" in err.splitlines()[-1]
+    assert out == ""
+    kept = answers_in(store)
+    assert kept >= 2
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
+    last = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"][-1]
+    assert last["phases"]["generate"]["requests"] + kept == answers_in(store)
+
+
+def engines_of(pid: int) -> list[int]:
+    """The engine processes that a process started, as vLLM names them."""
+    children = [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
+    names = {child: Path(f"/proc/{child}/comm").read_text() + Path(f"/proc/{child}/cmdline").read_text() for child in children}
+    named = [child for child, name in names.items() if "EngineCore" in name]
+    assert named, "no engine process was found"
+    return named
 
 
 def answers_in(store: Path) -> int:

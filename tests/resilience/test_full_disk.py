@@ -21,6 +21,7 @@ from tests.resilience.fake_runs import Engines, reply, results, settings, stored
 
 ROOT = Path(__file__).resolve().parents[2]
 N_PROMPTS = 12 + 6 + 6 + 8
+HEADER = {"suite": "smoke", "chat_format": "none", "limit": None, "model": {}, "judges": {}}
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def test_a_second_run_in_a_folder_at_work_is_refused_and_harms_nothing(tmp_path:
 def rescore_while_working(out: Path) -> None:
     """`evals score` on a folder whose run is under way; it has a run.json from an earlier session."""
     (out / "run.json").write_text(
-        json.dumps({"summary_header": {}, "run_key": "", "capped": {}, "skipped": {}, "tasks": [], "sessions": []})
+        json.dumps({"summary_header": HEADER, "run_key": "", "capped": {}, "skipped": {}, "tasks": [], "sessions": []})
     )
     try:
         rescore(out, None)

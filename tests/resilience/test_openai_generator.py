@@ -1,7 +1,15 @@
 """The OpenAI-compatible generator against a server that misbehaves: nothing is invented, nothing is lost, nothing is paid for twice."""
 
+import base64
+import gzip
 import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,9 +22,13 @@ from evals.plan import RunSettings
 from evals.progress import Progress
 from evals.prompts import Rendered
 from evals.records import Completion, ItemId, Message, Sampling
+from evals.report.html import write_report
+from evals.run_folder import RunFolder
 from evals.runner import run
+from evals.show import describe_item
 from tests.openai_server import Body, OpenAIServer, Reply, Script, chat, completion, error, serving
 
+ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-planted-0123456789abcdef"
 LETTERS = (("A", " A"), ("B", " B"), ("C", " C"), ("D", " D"))
 Answers = dict[str, Completion | Failure]
@@ -435,18 +447,47 @@ def test_the_key_is_in_nothing_a_run_leaves_behind(tmp_path: Path, capfd: pytest
 
 def _unpacked(path: Path) -> bytes:
     """A file's bytes, and what is compressed in it."""
-    import gzip
-    import sqlite3
-    import zlib
-
     if path.suffix == ".gz":
         return gzip.decompress(path.read_bytes())
     if path.name == "store.sqlite":
         with sqlite3.connect(path) as database:
             payloads = [zlib.decompress(payload) for (payload,) in database.execute("SELECT payload FROM answers")]
-        assert payloads
         return path.read_bytes() + b"".join(payloads)
     return path.read_bytes()
+
+
+def test_the_key_is_in_nothing_that_shows_a_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with serving(lambda body, _: chat(body, "I can tell you.")) as server:
+        settings = RunSettings(f"openai:m@{server.url}", suite="smoke", tasks=("ifeval",), out=out)
+        run(settings)
+        assert server.keys == {f"Bearer {KEY}"}
+    row = next(RunFolder(out).samples("ifeval"))
+    write_report(tmp_path / "page.html", [out])
+    blocks = re.findall(r">([A-Za-z0-9+/=]{40,})</script>", (tmp_path / "page.html").read_text())
+    opened = b"".join(gzip.decompress(base64.b64decode(block)) for block in blocks)
+    assert b"I can tell you." in opened
+    assert KEY.encode() not in opened + (tmp_path / "page.html").read_bytes()
+    assert KEY not in describe_item(out, row["id"], None)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_the_key_is_in_no_traceback_of_a_server_that_repeats_it(tmp_path: Path, status: int) -> None:
+    with serving(lambda body, _: error(status, f"Incorrect API key provided: {KEY}")) as server:
+        command = [sys.executable, "-m", "evals", "run", f"openai:m@{server.url}", "--suite", "smoke", "--tasks", "ifeval", "--limit", "1"]
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path)],
+            cwd=ROOT,
+            env=os.environ | {"EVALS_TRACEBACK": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert server.keys == {f"Bearer {KEY}"}
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in _unpacked(path)]
 
 
 def test_a_finished_run_asks_the_server_nothing_again(tmp_path: Path) -> None:

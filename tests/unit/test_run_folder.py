@@ -16,7 +16,8 @@ from evals.errors import EnvironmentFault, InputError
 from evals.run_folder import RunFolder, to_json
 
 ROWS: list[dict[str, Any]] = [{"id": "a/1", "outputs": ["x\r\u2028\u0085y\ud800", "😀"]}, {"outputs": [], "id": "a/2"}]
-RECORD = {"summary_header": {}, "run_key": "k", "capped": {}, "skipped": {}, "tasks": [], "sessions": []}
+HEADER = {"suite": "smoke", "chat_format": "none", "limit": None, "model": {}, "judges": {}}
+RECORD = {"summary_header": HEADER, "run_key": "k", "capped": {}, "skipped": {}, "tasks": [], "sessions": []}
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

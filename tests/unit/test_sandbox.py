@@ -4,6 +4,9 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +182,26 @@ def test_closing_ends_every_server_and_removes_its_folder() -> None:
     sandbox.close()
     assert not started & set(_servers())
     assert not home.exists()
+
+
+OWNER = "import time; from evals.sandbox import Sandbox; box = Sandbox(workers=1); print(box._home, flush=True); time.sleep(600)"
+
+
+def test_what_a_killed_owner_left_is_removed_by_the_next_and_a_living_ones_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with subprocess.Popen([sys.executable, "-c", OWNER], env=environment, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout
+        home = Path(owner.stdout.readline().strip())
+        try:
+            with Sandbox(workers=1):
+                assert home.is_dir()
+        finally:
+            owner.kill()
+    assert home.is_dir()
+    with Sandbox(workers=1) as sandbox:
+        assert list(tmp_path.iterdir()) == [sandbox._home]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_requiring_namespaces_without_bubblewrap_says_so_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

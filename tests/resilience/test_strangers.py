@@ -1,0 +1,242 @@
+"""Files and words of strangers are data: nothing in them is run, no size fills the machine, no path leads out, no markup takes effect."""
+
+import ast
+import base64
+import gzip
+import json
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evals.errors import EnvironmentFault, EvalsError, InputError
+from evals.files import MAX_LINE
+from evals.prompts import Rendered
+from evals.records import Completion, Output
+from evals.report.html import write_report
+from evals.rescore import rescore
+from evals.run_folder import RunFolder
+from evals.runner import run
+from evals.show import describe_item
+from evals.store import Store
+from evals.table import markdown, row_from_summary
+from tests.resilience.fake_runs import Engines, reply, results
+from tests.resilience.fake_runs import settings as asked
+
+ROOT = Path(__file__).resolve().parents[2]
+MARKUP = "<script>alert(1)</script></script><img src=x onerror=alert(1)>\n| a | b |\n|---|---|\n[x](javascript:alert(1)) {{ 7*7 }} \x1b[2J"
+
+
+def hostile(request: Rendered) -> Completion:
+    """Every text is markup."""
+    return reply(request) if request.labels else Completion((Output(f"{MARKUP} 7", "stop", (1,)),))
+
+
+@pytest.fixture(scope="module")
+def marked_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model, and whose name, are markup."""
+    out = tmp_path_factory.mktemp("marked") / "run"
+    assert run(asked(out, tasks=("gsm8k", "xstest"), name=f"<b>x</b>|{MARKUP}"), make_generator=Engines(hostile)).is_complete
+    return out
+
+
+@pytest.fixture(scope="module")
+def harmless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run without markup."""
+    out = tmp_path_factory.mktemp("harmless") / "run"
+    assert run(asked(out, tasks=("gsm8k", "xstest"), name="x"), make_generator=Engines()).is_complete
+    return out
+
+
+def page(run_folder: Path, file: Path) -> str:
+    write_report(file, [run_folder])
+    return file.read_text("utf-8")
+
+
+def opened_blocks(html: str) -> str:
+    """What the page's compressed blocks hold."""
+    blocks = re.findall(r'<script type="text/plain" id="[ib][-\d]+">([A-Za-z0-9+/=]+)</script>', html)
+    return "".join(gzip.decompress(base64.b64decode(block)).decode() for block in blocks)
+
+
+# --- words of a model -----------------------------------------------------------------------------------------------------
+
+
+def test_markup_of_a_model_is_text_in_the_html_report(marked_up: Path, harmless: Path, tmp_path: Path) -> None:
+    html, plain = page(marked_up, tmp_path / "marked.html"), page(harmless, tmp_path / "plain.html")
+    assert "alert(1)</script>" in opened_blocks(html)
+    for tag in ("<script", "<img", "<b>", "</script"):
+        assert html.count(tag) == plain.count(tag), tag
+    assert "<script>alert" not in html
+    assert "{{" not in html
+    assert "default-src 'none'" in html
+
+
+def test_markup_of_a_model_is_text_in_the_table(marked_up: Path, harmless: Path) -> None:
+    tables = [markdown([row_from_summary(RunFolder(folder).read_json("summary.json"))]) for folder in (marked_up, harmless)]
+    unescaped = [re.findall(r"(?<!\\)\|", table.splitlines()[2]) for table in tables]
+    assert len(unescaped[0]) == len(unescaped[1])
+    assert not re.search(r"<(script|img|b)\b", tables[0])
+
+
+def test_what_a_model_says_cannot_steer_the_terminal(marked_up: Path) -> None:
+    said = describe_item(marked_up, "gsm8k/0", None)
+    assert "<script>alert(1)</script>" in said
+    assert "\x1b" not in said
+    assert "\\x1b[2J" in said
+
+
+# --- paths ----------------------------------------------------------------------------------------------------------------
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "show": lambda out: describe_item(out, "gsm8k/0", None),
+    "score": lambda out: rescore(out, None),
+    "report": lambda out: write_report(out.parent / "page.html", [out]),
+}
+
+
+def sent(run_folder: Path, tmp_path: Path, **changes: Any) -> Path:
+    """A run as a stranger may send it."""
+    out = tmp_path / "sent"
+    shutil.copytree(run_folder, out)
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(record | changes))
+    return out
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_a_strangers_run_cannot_have_another_database_changed(harmless: Path, tmp_path: Path, reader: Callable[[Path], Any]) -> None:
+    place = tmp_path / "mine"
+    place.mkdir()
+    with sqlite3.connect(place / "bookmarks.sqlite") as mine:
+        mine.execute("CREATE TABLE bookmarks (url TEXT)")
+    mine.close()
+    (place / "note.txt").write_text("x")
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    for name in ("bookmarks.sqlite", "note.txt", "nothing/here.sqlite"):
+        out = sent(harmless, tmp_path, store=str(place / name))
+        try:
+            reader(out)
+        except EvalsError as error:
+            assert "\n" not in str(error)  # noqa: PT017  report goes on without the prompts
+        shutil.rmtree(out)
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+@pytest.mark.parametrize("task", ["../../../etc/passwd", "..", "/etc/passwd", "gsm8k/../../x", "nothing"])
+def test_a_strangers_task_name_is_no_path(harmless: Path, tmp_path: Path, reader: Callable[[Path], Any], task: str) -> None:
+    out = sent(harmless, tmp_path, tasks=[task])
+    with pytest.raises(InputError):
+        reader(out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sent"]
+
+
+# --- sizes and forms ------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_larger_than_any_of_ours_is_refused_before_it_is_held_in_memory(harmless: Path, tmp_path: Path) -> None:
+    out = sent(harmless, tmp_path)
+    for name in ("summary.json", "run.json"):
+        with (out / name).open("ab") as opened:
+            opened.truncate(MAX_LINE * 100)  # a hole: three gigabytes on no disk
+        with pytest.raises(InputError, match="longer than 32 MB"):
+            RunFolder(out).read_json(name)
+    with gzip.open(out / "samples" / "gsm8k.jsonl.gz", "wb", compresslevel=1) as opened:
+        for _ in range(9):
+            opened.write(bytes(MAX_LINE // 8))
+    with pytest.raises(InputError, match="longer than 32 MB"):
+        list(RunFolder(out).samples("gsm8k"))
+
+
+HEADER = {"suite": "smoke", "chat_format": "none", "limit": None, "model": {}, "judges": {}}
+RECORDS: dict[str, dict[str, Any]] = {
+    "no header": {"summary_header": {}},
+    "a header of other kinds": {"summary_header": {"suite": 1, "chat_format": [], "limit": "x", "model": 2, "judges": 3}},
+    "a judge that is none": {"summary_header": HEADER | {"judges": {"xstest": 1}}},
+    "a store that is no path": {"store": 7},
+    "tasks that are no names": {"tasks": [1, None]},
+    "sessions that are none": {"sessions": [1]},
+    "a run key that is none": {"run_key": {"$ne": 1}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", RECORDS.values(), ids=RECORDS)
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_a_record_of_another_form_is_damaged_and_no_traceback(
+    harmless: Path, tmp_path: Path, reader: Callable[[Path], Any], changes: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"run\.json is damaged"):
+        reader(sent(harmless, tmp_path, **changes))
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(place for key, part in inner for place in places(part, (*at, key)))]
+
+
+def changed(value: Any, at: tuple[Any, ...], new: Any) -> Any:
+    """The value with another one at a place."""
+    if not at:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[at[0]] = changed(copy[at[0]], at[1:], new)
+    return copy
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(draw=st.data(), new=ANYTHING)
+def test_a_summary_changed_anywhere_prints_or_is_refused(harmless: Path, draw: st.DataObject, new: Any) -> None:
+    summary = json.loads((harmless / "summary.json").read_text())
+    strange = changed(summary, draw.draw(st.sampled_from(places(summary)[1:])), new)
+    try:
+        lines = markdown([row_from_summary(strange)]).splitlines()
+    except InputError:
+        return
+    assert len(re.findall(r"(?<!\\)\|", lines[2])) == len(re.findall(r"(?<!\\)\|", lines[0]))
+
+
+# --- nothing is run -------------------------------------------------------------------------------------------------------
+
+_RUNS_DATA = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}
+
+
+def test_nothing_unpickles_evaluates_or_executes_what_it_read() -> None:
+    """The sandbox's jail executes programs: that is what it is for."""
+    for file in [*(ROOT / "evals").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]:
+        if file.is_relative_to(ROOT / "evals" / "sandbox" / "jail"):
+            continue
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {alias.name.split(".")[0] for alias in node.names} | {(getattr(node, "module", "") or "").split(".")[0]}
+                assert not names & _RUNS_DATA, file
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec", "compile", "__import__"), file
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+                called = f"{node.func.value.id}.{node.func.attr}"
+                assert called not in ("torch.load", "yaml.load", "np.load", "numpy.load", "os.system", "pd.read_pickle"), file
+
+
+def test_a_store_that_is_opened_for_reading_takes_nothing(harmless: Path, tmp_path: Path) -> None:
+    out = sent(harmless, tmp_path)
+    before = results(out)
+    store = Store(out / "store.sqlite", read_only=True)
+    assert store.count() > 0
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        store.put([("k", Completion((Output("x"),)))])
+    store.close()
+    assert results(out) == before
