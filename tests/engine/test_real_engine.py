@@ -143,12 +143,27 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(smoke: P
 
 
 def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", "mmlu,gsm8k", "--max-num-seqs", "1", *SHORT]
+    command = [
+        sys.executable,
+        "-m",
+        "evals",
+        "run",
+        "smollm2",
+        "--suite",
+        "smoke",
+        "--tasks",
+        "mmlu,gsm8k",
+        "--limit",
+        "2",
+        "--max-num-seqs",
+        "1",
+        *SHORT,
+    ]
     command += ["--out", str(tmp_path / "run")]
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     store, deadline = tmp_path / "run" / "store.sqlite", time.monotonic() + 600
-    while answers_in(store) < 2 and process.poll() is None and time.monotonic() < deadline:
+    while answers_in(store) < 1 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     for engine in engines_of(process.pid):
         os.kill(engine, signal.SIGKILL)
@@ -158,7 +173,7 @@ def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_
     assert "the same command goes on" in err.splitlines()[-1]
     assert out == ""
     kept = answers_in(store)
-    assert kept >= 2
+    assert 1 <= kept < 4
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
     last = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"][-1]
     assert last["phases"]["generate"]["requests"] + kept == answers_in(store)

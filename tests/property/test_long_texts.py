@@ -83,12 +83,13 @@ def long(*units: str) -> str:
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_no_repeated_pattern_takes_long_or_raises(reader: Callable[[str], Any]) -> None:
     for unit in UNITS:
-        with budget(BUDGET_S):
-            reader(f"1 the answer is {long(unit)}\n")
+        for text in (long(unit), f"1 the answer is {long(unit)}\n", f"{long(unit)}\nthe answer is 4."):
+            with budget(BUDGET_S):
+                reader(text)
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(units=st.lists(st.sampled_from(UNITS) | st.text(min_size=1, max_size=6), min_size=1, max_size=4), tail=st.text(max_size=20))
 def test_no_drawn_pattern_takes_long_or_raises(reader: Callable[[str], Any], units: list[str], tail: str) -> None:
     with budget(BUDGET_S):
