@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evals.data import load_smoke_data
 from evals.records import Completion, Finding, ItemId, Json, Output
-from tasks.ifeval import IFEval, IFEvalItem, Instruction, follow, variants
+from tasks.ifeval import _SHORTENED, IFEval, IFEvalItem, Instruction, _instruction_classes, follow, variants
 from tasks.truthfulqa import TruthfulQA, base_answer
 from tasks.xstest import XSTest, judge_message, strmatch_label
 
@@ -67,6 +67,21 @@ def test_no_response_breaks_a_checker_and_what_is_strict_is_loose(text: str) -> 
     assert len(strict) == len(loose) == len(ARGUMENTS)
     assert all(easy for hard, easy in zip(strict, loose, strict=True) if hard)
     assert text.strip() or not any(loose)
+
+
+DENSE = st.text("*[]<>-x \n\t\r\x0b\x85", max_size=40) | st.lists(st.sampled_from(("P.S.", "p. s.", "p.", "s.", " ", "  ", "\n", "x"))).map(
+    "".join
+)
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(sorted(_SHORTENED)), DENSE)
+def test_shortening_a_text_for_a_checker_never_changes_its_verdict(name: str, text: str) -> None:
+    for count in (1, 2, 3):
+        arguments = {key: count if isinstance(value, int) else value for key, value in ARGUMENTS[name].items()}
+        checker = _instruction_classes()[name](name)
+        checker.build_description(**arguments)
+        assert checker.check_following(_SHORTENED[name](text)) == checker.check_following(text)
 
 
 @PATIENT

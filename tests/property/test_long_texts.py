@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 
 from evals.extract import compared_form, drop_separators, extract_bbh_answer, extract_last_number
 from evals.generators.replay import NOT_A_ROW, recorded_row
-from evals.records import Finding
+from evals.records import Finding, ItemId
 from evals.report.items import pack
 from evals.show import visible
 from evals.table import escape
 from tasks.alpaca_judges import read_logprobs, read_ranking
+from tasks.ifeval import _SHORTENED, IFEvalItem, Instruction, follow
 from tasks.truthfulqa import base_answer, judge_label
 from tasks.xstest import judge_message, strmatch_label
+from tests.property.test_graders_on_arbitrary_text import ARGUMENTS
 
 LENGTH = 100_000
 BUDGET_S = 1.0
@@ -86,6 +88,15 @@ def test_no_repeated_pattern_takes_long_or_raises(reader: Callable[[str], Any]) 
         for text in (long(unit), f"1 the answer is {long(unit)}\n", f"{long(unit)}\nthe answer is 4."):
             with budget(BUDGET_S):
                 reader(text)
+
+
+@pytest.mark.parametrize("name", sorted(_SHORTENED))
+def test_no_checker_of_ifeval_takes_the_square_of_a_texts_length(name: str) -> None:
+    item = IFEvalItem(ItemId("ifeval/0"), "", "Say it.", (Instruction(name, ARGUMENTS[name]),))
+    follow(item, "x")
+    for unit in ("[", "<<", "\n", " ", "\t\n", "*\n", "p. ", "[x", "<<>>"):
+        with budget(8 * BUDGET_S):
+            follow(item, f"x{long(unit)}x")
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
