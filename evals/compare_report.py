@@ -59,7 +59,7 @@ def _how(found: Comparison) -> Iterator[str]:
 
 def _run_to_run(found: Comparison) -> Iterator[str]:
     """For two runs of one model: the spread between such runs, beside the error of drawing other items."""
-    if not found.comparable.same_model:
+    if not (found.comparable.same_model and found.columns):
         return
     first, second = found.seeds
     seeds = f"the same seed {first}" if first == second else f"seeds {first} and {second}"

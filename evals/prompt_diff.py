@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from evals.errors import EvalsError
+from evals.errors import EvalsError, InputError
 from evals.generators import EngineSettings
 from evals.models import resolve
 from evals.plan import RunSettings, make_plan
@@ -48,6 +48,8 @@ class Asked:
 
     def prompts(self, task: str, ids: Sequence[str]) -> Prompts:
         """The prompts of these items. Raises InputError or EnvironmentFault where they are neither kept nor to be rendered."""
+        if self._record["summary_header"]["prompts_by"] == "recording":
+            raise InputError("what a recording's model was asked is not known")
         path = Path(self._record["store"]) if self._record.get("store") else self._run.store_path
         if path.exists():
             store = Store(path)

@@ -26,7 +26,8 @@ def why(baseline: Path, candidate: Path, data: Path | None = None) -> str:
     summaries = runs[0].read_json("summary.json"), runs[1].read_json("summary.json")
     records, lacks = _records(runs)
     facts = _facts(summaries[0], records[0]), _facts(summaries[1], records[1])
-    settings, versions = ([name for name in {**facts[0], **facts[1]} if _is_version(name) is about] for about in (False, True))
+    known = [name for name in {**facts[0], **facts[1]} if None not in records or all(name in side for side in facts)]
+    settings, versions = ([name for name in known if _is_version(name) is about] for about in (False, True))
     tasks = [name for name in BENCHMARKS if all(name in summary["tasks"] for summary in summaries)]
     rows = {task: _shared_rows(runs, task) for task in tasks}
     parts = ["### Settings", *lacks, *_differing(settings, facts), "", "### Versions", *_differing(versions, facts)]
@@ -117,7 +118,7 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     tokens = [n for row in rows for n in row.get("n_tokens", ())]
     return (
         _share([reason == "length" for reason in ended]),
-        f"{fmean(tokens):.1f}" if tokens else MISSING,
+        f"{fmean(tokens):.1f}" if any(tokens) else MISSING,
         f"{fmean(map(len, outputs)):.1f}" if outputs else MISSING,
         _share([bool(row.get("unparsed")) for row in rows]),
         _share([not text.strip() for text in outputs]),
