@@ -87,7 +87,7 @@ def test_a_broken_column_has_its_difference_mcnemars_exact_p_holms_correction_an
     found = compare(*runs)
     one = next(one for one in found.columns if one.key == "gsm8k")
     n = one.n
-    assert (one.difference, one.n_better, one.n_worse) == (-1.0, 0, n)
+    assert (one.difference, one.n_better, one.n_worse) == (pytest.approx(-1), 0, n)
     assert one.p == pytest.approx(2 * 0.5**n)
     assert found.p_holm == holm({column.key: column.p for column in found.columns})
     cells = row_of(out, "GSM8k 8-shot cot")
