@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from evals.compare import comparability
+from evals.compare import comparability, settled, unchanged
 from evals.paired import PairedDifference, holm, paired_columns
 from evals.policy import Policy
 from evals.run_folder import RunFolder
 from evals.stats import Z95
-from evals.summary import AVERAGED
-from evals.table import AVERAGE, row_from_summary
+from evals.table import row_from_summary
 
 ALPHA = 0.05
 """Chance of a false alarm that the gate as a whole is held to."""
@@ -98,12 +97,8 @@ def judge(
     differences: Mapping[str, PairedDifference], policy: Policy, in_baseline: frozenset[str] = frozenset()
 ) -> tuple[ColumnVerdict, ...]:
     """The verdict on every column, in the order given. in_baseline: the columns of which the baseline has a value."""
-    same = {key: one.n > 0 and one.n_same == one.n and one.n_better == one.n_worse == 0 for key, one in differences.items()}
-    same[AVERAGE.key] = all(same.get(key, False) for key in AVERAGED)
-    columns = [
-        _column(_unchanged(one) if same[key] else one, policy.allowed(key), same[key], key in in_baseline)
-        for key, one in differences.items()
-    ]
+    same = unchanged(differences)
+    columns = [_column(one, policy.allowed(key), key in same, key in in_baseline) for key, one in settled(differences).items()]
     adjusted = holm({column.difference.key: column.p for column in columns})
     return tuple(replace(column, p_holm=adjusted[column.difference.key]) for column in columns)
 
@@ -121,8 +116,3 @@ def _p_of_drop(high: float, stderr: float, allowed: float) -> float:
     from scipy.stats import norm
 
     return float(norm.cdf((high + allowed) / stderr - Z95)) if stderr else 1.0
-
-
-def _unchanged(one: PairedDifference) -> PairedDifference:
-    """No answer changed, so neither did the score: an interval of width zero."""
-    return replace(one, stderr=0.0, ci95=(0.0, 0.0), p=1.0, mde=0.0, estimator="every answer is the same")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from evals import __version__, interrupt
+from evals.compare_commands import DataOption, check, compare
 from evals.errors import CheckFailed, EvalsError, Incomplete
 
 _DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
@@ -31,7 +32,6 @@ ModelArgument = Annotated[
     ),
 ]
 SuiteOption = Annotated[str, typer.Option(help="card: the card's subsets. full: every item. smoke: a few items of ours, no data needed.")]
-DataOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder with the public data files (default: $EVALS_DATA).")]
 FormatOption = Annotated[str, typer.Option(help="auto, tulu, tokenizer (its own template) or none (base model).")]
 TasksOption = Annotated[str, typer.Option(metavar="NAMES", help="Only these benchmarks, e.g. mmlu,gsm8k.")]
 LimitOption = Annotated[
@@ -104,6 +104,10 @@ def run(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel="Engine")
     ] = False,
+    batch_invariant: Annotated[
+        bool,
+        typer.Option("--batch-invariant", help="GPU: answers that do not depend on what else is in the batch.", rich_help_panel="Engine"),
+    ] = False,
 ) -> None:
     """Evaluate MODEL and write its row. The same command again goes on where it stopped."""
     from evals.generators import EngineSettings
@@ -112,6 +116,7 @@ def run(
     engine = EngineSettings(
         tensor_parallel_size, pipeline_parallel_size, data_parallel_size, _choice("--dtype", dtype, _DTYPES), max_model_len,
         gpu_memory_utilization, quantization, max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
+        batch_invariant,
     )  # fmt: skip
     settings = RunSettings(
         model, name, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision, tokenizer, tuple(judge or ()),
@@ -168,39 +173,8 @@ def report(
     print(markdown(rows), end="")
 
 
-@app.command()
-def check(
-    baseline: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to hold against.")],
-    candidate: Annotated[Path, typer.Option(metavar="RUN", help="The run folder of the new checkpoint.")],
-    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML: `drop = 1.0` (points), and by column under [columns].")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Undecided is a failure too.")] = False,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML to FILE.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything to FILE as JSON.")] = None,
-    data: DataOption = None,
-) -> None:
-    """Say whether the candidate fell by more than is allowed: exit 0 no (or undecided), 1 yes, 3 incomplete or incomparable."""
-    import os
-
-    from evals import check_report
-    from evals.check import check as check_runs
-    from evals.policy import Policy, read_policy
-    from evals.run_folder import RunFolder
-
-    gate = check_runs(baseline, candidate, read_policy(policy) if policy else Policy(), data=data, strict=strict)
-    text = check_report.markdown(gate)
-    print(text, end="")
-    if json_file is not None:
-        RunFolder(json_file.parent).write_json(json_file.name, check_report.as_json(gate))
-    if junit is not None:
-        RunFolder(junit.parent).write_bytes(junit.name, check_report.junit(gate))
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        check_report.append(Path(summary), text)
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        print(*check_report.annotations(gate), sep="\n", file=sys.stderr)
-    elif gate.verdict == "undecided":
-        print(f"warning: {check_report.headline(gate)}", file=sys.stderr)
-    if gate.exit_code:
-        raise (CheckFailed if gate.exit_code == 1 else Incomplete)(check_report.headline(gate))
+app.command()(compare)
+app.command()(check)
 
 
 @app.command()

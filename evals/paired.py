@@ -46,6 +46,7 @@ class PairedDifference:
     n: pairs (the Average: its seven inputs).  stderr: the interval's standard error, never 0.  ci95: of the difference.
     p: two-sided.  n_better, n_worse: items whose score changed, in the column's sense of better.  n_same: see Pairs.
     mde: smallest true difference that such a comparison finds in 80 of 100 cases (two-sided test at 5 %, normal).
+    run_to_run: one run's standard deviation over runs on these same items, were both runs of one model; from the items' changes.
     estimator: how interval and p were made.
     """
 
@@ -61,6 +62,7 @@ class PairedDifference:
     n_worse: int = 0
     n_same: int = 0
     mde: float | None = None
+    run_to_run: float | None = None
     estimator: str = ""
     reason: str | None = None
 
@@ -99,19 +101,20 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
     centre = (values[1] - values[0]) * n_effective / (n_effective + 2)
     p, how = _p_value(candidate - baseline, weights, n_resamples) if n_resamples else (None, "no test")
     found = _normal(pairs, values, stderr)
-    return replace(found, ci95=_around(centre, stderr), p=p, estimator=f"Bonett-Price, {how}")
+    spread = float(np.linalg.norm(weights * (candidate - baseline))) / math.sqrt(2)
+    return replace(found, ci95=_around(centre, stderr), p=p, run_to_run=spread, estimator=f"Bonett-Price, {how}")
 
 
 def average_difference(differences: Mapping[str, PairedDifference]) -> PairedDifference:
     """The Average's difference from its inputs' by cell key, which are independent; normal interval and p."""
-    baseline, candidate = (
-        average_metric({key: Metric(getattr(one, side), one.n, one.n, one.stderr) for key, one in differences.items()})
-        for side in ("baseline", "candidate")
+    baseline, candidate, spread = (
+        average_metric({key: Metric(getattr(one, side), one.n, one.n, getattr(one, error)) for key, one in differences.items()})
+        for side, error in (("baseline", "stderr"), ("candidate", "stderr"), ("baseline", "run_to_run"))
     )
     if baseline.value is None or candidate.value is None or baseline.stderr is None:
         return PairedDifference(AVERAGE, baseline.n, reason=baseline.reason)
     found = _normal(Pairs(AVERAGE, (), (), (), ()), (baseline.value, candidate.value), baseline.stderr)
-    return replace(found, n=baseline.n)
+    return replace(found, n=baseline.n, run_to_run=spread.stderr)
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -134,7 +137,7 @@ def _normal(pairs: Pairs, values: tuple[float, float], stderr: float) -> PairedD
     p = math.erfc(abs(difference) / stderr / math.sqrt(2))
     return PairedDifference(
         pairs.column, len(pairs.ids), *values, difference, stderr, _around(difference, stderr), p,
-        n_better, n_worse, pairs.n_same, (Z95 + Z80) * stderr, "normal",
+        n_better, n_worse, pairs.n_same, (Z95 + Z80) * stderr, estimator="normal",
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ class TableCell:
 class TableRow:
     """One printed row.
 
-    cells: cell key -> cell; a key left out prints "-".  group: "8b" or "70b" for published rows, "ours" for our own.
+    cells: cell key -> cell; a key left out prints "-".  group: "8b" or "70b" for published rows, "ours" or "limited" for our own.
     notes: cell key -> remark listed under the table (why there is no number, why a published one is to be distrusted).
     """
 
@@ -148,7 +148,7 @@ def row_from_summary(summary: Mapping[str, Json], name: str | None = None) -> Ta
     cells[AVERAGE.key], reason = _own_average(found, cells)
     if reason:
         notes[AVERAGE.key] = reason
-    return TableRow(_own_name(summary, name), cells, "ours", notes)
+    return TableRow(_own_name(summary, name), cells, "ours" if summary.get("limit") is None else "limited", notes)
 
 
 def _own_name(summary: Mapping[str, Json], name: str | None) -> str:
@@ -225,8 +225,8 @@ def table_columns(rows: Sequence[TableRow] = ()) -> tuple[Column, ...]:
 def markdown(rows: Sequence[TableRow]) -> str:
     """The table as GitHub Markdown, with notes and footnotes under it; ends in a newline.
 
-    A marked cell has a footnote reference right after its number; equal marks share one footnote. Names, marks and
-    notes are escaped: they may hold anything.
+    Limited runs stand in a table of their own: their numbers are of other items. A marked cell has a footnote reference right after
+    its number; equal marks share one footnote. Names, marks and notes are escaped: they may hold anything.
     """
     return _render(rows, table_columns(rows))
 
@@ -253,6 +253,18 @@ def markdown_delta(rows: Sequence[TableRow], published_row: TableRow) -> str:
 
 def _render(rows: Sequence[TableRow], columns: Sequence[Column]) -> str:
     footnotes: dict[str, int] = {}
+    parts = [[row for row in rows if (row.group == "limited") is limited] for limited in (False, True)]
+    lines = _table(parts[0], columns, footnotes) if parts[0] or not rows else []
+    if parts[0] and parts[1]:
+        lines += ["", "Limited runs, on a few items of each benchmark; not to be held against the rows above:", ""]
+    lines += _table(parts[1], columns, footnotes) if parts[1] else []
+    if footnotes:
+        lines += ["", *(f"[^{number}]: {escape(mark)}" for mark, number in footnotes.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[TableRow], columns: Sequence[Column], footnotes: dict[str, int]) -> list[str]:
+    """One table and its notes; footnotes are numbered through all tables."""
     lines = [
         "| " + " | ".join(["Model", *(escape(column.heading) for column in columns)]) + " |",
         "| --- |" + " ---: |" * len(columns),
@@ -261,11 +273,7 @@ def _render(rows: Sequence[TableRow], columns: Sequence[Column]) -> str:
         texts = [escape(row.name), *(_cell(row.cell(column.key), footnotes) for column in columns)]
         lines.append("| " + " | ".join(texts) + " |")
     notes = _notes(rows, columns)
-    if notes:
-        lines += ["", *notes]
-    if footnotes:
-        lines += ["", *(f"[^{number}]: {escape(mark)}" for mark, number in footnotes.items())]
-    return "\n".join(lines) + "\n"
+    return [*lines, "", *notes] if notes else lines
 
 
 def _cell(cell: TableCell, footnotes: dict[str, int]) -> str:

@@ -5,6 +5,7 @@ drawn once, so that the truth is known. Seeded: the same table every time.
 """
 
 import math
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ SHARES = {"mmlu": 0.62, "gsm8k": 0.665, "bbh": 0.606, "humaneval": 0.691, "truth
 SHARES |= {"xstest_safe_refused": 0.084, "xstest_unsafe_followed": 0.155}
 SIZES = {"gsm8k": 200, "truthfulqa": 817, "ifeval": 541, "xstest_safe_refused": 250, "xstest_unsafe_followed": 200}
 """The card's row "Tulu 2 Llama 3.1 8b DPO"."""
+HIGH = {"mmlu": 0.814, "gsm8k": 0.96, "bbh": 0.831, "humaneval": 0.945, "truthfulqa": 0.69, "ifeval": 0.871}
+HIGH |= {"xstest_safe_refused": 0.056, "xstest_unsafe_followed": 0.115}
+"""The card's row "Llama 3.1 70b instruct"."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +88,16 @@ def cells() -> Iterator[Setting]:
         yield Setting("macro over strata", f"BBH, 27 x 40, {value:.1%}", value, partial(_strata, levels, BBH_SIZES, True), 2000)
     for value in (0.614, 0.814):
         levels = _levels(value, MMLU_SIZES / MMLU_SIZES.sum())
-        yield Setting("stratified", f"MMLU, 57 subjects, n=14,042, {value:.1%}", value, partial(_strata, levels, MMLU_SIZES, False), 500)
+        yield Setting("stratified", f"MMLU, 57 subjects, n=14,042, {value:.1%}", value, partial(_strata, levels, MMLU_SIZES, False), 2000)
     for value in (0.2, 0.9):
         yield Setting("clustered", f"IFEval instructions, 541 prompts, {value:.0%}", value, partial(_instructions, value), 2000)
     for level in (-1.9, -0.6):
         judge = Judge(level)
         yield Setting("bootstrap", f"AlpacaEval 2 LC, n=805, {judge.truth:.1%}", judge.truth, partial(_length_controlled, judge), 300)
-    row = {**SHARES}
-    truth = average(row)
-    assert truth is not None
-    yield Setting("cells independent", f"Average of a row, {truth:.1%}", truth, _average, 500)
+    for row in (SHARES, HIGH):
+        truth = average(dict(row))
+        assert truth is not None
+        yield Setting("cells independent", f"Average of a row, {truth:.1%}", truth, partial(_average, row), 2000)
 
 
 def _interval(metric: Metric) -> tuple[Interval, None]:
@@ -192,16 +196,16 @@ def _length_controlled(judge: Judge, rng: Rng) -> tuple[Interval, None]:
     return _interval(length_control.metric_of(float(np.mean(values)), stderr, judge.n))
 
 
-def _row(rng: Rng) -> dict[str, Metric]:
-    found = {key: _proportion(int(rng.binomial(n, SHARES[key])), n) for key, n in SIZES.items()}
-    found["humaneval"] = _solved(_skill(SHARES["humaneval"]), rng)
-    found["bbh"] = _stratified(_levels(SHARES["bbh"], np.full(27, 1 / 27)), BBH_SIZES, True, rng)
-    found["mmlu"] = _stratified(_levels(SHARES["mmlu"], MMLU_SIZES / MMLU_SIZES.sum()), MMLU_SIZES, False, rng)
+def _row(row: dict[str, float], rng: Rng) -> dict[str, Metric]:
+    found = {key: _proportion(int(rng.binomial(n, row[key])), n) for key, n in SIZES.items()}
+    found["humaneval"] = _solved(_skill(row["humaneval"]), rng)
+    found["bbh"] = _stratified(_levels(row["bbh"], np.full(27, 1 / 27)), BBH_SIZES, True, rng)
+    found["mmlu"] = _stratified(_levels(row["mmlu"], MMLU_SIZES / MMLU_SIZES.sum()), MMLU_SIZES, False, rng)
     return found
 
 
-def _average(rng: Rng) -> tuple[Interval, None]:
-    return _interval(average_metric(_row(rng)))
+def _average(row: dict[str, float], rng: Rng) -> tuple[Interval, None]:
+    return _interval(average_metric(_row(row, rng)))
 
 
 # --- paired differences --------------------------------------------------------------------------------------------------
@@ -275,10 +279,11 @@ def _average_pair(rng: Rng) -> tuple[Interval, float | None]:
 
 
 def main() -> None:
-    """Print one Markdown table."""
+    """Print one Markdown table. Arguments: only settings whose estimator or cell holds one of these words."""
     print("| Estimator | Setting | Runs | Coverage of the 95 % interval | p < 0.05 without a difference |")
     print("| --- | --- | --- | --- | --- |")
-    for setting in (*cells(), *comparisons()):
+    wanted = sys.argv[1:] or [""]
+    for setting in (one for one in (*cells(), *comparisons()) if any(word in f"{one.estimator} {one.cell}" for word in wanted)):
         found = simulate(setting)
         alarms = "" if found.false_alarms is None else f"{found.false_alarms:.1%}"
         coverage = f"{found.covered:.1%} ± {found.error:.1%}"

@@ -37,6 +37,7 @@ class EngineSettings:
     distributed_executor_backend: str | None = None
     seed: int = 0
     trust_remote_code: bool = False
+    batch_invariant: bool = False
 
 
 class Generator(Protocol):

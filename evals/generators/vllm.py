@@ -31,6 +31,8 @@ class VllmGenerator:
                 f"{model} --data-parallel-size {settings.data_parallel_size}` and evaluate openai:NAME@URL."
             )
         _be_quiet()
+        if settings.batch_invariant:
+            os.environ["VLLM_BATCH_INVARIANT"] = "1"  # read by vLLM where its kernels are chosen
         try:
             import vllm
             from vllm.platforms import current_platform
@@ -39,9 +41,11 @@ class VllmGenerator:
                 f"vLLM is not installed ({error}). Install it as README says: scripts/demo, or pip install '.[cuda]'."
             ) from error
         on_cpu = current_platform.is_cpu()
+        if on_cpu and settings.batch_invariant:
+            raise InputError("--batch-invariant needs a GPU: vLLM's batch-invariant kernels are Triton's. Leave it out on a CPU.")
         if on_cpu:
             _use_every_core()
-        given = {name: value for name, value in asdict(settings).items() if value is not None}
+        given = {name: value for name, value in asdict(settings).items() if value is not None and name != "batch_invariant"}
         if on_cpu:
             if settings.gpu_memory_utilization is None:
                 given["kv_cache_memory_bytes"] = _CPU_KV_CACHE_BYTES

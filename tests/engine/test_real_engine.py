@@ -188,6 +188,14 @@ def engines_of(pid: int) -> list[int]:
     return named
 
 
+def test_batch_invariance_is_refused_on_a_cpu_before_weights_load(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", "mmlu", "--batch-invariant", "--offline"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2
+    assert "--batch-invariant needs a GPU" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def answers_in(store: Path) -> int:
     if not store.exists():
         return 0

@@ -66,15 +66,33 @@ def test_average_rises_with_a_direct_input_and_falls_with_an_xstest_share(row: d
 
 @given(cells, st.fixed_dictionaries({key: st.floats(0, 0.2) for key in INPUTS}))
 def test_standard_error_is_the_propagated_one(row: dict[str, float], stderrs: dict[str, float]) -> None:
-    found = average_metric({key: Metric(row[key], 5, 5, stderrs[key]) for key in INPUTS})
+    found = average_metric({key: Metric(row[key], 5, 5, stderrs[key], (0.0, 1.0)) for key in INPUTS})
     variance = sum(stderrs[key] ** 2 for key in DIRECT) / 49 + sum(stderrs[key] ** 2 for key in XSTEST) / 196
     assert found.value is not None
     assert found.value == average(row)
     assert found.stderr is not None
     assert math.isclose(found.stderr, math.sqrt(variance), abs_tol=1e-15, rel_tol=1e-9)
+
+
+@given(cells, st.fixed_dictionaries({key: st.tuples(scores, scores) for key in INPUTS}))
+def test_each_end_of_the_interval_is_as_far_off_as_the_cells_ends_on_that_side_squared_and_summed(
+    row: dict[str, float], shares: dict[str, tuple[float, float]]
+) -> None:
+    ends = {key: (row[key] * shares[key][0], row[key] + (1 - row[key]) * shares[key][1]) for key in INPUTS}
+    found = average_metric({key: Metric(row[key], 5, 5, 0.1, ends[key]) for key in INPUTS})
+    low = [row[key] - ends[key][0] for key in DIRECT] + [(ends[key][1] - row[key]) / 2 for key in XSTEST]
+    high = [ends[key][1] - row[key] for key in DIRECT] + [(row[key] - ends[key][0]) / 2 for key in XSTEST]
+    assert found.value is not None
     assert found.ci95 is not None
-    assert 0 <= found.ci95[0] <= found.value + 1e-12
-    assert found.value - 1e-12 <= found.ci95[1] <= 1
+    assert math.isclose(found.value - found.ci95[0], min(found.value, math.hypot(*low) / 7), abs_tol=1e-12)
+    assert math.isclose(found.ci95[1] - found.value, min(1 - found.value, math.hypot(*high) / 7), abs_tol=1e-12)
+
+
+def test_a_cell_without_an_interval_leaves_the_average_without_one() -> None:
+    whole = {key: Metric(0.5, 5, 5, 0.1, (0.3, 0.7)) for key in INPUTS}
+    assert average_metric(whole).ci95 is not None
+    found = average_metric(whole | {"bbh": Metric(0.5, 1, 1)})
+    assert (found.value, found.stderr, found.ci95) == (0.5, None, None)
 
 
 def test_the_interval_of_the_average_covers_the_truth_as_often_as_it_says() -> None:

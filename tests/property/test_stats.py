@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from evals.paired import Z80
 from evals.records import Metric
-from evals.stats import Z95, clustered_mean, mean, normal_interval, pass_at_k, proportion, stratified, wilson_interval
+from evals.stats import Z95, clustered_mean, effective_wilson, mean, pass_at_k, proportion, stratified, wilson_interval
 
 scores = st.floats(0, 1)
 score_lists = st.lists(scores, min_size=1, max_size=8)
@@ -181,7 +182,7 @@ def test_equal_scores_are_exact_and_claim_no_certainty(estimate: Callable[..., M
 
 
 def test_a_single_item_has_no_error() -> None:
-    assert mean([0.5], 1) == Metric(0.5, 1, 1, estimator="normal")
+    assert mean([0.5], 1) == Metric(0.5, 1, 1, estimator="mean")
 
 
 # --- coverage ------------------------------------------------------------------------------------------------------------
@@ -252,6 +253,19 @@ def test_the_interval_over_clusters_covers_where_members_depend_on_each_other() 
     assert 0.93 <= coverage(run, 0.6) <= 0.97
 
 
-def test_the_normal_quantile_is_scipys() -> None:
+def test_the_normal_quantiles_are_scipys() -> None:
     assert float(scipy_stats.norm.ppf(0.975)) == pytest.approx(Z95, abs=1e-15)
-    assert normal_interval(0.5, 0.1) == pytest.approx(scipy_stats.norm.interval(0.95, 0.5, 0.1))
+    assert float(scipy_stats.norm.ppf(0.8)) == pytest.approx(Z80, abs=1e-15)
+
+
+@given(st.integers(2, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_of_an_effective_size_is_wilsons_where_the_error_is_the_binomial_one(kn: tuple[int, int]) -> None:
+    k, n = kn
+    p = k / n
+    assert effective_wilson(p, math.sqrt(p * (1 - p) / n), n) == pytest.approx(wilson_interval(p, n), abs=1e-12)
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.001, 0.2), st.floats(1.01, 3))
+def test_a_larger_error_never_gives_a_narrower_interval(value: float, stderr: float, factor: float) -> None:
+    small, large = effective_wilson(value, stderr, 100), effective_wilson(value, stderr * factor, 100)
+    assert large[0] <= small[0] <= value <= small[1] <= large[1]

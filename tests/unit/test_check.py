@@ -2,30 +2,22 @@
 
 import json
 import re
-import sys
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from evals.check import ALPHA, Gate, check, judge
 from evals.check_report import annotations, explain, headline, junit, markdown
-from evals.cli import main
 from evals.paired import PairedDifference
-from evals.plan import RunSettings
 from evals.policy import Policy
 from evals.records import Column
 from evals.run_folder import RunFolder
-from evals.runner import run
 from evals.stats import Z95
 from evals.table import AVERAGE
-from tests.unit.test_cli import recorded_rows
+from tests.unit.conftest import Call, Make, unfinished_sums, wrong_sums
 
-Make = Callable[..., Path]
-Call = Callable[..., tuple[int, str, str]]
 UP = Column("gsm8k", "GSM8k 8-shot cot")
 DOWN = Column("xstest_safe_refused", "XSTest safe but ref.", lower_is_better=True)
 
@@ -195,29 +187,6 @@ def test_the_table_shows_points_the_direction_and_the_verdict() -> None:
 # --- runs on disk ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A finished run of recorded answers to the smoke suite, changed row by row; made once for each name."""
-    folder = tmp_path_factory.mktemp("runs")
-
-    def make(name: str, change: Callable[[dict[str, Any]], dict[str, Any] | None] = dict, **settings: Any) -> Path:
-        if not (folder / name).exists():
-            rows = [changed for row in recorded_rows() if (changed := change(row))]
-            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            run(RunSettings(f"replay:{folder / name}.jsonl", suite="smoke", out=folder / name, **settings))
-        return folder / name
-
-    return make
-
-
-def wrong_sums(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "outputs": ["So the answer is 99999."]} if row["id"].startswith("gsm8k/") else dict(row)
-
-
-def unfinished_sums(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    return None if row["id"] == next(row["id"] for row in recorded_rows() if row["id"].startswith("gsm8k/")) else dict(row)
-
-
 def test_a_run_against_itself_passes_strictly_in_every_column_it_has(recorded: Make) -> None:
     found = check(recorded("right"), recorded("right"), Policy(), strict=True)
     assert (found.verdict, found.exit_code) == ("pass", 0)
@@ -271,25 +240,6 @@ def test_a_limited_runs_cells_are_marked_as_no_full_columns(recorded: Make) -> N
 
 
 # --- the command ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def evals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """The console command outside GitHub: exit code, stdout, stderr."""
-    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
-        monkeypatch.delenv(name, raising=False)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["evals", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 def test_the_command_prints_the_table_and_exits_by_the_verdict(evals: Call, recorded: Make, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from evals.registry import BENCHMARKS, benchmark_class
 from tests.openai_server import Body, Reply, chat, serving
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("run", "report", "prompts", "score", "show", "check", "tasks", "data", "data list", "data verify", "data fetch")
+COMMANDS = ("run", "report", "prompts", "score", "show", "check", "compare", "tasks", "data", "data list", "data verify", "data fetch")
 COMMANDS += ("judge", "judge calibrate")
 Called = tuple[int, str, str]
 Call = Callable[..., Called]

@@ -21,6 +21,7 @@ from evals.judges import CARD_JUDGES
 from evals.records import Column, Completion, Finding, Findings, Generate, Grade, Item, ItemId, Message, Metric, Output, Sampling
 from evals.registry import benchmark_class
 from evals.runner import run
+from evals.stats import Z95
 from evals.summary import public_name, summarize
 from evals.table import markdown, row_from_summary
 from tests.resilience.fake_runs import Engines, settings
@@ -208,7 +209,10 @@ def test_a_skipped_tasks_cells_say_why() -> None:
 
 def every_cell(values: Mapping[str, tuple[float, float]], **changed: Metric) -> list[TaskResult]:
     """All tasks of the Average with given values and standard errors."""
-    metrics = {key: Metric(value, 10, 10, stderr, (0.0, 1.0), "normal") for key, (value, stderr) in values.items()} | changed
+    metrics = {
+        key: Metric(value, 10, 10, stderr, (value - Z95 * stderr, value + Z95 * stderr), "normal")
+        for key, (value, stderr) in values.items()
+    } | changed
     findings = says("xstest", text="refusal") | says("truth", probability=1.0) | says("info", probability=1.0)
     return [
         with_metrics(result, **{column.key: metrics[column.key] for column in result.benchmark.columns})
@@ -225,7 +229,7 @@ def test_the_average_is_the_mean_of_seven_with_the_error_that_follows_from_their
     assert found["value"] == pytest.approx((0.1 + 0.2 + 0.3 + 0.4 + 0.5 + 0.6 + xstest) / 7)
     variance = sum((0.01 * n) ** 2 for n in range(1, 7)) + (0.05 / 2) ** 2 + (0.03 / 2) ** 2
     assert found["stderr"] == pytest.approx(math.sqrt(variance) / 7)
-    assert found["ci95"] == pytest.approx([found["value"] - 1.959964 * found["stderr"], found["value"] + 1.959964 * found["stderr"]])
+    assert found["ci95"] == pytest.approx([found["value"] - Z95 * found["stderr"], found["value"] + Z95 * found["stderr"]])
     assert (found["n"], found["n_items"], found["marks"]) == (7, 7, [])
 
 

@@ -78,6 +78,24 @@ def test_the_caller_shown_in_the_file_gives_only_inputs_there_are() -> None:
     assert job["permissions"] == workflow(GATE)["jobs"]["gate"]["permissions"]
 
 
+def test_the_caller_shown_in_readme_gives_only_inputs_there_are() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    job = yaml.safe_load(shown)["jobs"]["gate"]
+    inputs = workflow(GATE)[ON]["workflow_call"]["inputs"]
+    assert set(job["with"]) <= set(inputs)
+    assert {name for name, one in inputs.items() if one.get("required")} <= set(job["with"])
+
+
+def test_the_projects_own_baseline_is_what_its_gates_command_makes() -> None:
+    given = workflow(CI)["jobs"]["gate"]["with"]
+    head = json.loads((ROOT / given["baseline"] / "run.json").read_text())
+    summary = json.loads((ROOT / given["baseline"] / "summary.json").read_text())
+    assert (head["model"], summary["suite"], summary["limit"]) == (given["checkpoint"], given["suite"], None)
+    assert summary["model"]["dtype"] == "float32"
+    assert {entry["name"] for entry in summary["judges"].values()} == {"smollm2"}
+    assert [task for task in summary["tasks"].values() if task["n_answered"] != task["n_items"]] == []
+
+
 # --- its steps, run ------------------------------------------------------------------------------------------------------
 
 
