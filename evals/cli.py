@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from evals import __version__, interrupt
 from evals.compare_commands import DataOption, check, compare
@@ -18,10 +19,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # formatting the help with rich takes longer than everything else it does
 )
-data_app = typer.Typer(no_args_is_help=True, help="Where the benchmarks' data comes from, and whether it is on this machine.")
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Where the benchmarks' data comes from, and whether it is on this machine."
+)
 app.add_typer(data_app, name="data")
-judge_app = typer.Typer(no_args_is_help=True, help="Judges held against recorded verdicts.")
+judge_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Judges held against recorded verdicts.")
 app.add_typer(judge_app, name="judge")
 
 ModelArgument = Annotated[
@@ -332,19 +336,29 @@ def main() -> None:
     import os
 
     try:
+        # Not standalone: typer then raises what is wrong with the words of a command, and returns 130 for Ctrl-C.
         with interrupt.watched():
-            app()
+            code = app(prog_name="evals", standalone_mode=False)
     except EvalsError as error:
         if os.environ.get("EVALS_TRACEBACK"):
             raise
         print(f"evals: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except TyperException as error:
+        print(_wrong_words(error), file=sys.stderr)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        code = interrupt.EXIT_CODE
+    if code == interrupt.EXIT_CODE:
         _stopped()
-    except SystemExit as stop:  # typer turns Ctrl-C into a silent 130
-        if stop.code == interrupt.EXIT_CODE:
-            _stopped()
-        raise
+    sys.exit(code)
+
+
+def _wrong_words(error: TyperException) -> str:
+    """One sentence for what is wrong with a command's words, and where its help is; the help itself where there are no words."""
+    command = getattr(getattr(error, "ctx", None), "command_path", "evals")
+    sentence = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
+    return error.message if "Usage:" in error.message else f"evals: {sentence}. See: {command} --help"
 
 
 def _stopped() -> NoReturn:

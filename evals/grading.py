@@ -115,7 +115,7 @@ def finding_json(finding: Finding) -> dict[str, Json]:
 
 def cell_marks(result: TaskResult, column: str, judges: Mapping[str, Judge], header: Mapping[str, Any]) -> list[str]:
     """Everything that makes this cell differ from the card's protocol, in words."""
-    marks = []
+    marks = list(header.get("differs", ()))
     for role in roles_of_column(result.benchmark, column):
         judge = judges.get(role)
         if judge and judge.mark:

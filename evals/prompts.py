@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from evals.errors import InputError
-from evals.records import Choose, Completion, ItemId, Message, Output, Request, Sampling
+from evals.records import Choose, Completion, Generate, ItemId, Message, Output, Request, Sampling
 
 ChatFormat = Literal["tulu", "tokenizer", "none"]
 BEGIN_OF_TEXT = "<|begin_of_text|>"
@@ -189,6 +189,11 @@ class Renderer:
         while bos is not None and count < len(token_ids) and token_ids[count] == bos:
             count += 1
         return count
+
+    def bos_habit(self) -> int:
+        """How many begin-of-sequence ids any prompt in this chat format starts with; HumanEval's raw ones may have fewer."""
+        probe = Generate((Message("user", "?"),), Sampling(max_tokens=1))
+        return self.n_bos(self.render([(ItemId(""), "", probe)])[0].token_ids)
 
     def cut(self, rendered: Rendered, answer: Completion) -> Completion:
         """The answer cut before the first stand-alone token the request names; unchanged where there is none."""

@@ -92,4 +92,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nevals: stopped. What was answered is kept; the same command goes on.", file=sys.stderr)
+        sys.exit(130)

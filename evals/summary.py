@@ -39,6 +39,7 @@ def header(plan: Plan, n_bos: int | None, judge_notes: Mapping[str, Sequence[str
         "chat_format": plan.chat_format,
         "bos_tokens": n_bos,
         "prompts_by": _prompts_by(plan),
+        "differs": _differs(plan),
         "judges": {
             role: {
                 "name": public_name(judge.model),
@@ -57,6 +58,19 @@ def _prompts_by(plan: Plan) -> str:
     if plan.model.kind == "replay":
         return "recording"
     return "tokenizer" if plan.renderer.tokenizer is not None else "server"
+
+
+def _differs(plan: Plan) -> list[str]:
+    """What was asked for that the card did otherwise, in every cell of the run."""
+    differs = []
+    if (how := plan.settings.engine.quantization) is not None:
+        differs.append(f"weights quantized ({how}); the card's were not")
+    row_format, row_bos = plan.model.row_format, plan.model.row_bos
+    if row_format not in (None, plan.chat_format):
+        differs.append(f"chat format {plan.chat_format}; the card's row had {row_format}")
+    elif row_bos is not None and (n_bos := plan.renderer.bos_habit()) != row_bos:
+        differs.append(f"prompts start with {n_bos} BOS tokens; the card's row had {row_bos}")
+    return differs
 
 
 def _public_id(model: Model) -> str:

@@ -12,7 +12,8 @@ The card's cell is the share of questions whose answer is both.
 Differs from the published set-up in:
   - the two judges are allenai/truthfulqa-truth-judge-llama2-7B and -info-judge-; with any other the cell is marked, and one
     that answers in words is read by its first word;
-  - answers are the decoded new tokens; the original sliced the decoded whole by the prompt's length in characters.
+  - answers are the decoded new tokens; the original sliced the decoded whole by the prompt's length in characters, and its decoder
+    dropped the space before a punctuation mark or contraction where the tokenizer's settings say so (Llama 3's do).
 """
 
 import re

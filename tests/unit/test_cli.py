@@ -174,13 +174,33 @@ def test_what_is_wrong_is_one_sentence_and_exit_code_2(
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "run smollm2 --sandbox no", "run smollm2 --dtype int3", "run smollm2 --limit many", "report", "rnu"]
+    ("command", "says"),
+    [
+        ("run", "'MODEL'"),
+        ("run smollm2 --sandbox no", "auto, require"),
+        ("run smollm2 --dtype int3", "bfloat16"),
+        ("run smollm2 --limit many", "'--limit'"),
+        ("run smollm2 --limt 3", "--limt"),
+        ("report", "--published"),
+        ("rnu", "'rnu'"),
+    ],
 )
-def test_wrong_usage_is_exit_code_2_too(evals: Call, command: str) -> None:
+def test_wrong_usage_is_one_sentence_and_exit_code_2_too(evals: Call, command: str, says: str) -> None:
     code, out, err = evals(*command.split())
     assert (code, out) == (2, "")
-    assert "Usage:" in err
-    assert "Traceback" not in err
+    assert err.startswith("evals: ")
+    assert says in err
+    where = f"evals {command.split()[0]}" if command != "rnu" else "evals"
+    assert err.endswith(f". See: {where} --help\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["", "data", "judge"])
+def test_a_command_without_words_shows_its_help(evals: Call, command: str) -> None:
+    code, out, err = evals(*command.split())
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Usage: evals {command}".rstrip())
+    assert "Commands:" in err
 
 
 def test_a_traceback_is_there_for_those_who_ask(evals: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,15 @@ import pytest
 
 from evals.benchmark import Benchmark
 from evals.data import Dataset, Source, load_smoke_data
+from evals.generators import EngineSettings
 from evals.grading import Answers, TaskResult, grade_task
 from evals.judges import CARD_JUDGES
+from evals.plan import RunSettings, make_plan
 from evals.records import Column, Completion, Finding, Findings, Generate, Grade, Item, ItemId, Message, Metric, Output, Sampling
 from evals.registry import benchmark_class
 from evals.runner import run
 from evals.stats import Z95
+from evals.summary import header as header_of
 from evals.summary import public_name, summarize
 from evals.table import markdown, row_from_summary
 from tests.resilience.fake_runs import Engines, settings
@@ -107,6 +110,25 @@ def test_what_a_judge_could_not_read_for_length_is_said() -> None:
 
 def test_capped_generations_are_counted_beside_the_cell() -> None:
     assert cell(graded("gsm8k", capped=3), "gsm8k")["marks"] == ["gsm8k: 3 of 6 generations capped by the model's context"]
+
+
+def test_what_a_whole_run_does_otherwise_than_the_card_is_said_beside_its_cells() -> None:
+    header = head(differs=["weights quantized (awq); the card's were not"])
+    assert cell(graded("gsm8k"), "gsm8k", header)["marks"] == header["differs"]
+
+
+def test_quantization_and_a_card_row_in_another_format_or_with_other_bos_tokens_are_what_it_does_otherwise() -> None:
+    asked = RunSettings("smollm2", suite="smoke", tasks=("gsm8k",), engine=EngineSettings(quantization="awq"))
+    plan = make_plan(asked, need_weights=False)
+
+    def differs(row_format: str | None, row_bos: int | None) -> list[str]:
+        found: list[str] = header_of(replace(plan, model=replace(plan.model, row_format=row_format, row_bos=row_bos)), None, {})["differs"]
+        assert found.pop(0) == "weights quantized (awq); the card's were not"
+        return found
+
+    assert differs(None, None) == differs("tokenizer", 1) == []
+    assert differs("tulu", 1) == ["chat format tokenizer; the card's row had tulu"]
+    assert differs("tokenizer", 2) == ["prompts start with 1 BOS tokens; the card's row had 2"]
 
 
 def test_verdicts_that_could_not_be_read_are_counted_beside_the_cell() -> None:
