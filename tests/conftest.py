@@ -30,3 +30,10 @@ def data_dir() -> Path:
 def replay_dir() -> Path:
     """Recorded outputs of real models."""
     return _folder("EVALS_REPLAY", "replay")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The tests that were not run, by name, with the reason."""
+    for report in terminalreporter.stats.get("skipped", ()):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        terminalreporter.write_line(f"not run: {report.nodeid} ({reason.removeprefix('Skipped: ')})")

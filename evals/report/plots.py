@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SVG = "http://www.w3.org/2000/svg"
+_XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 INK, MUTED, LINE, CARD = "#111111", "#222222", "#333333", "#444444"
 RUNS = ("#511111", "#522222", "#533333", "#544444")
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", CARD: "--card"} | {c: f"--run{n}" for n, c in enumerate(RUNS)}
@@ -109,6 +110,8 @@ def _svg(figure: "Figure", salt: str, tips: Mapping[str, str], label: str) -> st
     root = ET.fromstring(file.getvalue())
     for lost in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(lost)
+    for use in root.iter(f"{{{_SVG}}}use"):
+        use.set("href", use.attrib.pop(_XLINK_HREF))  # inside HTML a prefixed name of the parser's choice would be no link
     for group in root.iter(f"{{{_SVG}}}g"):
         if (tip := tips.get(group.get("id", ""))) is not None:
             group.set("data-tip", tip)

@@ -178,7 +178,8 @@ function marked(text) {
 }
 
 const pre = (text, label) => el("pre", { tabindex: 0, role: "region", "aria-label": label }, ...marked(text));
-const inWords = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 1));
+const isPlain = (value) => value === null || typeof value !== "object";
+const inWords = (value) => (isPlain(value) ? String(value) : Array.isArray(value) && value.every(isPlain) ? value.join(", ") : JSON.stringify(value, null, 1));
 const panel = (title, ...children) => el("section", { class: "panel" }, el("h4", {}, title), ...children);
 
 function promptPanel(texts) {
@@ -376,7 +377,7 @@ try { theme(localStorage.getItem("evals-theme") || THEMES[0]); } catch { theme(T
 
 const named = readHash();
 go({ ...state }, { keep: false }).then(() => {
-  if (named) $("#items").scrollIntoView();
+  if (named) $("#items").scrollIntoView({ behavior: "instant" });
   performance.mark("ready");
   document.body.dataset.ready = "yes";
 }, (error) => { $("#count").textContent = `The items cannot be opened: ${error.message}. A browser of 2023 or later is needed.`; });
