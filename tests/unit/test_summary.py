@@ -247,7 +247,11 @@ def test_the_average_is_the_mean_of_seven_with_the_error_that_follows_from_their
     assert found["value"] == pytest.approx((0.1 + 0.2 + 0.3 + 0.4 + 0.5 + 0.6 + xstest) / 7)
     variance = sum((0.01 * n) ** 2 for n in range(1, 7)) + (0.05 / 2) ** 2 + (0.03 / 2) ** 2
     assert found["stderr"] == pytest.approx(math.sqrt(variance) / 7)
-    assert found["ci95"] == pytest.approx([found["value"] - 1.959964 * found["stderr"], found["value"] + 1.959964 * found["stderr"]])
+    # Every cell's interval is (0, 1) here: its distances to the bounds are its value and the rest; XSTest's cells count halved and turned.
+    halves = [0.2 / 2, 0.4 / 2], [0.8 / 2, 0.6 / 2]
+    below = math.hypot(*(0.1 * n for n in range(1, 7)), *halves[1]) / 7
+    above = math.hypot(*(1 - 0.1 * n for n in range(1, 7)), *halves[0]) / 7
+    assert found["ci95"] == pytest.approx([found["value"] - below, found["value"] + above])
     assert (found["n"], found["n_items"], found["marks"]) == (7, 7, [])
 
 
