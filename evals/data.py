@@ -131,9 +131,7 @@ def data_folder(data: Path | None) -> Path | None:
     """The user's data folder: the argument, else EVALS_DATA, else None. Raises InputError when it is not a folder."""
     chosen = data or (Path(os.environ["EVALS_DATA"]) if os.environ.get("EVALS_DATA") else None)
     if chosen is not None and not chosen.is_dir():
-        raise InputError(
-            f"The data folder {chosen} is not a folder. Give --data or EVALS_DATA a folder laid out as `evals data list` says."
-        )
+        raise InputError(f"The data folder {chosen} is not a folder. Give --data or EVALS_DATA one as `evals data list` lays it out.")
     return chosen
 
 
