@@ -159,7 +159,7 @@ def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_
         os.kill(engine, signal.SIGKILL)
     out, rest = process.communicate(timeout=300)
     assert process.returncode == 4, said + rest
-    assert rest.splitlines()[-1] == "evals: The engine died: its process ended. Nothing is lost; the same command goes on."
+    assert "evals: The engine died: its process ended. Nothing is lost; the same command goes on." in rest.splitlines()
     assert out == ""
     assert not (run / "summary.json").exists()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
