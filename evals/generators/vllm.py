@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from threading import Event, Thread
 from typing import Any
 
 from evals.errors import EnvironmentFault, InputError
@@ -15,6 +16,7 @@ from evals.prompts import Rendered
 from evals.records import Completion, Output
 
 _WINDOW = 2  # requests kept in the engine, in units of its batch size: enough to never drain it
+_LOOK_S = 1.0
 _CPU_KV_CACHE_BYTES = 2 << 30  # vLLM's own default takes most of the machine's memory, and a minute to clear it
 
 
@@ -57,6 +59,8 @@ class VllmGenerator:
         except Exception as error:
             raise _load_error(model, error) from error
         self._engine: Any = self._llm.llm_engine
+        self._closed = Event()
+        _watch(getattr(self._engine, "engine_core", None), self._closed)
         self._batch = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
 
     def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
@@ -78,7 +82,8 @@ class VllmGenerator:
                 if done:
                     yield [(request, _completion(request, out)) for request, out in done]
         except Exception as error:
-            raise EnvironmentFault(f"The engine died: {_one_line(error)}. Nothing is lost; the same command goes on.") from error
+            why = "its process ended" if type(error).__name__ == "EngineDeadError" else _one_line(error)
+            raise EnvironmentFault(f"The engine died: {why}. Nothing is lost; the same command goes on.") from error
         finally:
             if running:
                 with contextlib.suppress(Exception):
@@ -86,12 +91,27 @@ class VllmGenerator:
 
     def close(self) -> None:
         """Free the engine's memory, or end its processes."""
+        self._closed.set()
         core = getattr(self._engine, "engine_core", None)
         with contextlib.suppress(Exception):
             if core is not None:
                 core.shutdown()
         del self._engine, self._llm
         gc.collect()
+
+
+def _watch(core: Any, closed: Event) -> None:
+    """Wake whoever waits for an engine whose process was killed: vLLM marks it dead, but its caller waits for ever."""
+    if not hasattr(core, "outputs_queue") or not hasattr(core, "resources"):
+        return  # an engine in this process
+
+    def look() -> None:
+        while not closed.wait(_LOOK_S):
+            if core.resources.engine_dead:
+                core.outputs_queue.put_nowait(RuntimeError("its process ended"))
+                return
+
+    Thread(target=look, name="engine-watch", daemon=True).start()
 
 
 def _be_quiet() -> None:

@@ -143,40 +143,27 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(smoke: P
 
 
 def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "evals",
-        "run",
-        "smollm2",
-        "--suite",
-        "smoke",
-        "--tasks",
-        "mmlu,gsm8k",
-        "--limit",
-        "2",
-        "--max-num-seqs",
-        "1",
-        *SHORT,
-    ]
-    command += ["--out", str(tmp_path / "run")]
+    """vLLM itself leaves its caller waiting for ever then; out of memory, the kernel ends the engine so."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", "gsm8k", "--limit", "1", *SHORT]
+    command += ["--out", str(run)]
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    store, deadline = tmp_path / "run" / "store.sqlite", time.monotonic() + 600
-    while answers_in(store) < 1 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert process.stderr
+    said = ""
+    while "generate: 1 to do" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
     for engine in engines_of(process.pid):
         os.kill(engine, signal.SIGKILL)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 4, err
-    assert err.splitlines()[-1].startswith("evals: The engine died")
-    assert "the same command goes on" in err.splitlines()[-1]
+    out, rest = process.communicate(timeout=300)
+    assert process.returncode == 4, said + rest
+    assert "evals: The engine died: its process ended. Nothing is lost; the same command goes on." in rest.splitlines()
     assert out == ""
-    kept = answers_in(store)
-    assert 1 <= kept < 4
+    assert not (run / "summary.json").exists()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
-    last = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"][-1]
-    assert last["phases"]["generate"]["requests"] + kept == answers_in(store)
+    assert answers_in(run / "store.sqlite") == 1
 
 
 def engines_of(pid: int) -> list[int]:
