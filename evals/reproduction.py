@@ -177,7 +177,11 @@ def _took(record: Row) -> str:
     judged = f"{record['recorded']['n']:,} recorded answers of {files}"
     if record["cost"] is None:
         return f"{judged}; no cost, a rule asks no model"
-    return f"{judged}; {record['dtype']}, {Cost(**record['cost']).text(None)}, {record['time']['wall_s']:,.0f} s"
+    took = record["time"]
+    return (
+        f"{judged}; {record['dtype']}, {Cost(**record['cost']).text(None)}; {took['wall_s']:,.0f} s for {took['requests']:,.0f} "
+        "verdicts of all roles asked together"
+    )
 
 
 def _estimate(found: Row, unit: float, digits: int, sign: str) -> str:
