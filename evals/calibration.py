@@ -138,7 +138,7 @@ def _spread_of(by_author: Mapping[str, Record]) -> str:
     return f", one model's answers by {min(values):+.1f} to {max(values):+.1f}," if len(values) > 1 else ""
 
 
-def _range(estimate: Record, style: str = ".2f") -> str:
+def _range(estimate: Record, style: str = "z.2f") -> str:
     """A value and its 95 % interval."""
     if estimate["value"] is None:
         return "undefined"
@@ -149,7 +149,7 @@ def _range(estimate: Record, style: str = ".2f") -> str:
 def _points(estimate: Record) -> str:
     """A shift in percentage points."""
     value, ci95 = estimate["value"], estimate["ci95"]
-    return _range({"value": value and 100 * value, "ci95": ci95 and [100 * end for end in ci95]}, "+.1f") + " points"
+    return _range({"value": value and 100 * value, "ci95": ci95 and [100 * end for end in ci95]}, "+z.1f") + " points"
 
 
 def describe(record: Record, price: Price | None) -> Iterator[str]:

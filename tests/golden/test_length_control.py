@@ -128,7 +128,10 @@ def test_the_fit_is_the_packages_own_on_real_annotations(
     cell = benchmark.summarize(list(reversed(grades)))["alpaca_eval_2_lc"]
     assert cell.value is not None
     assert 100 * cell.value == pytest.approx(expected["length_controlled_winrate"], abs=1e-9)
-    assert cell.stderr == pytest.approx(expected["lc_standard_error"] / 100, abs=1e-9)
+    # Theirs, the spread of the predictions, takes the fitted weights for known; the bootstrap does not.
+    assert cell.estimator == "bootstrap"
+    assert cell.stderr is not None
+    assert expected["lc_standard_error"] / 100 < cell.stderr < 0.03
     assert (cell.n, cell.n_items) == (805 - n_unreadable, 805 - n_unreadable)
 
 

@@ -18,6 +18,7 @@ from evals.replay import as_text, replay
 
 BENCHMARKS = ("bbh", "gsm8k", "humaneval", "mmlu")
 SOLUTIONS = "example_model_solutions.jsonl.gz"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 Row = dict[str, Any]
 
 
@@ -61,6 +62,11 @@ def test_every_published_figure_comes_back_at_its_printed_precision(whole: Whole
         "mmlu": 14_042,
     }
     assert whole.lines[-1].startswith("250 figures of 15 recordings: 249 agree at the printed precision, 0 differ")
+
+
+def test_the_stored_figures_are_these(whole: Whole) -> None:
+    stored = json.loads((RESULTS / "reproduction" / "figures.json").read_text("utf-8"))["figures"]
+    assert [figure for figure in stored if figure["benchmark"] in BENCHMARKS] == whole.figures
 
 
 def test_what_cannot_be_had_says_why(whole: Whole) -> None:

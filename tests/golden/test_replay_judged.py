@@ -22,6 +22,7 @@ BENCHMARKS = ("alpaca_eval", "ifeval", "truthfulqa", "xstest")
 GPT4 = "GPT-4 (responses of 2023-11-07)"
 PAPER = {"prompt_strict": 1, "instruction_strict": 1, "prompt_loose": 2, "instruction_loose": 2}
 """The paper's four accuracies: how many prompts or instructions ours are above."""
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 Row = dict[str, Any]
 
 
@@ -61,6 +62,11 @@ def test_no_figure_differs_without_an_explanation(whole: Whole) -> None:
     }
     assert whole.lines[-1].startswith("196 figures of 29 recordings: 149 agree at the printed precision, 32 differ by items that are named")
     assert all("https://" in figure["source"] for figure in whole.figures)
+
+
+def test_the_stored_figures_are_these(whole: Whole) -> None:
+    stored = json.loads((RESULTS / "reproduction" / "figures.json").read_text("utf-8"))["figures"]
+    assert [figure for figure in stored if figure["benchmark"] in BENCHMARKS] == whole.figures
 
 
 def test_what_cannot_be_had_says_why(whole: Whole) -> None:

@@ -26,7 +26,7 @@ def test_every_evals_command_and_option_it_names_exists() -> None:
     helps: dict[str, str] = {}
     for line in re.findall(r"^(?:evals) (.*?)(?:\s{2,}#.*)?$", README, re.MULTILINE):
         words = shlex.split(line)
-        command = words[:2] if words[0] == "data" else words[:1]
+        command = words[:2] if words[0] in ("data", "judge") else words[:1]
         shown = helps.setdefault(" ".join(command), CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "300"}).output)
         assert "Usage:" in shown
         for option in (word for word in words if word.startswith("--")):
