@@ -242,7 +242,8 @@ class Table:
     """What every format prints. All of it is plain text; each format escapes it in its own way.
 
     caption: what the numbers are, "" for percent.  best: (row number, cell key) of the values to be set in bold.
-    with_ci: print intervals.  bases: rows that the numbers are differences to.  label: put before footnote numbers, where a document has others.
+    with_ci: print intervals.  bases: rows that the numbers are differences to.
+    label: put before footnote numbers, where a document has others.
     """
 
     rows: tuple[TableRow, ...]
@@ -310,7 +311,8 @@ def _differences(row: TableRow, base: TableRow) -> dict[str, TableCell]:
 def as_markdown(table: Table) -> str:
     """The table as GitHub Markdown, with notes and footnotes under it; ends in a newline.
 
-    Limited runs stand in a table of their own. A marked cell has a footnote reference right after its number. Names, marks and notes are escaped: they may hold anything.
+    Limited runs stand in a table of their own. A marked cell has a footnote reference right after its number.
+    Names, marks and notes are escaped: they may hold anything.
     """
     footnotes = table.marks()
     lines = [escape(table.caption), ""] if table.caption else []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from evals.table import LIMITED, MISSING, Table, TableRow, as_markdown, interval_text, one_line
+from evals.table import LIMITED, MISSING, Table, TableCell, TableRow, as_markdown, interval_text, one_line
 
 _SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?([bm])(?![a-z])", re.IGNORECASE)
 
@@ -79,8 +79,12 @@ def _html_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str) ->
     if cell.text == MISSING:
         return MISSING
     value = f"<strong>{cell.text}</strong>" if (at, key) in table.best else cell.text
-    marks = "".join(f"<sup>{footnotes[mark]}</sup>" for mark in cell.marks)
+    marks = f"<sup>{_numbers(cell, footnotes)}</sup>" if cell.marks else ""
     return value + marks + (f" <small>{interval_text(cell.ci95)}</small>" if table.with_ci and cell.ci95 else "")
+
+
+def _numbers(cell: TableCell, footnotes: Mapping[str, int]) -> str:
+    return ",".join(map(str, sorted(footnotes[mark] for mark in cell.marks)))
 
 
 def _words(headings: Sequence[str], row: str, text: str) -> str:
@@ -111,7 +115,7 @@ def _latex_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str) -
     if cell.text == MISSING:
         return MISSING
     value = rf"\textbf{{{cell.text}}}" if (at, key) in table.best else _latex(cell.text)
-    marks = "".join(rf"\textsuperscript{{{footnotes[mark]}}}" for mark in cell.marks)
+    marks = rf"\textsuperscript{{{_numbers(cell, footnotes)}}}" if cell.marks else ""
     return value + marks + (f" ({_latex(interval_text(cell.ci95))})" if table.with_ci and cell.ci95 else "")
 
 
