@@ -108,7 +108,8 @@ def test_items_without_a_score_with_several_and_with_broken_text_keep_their_plac
         {"id": "toy/1", "outputs": [], "scores": {"a": 1.0, "b": 0.5}, "extracted": {"a": 2}},
     ]
     RunFolder(tmp_path).write_samples("toy", rows)
-    record = {"summary_header": {}, "run_key": "k", "capped": {}, "skipped": {}, "tasks": ["toy"], "sessions": []}
+    head = {"suite": "smoke", "chat_format": "tulu", "limit": None, "model": {}, "judges": {}}
+    record = {"summary_header": head, "run_key": "k", "capped": {}, "skipped": {}, "tasks": ["toy"], "sessions": []}
     RunFolder(tmp_path).write_json("run.json", record)
     first, second = item_rows(tmp_path)
     assert (first["score"], first["truncated"], first["unparsed"], first["n_tokens"]) == (None, True, True, 3)

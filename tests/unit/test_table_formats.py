@@ -348,3 +348,18 @@ def test_a_terminal_gets_a_table_in_bold_no_color_one_without_and_a_dumb_one_mar
     assert "Llama 3.1 70b instruct" in text
     assert "| --- |" not in text
     assert "| --- |" in on_a_terminal(TERM="dumb")
+
+
+def test_limited_runs_stand_apart_in_every_format_and_are_never_best() -> None:
+    few = row("few (limit 20)", "limited", mmlu="99.0", xstest_safe_refused="0.0")
+    rows = [few, row("a 8b", "ours", mmlu="9.5"), row("b 8b", "ours", mmlu="9.0"), row("few more 8b (limit 20)", "limited", mmlu="98.0")]
+    table = with_best(make_table(by_size(rows)))
+    assert [one.group for one in table.rows] == ["8b", "8b", "limited", "limited"]
+    assert table.best == {(0, "mmlu")}
+    assert (
+        FORMATS["markdown"](table).index("| b 8b |")
+        < FORMATS["markdown"](table).index("Limited runs")
+        < FORMATS["markdown"](table).index("| few")
+    )
+    assert FORMATS["html"](table).count("<tbody>") == 2
+    assert FORMATS["latex"](table).count(r"\midrule") == 2
