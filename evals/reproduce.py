@@ -10,7 +10,7 @@ from evals.card_rows import PublishedRow, published_rows, row_of_short_name
 from evals.errors import EvalsError, Incomplete
 from evals.generators import EngineSettings
 from evals.plan import RunSettings, default_folder
-from evals.table import TableRow, markdown, markdown_delta, row_from_summary
+from evals.table import TableRow, as_markdown, delta_table, markdown, row_from_summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for ours, published in measured:
         if published is not None:
             print(f"Difference to the published row of {published.name}:\n")
-            print(markdown_delta([ours], _published_row(published)))
+            print(as_markdown(delta_table([ours], [_published_row(published)])))
     return worst
 
 

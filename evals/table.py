@@ -7,7 +7,7 @@ marks, so that no number is taken for more than it is. Pure functions; same rows
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 
 from evals.card_rows import CELL_KEYS, PublishedRow, published_rows
@@ -17,6 +17,8 @@ from evals.registry import BENCHMARKS, benchmark_class
 
 AVERAGE = Column("average", "Average")
 MISSING = "-"
+LIMITED = "limited"
+"""The group of our runs with a limit: they stand apart."""
 SCHEMA = 1
 CARD_WOULD_OMIT = "The card prints - for the Average as soon as any cell of the row is -."
 
@@ -27,10 +29,11 @@ _N_INPUTS = len(_DIRECT) + 1
 
 @dataclass(frozen=True, slots=True)
 class TableCell:
-    """What is printed: percent with one decimal or "-", and what the reader must know about it."""
+    """What is printed: percent with one decimal or "-", what the reader must know about it, and its 95 % interval's ends."""
 
     text: str = MISSING
     marks: tuple[str, ...] = ()
+    ci95: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ def row_from_summary(summary: Mapping[str, Json], name: str | None = None) -> Ta
     cells[AVERAGE.key], reason = _own_average(found, cells)
     if reason:
         notes[AVERAGE.key] = reason
-    return TableRow(_own_name(summary, name), cells, "ours" if summary.get("limit") is None else "limited", notes)
+    return TableRow(_own_name(summary, name), cells, "ours" if summary.get("limit") is None else LIMITED, notes)
 
 
 def _own_name(summary: Mapping[str, Json], name: str | None) -> str:
@@ -170,7 +173,17 @@ def _own_cell(cell: Mapping[str, Json] | None, key: str) -> tuple[TableCell, str
     marks = cell.get("marks") or []
     if not isinstance(marks, list):
         raise _damaged(f"cells.{key}.marks", "a list")
-    return TableCell(percent(value), tuple(dict.fromkeys(map(str, marks)))), ""
+    return TableCell(percent(value), tuple(dict.fromkeys(map(str, marks))), _interval(cell.get("ci95"), key)), ""
+
+
+def _interval(ends: Json, key: str) -> tuple[str, str] | None:
+    """The interval's ends as printed; None where the summary states none."""
+    if ends is None:
+        return None
+    numbers = [_number(end, key) for end in ends] if isinstance(ends, list) else []
+    if len(numbers) != 2 or numbers[0] is None or numbers[1] is None:
+        raise _damaged(f"cells.{key}.ci95", "two numbers or null")
+    return percent(numbers[0]), percent(numbers[1])
 
 
 def _verdict_counts(cell: Mapping[str, Json] | None) -> str:
@@ -191,7 +204,7 @@ def _own_average(found: Mapping[str, Mapping[str, Json]], cells: Mapping[str, Ta
     marks = [*cell.marks, *(mark for key in (*_DIRECT, *_XSTEST) for mark in cells[key].marks)]
     if any(cells[key].text == MISSING for key in CELL_KEYS[:-1]):
         marks.append(CARD_WOULD_OMIT)
-    return TableCell(cell.text, tuple(dict.fromkeys(marks))), ""
+    return TableCell(cell.text, tuple(dict.fromkeys(marks)), cell.ci95), ""
 
 
 def _object(value: Json, where: str) -> Mapping[str, Json]:
@@ -212,7 +225,55 @@ def _damaged(where: str, wanted: str) -> InputError:
     return InputError(f"summary.json is damaged: {where} is not {wanted}. Run the same command again to write it anew.")
 
 
-# --- Markdown ------------------------------------------------------------------------------------------------------------
+# --- the table and its Markdown ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A remark listed under the table: the headings it is about, the row, the words."""
+
+    headings: tuple[str, ...]
+    row: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What every format prints. All of it is plain text; each format escapes it in its own way.
+
+    caption: what the numbers are, "" for percent.  best: (row number, cell key) of the values to be set in bold.
+    with_ci: print intervals.  bases: rows that the numbers are differences to.
+    label: put before footnote numbers, where a document has others.
+    """
+
+    rows: tuple[TableRow, ...]
+    columns: tuple[Column, ...]
+    caption: str = ""
+    best: frozenset[tuple[int, str]] = frozenset()
+    with_ci: bool = False
+    bases: tuple[TableRow, ...] = ()
+    label: str = ""
+
+    def marks(self) -> dict[str, int]:
+        """Every mark of a printed number, with its footnote's number; equal marks share one."""
+        cells = (row.cell(column.key) for row in self.rows for column in self.columns)
+        return {mark: n for n, mark in enumerate(dict.fromkeys(m for cell in cells if cell.text != MISSING for m in cell.marks), start=1)}
+
+    def notes(self, rows: Sequence["TableRow"] | None = None) -> list[Note]:
+        """The remarks of some of the rows (default: of all, and of those they are held against), equal ones of a row together."""
+        found = []
+        for row in (*self.rows, *self.bases) if rows is None else rows:
+            headings: dict[str, list[str]] = {}
+            for column in self.columns:
+                if column.key in row.notes:
+                    headings.setdefault(row.notes[column.key], []).append(column.heading)
+            found += [Note(tuple(about), row.name, text) for text, about in headings.items()]
+        return found
+
+
+def make_table(rows: Sequence[TableRow]) -> Table:
+    """The rows in the card's columns, as they come; limited runs last, since their numbers are of other items."""
+    return Table(tuple(sorted(rows, key=lambda row: row.group == LIMITED)), table_columns(rows))
 
 
 def table_columns(rows: Sequence[TableRow] = ()) -> tuple[Column, ...]:
@@ -223,76 +284,80 @@ def table_columns(rows: Sequence[TableRow] = ()) -> tuple[Column, ...]:
 
 
 def markdown(rows: Sequence[TableRow]) -> str:
-    """The table as GitHub Markdown, with notes and footnotes under it; ends in a newline.
-
-    Limited runs stand in a table of their own: their numbers are of other items. A marked cell has a footnote reference right after
-    its number; equal marks share one footnote. Names, marks and notes are escaped: they may hold anything.
-    """
-    return _render(rows, table_columns(rows))
+    """The rows as GitHub Markdown; ends in a newline."""
+    return as_markdown(make_table(rows))
 
 
-def markdown_delta(rows: Sequence[TableRow], published_row: TableRow) -> str:
-    """Ours minus the published row, in points, each cell with its sign; "-" where either has no number.
+def delta_table(rows: Sequence[TableRow], published: Sequence[TableRow]) -> Table:
+    """Ours minus the published row at the same place, in points, each cell with its sign; "-" where either has no number.
 
     The printed numbers are subtracted, so the reader can check it by hand. In the XSTest columns lower is better.
     """
-    differences = [
-        TableRow(
-            row.name,
-            {key: TableCell(_difference(cell.text, published_row.cell(key).text), cell.marks) for key, cell in row.cells.items()},
-            row.group,
-            row.notes,
-        )
-        for row in rows
-    ]
-    columns = table_columns(rows)
-    notes = _notes((published_row,), columns)
-    text = f"In points, against the published row {escape(published_row.name)}:\n\n{_render(differences, columns)}"
-    return text + "\n" + "\n".join(notes) + "\n" if notes else text
+    pairs = sorted(zip(rows, published, strict=True), key=lambda pair: pair[0].group == LIMITED)
+    differences = [replace(row, cells=_differences(row, base)) for row, base in pairs]
+    bases = tuple({base.name: base for base in published}.values())
+    against = f"the published row {bases[0].name}" if len(bases) == 1 else "each row's own published row"
+    return Table(tuple(differences), table_columns(rows), f"In points, against {against}:", bases=bases)
 
 
-def _render(rows: Sequence[TableRow], columns: Sequence[Column]) -> str:
-    footnotes: dict[str, int] = {}
-    parts = [[row for row in rows if (row.group == "limited") is limited] for limited in (False, True)]
-    lines = _table(parts[0], columns, footnotes) if parts[0] or not rows else []
-    if parts[0] and parts[1]:
+def _differences(row: TableRow, base: TableRow) -> dict[str, TableCell]:
+    found = {}
+    for key, cell in row.cells.items():
+        low, high = (_difference(end, base.cell(key).text) for end in cell.ci95 or (MISSING, MISSING))
+        found[key] = TableCell(_difference(cell.text, base.cell(key).text), cell.marks, None if MISSING in (low, high) else (low, high))
+    return found
+
+
+def as_markdown(table: Table) -> str:
+    """The table as GitHub Markdown, with notes and footnotes under it; ends in a newline.
+
+    Limited runs stand in a table of their own. A marked cell has a footnote reference right after its number.
+    Names, marks and notes are escaped: they may hold anything.
+    """
+    footnotes = table.marks()
+    lines = [escape(table.caption), ""] if table.caption else []
+    is_limited = [row.group == LIMITED for row in table.rows]
+    whole, limited = (tuple(at for at, own in enumerate(is_limited) if own is wanted) for wanted in (False, True))
+    lines += _markdown_part(table, footnotes, whole) if whole or not limited else []
+    if whole and limited:
         lines += ["", "Limited runs, on a few items of each benchmark; not to be held against the rows above:", ""]
-    lines += _table(parts[1], columns, footnotes) if parts[1] else []
+    lines += _markdown_part(table, footnotes, limited) if limited else []
+    lines += _markdown_notes(table, table.bases)
     if footnotes:
-        lines += ["", *(f"[^{number}]: {escape(mark)}" for mark, number in footnotes.items())]
+        lines += ["", *(f"[^{table.label}{number}]: {escape(mark)}" for mark, number in footnotes.items())]
     return "\n".join(lines) + "\n"
 
 
-def _table(rows: Sequence[TableRow], columns: Sequence[Column], footnotes: dict[str, int]) -> list[str]:
-    """One table and its notes; footnotes are numbered through all tables."""
+def _markdown_part(table: Table, footnotes: Mapping[str, int], places: Sequence[int]) -> list[str]:
+    """One table of the rows at these places, and their notes."""
     lines = [
-        "| " + " | ".join(["Model", *(escape(column.heading) for column in columns)]) + " |",
-        "| --- |" + " ---: |" * len(columns),
+        "| " + " | ".join(["Model", *(escape(column.heading) for column in table.columns)]) + " |",
+        "| --- |" + " ---: |" * len(table.columns),
     ]
-    for row in rows:
-        texts = [escape(row.name), *(_cell(row.cell(column.key), footnotes) for column in columns)]
+    for at in places:
+        texts = [escape(table.rows[at].name), *(_markdown_cell(table, footnotes, at, column.key) for column in table.columns)]
         lines.append("| " + " | ".join(texts) + " |")
-    notes = _notes(rows, columns)
-    return [*lines, "", *notes] if notes else lines
+    return lines + _markdown_notes(table, [table.rows[at] for at in places])
 
 
-def _cell(cell: TableCell, footnotes: dict[str, int]) -> str:
-    """The cell with its references; a new mark gets the next number."""
+def _markdown_notes(table: Table, rows: Sequence[TableRow]) -> list[str]:
+    notes = [f"- {', '.join(map(escape, note.headings))} of {escape(note.row)}: {escape(note.text)}" for note in table.notes(rows)]
+    return ["", *notes] if notes else []
+
+
+def _markdown_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str) -> str:
+    cell = table.rows[at].cell(key)
     if cell.text == MISSING:
         return MISSING
-    return cell.text + "".join(f"[^{footnotes.setdefault(mark, len(footnotes) + 1)}]" for mark in cell.marks)
+    value = f"**{cell.text}**" if (at, key) in table.best else cell.text
+    references = "".join(f"[^{table.label}{footnotes[mark]}]" for mark in cell.marks)
+    return value + references + (f" ({interval_text(cell.ci95)})" if table.with_ci and cell.ci95 else "")
 
 
-def _notes(rows: Sequence[TableRow], columns: Sequence[Column]) -> list[str]:
-    """One list line for each remark of a row, naming the columns it is about."""
-    lines = []
-    for row in rows:
-        headings: dict[str, list[str]] = {}
-        for column in columns:
-            if column.key in row.notes:
-                headings.setdefault(row.notes[column.key], []).append(escape(column.heading))
-        lines += [f"- {', '.join(about)} of {escape(row.name)}: {escape(note)}" for note, about in headings.items()]
-    return lines
+def interval_text(ci95: tuple[str, str]) -> str:
+    """An interval as printed: low and high with a dash, a word where the ends carry signs."""
+    low, high = ci95
+    return f"{low} to {high}" if low[0] in "+-" else f"{low}–{high}"
 
 
 _ESCAPES = str.maketrans(
@@ -306,7 +371,11 @@ def escape(text: str) -> str:
 
     Characters that cannot be printed (controls, lone surrogates, direction marks) become spaces.
     """
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    line = " ".join(printable.split()).translate(_ESCAPES)
+    line = one_line(text).translate(_ESCAPES)
     line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)
     return re.sub(r"^(\d*)([#+\-=.)])", r"\1\\\2", line)
+
+
+def one_line(text: str) -> str:
+    """Any text as one printable line: controls, line ends, lone surrogates and direction marks become single spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

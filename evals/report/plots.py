@@ -60,7 +60,9 @@ def cells(columns: Mapping[str, str], series: Sequence[Series], width: int) -> s
             marker = {"run": "o", "8b": "o", "70b": "D"}[one.kind]
             size = {"run": 8, "8b": 6, "70b": 5.2}[one.kind]
             face = color if lead else CARD
-            axes.plot([point.x], [y], marker, markersize=size, color=color, markerfacecolor=face, markeredgewidth=1.2, gid=gid)
+            axes.plot(
+                [point.x], [y], marker, markersize=size, color=color, markerfacecolor=face, markeredgewidth=1.2, gid=gid, clip_on=False
+            )
     axes.set(xlim=(0, 100), ylim=(-pitch * len(columns), 0), xticks=range(0, 101, 20))
     return _svg(figure, f"cells{width}", tips, "Every cell with its 95 % interval beside the published rows; the numbers are in the table.")
 

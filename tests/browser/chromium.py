@@ -84,6 +84,7 @@ class Browser:
     def open(self, page: Path, hash: str = "") -> None:
         """Open a page from disk in a fresh document and wait for its items."""
         self.call("Page.navigate", url="about:blank")
+        self.until("location.href === 'about:blank' && document.readyState === 'complete'")
         self.requests.clear()
         self.messages.clear()
         self.call("Page.navigate", url=page.as_uri() + hash)

@@ -8,11 +8,13 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from typer.testing import CliRunner
 
 from evals import front_matter
 from evals.card import BEGIN, END, update
 from evals.card_rows import CELL_KEYS
-from evals.errors import InputError
+from evals.cli import app
+from evals.errors import CheckFailed, InputError
 from evals.front_matter import FrontMatter
 from evals.run_folder import RunFolder
 
@@ -206,6 +208,18 @@ def test_more_runs_are_more_rows_and_the_metadata_is_of_the_first(tmp_path: Path
     text = file.read_text("utf-8")
     assert "| Another | 40.0 |" in text
     assert {result.metric_value for result in ModelCard.load(file).data.eval_results} == {65.5}
+
+
+def test_the_command_checks_with_exit_code_1_and_writes_without(tmp_path: Path, run: Path) -> None:
+    file = card(tmp_path, "# X\n")
+    command = ["card", str(file), "--run", str(run)]
+    stale = CliRunner().invoke(app, [*command, "--check"])
+    assert isinstance(stale.exception, CheckFailed)
+    assert "README.md" in str(stale.exception)
+    assert file.read_text() == "# X\n"
+    assert CliRunner().invoke(app, command).stdout.splitlines()[0] == str(file)
+    assert CliRunner().invoke(app, [*command, "--check"]).stdout == "up to date\n"
+    assert CheckFailed.exit_code == 1
 
 
 def test_checking_writes_nothing_and_says_what_is_stale(tmp_path: Path, run: Path) -> None:

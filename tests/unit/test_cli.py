@@ -25,7 +25,7 @@ from tests.openai_server import Body, Reply, chat, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("run", "report", "prompts", "score", "show", "check", "compare", "tasks", "data", "data list", "data verify", "data fetch")
-COMMANDS += ("judge", "judge calibrate")
+COMMANDS += ("judge", "judge calibrate", "card", "export")
 Called = tuple[int, str, str]
 Call = Callable[..., Called]
 

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from evals.cli import app
@@ -12,14 +13,16 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_is_what_its_command_prints() -> None:
-    """To renew it: scripts/readme-table."""
-    found = re.search(r"<!-- table: evals (.*?) -->\n(.*?)<!-- /table -->", README, re.DOTALL)
-    assert found is not None
-    arguments = [str(ROOT / word) if word.startswith("results/") else word for word in shlex.split(found[1])]
-    printed = CliRunner().invoke(app, arguments)
-    assert printed.exit_code == 0, printed.output
-    assert found[2] == printed.stdout
+@pytest.mark.parametrize(("file", "n_tables"), [("README.md", 1), ("results/README.md", 2)])
+def test_every_table_is_what_its_command_prints(file: str, n_tables: int) -> None:
+    """To renew them: scripts/readme-table."""
+    found = re.findall(r"<!-- table: evals (.*?) -->\n(.*?)<!-- /table -->", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL)
+    assert len(found) == n_tables
+    for command, table in found:
+        arguments = [str(ROOT / word) if word.startswith("results/") else word for word in shlex.split(command)]
+        printed = CliRunner().invoke(app, arguments)
+        assert printed.exit_code == 0, printed.output
+        assert table == printed.stdout
 
 
 def test_every_evals_command_and_option_it_names_exists() -> None:

@@ -23,10 +23,11 @@ from evals.registry import BENCHMARKS
 from evals.table import (
     TableCell,
     TableRow,
+    as_markdown,
     average_metric,
+    delta_table,
     escape,
     markdown,
-    markdown_delta,
     percent,
     row_from_summary,
     rows_from_published,
@@ -259,7 +260,7 @@ def test_a_table_without_rows_is_its_header() -> None:
 def test_differences_are_signed_points_of_the_printed_numbers() -> None:
     published = {row.name: row for row in rows_from_published()}["Llama 3.1 70b base"]
     ours = row_from_summary(summary(all_cells(mmlu=cell(0.78849), gsm8k=cell(0.9, "other items"), bbh=cell(0.8285), ifeval=cell(0.1))))
-    text = markdown_delta([ours], published)
+    text = as_markdown(delta_table([ours], [published]))
     assert text.startswith("In points, against the published row Llama 3.1 70b base:\n\n| Model |")
     assert body(text)[0] == ["SmolLM2-135M-Instruct", "+0.0", "+4.5[^1]", "+0.0", "-44.5", *["-"] * 3, "-0.9", "+37.6", "+9.0", "-"]
     assert "[^1]: other items\n" in text
@@ -268,12 +269,12 @@ def test_differences_are_signed_points_of_the_printed_numbers() -> None:
 
 def test_a_published_row_does_not_differ_from_itself() -> None:
     row = rows_from_published()[-1]
-    assert body(markdown_delta([row], row))[0][1:] == ["+0.0"] * 11
+    assert body(as_markdown(delta_table([row], [row])))[0][1:] == ["+0.0"] * 11
 
 
 def test_a_difference_needs_both_numbers() -> None:
     base, instruct = rows_from_published()[:2]
-    dashes = [key for key, text in zip(CELL_KEYS, body(markdown_delta([instruct], base))[0][1:], strict=True) if text == "-"]
+    dashes = [key for key, text in zip(CELL_KEYS, body(as_markdown(delta_table([instruct], [base])))[0][1:], strict=True) if text == "-"]
     assert dashes == ["alpaca_eval_1", "alpaca_eval_2_lc", "average"]
 
 
