@@ -41,7 +41,7 @@ def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
     change = f"{one.difference * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
     flips = (MISSING, MISSING) if one.column == AVERAGE else (str(one.n_better), str(one.n_worse))
     values = [MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)]
-    return name, f"{one.n:,}", *values, change, _p(one.p), _p(p_holm), *flips, f"{one.mde * 100:.2f}"
+    return name, f"{one.n:,}", *values, change, _p(one.p), _p(p_holm), *flips, f"{one.mde * 100:.2f}" if one.mde else MISSING
 
 
 def _p(p: float | None) -> str:
@@ -66,7 +66,7 @@ def _run_to_run(found: Comparison) -> Iterator[str]:
     yield f"one model in both runs ({seeds}): every difference here is run-to-run spread"
     for one in found.columns:
         error = found.stderr.get(one.key)
-        if one.run_to_run is not None and error is not None:
+        if one.run_to_run and error is not None:
             yield (
                 f"{one.column.heading}: run to run on these items, one standard deviation is {one.run_to_run * 100:.2f} points; "
                 f"the sampling error of drawing other items is {error * 100:.2f}"

@@ -217,7 +217,7 @@ def comparisons() -> Iterator[Setting]:
         for changed in (0.05, 0.1, 0.3):
             for drop in (0.0, 0.02):
                 cell = f"{name}, n={n:,}, {changed:.0%} of items change, drop {drop:.0%}"
-                yield Setting("paired 0/1", cell, -drop, partial(_flips, n, changed, drop), 10_000 if n < 14042 else 2000)
+                yield Setting("paired 0/1", cell, -drop, partial(_flips, n, changed, drop), 10_000 if n < 14042 else 300)
     for n, changed in ((200, 0.01), (200, 0.025)):
         yield Setting("paired 0/1, few changes", f"n={n}, {changed:.1%} of items change", 0.0, partial(_flips, n, changed, 0.0), 10_000)
     for drop in (0.0, 0.02):
