@@ -49,3 +49,6 @@ def test_it_scores_recorded_outputs_on_the_smoke_items_it_ships(installed: Path,
     out = tmp_path / "run"
     evals(installed, "run", f"replay:{recorded}", "--suite", "smoke", "--tasks", "gsm8k", "--out", str(out))
     assert json.loads((out / "summary.json").read_text())["cells"]["gsm8k"]["n"] == 6
+    evals(installed, "report", str(out), "--html", str(tmp_path / "page.html"))
+    assert "<!doctype html>" in (tmp_path / "page.html").read_text("utf-8")[:500]
+    assert (installed / "evals" / "summary.schema.json").is_file()
