@@ -410,7 +410,7 @@ def main() -> None:
         code = interrupt.EXIT_CODE
     if code == interrupt.EXIT_CODE:
         _stopped()
-    sys.exit(code)
+    sys.exit(code or 0)
 
 
 def _wrong_words(error: TyperException) -> str:

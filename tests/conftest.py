@@ -1,6 +1,7 @@
 """Folders the tests read: real data and recorded outputs, as a user's own folders."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import settings
 # How long an example may take is no property of the code on a machine that others use.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+# A shell that starts the tests in its background has Ctrl-C ignored, and every process below would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -383,7 +383,8 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(tmp_path: Path) -> 
     assert process.stderr is not None
     said = ""
     while "once more" not in said:
-        said += process.stderr.readline()
+        said += (line := process.stderr.readline())
+        assert line, said
     process.send_signal(signal.SIGINT)
     said += process.communicate(timeout=60)[1]
     assert process.returncode == 130
