@@ -142,6 +142,7 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     return Plan(settings, model, fingerprint, renderer, chat_format, tasks, judges, recorded)
 
 
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK")
 Classes = Mapping[str, type[Benchmark[Any]]]
 T = TypeVar("T")
 
@@ -205,7 +206,7 @@ def _check_engine(engine: EngineSettings) -> None:
 def _go_offline() -> None:
     import os
 
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
+    for name in OFFLINE_VARIABLES:
         os.environ[name] = "1"
 
 

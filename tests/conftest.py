@@ -2,10 +2,13 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from evals.plan import OFFLINE_VARIABLES
 
 # How long an example may take is no property of the code on a machine that others use.
 settings.register_profile("house", deadline=None)
@@ -16,6 +19,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+_GIVEN = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
+
+
+@pytest.fixture(autouse=True)
+def _online_again() -> Iterator[None]:
+    """What `offline` set in this process, in a test or a fixture that outlives it, is undone after each test."""
+    yield
+    for name, value in _GIVEN.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def _folder(variable: str, sibling: str) -> Path:

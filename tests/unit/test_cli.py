@@ -158,8 +158,6 @@ WRONG: dict[str, tuple[str, str]] = {
 def test_what_is_wrong_is_one_sentence_and_exit_code_2(
     evals: Call, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
-        monkeypatch.setenv(variable, "1")  # so that what --offline sets is undone
     if "smollm2" not in WRONG[name][0]:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "bad.jsonl").write_text("oh no\n")
