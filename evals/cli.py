@@ -88,29 +88,21 @@ def run(
     offline: Annotated[bool, typer.Option("--offline", help="Open no connection but to this machine.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked, and stop.")] = False,
     price: PriceOption = None,
-    tensor_parallel_size: Annotated[int | None, typer.Option(help="GPUs the weights are split over.", rich_help_panel="Engine")] = None,
-    pipeline_parallel_size: Annotated[int | None, typer.Option(help="Stages the layers are split over.", rich_help_panel="Engine")] = None,
-    data_parallel_size: Annotated[int | None, typer.Option(help="Copies of the model.", rich_help_panel="Engine")] = None,
-    distributed_executor_backend: Annotated[str | None, typer.Option(help="mp, uni or ray.", rich_help_panel="Engine")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.", rich_help_panel="Engine")] = "auto",
-    quantization: Annotated[str | None, typer.Option(help="As vLLM names it; the card used none.", rich_help_panel="Engine")] = None,
-    max_model_len: Annotated[
-        int | None, typer.Option(help="Context in tokens (default: the model's own).", rich_help_panel="Engine")
-    ] = None,
-    gpu_memory_utilization: Annotated[
-        float | None, typer.Option(help="Share of the memory the engine may take.", rich_help_panel="Engine")
-    ] = None,
-    max_num_seqs: Annotated[int | None, typer.Option(help="Sequences in one batch.", rich_help_panel="Engine")] = None,
-    enforce_eager: Annotated[
-        bool | None, typer.Option("--eager/--compile", help="Default: eager on CPU, compiled on GPU.", rich_help_panel="Engine")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Engine seed: names one draw of HumanEval's samples.", rich_help_panel="Engine")] = 0,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel="Engine")
-    ] = False,
+    tensor_parallel_size: Annotated[int | None, typer.Option(help="GPUs the weights are split over.")] = None,
+    pipeline_parallel_size: Annotated[int | None, typer.Option(help="Stages the layers are split over.")] = None,
+    data_parallel_size: Annotated[int | None, typer.Option(help="Copies of the model.")] = None,
+    distributed_executor_backend: Annotated[str | None, typer.Option(help="mp, uni or ray.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
+    quantization: Annotated[str | None, typer.Option(help="As vLLM names it; the card used none.")] = None,
+    max_model_len: Annotated[int | None, typer.Option(help="Context in tokens (default: the model's own).")] = None,
+    gpu_memory_utilization: Annotated[float | None, typer.Option(help="Share of the memory the engine may take.")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Sequences in one batch.")] = None,
+    enforce_eager: Annotated[bool | None, typer.Option("--eager/--compile", help="Default: eager on CPU, compiled on GPU.")] = None,
+    seed: Annotated[int, typer.Option(help="Engine seed: names one draw of HumanEval's samples.")] = 0,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")] = False,
     batch_invariant: Annotated[
         bool,
-        typer.Option("--batch-invariant", help="GPU: answers that do not depend on what else is in the batch.", rich_help_panel="Engine"),
+        typer.Option("--batch-invariant", help="GPU: answers that do not depend on what else is in the batch."),
     ] = False,
 ) -> None:
     """Evaluate MODEL and write its row. The same command again goes on where it stopped."""
