@@ -4,17 +4,16 @@ import gzip
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from evals.errors import InputError
 from evals.replay import as_text, replay
+from tests.replayed import Whole, command, replayed
 
 BENCHMARKS = ("bbh", "gsm8k", "humaneval", "mmlu")
 SOLUTIONS = "example_model_solutions.jsonl.gz"
@@ -22,27 +21,9 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 Row = dict[str, Any]
 
 
-class Whole(NamedTuple):
-    """What the command did with all four corpora: exit code, lines printed, figures in its JSON file."""
-
-    code: int
-    lines: list[str]
-    figures: list[Row]
-
-
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """`evals replay` in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "evals", "replay", *map(str, arguments)], capture_output=True, text=True, check=False)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: Path, replay_dir: Path) -> Whole:
-    folder = tmp_path_factory.mktemp("corpora")
-    for name in BENCHMARKS:
-        (folder / name).symlink_to(replay_dir / name)
-    done = command(folder, "--data", data_dir, "--json", folder / "figures.json")
-    assert done.stderr == ""
-    return Whole(done.returncode, done.stdout.splitlines(), json.loads((folder / "figures.json").read_text("utf-8"))["figures"])
+    return replayed(tmp_path_factory.mktemp("corpora"), BENCHMARKS, replay_dir, data_dir)
 
 
 def test_every_published_figure_comes_back_at_its_printed_precision(whole: Whole) -> None:

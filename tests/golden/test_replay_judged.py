@@ -6,17 +6,16 @@ import hashlib
 import io
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from evals.errors import InputError
 from evals.replay import Line, replay
+from tests.replayed import Whole, replayed
 
 BENCHMARKS = ("alpaca_eval", "ifeval", "truthfulqa", "xstest")
 GPT4 = "GPT-4 (responses of 2023-11-07)"
@@ -26,27 +25,9 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 Row = dict[str, Any]
 
 
-class Whole(NamedTuple):
-    """What the command did with all four corpora: exit code, lines printed, figures in its JSON file."""
-
-    code: int
-    lines: list[str]
-    figures: list[Row]
-
-    def of(self, benchmark: str) -> list[Row]:
-        """The figures of one corpus."""
-        return [figure for figure in self.figures if figure["benchmark"] == benchmark]
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: Path, replay_dir: Path) -> Whole:
-    folder = tmp_path_factory.mktemp("corpora")
-    for name in BENCHMARKS:
-        (folder / name).symlink_to(replay_dir / name)
-    command = [sys.executable, "-m", "evals", "replay", folder, "--data", data_dir, "--json", folder / "figures.json"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    return Whole(done.returncode, done.stdout.splitlines(), json.loads((folder / "figures.json").read_text("utf-8"))["figures"])
+    return replayed(tmp_path_factory.mktemp("corpora"), BENCHMARKS, replay_dir, data_dir)
 
 
 def test_no_figure_differs_without_an_explanation(whole: Whole) -> None:

@@ -18,7 +18,6 @@ import pytest
 
 from evals import __version__
 from evals.card_rows import CELL_KEYS, published_rows
-from evals.cli import main
 from evals.data import load_smoke_data
 from evals.registry import BENCHMARKS, benchmark_class
 from tests.openai_server import Body, Reply, chat, serving
@@ -31,23 +30,12 @@ Call = Callable[..., Called]
 
 
 @pytest.fixture
-def evals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """The console command in this process: exit code, stdout, stderr. No data of the machine is seen but what is named."""
+def evals(evals: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """The console command in an empty folder. No data of the machine is seen but what is named."""
     monkeypatch.delenv("EVALS_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Called:
-        monkeypatch.setattr(sys, "argv", ["evals", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        return (code, *capsys.readouterr())
-
-    return call
+    return evals
 
 
 def recorded_rows() -> Iterator[dict[str, Any]]:
