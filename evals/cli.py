@@ -8,8 +8,10 @@ import typer
 from typer.exceptions import TyperException
 
 from evals import __version__, interrupt
-from evals.compare_commands import DataOption, check, compare
+from evals.compare_commands import check, compare
 from evals.errors import CheckFailed, EvalsError, Incomplete
+from evals.options import DataOption, RunArgument, choice
+from evals.report_commands import card, export, report, show_table
 
 _DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 
@@ -47,7 +49,6 @@ PriceOption = Annotated[
         metavar="ROLE=IN,OUT", help="What a million tokens to and from a judge cost you, for the bound of its cost; or all=IN,OUT."
     ),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `evals run --out` wrote.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -110,13 +111,13 @@ def run(
     from evals.plan import RunSettings
 
     engine = EngineSettings(
-        tensor_parallel_size, pipeline_parallel_size, data_parallel_size, _choice("--dtype", dtype, _DTYPES), max_model_len,
+        tensor_parallel_size, pipeline_parallel_size, data_parallel_size, choice("--dtype", dtype, _DTYPES), max_model_len,
         gpu_memory_utilization, quantization, max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
         batch_invariant,
     )  # fmt: skip
     settings = RunSettings(
         model, name, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision, tokenizer, tuple(judge or ()),
-        _choice("--sandbox", sandbox, ("auto", "require")), store, offline, engine,
+        choice("--sandbox", sandbox, ("auto", "require")), store, offline, engine,
     )  # fmt: skip
     if dry_run:
         from evals.dry_run import describe
@@ -138,79 +139,9 @@ def run(
         raise Incomplete(f"{result.n_missing} answers or verdicts are missing. {more}")
 
 
-@app.command()
-def report(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Run folders, or result files of lm-evaluation-harness, in the order to print them."),
-    ] = None,
-    published: Annotated[bool, typer.Option("--published", help="Print the card's published rows first.")] = False,
-    layout: Annotated[
-        str | None, typer.Option("--format", help="markdown, html, latex, csv or json (default: a table on a terminal, else markdown).")
-    ] = None,
-    with_ci: Annotated[bool, typer.Option("--with-ci", help="Print 95 % intervals.")] = False,
-    bold: Annotated[bool, typer.Option("--bold", help="Set the best value of each group in bold.")] = False,
-    by_size: Annotated[bool, typer.Option("--by-size", help="Sort and group by the size in a row's name.")] = False,
-    delta_to: Annotated[
-        str | None,
-        typer.Option(metavar="ROW", help="Print differences in points to a row: `published`, the model's own, or a short name."),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one self-contained page instead: table, parts, plots, every item.")
-    ] = None,
-    against: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="With --html: the run whose items the others' are held against.")
-    ] = None,
-    data: DataOption = None,
-) -> None:
-    """Print the card's table, or write a page to look at with --html."""
-    if html is not None or against is not None:
-        if html is None or not runs:
-            raise typer.BadParameter("--html FILE needs at least one run folder, --against RUN needs --html FILE.")
-        from evals.report.html import write_report
-
-        write_report(html, runs, against, data)
-        print(html)
-        return
-    from evals.report_table import Layout, report_table
-    from evals.table_formats import FORMATS
-
-    if layout is not None:
-        _choice("--format", layout, tuple(FORMATS))
-    if not runs and (not published or delta_to):
-        raise typer.BadParameter("name at least one run folder, or --published.")
-    if published and delta_to:
-        raise typer.BadParameter("--delta-to prints differences only; leave --published out.")
-    _show_table(report_table(runs or (), published, Layout(with_ci, bold, by_size, delta_to)), layout)
-
-
-@app.command()
-def card(
-    readme: Annotated[Path, typer.Argument(metavar="README", help="The model card, a README.md with or without metadata.")],
-    run: Annotated[list[Path], typer.Option(metavar="RUN", help="Run folder; the first is this card's model, more are rows beside it.")],
-    source: Annotated[str | None, typer.Option(metavar="URL", help="Where the results can be looked up; goes into the metadata.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when the card is stale.")] = False,
-) -> None:
-    """Put the table and the hub's metadata into a model card; everything else in it stays byte for byte."""
-    from evals.card import update
-
-    changed = update(readme, run, source, write=not check)
-    if check and changed:
-        raise CheckFailed(f"stale: {', '.join(map(str, changed))}. To renew: the same command without --check.")
-    print(*map(str, changed), sep="\n") if changed else print("up to date")
-
-
-@app.command()
-def export(
-    run_folder: RunArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A name that ends in .parquet or .csv.")],
-) -> None:
-    """Write a run's graded items as one table: a line an item."""
-    from evals.export import write_items
-
-    print(f"{write_items(run_folder, file):,} items in {file}")
-
-
+app.command()(report)
+app.command()(card)
+app.command()(export)
 app.command()(compare)
 app.command()(check)
 
@@ -318,7 +249,7 @@ def judge_calibrate(
     from evals.plan import RunSettings
     from evals.progress import Progress
 
-    engine = EngineSettings(tensor_parallel_size, dtype=_choice("--dtype", dtype, _DTYPES), max_model_len=max_model_len)
+    engine = EngineSettings(tensor_parallel_size, dtype=choice("--dtype", dtype, _DTYPES), max_model_len=max_model_len)
     settings = RunSettings("", data=data, out=out, limit=limit, judges=tuple(judge), store=store, offline=offline, engine=engine)
     print(*calibrate(settings, replay, price or (), Progress()), sep="\n")
 
@@ -353,33 +284,10 @@ def data_fetch(
         print(line)
 
 
-def _choice(option: str, value: str, known: tuple[str, ...]) -> Any:
-    if value not in known:
-        raise typer.BadParameter(f"{option} {value}: known are {', '.join(known)}.")
-    return value
-
-
 def _print_table(summaries: list[Any]) -> None:
     from evals.table import make_table, row_from_summary
 
-    _show_table(make_table([row_from_summary(summary) for summary in summaries]), None)
-
-
-def _show_table(table: Any, layout: str | None) -> None:
-    """In the format asked for; without one, laid out for a terminal where there is one, else Markdown."""
-    import os
-
-    if layout is None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-        from rich.console import Console
-
-        from evals.terminal import renderables
-
-        console = Console(highlight=False, markup=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
-        console.print(*renderables(table, console.width), sep="\n")
-        return
-    from evals.table_formats import FORMATS
-
-    print(FORMATS[layout or "markdown"](table), end="")
+    show_table(make_table([row_from_summary(summary) for summary in summaries]), None)
 
 
 def main() -> None:

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from evals.errors import CheckFailed, Incomplete
-
-DataOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder with the public data files (default: $EVALS_DATA).")]
+from evals.options import DataOption
 
 
 def compare(

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOR_TASKS = {f"evals.{name}" for name in ("records", "benchmark", "data", "files", "stats", "extract", "errors")}
-EDGES = {"evals/cli.py", "evals/compare_commands.py", "evals/interrupt.py", "evals/progress.py", "evals/reproduce.py"}
+COMMANDS = {"evals/cli.py", "evals/compare_commands.py", "evals/report_commands.py"}
+EDGES = COMMANDS | {"evals/interrupt.py", "evals/progress.py", "evals/reproduce.py"}
 """Where the process meets its user; interrupt is the command line's Ctrl-C, reproduce the command behind scripts/reproduce."""
 IN_A_PROCESS_OF_ITS_OWN = "evals/sandbox/jail/"
 HEAVY = {"torch", "vllm", "pandas", "transformers", "datasets", "lm_eval", "alpaca_eval", "nltk", "scipy", "sklearn", "openai", "numpy"}
