@@ -41,7 +41,7 @@ def _conditions(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> It
     if "recording" not in prompts:  # how a recording's prompts were made is not known; it counts as a note
         yield "prompts by", *prompts
     data = baseline["data"], candidate["data"]
-    for task in data[0].keys() & data[1].keys():
+    for task in sorted(data[0].keys() & data[1].keys()):
         tables = data[0][task]["tables"], data[1][task]["tables"]
         for table in sorted(tables[0].keys() & tables[1].keys()):
             yield f"data of {task} ({table})", tables[0][table], tables[1][table]

@@ -15,7 +15,6 @@ CARD_JUDGES: Mapping[str, str] = {
     "truth": "allenai/truthfulqa-truth-judge-llama2-7B",
     "info": "allenai/truthfulqa-info-judge-llama2-7B",
 }
-RECORDED = "recorded"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.errors import InputError
+from evals.stats import Z95
 from evals.table import AVERAGE, TableCell, TableRow, percent
 
 _METRICS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -22,7 +23,6 @@ _METRICS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "ifeval": (("ifeval", "prompt_level_loose_acc,none"),),
 }
 """Cell key -> the harness's tasks and metrics that measure the same thing, first choice first; TruthfulQA's are other quantities."""
-_Z95 = 1.959963985
 
 
 def read_row(path: Path) -> TableRow:
@@ -61,4 +61,4 @@ def _cell(content: Mapping[str, Any], results: Mapping[str, Any], key: str) -> T
 def _interval(value: float, stderr: object) -> tuple[str, str] | None:
     if not isinstance(stderr, int | float) or not math.isfinite(stderr):
         return None
-    return percent(max(0.0, value - _Z95 * stderr)), percent(min(1.0, value + _Z95 * stderr))
+    return percent(max(0.0, value - Z95 * stderr)), percent(min(1.0, value + Z95 * stderr))

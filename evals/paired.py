@@ -72,13 +72,8 @@ class PairedDifference:
         return self.column.key
 
     @property
-    def gain(self) -> float | None:
-        """The difference, positive where the candidate is better."""
-        return -self.difference if self.difference is not None and self.column.lower_is_better else self.difference
-
-    @property
     def gain_ci95(self) -> tuple[float, float] | None:
-        """The interval of the gain."""
+        """The interval of the difference turned so that up is better."""
         return (-self.ci95[1], -self.ci95[0]) if self.ci95 is not None and self.column.lower_is_better else self.ci95
 
 

@@ -52,7 +52,7 @@ class Asked:
             raise InputError("what a recording's model was asked is not known")
         path = Path(self._record["store"]) if self._record.get("store") else self._run.store_path
         if path.exists():
-            store = Store(path)
+            store = Store(path, read_only=True)
             try:
                 kept = {item_id: store.prompts(self._record["run_key"], ItemId(item_id)).get("", "") for item_id in ids}
             finally:

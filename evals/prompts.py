@@ -105,11 +105,6 @@ class Renderer:
         self.max_len = max_len
         self._ids_of: dict[str, int] = {}
 
-    @property
-    def is_chat(self) -> bool:
-        """False for base models, whose prompts are raw text."""
-        return self.chat_format != "none"
-
     def text_of(self, request: Request, messages: tuple[Message, ...] | None = None) -> str:
         """The text handed to the tokenizer."""
         messages = messages or request.messages

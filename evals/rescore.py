@@ -10,12 +10,13 @@ from evals.errors import InputError
 from evals.files import first_line
 from evals.generators.replay import NOT_A_ROW, Recorded, recorded_row
 from evals.grading import Answers, grade_task, sample_rows
+from evals.judges import public_name
 from evals.plan import spread
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
 from evals.registry import benchmark_class
 from evals.run_folder import RunFolder
 from evals.store import Store
-from evals.summary import public_name, summarize
+from evals.summary import summarize
 
 
 def rescore(folder: Path, data: Path | None) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from typing import Any
 
 from evals.card_rows import CELL_KEYS
 from evals.grading import TaskResult, cell_marks, roles_of_column, verdict_counts
-from evals.judges import Judge
-from evals.judges import public_name as public_name
+from evals.judges import Judge, public_name
 from evals.judging import calibration_notes
 from evals.models import EMBEDDED, Model
 from evals.plan import PROTOCOL_VERSION, Plan, no_judge

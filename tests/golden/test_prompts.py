@@ -141,7 +141,6 @@ def test_a_base_llama_prompt_has_one_bos(llama: Any) -> None:
     assert rendered.text == "Question: why?"
     assert rendered.token_ids[0] == BOS
     assert renderer.n_bos(rendered.token_ids) == 1
-    assert not renderer.is_chat
 
 
 def test_a_tulu_prompt_has_one_bos_and_plain_text_tags(llama: Any) -> None:

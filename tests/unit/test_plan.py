@@ -154,7 +154,7 @@ def test_base_models_skip_alpaca_eval_as_on_the_card() -> None:
     plan = make_plan(replace(SMOKE, chat_format="none", judges=("all=smollm2",)))
     assert {name for name, task in plan.tasks.items() if task.skipped} == {"alpaca_eval"}
     assert plan.tasks["alpaca_eval"].skipped == "not run on base models, as on the card"
-    assert not plan.renderer.is_chat
+    assert plan.renderer.chat_format == "none"
 
 
 def test_tasks_come_in_the_cards_order_however_they_are_named() -> None:

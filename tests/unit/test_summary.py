@@ -18,14 +18,14 @@ from evals.benchmark import Benchmark
 from evals.data import Dataset, Source, load_smoke_data
 from evals.generators import EngineSettings
 from evals.grading import Answers, TaskResult, grade_task
-from evals.judges import CARD_JUDGES
+from evals.judges import CARD_JUDGES, public_name
 from evals.plan import RunSettings, make_plan
 from evals.records import Column, Completion, Finding, Findings, Generate, Grade, Item, ItemId, Message, Metric, Output, Sampling
 from evals.registry import benchmark_class
 from evals.runner import run
 from evals.stats import Z95
 from evals.summary import header as header_of
-from evals.summary import public_name, summarize
+from evals.summary import summarize
 from evals.table import markdown, row_from_summary
 from tests.resilience.fake_runs import Engines, settings
 

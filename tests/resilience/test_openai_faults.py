@@ -1,0 +1,340 @@
+"""The OpenAI-compatible generator against a server that misbehaves: nothing is invented, nothing is lost, nothing is paid for twice."""
+
+import base64
+import gzip
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evals.errors import EnvironmentFault, EvalsError, InputError
+from evals.generators.openai import OpenAIGenerator
+from evals.plan import RunSettings
+from evals.progress import Progress
+from evals.records import Completion, Sampling
+from evals.report.html import write_report
+from evals.run_folder import RunFolder
+from evals.runner import run
+from evals.show import describe_item
+from tests.openai_requests import KEY, Answers, answered, answers, chat_request, choose_request, collected, failed, first_then, ids_request
+from tests.openai_server import Body, Reply, chat, completion, error, serving
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+# --- trouble that passes --------------------------------------------------------------------------------------------------
+
+PASSING = {
+    "429": error(429, "slow down"),
+    "429 with Retry-After": error(429, "slow down", Retry_After="0.05"),
+    "429 with a Retry-After that is no number": error(429, "slow down", Retry_After="Wed, 21 Oct 2026 07:28:00 GMT"),
+    "408": error(408),
+    "409": error(409),
+    "500": error(500, "oops"),
+    "503 without JSON": Reply(b"<html>busy</html>", 503, {"Content-Type": "text/html"}),
+    "reset": Reply(reset=True),
+    "half a body": Reply({"choices": ["x" * 999]}, cut=True),
+}
+
+
+@pytest.mark.parametrize("trouble", PASSING.values(), ids=PASSING.keys())
+def test_passing_trouble_is_asked_again_until_it_passes(trouble: Reply) -> None:
+    with serving(first_then(trouble)) as server:
+        found = answers(server, [ids_request(number) for number in range(6)])
+        assert set(server.times.values()) == {2}
+    assert [answered(found[f"x/{number}"]).text for number in range(6)] == [f"5 {number} #0" for number in range(6)]
+
+
+def test_nothing_is_asked_twice_after_it_was_answered() -> None:
+    with serving(lambda body, _: completion(body)) as server:
+        found = answers(server, [ids_request(number) for number in range(50)])
+        assert len(found) == len(server.asked) == 50
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_trouble_that_does_not_pass_is_a_failure_after_a_bounded_number_of_tries(status: int) -> None:
+    def script(body: Body, before: int) -> Reply:
+        return error(status, "busy") if body["prompt"][1] == 3 else completion(body)
+
+    with serving(script) as server:
+        found = answers(server, [ids_request(number) for number in range(6)], retries=3)
+        assert server.times["[5, 3]"] == 4
+        assert sum(server.times.values()) == 5 + 4
+    assert str(status) in failed(found["x/3"])
+    assert sum(isinstance(answer, Completion) for answer in found.values()) == 5
+
+
+def test_a_server_that_wants_an_hour_is_not_waited_for() -> None:
+    with serving(lambda body, _: error(429, "quota per day", Retry_After="3600")) as server:
+        found = answers(server, [ids_request(1)])
+        assert len(server.asked) == 1
+    assert "429" in failed(found["x/1"])
+
+
+# --- answers that are none ------------------------------------------------------------------------------------------------
+
+NOT_ANSWERS = {
+    "not JSON": Reply(b"{'choices': oh"),
+    "HTML": Reply(b"<html>hello</html>", headers={"Content-Type": "text/html"}),
+    "no choices": Reply({"choices": []}),
+    "choices are null": Reply({"choices": None}),
+    "no field choices": Reply({"object": "list"}),
+    "a list": Reply([1, 2]),
+    "null": Reply(None),
+    "text is a list": Reply({"choices": [{"index": 0, "text": ["a"], "finish_reason": "stop"}]}),
+    "text is null": Reply({"choices": [{"index": 0, "text": None, "finish_reason": "stop"}]}),
+    "too many samples": Reply({"choices": [{"index": i, "text": "a", "finish_reason": "stop"} for i in range(2)]}),
+    "JSON without end": Reply(b"[" * 100_000),
+    "bytes that are no text": Reply(b'{"choices": [{"index": 0, "text": "\xff\xfe"}]}'),
+    "token ids are words": Reply({"choices": [{"index": 0, "text": "a", "finish_reason": "stop", "token_ids": ["a"]}]}),
+}
+
+
+@pytest.mark.parametrize("reply", NOT_ANSWERS.values(), ids=NOT_ANSWERS.keys())
+def test_an_answer_of_no_known_form_fails_alone(reply: Reply) -> None:
+    def script(body: Body, before: int) -> Reply:
+        return reply if body["prompt"][1] == 1 else completion(body)
+
+    with serving(script) as server:
+        found = answers(server, [ids_request(number) for number in range(3)])
+        assert server.times["[5, 1]"] == 1
+    assert failed(found["x/1"])
+    assert answered(found["x/0"]).text == "5 0 #0"
+    assert answered(found["x/2"]).text == "5 2 #0"
+
+
+@pytest.mark.parametrize(
+    "top",
+    [None, [], [None], [{}], [{"token_id:100": -1.0}], [{f"token_id:{100 + i}": None for i in range(4)}], [{" A": -1.0, " B": -2.0}]],
+)
+def test_a_choice_without_every_candidates_number_is_a_failure(top: object) -> None:
+    choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": {"top_logprobs": top}}
+    with serving(lambda body, _: Reply({"choices": [choice]})) as server:
+        failed(answers(server, [choose_request(ids=True)])["x/0"])
+
+
+def test_a_choice_that_is_not_a_number_is_a_failure() -> None:
+    raw = b'{"choices": [{"index": 0, "text": "x", "logprobs": {"top_logprobs": [{"token_id:100": NaN, "token_id:101": -1, '
+    raw += b'"token_id:102": -1, "token_id:103": -1}]}}]}'
+    with serving(lambda body, _: Reply(raw)) as server:
+        failed(answers(server, [choose_request(ids=True)])["x/0"])
+
+
+@pytest.mark.parametrize("given", [1, 19, 21])
+def test_a_server_that_ignores_n_gives_no_partial_samples(given: int) -> None:
+    def script(body: Body, before: int) -> Reply:
+        return (completion if "prompt" in body else chat)(body | {"n": given})
+
+    sampling = Sampling(max_tokens=8, temperature=0.8, n=20)
+    with serving(script) as server:
+        assert failed(answers(server, [ids_request(1, sampling)])["x/1"]) == f"the server gave {given} of 20 samples"
+        assert failed(answers(server, [chat_request(1, sampling)])["x/1"]) == f"the server gave {given} of 20 samples"
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_one_bad_request_fails_alone_and_at_once(status: int) -> None:
+    def script(body: Body, before: int) -> Reply:
+        return error(status, "too long") if body["prompt"][1] == 4 else completion(body)
+
+    with serving(script) as server:
+        found = answers(server, [ids_request(number) for number in range(9)])
+        assert server.times["[5, 4]"] == 1
+    assert f"the server answered {status}" in failed(found["x/4"])
+    assert sum(isinstance(answer, Completion) for answer in found.values()) == 8
+
+
+# --- trouble that stops the run -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "says"),
+    [
+        (error(401, "bad key"), InputError, "refuses the key (401). Set OPENAI_API_KEY"),
+        (error(403, "no access"), InputError, "refuses the key (403). Set OPENAI_API_KEY"),
+        (error(404, "no such model"), InputError, "has no model 'm' (404)"),
+        (error(429, "pay", "insufficient_quota"), EnvironmentFault, "no quota left"),
+    ],
+)
+def test_a_refusal_stops_the_run_at_once(reply: Reply, kind: type[EvalsError], says: str) -> None:
+    with serving(lambda body, _: reply) as server:
+        with pytest.raises(kind) as caught:
+            answers(server, [ids_request(number) for number in range(200)], concurrency=4)
+        assert says in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert len(server.asked) <= 8
+
+
+def test_what_was_under_way_when_the_run_stopped_is_handed_over_first() -> None:
+    slow = threading.Event()
+
+    def script(body: Body, before: int) -> Reply:
+        if body["prompt"][1] == 0:
+            slow.wait(5)
+            return error(401)
+        slow.set()
+        return Reply(completion(body).body, wait_s=0.2)
+
+    found: Answers = {}
+    with serving(script) as server:
+        generator = OpenAIGenerator("m", [server.url], concurrency=4, first_wait_s=0.01)
+        with pytest.raises(InputError):
+            collected(generator, [ids_request(number) for number in range(100)], found)
+        generator.close()
+        n_right = sum(isinstance(answer, Completion) for answer in found.values())
+        assert n_right == sum(body["prompt"][1] != 0 for body in server.asked) >= 1
+        assert len(server.asked) < 100
+
+
+def test_a_server_that_is_not_there_stops_the_run_after_few_tries() -> None:
+    with serving(lambda body, _: completion(body)) as server:
+        url = server.url
+    generator = OpenAIGenerator("m", [url], first_wait_s=0.01)
+    with pytest.raises(EnvironmentFault, match=r"cannot be reached .*the same command goes on"):
+        collected(generator, [ids_request(number) for number in range(100)])
+    generator.close()
+
+
+def test_a_server_that_dies_half_way_stops_the_run_and_keeps_what_it_answered() -> None:
+    def script(body: Body, before: int) -> Reply:
+        return Reply(reset=True) if body["prompt"][1] >= 10 else completion(body)
+
+    found: Answers = {}
+    with serving(script) as server:
+        generator = OpenAIGenerator("m", [server.url], concurrency=2, retries=2, first_wait_s=0.01)
+        with pytest.raises(EnvironmentFault):
+            collected(generator, [ids_request(number) for number in range(30)], found)
+        generator.close()
+        assert max(server.times.values()) == 3
+    assert set(found) == {f"x/{number}" for number in range(10)}
+
+
+def test_a_reader_who_stops_reading_stops_the_asking() -> None:
+    def script(body: Body, before: int) -> Reply:
+        return Reply(completion(body).body, wait_s=0.01)
+
+    with serving(script) as server:
+        generator = OpenAIGenerator("m", [server.url], concurrency=2)
+        stream: Iterator[object] = generator.stream([ids_request(number) for number in range(500)])
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        n_asked = len(server.asked)
+        threads = [thread for thread in threading.enumerate() if thread.daemon and "_work" in thread.name]
+        for thread in threads:
+            thread.join(5)
+        assert len(server.asked) <= n_asked + 2
+        generator.close()
+
+
+# --- the key --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_the_server_repeats_is_not_repeated_here() -> None:
+    with serving(lambda body, _: error(400, f"the key {KEY} cannot do this")) as server:
+        reason = failed(answers(server, [ids_request(1)])["x/1"])
+    assert KEY not in reason
+    assert "the key *** cannot do this" in reason
+
+
+def test_a_key_with_white_space_around_it_is_sent_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+    with serving(lambda body, _: completion(body)) as server:
+        answered(answers(server, [ids_request(1)])["x/1"])
+        assert server.keys == {f"Bearer {KEY}"}
+
+
+def test_the_key_is_in_nothing_a_run_leaves_behind(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def script(body: Body, before: int) -> Reply:
+        said = body["messages"][-1]["content"]
+        if "classify if the response contains a refusal" in said:
+            return error(400, f"Bearer {KEY} is odd") if before == 0 and "castle" in said else chat(body, "following")
+        return chat(body, "I can tell you.")
+
+    with serving(script) as server:
+        settings = RunSettings(
+            f"openai:m@{server.url}",
+            suite="smoke",
+            tasks=("xstest", "ifeval"),
+            out=tmp_path / "run",
+            judges=(f"xstest=openai:j@{server.url}",),
+        )
+        result = run(settings, Progress())
+        assert server.keys == {f"Bearer {KEY}"}
+        run(settings, Progress())
+    assert result.cells["ifeval"] is not None
+    said = "".join(capfd.readouterr())
+    assert KEY not in said
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {"store.sqlite", "summary.json", "run.json"} <= {path.name for path in files}
+    assert not [path for path in files if KEY.encode() in _unpacked(path)]
+
+
+def _unpacked(path: Path) -> bytes:
+    """A file's bytes, and what is compressed in it."""
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    if path.name == "store.sqlite":
+        with sqlite3.connect(path) as database:
+            payloads = [zlib.decompress(payload) for (payload,) in database.execute("SELECT payload FROM answers")]
+        return path.read_bytes() + b"".join(payloads)
+    return path.read_bytes()
+
+
+def test_the_key_is_in_nothing_that_shows_a_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with serving(lambda body, _: chat(body, "I can tell you.")) as server:
+        settings = RunSettings(f"openai:m@{server.url}", suite="smoke", tasks=("ifeval",), out=out)
+        run(settings)
+        assert server.keys == {f"Bearer {KEY}"}
+    row = next(RunFolder(out).samples("ifeval"))
+    write_report(tmp_path / "page.html", [out])
+    blocks = re.findall(r">([A-Za-z0-9+/=]{40,})</script>", (tmp_path / "page.html").read_text())
+    opened = b"".join(gzip.decompress(base64.b64decode(block)) for block in blocks)
+    assert b"I can tell you." in opened
+    assert KEY.encode() not in opened + (tmp_path / "page.html").read_bytes()
+    assert KEY not in describe_item(out, row["id"], None)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_the_key_is_in_no_traceback_of_a_server_that_repeats_it(tmp_path: Path, status: int) -> None:
+    with serving(lambda body, _: error(status, f"Incorrect API key provided: {KEY}")) as server:
+        command = [sys.executable, "-m", "evals", "run", f"openai:m@{server.url}", "--suite", "smoke", "--tasks", "ifeval", "--limit", "1"]
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path)],
+            cwd=ROOT,
+            env=os.environ | {"EVALS_TRACEBACK": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert server.keys == {f"Bearer {KEY}"}
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in _unpacked(path)]
+
+
+def test_a_finished_run_asks_the_server_nothing_again(tmp_path: Path) -> None:
+    def script(body: Body, before: int) -> Reply:
+        return error(500) if before == 0 else chat(body, "The answer is 4.")
+
+    with serving(script) as server:
+        settings = RunSettings(f"openai:m@{server.url}", suite="smoke", tasks=("gsm8k",), out=tmp_path / "run")
+        first = run(settings)
+        n_asked = len(server.asked)
+        second = run(settings)
+        assert len(server.asked) == n_asked
+    assert first.is_complete
+    assert json.dumps(first.summary, sort_keys=True) == json.dumps(second.summary, sort_keys=True)
