@@ -50,7 +50,7 @@ class Asked:
         """The prompts of these items. Raises InputError or EnvironmentFault where they are neither kept nor to be rendered."""
         if self._record["summary_header"]["prompts_by"] == "recording":
             raise InputError("what a recording's model was asked is not known")
-        path = Path(self._record["store"]) if self._record.get("store") else self._run.store_path
+        path = self._run.store_path_of(self._record)
         if path.exists():
             store = Store(path, read_only=True)
             try:

@@ -68,7 +68,7 @@ Stored = dict[tuple[ItemId, str], tuple[str, Completion | Outcome]]
 
 def _stored(run: RunFolder, record: Mapping[str, Any]) -> Stored | None:
     """The run's answers and findings from its store; None where the store is not at hand."""
-    path = Path(record["store"]) if record.get("store") else run.store_path
+    path = run.store_path_of(record)
     if not path.exists():
         return None
     store = Store(path, read_only=True)

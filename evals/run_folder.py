@@ -25,6 +25,10 @@ class RunFolder:
         """Where the run's own store lies."""
         return self.path / "store.sqlite"
 
+    def store_path_of(self, record: Mapping[str, Any]) -> Path:
+        """Where the run of this run.json kept its answers: the store it shared with others, else the folder's own."""
+        return Path(record["store"]) if record.get("store") else self.store_path
+
     def samples_path(self, task: str) -> Path:
         """Where a task's graded items lie."""
         return self.path / "samples" / f"{task}.jsonl.gz"

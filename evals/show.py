@@ -85,7 +85,7 @@ def visible(text: str) -> str:
 
 
 def _prompts(run: RunFolder, record: dict[str, Any], item_id: ItemId) -> list[str]:
-    path = Path(record["store"]) if record.get("store") else run.store_path
+    path = run.store_path_of(record)
     if not path.exists():
         return [f"── prompt\n(the run's store {path.name} is not here; `evals prompts` renders it again)"]
     store = Store(path, read_only=True)

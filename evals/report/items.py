@@ -115,7 +115,7 @@ class _Behind:
         self.lower_is_better = all(column.lower_is_better for column in benchmark_class(task).columns)
         self.items = {str(item.id): item for item in items}
         self._store: Store | None = None
-        path = Path(record["store"]) if record.get("store") else run.store_path
+        path = run.store_path_of(record)
         try:
             self._store = Store(path, read_only=True) if path.exists() else None
         except EnvironmentFault as error:
