@@ -2,26 +2,29 @@
 
 With a tokenizer at hand the exact token ids go to /completions (vLLM's server and its kin); without one, messages go to
 /chat/completions and the server renders them. Busy servers (408, 409, 429, 5xx), lost connections and time-outs are asked again, with
-back-off; any other 4xx is never asked again.
+back-off; any other 4xx is never asked again. Of several servers one may be lost: the others answer what it left.
 """
 
+import logging
 import math
 import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
 from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators import Failure
+from evals.generators.spread import Server, Spread
 from evals.prompts import Rendered
 from evals.records import Completion, Output
 
 _TIMEOUT_S = 1800.0
 _CONNECT_S = 10.0
 _RETRIES = 8
+_RETRIES_BESIDE_OTHERS = 3  # a connection that is refused or breaks, while another server could answer
 _RETRIES_UNHEARD = 2  # a server that never answered is not running, or not there; so often, too, a request that ran out of time
 _LONGEST_WAIT_S = 30.0
 _LONGEST_RETRY_AFTER_S = 120.0
@@ -30,16 +33,27 @@ _ABOUT_THE_REQUEST = (400, 413, 422)  # its length, its content; any other 4xx i
 _REFUSALS = 32  # so many such refusals and no answer: it is not the request
 _MAX_CHAT_STOPS = 4  # what the chat API takes; the others are cut here
 
+_CONCURRENCY_IDS = 256
+"""Requests under way at a URL that takes token ids: a vLLM server, whose default batch this is; it queues what is more."""
+_CONCURRENCY_CHAT = 32
+"""The same where a chat server renders: mostly a service that counts requests per minute."""
+
+_log = logging.getLogger(__name__)
+
 Outcome = Completion | Failure
 Done = tuple[Rendered, Outcome | EvalsError]
 
 
-class OpenAIGenerator:
-    """Answers requests over HTTP, `concurrency` at a time for each URL.
+class _LostError(Exception):
+    """A server cannot be reached, and another can take its requests."""
 
-    retries: how often a request is asked again.  first_wait_s: seconds before the first time, doubled each time after.
-    timeout_s: seconds a request may take.
-    Raises InputError when the server refuses (wrong key, no such model, every request) and EnvironmentFault when it cannot be
+
+class OpenAIGenerator:
+    """Answers requests over HTTP.
+
+    concurrency: requests under way at each URL (None: as suits the kind of server).  retries: how often a request is asked again.
+    first_wait_s: seconds before the first time, doubled each time after.  timeout_s: seconds a request may take.
+    Raises InputError when a server refuses (wrong key, no such model, every request) and EnvironmentFault when none can be
     reached, both once what is under way has come back; a request that fails by itself is a Failure.
     """
 
@@ -47,7 +61,7 @@ class OpenAIGenerator:
         self,
         name: str,
         urls: Sequence[str],
-        concurrency: int = 32,
+        concurrency: int | None = None,
         *,
         retries: int = _RETRIES,
         first_wait_s: float = 0.5,
@@ -58,25 +72,28 @@ class OpenAIGenerator:
         self._openai = openai
         self._key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
         timeout = openai.Timeout(timeout_s, connect=_CONNECT_S)
-        self._clients = [openai.OpenAI(base_url=url, api_key=self._key, timeout=timeout, max_retries=0) for url in urls]
+        self._servers = [
+            Server(url, openai.OpenAI(base_url=url, api_key=self._key, timeout=timeout, max_retries=0)) for url in dict.fromkeys(urls)
+        ]
         self._name = name
-        self._concurrency = concurrency * len(urls)
+        self._concurrency = concurrency
         self._retries = retries
         self._first_wait_s = first_wait_s
-        self._was_heard = self._has_answered = False
+        self._has_answered = False
         self._n_refused = 0
 
     def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Outcome]]]:
         """See Generator. Ctrl-C ends it at once: its threads are daemons, nobody waits for the requests under way."""
-        waiting: SimpleQueue[Rendered] = SimpleQueue()
-        for request in requests:
-            waiting.put(request)
+        up = [server for server in self._servers if not server.is_out] or self._servers
+        spread = Spread(requests, up)
         done: SimpleQueue[Done | None] = SimpleQueue()
         stopped = Event()
-        n_working = min(self._concurrency, len(requests))
-        for index in range(n_working):
-            client = self._clients[index % len(self._clients)]
-            Thread(target=self._work, args=(client, waiting, done, stopped), daemon=True).start()
+        by_ids = any(request.token_ids for request in requests[:1])
+        at_once = self._concurrency or (_CONCURRENCY_IDS if by_ids else _CONCURRENCY_CHAT)
+        workers = [server for _ in range(min(at_once, len(requests))) for server in up]
+        for server in workers:
+            Thread(target=self._work, args=(server, spread, done, stopped), daemon=True).start()
+        n_working = len(workers)
         fault: EvalsError | None = None
         try:
             while n_working:
@@ -94,71 +111,89 @@ class OpenAIGenerator:
                 raise fault
         finally:
             stopped.set()
+            spread.stop()
 
     def close(self) -> None:
         """Close the connections."""
-        for client in self._clients:
-            client.close()
+        for server in self._servers:
+            server.client.close()
 
-    def _work(self, client: Any, waiting: SimpleQueue[Rendered], done: SimpleQueue[Done | None], stopped: Event) -> None:
-        """One thread: ask, one request after another, until none waits or all is stopped; then say so with None."""
+    def _work(self, server: Server, spread: Spread, done: SimpleQueue[Done | None], stopped: Event) -> None:
+        """One thread: ask, one request after another, until there are none or all is stopped; then say so with None."""
         try:
-            while not stopped.is_set():
-                request = waiting.get_nowait()
+            while (request := spread.take(server)) is not None:
                 try:
-                    done.put((request, self._ask(client, request, stopped)))
+                    done.put((request, self._ask(server, request, stopped)))
+                except _LostError as lost:
+                    is_news = spread.lose(server, request)
+                    if not self._has_others(server):  # the last two were lost at once
+                        done.put((request, self._all_lost(lost)))
+                    elif is_news:
+                        _log.warning("%s The other servers go on with what it left.", lost)
+                    continue
                 except EvalsError as error:
                     stopped.set()
+                    spread.stop()
                     done.put((request, error))
-        except Empty:
-            return
+                spread.finish()
         finally:
             done.put(None)
 
-    def _ask(self, client: Any, request: Rendered, stopped: Event) -> Outcome:
-        """One request's answer. Raises EvalsError when asking anything more is pointless."""
+    def _ask(self, server: Server, request: Rendered, stopped: Event) -> Outcome:
+        """One request's answer. Raises EvalsError when asking anything more is pointless, _LostError when only this server is gone."""
         n_asked = 0
         while True:
             n_asked += 1
             try:
-                answer = self._completion(client, request) if request.token_ids else self._chat(client, request)
+                answer = self._completion(server.client, request) if request.token_ids else self._chat(server.client, request)
             except self._openai.APIError as error:
-                wait_s = self._wait_s(error, n_asked)
+                wait_s = self._wait_s(server, error, n_asked)
                 if wait_s is None or stopped.wait(wait_s):
-                    return self._given_up(client, error)
+                    return self._given_up(server, error)
             except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
                 return Failure(f"the server's answer has not the expected form ({type(error).__name__})")
             else:
-                self._was_heard = self._has_answered = True
+                server.was_heard = self._has_answered = True
                 return answer
 
-    def _wait_s(self, error: Exception, n_asked: int) -> float | None:
+    def _has_others(self, server: Server) -> bool:
+        return any(not other.is_out for other in self._servers if other is not server)
+
+    def _is_unreachable(self, error: Exception) -> bool:
+        """A connection refused, broken or never made; not an answer that is late."""
+        is_late = isinstance(error, self._openai.APITimeoutError) and type(error.__cause__).__name__ != "ConnectTimeout"
+        return isinstance(error, self._openai.APIConnectionError) and not is_late
+
+    def _wait_s(self, server: Server, error: Exception, n_asked: int) -> float | None:
         """Seconds before asking again; None when that would not help."""
         own_s: float = min(self._first_wait_s * 2 ** (n_asked - 1), _LONGEST_WAIT_S) * random.uniform(0.75, 1.0)
         if isinstance(error, self._openai.APIStatusError):
-            self._was_heard = True
+            server.was_heard = True
             is_busy = error.status_code in _BUSY or error.status_code >= 500
             if not is_busy or n_asked > self._retries or error.code == "insufficient_quota":
                 return None
             wished_s = _seconds(error.response.headers.get("retry-after"))
             return own_s if wished_s is None else wished_s if wished_s <= _LONGEST_RETRY_AFTER_S else None
-        is_late = isinstance(error, self._openai.APITimeoutError)  # and is a connection error, too
-        most = self._retries if self._was_heard and not is_late else min(_RETRIES_UNHEARD, self._retries)
-        return own_s if isinstance(error, self._openai.APIConnectionError) and n_asked <= most else None
+        if not isinstance(error, self._openai.APIConnectionError) or server.is_out:
+            return None
+        most = self._retries if server.was_heard and self._is_unreachable(error) else min(_RETRIES_UNHEARD, self._retries)
+        return own_s if n_asked <= (min(most, _RETRIES_BESIDE_OTHERS) if self._has_others(server) else most) else None
 
-    def _given_up(self, client: Any, error: Exception) -> Failure:
-        """The Failure a request ends in. Raises EvalsError where every other would end the same way."""
-        openai, url = self._openai, str(client.base_url).rstrip("/")
+    def _given_up(self, server: Server, error: Exception) -> Failure:
+        """The Failure a request ends in. Raises EvalsError where every other would end the same way, _LostError where here only."""
+        openai, url = self._openai, server.url
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             raise InputError(f"{url} refuses the key ({error.status_code}). Set OPENAI_API_KEY to one it takes.") from None
         if isinstance(error, openai.NotFoundError):
             raise InputError(
                 f"{url} has no model {self._name!r} (404), or it was withdrawn. Name one it serves; most URLs end in /v1."
             ) from None
-        if isinstance(error, openai.APITimeoutError) and self._was_heard:
+        if isinstance(error, openai.APITimeoutError) and server.was_heard and not self._is_unreachable(error):
             return Failure("the server gave no answer in time")
         if isinstance(error, openai.APIConnectionError):
-            raise EnvironmentFault(f"{url} cannot be reached ({self._plain(error)}) Start it; the same command goes on.") from None
+            if self._has_others(server):
+                raise _LostError(f"{url} is lost: {self._plain(error)}") from None
+            raise self._all_lost(error) from None
         if isinstance(error, openai.APIStatusError):
             if error.code == "insufficient_quota":
                 raise EnvironmentFault(f"{url}: the account has no quota left. Mend that; the same command goes on.") from None
@@ -168,6 +203,10 @@ class OpenAIGenerator:
                     raise InputError(f"{url} refuses model {self._name!r} ({error.status_code}: {self._plain(error)}).") from None
             return Failure(f"the server answered {error.status_code}: {self._plain(error)}")
         return Failure(f"the server's answer cannot be read: {self._plain(error)}")
+
+    def _all_lost(self, error: Exception) -> EnvironmentFault:
+        which = " and ".join(server.url for server in self._servers)
+        return EnvironmentFault(f"{which} cannot be reached ({self._plain(error)}) Start it; the same command goes on.")
 
     def _plain(self, error: Exception) -> str:
         """The error's text as one short line, without the key should the server repeat it."""
@@ -187,18 +226,18 @@ class OpenAIGenerator:
             # The server would else take what the request leaves open from the checkpoint's own sampling defaults.
             extra |= {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
         answer = client.completions.create(**asked, extra_body=extra)
-        n_prompt = len(request.token_ids)
+        counted = Completion(n_prompt_tokens=len(request.token_ids), n_cached_tokens=_n_cached(answer))
         if request.candidates:
             top = answer.choices[0].logprobs.top_logprobs[0]
             found = {label: _finite(top[f"token_id:{token_id}"]) for label, token_id in request.candidates}
-            return Completion(choice_logprobs=found, n_prompt_tokens=n_prompt)
+            return replace(counted, choice_logprobs=found)
         if len(answer.choices) != sampling.n:
             return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
         choices = sorted(answer.choices, key=lambda choice: choice.index)
         outputs = tuple(_output(choice.text, choice) for choice in choices)
         logprobs = choices[0].logprobs
         top_logprobs = dict(logprobs.top_logprobs[0]) if sampling.n_logprobs and logprobs else None
-        return Completion(outputs, top_logprobs=top_logprobs, n_prompt_tokens=n_prompt)
+        return replace(counted, outputs=outputs, top_logprobs=top_logprobs)
 
     def _chat(self, client: Any, request: Rendered) -> Outcome:
         sampling = request.sampling
@@ -233,6 +272,12 @@ def _arrived(done: SimpleQueue[Done | None]) -> Iterator[Done | None]:
     yield done.get()
     while not done.empty():
         yield done.get()
+
+
+def _n_cached(answer: Any) -> int:
+    """Prompt tokens the server's prefix cache held, where it says so (vLLM: --enable-prompt-tokens-details)."""
+    details = getattr(getattr(answer, "usage", None), "prompt_tokens_details", None)
+    return int(getattr(details, "cached_tokens", None) or 0)
 
 
 def _seconds(header: str | None) -> float | None:

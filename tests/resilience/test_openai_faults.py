@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import itertools
 import json
 import os
 import re
@@ -11,9 +12,12 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators.openai import OpenAIGenerator
@@ -25,7 +29,7 @@ from evals.run_folder import RunFolder
 from evals.runner import run
 from evals.show import describe_item
 from tests.openai_requests import KEY, Answers, answered, answers, chat_request, choose_request, collected, failed, first_then, ids_request
-from tests.openai_server import Body, Reply, chat, completion, error, serving
+from tests.openai_server import Body, Reply, Script, chat, completion, error, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -219,6 +223,68 @@ def test_a_server_that_dies_half_way_stops_the_run_and_keeps_what_it_answered() 
         generator.close()
         assert max(server.times.values()) == 3
     assert set(found) == {f"x/{number}" for number in range(10)}
+
+
+def dying_after(n_answers: int) -> Script:
+    """Answers so many requests, then slams the door on every one."""
+    n_asked = iter(range(1_000_000))
+
+    def script(body: Body, before: int) -> Reply:
+        if next(n_asked) >= n_answers:
+            return Reply(reset=True)
+        return Reply(completion(body).body, wait_s=0.002)
+
+    return script
+
+
+@given(st.lists(st.integers(0, 60), max_size=3), st.integers(1, 8), st.integers(1, 120))
+@settings(max_examples=12, deadline=None)
+def test_whichever_servers_die_the_last_one_answers_everything_once(deaths: list[int], concurrency: int, n_requests: int) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(dying_after(n))) for n in deaths]
+        servers.insert(len(deaths) // 2, stack.enter_context(serving(lambda body, _: completion(body))))
+        generator = OpenAIGenerator("m", [server.url for server in servers], concurrency, first_wait_s=0.001)
+        found = collected(generator, [ids_request(number) for number in range(n_requests)])  # asserts: no item twice
+        generator.close()
+    assert {answered(answer).text for answer in found.values()} == {f"5 {number} #0" for number in range(n_requests)}
+    alive = servers.pop(len(deaths) // 2)
+    n_answers = sum(min(n, len(server.asked)) for n, server in zip(deaths, servers, strict=True))
+    assert n_answers + len(alive.asked) == n_requests  # nothing answered was asked again
+
+
+def test_all_servers_dying_stops_the_run_and_names_each() -> None:
+    with serving(dying_after(5)) as one, serving(dying_after(9)) as two:
+        generator = OpenAIGenerator("m", [one.url, two.url], concurrency=3, first_wait_s=0.001)
+        found: Answers = {}
+        with pytest.raises(EnvironmentFault, match=f"{one.url} and {two.url} cannot be reached"):
+            collected(generator, [ids_request(number) for number in range(100)], found)
+        generator.close()
+    assert len(found) == 14
+
+
+def test_a_lost_server_is_told_once_and_not_asked_in_the_next_stream(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(dying_after(0)) as dead, serving(lambda body, _: completion(body)) as alive:
+        generator = OpenAIGenerator("m", [dead.url, alive.url], concurrency=4, first_wait_s=0.001)
+        collected(generator, [ids_request(number) for number in range(50)])
+        n_asked = len(dead.asked)
+        collected(generator, [ids_request(number) for number in range(50, 100)])
+        generator.close()
+    assert n_asked == len(dead.asked) > 0
+    assert [record.message.startswith(dead.url) for record in caplog.records if "lost" in record.message] == [True]
+
+
+def test_neighbours_in_the_queue_go_to_the_same_server() -> None:
+    def script(body: Body, before: int) -> Reply:
+        return Reply(completion(body).body, wait_s=0.005)
+
+    with serving(script) as one, serving(script) as two:
+        generator = OpenAIGenerator("m", [one.url, two.url], concurrency=4)
+        collected(generator, [ids_request(number) for number in range(256)])
+        generator.close()
+    numbers = sorted(body["prompt"][1] for body in one.asked)
+    n_breaks = sum(later != earlier + 1 for earlier, later in itertools.pairwise(numbers))
+    assert 32 <= len(numbers) <= 224
+    assert n_breaks <= 16  # request by request in turn it would be about 64
 
 
 def test_a_reader_who_stops_reading_stops_the_asking() -> None:

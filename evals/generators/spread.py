@@ -1,0 +1,83 @@
+"""One queue spread over several servers: whoever is free takes what comes next, and what a lost server left goes to the others."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Condition
+from typing import Any
+
+from evals.prompts import Rendered
+
+_RUN = 32
+"""Requests a server takes from the queue at a time: neighbours share a prefix, which its cache then holds once."""
+
+
+@dataclass(eq=False)
+class Server:
+    """One URL. was_heard: it has answered something.  is_out: it cannot be reached any more; nothing is sent to it again."""
+
+    url: str
+    client: Any
+    was_heard: bool = False
+    is_out: bool = False
+    own: deque[Rendered] = field(default_factory=deque)
+
+
+class Spread:
+    """The requests that wait and those under way, shared by the threads of all servers."""
+
+    def __init__(self, requests: Sequence[Rendered], servers: Sequence[Server]) -> None:
+        self._runs = deque(deque(requests[start : start + _RUN]) for start in range(0, len(requests), _RUN))
+        self._servers = servers
+        self._n_under_way = 0
+        self._is_stopped = False
+        self._changed = Condition()
+        for server in servers:
+            server.own = deque()
+
+    def take(self, server: Server) -> Rendered | None:
+        """The next request for this server; None once it has nothing more to do.
+
+        Waits while none is left but some are under way elsewhere: their server may be lost.
+        """
+        with self._changed:
+            while not (self._is_stopped or server.is_out):
+                if (own := self._fill(server)) is not None:
+                    self._n_under_way += 1
+                    return own.popleft()
+                if not self._n_under_way:
+                    return None
+                self._changed.wait()
+            return None
+
+    def finish(self) -> None:
+        """A request that was taken needs nothing more."""
+        with self._changed:
+            self._n_under_way -= 1
+            if not self._n_under_way:
+                self._changed.notify_all()
+
+    def lose(self, server: Server, request: Rendered) -> bool:
+        """The server is out: its request, and what it had taken, is the others' now. True when it was not known to be out."""
+        with self._changed:
+            is_news, server.is_out = not server.is_out, True
+            self._n_under_way -= 1
+            self._runs.appendleft(deque([request, *server.own]))
+            server.own = deque()
+            self._changed.notify_all()
+            return is_news
+
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+
+    def _fill(self, server: Server) -> deque[Rendered] | None:
+        """Requests for this server to take from: its own run, the next one, or, when none is left, the longest of another's."""
+        if not server.own and self._runs:
+            server.own = self._runs.popleft()
+        if server.own:
+            return server.own
+        longest = max((other.own for other in self._servers), key=len)
+        return longest or None
