@@ -1,20 +1,45 @@
 """What a run would ask, before anything is paid for."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from evals import power
 from evals.cost import Cost, parse_prices, prompt_tokens
+from evals.gpu_hours import GPUS, TYPICAL_NEW_TOKENS, Work, estimate, shape_of
 from evals.judges import Judge
 from evals.judging import Question, prepare
 from evals.plan import Plan, RunSettings, make_plan
-from evals.prompts import Rendered
+from evals.prefix import cached_tokens
 from evals.records import Completion, ItemId, Output, Program
 from evals.run_folder import RunFolder
 from evals.store import Store
 
+_BLOCK = 16
+"""Tokens of a prefix cache's block in vLLM on a GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one benchmark asks that the store lacks. Tokens; cached: of the prompts', at best; new: about; most: at most; held: see Work."""
+
+    n: int = 0
+    prompt: int = 0
+    cached: int = 0
+    new: float = 0
+    most: int = 0
+    held: float = 0
+
+    def __add__(self, other: "Asked") -> "Asked":
+        return Asked(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+    def text(self) -> str:
+        """Its columns."""
+        share = f"{self.cached / self.prompt:.0%}" if self.prompt else "-"
+        return f"{self.n:7,} {self.prompt:14,} {share:>7} {self.new:17,.0f} {self.most:11,}"
+
 
 def describe(settings: RunSettings, prices: Sequence[str] = ()) -> str:
-    """Per benchmark: items, requests the store lacks, prompt tokens, at most how many new ones; per judge what it would take.
+    """Per benchmark: items, requests the store lacks and their tokens; what that takes on a GPU; per judge what it would take.
 
     prices: `--price` arguments, see evals.cost.
     """
@@ -22,15 +47,18 @@ def describe(settings: RunSettings, prices: Sequence[str] = ()) -> str:
     price_of = parse_prices(prices, plan.judges)
     lines = [
         f"{plan.model.name} · suite {settings.suite} · chat format {plan.chat_format} · run folder {plan.out}",
-        f"{'task':12} {'items':>7} {'to ask':>7} {'prompt tokens':>14} {'new tokens, at most':>20}",
+        f"{'task':12} {'items':>7} {'to ask':>7} {'prompt tokens':>14} {'cached':>7} {'new tokens, about':>17} {'at most':>11}",
     ]
     known = _known(plan)
+    total = Asked()
     for name, task in plan.tasks.items():
         if task.skipped:
-            lines.append(f"{name:12} {len(task.items):7,} {'-':>7} {'-':>14} {'-':>20}  {task.skipped}")
+            lines.append(f"{name:12} {len(task.items):7,} {'-':>7} {'-':>14} {'-':>7} {'-':>17} {'-':>11}  {task.skipped}")
             continue
-        rendered = plan.render(name)
-        lines.append(f"{name:12} {len(task.items):7,} {_figures(plan, rendered, known)}")
+        asked = _asked(plan, name, known)
+        total += asked
+        lines.append(f"{name:12} {len(task.items):7,} {asked.text()}")
+    lines += _gpu_lines(plan, total)
     for role, judge in plan.judges.items():
         cost = "a rule" if judge.is_rule else _judging(plan, judge, known).text(price_of.get(role))
         lines.append(f"judge {role}: {judge.model}{'' if judge.is_card else ' (not the card’s)'}, {cost}")
@@ -40,12 +68,40 @@ def describe(settings: RunSettings, prices: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def _figures(plan: Plan, rendered: Sequence[Rendered], known: Store | None) -> str:
-    keys = {plan.key(request): request for request in rendered}
-    lacking = [request for key, request in keys.items() if known is None or not known.known([key])]
-    prompt = sum(len(request.token_ids) for request in lacking)
-    new = sum(request.max_new_tokens * request.sampling.n for request in lacking)
-    return f"{len(lacking):7,} {prompt:14,} {new:20,}"
+def _asked(plan: Plan, task: str, known: Store | None) -> Asked:
+    keys = {plan.key(request): request for request in plan.render(task)}
+    there = known.known(keys) if known else set()
+    lacking = [request for key, request in keys.items() if key not in there]
+    new = held = 0.0
+    for request in lacking:
+        length = min(request.max_new_tokens, TYPICAL_NEW_TOKENS.get(task, request.max_new_tokens))
+        new += length * request.sampling.n
+        held += length * request.sampling.n * (len(request.token_ids) + length / 2)
+    return Asked(
+        len(lacking),
+        sum(len(request.token_ids) for request in lacking),
+        cached_tokens((request.token_ids for request in lacking), _BLOCK),
+        new,
+        sum(request.max_new_tokens * request.sampling.n for request in lacking),
+        held,
+    )
+
+
+def _gpu_lines(plan: Plan, total: Asked) -> list[str]:
+    """What the whole takes on each kind of GPU; nothing where nothing is asked or somebody else's server answers."""
+    if not total.n or plan.model.kind == "replay":
+        return []
+    shape = shape_of(plan.model.files)
+    if shape is None:
+        return ["GPU-hours: not known here; they need the config.json of a dense model."]
+    engine = plan.settings.engine
+    sizes = (engine.tensor_parallel_size, engine.pipeline_parallel_size)
+    n = (sizes[0] or 1) * (sizes[1] or 1) if any(sizes) else None
+    work = Work(total.prompt - total.cached, total.new, total.held / max(total.new, 1))
+    parameters = (
+        f"{shape.parameters / 1e9:.3g}B parameters, {work.prompt:,.0f} prompt tokens to compute, about {work.new:,.0f} to generate:"
+    )
+    return [parameters, *(f"  {estimate(shape, work, gpu, n).text()}" for gpu in GPUS)]
 
 
 def _judging(plan: Plan, judge: Judge, known: Store | None) -> Cost:

@@ -92,6 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.running -= 1
 
+    def do_GET(self) -> None:
+        """Say that it is well: /health."""
+        self._send(Reply({}))
+
     def _send(self, reply: Reply) -> None:
         time.sleep(reply.wait_s)
         self.close_connection = reply.reset or reply.cut

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from tests.without_network import NO_NAMESPACE
 
 ROOT = Path(__file__).resolve().parents[2]
+PORT = 8000 + os.getpid() % 20000
 SHORT = ["--dtype", "float32", "--offline"]
 
 
@@ -194,25 +196,54 @@ def answers_in(store: Path) -> int:
         return 0
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """vLLM's own OpenAI server with the small model, as MODEL and --judge take it."""
+@contextmanager
+def vllm_server(log: Path, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """vLLM's own OpenAI server with the small model: its URL and its process; gone afterwards, with its engine."""
     from evals.models import embedded_folder
 
-    folder, log = str(embedded_folder()), tmp_path_factory.mktemp("server") / "server.log"
-    port = 8000 + os.getpid() % 20000
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
     server = subprocess.Popen(
-        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", "small",
+        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(embedded_folder()), "--served-model-name", "small",
          "--dtype", "float32", "--max-model-len", "1536", "--enforce-eager", "--host", "127.0.0.1", "--port", str(port)],
         env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
         wait_for(f"http://127.0.0.1:{port}/health", server, log)
-        yield f"openai:small@http://127.0.0.1:{port}/v1"
+        yield f"http://127.0.0.1:{port}/v1", server
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server, as MODEL and --judge take it."""
+    with vllm_server(tmp_path_factory.mktemp("server") / "server.log", PORT) as (url, _):
+        yield f"openai:small@{url}"
+
+
+def test_of_two_servers_one_is_killed_and_the_other_finishes_the_row(smoke: Path, served: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with vllm_server(tmp_path / "second.log", PORT + 1) as (url, second):
+        command = [sys.executable, "-m", "evals", "run", f"{served},{url}", "--tokenizer", "smollm2", "--suite", "smoke",
+                   "--tasks", "mmlu,gsm8k,bbh,humaneval", "--offline", "--out", str(run)]  # fmt: skip
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 600
+        while answers_in(run / "store.sqlite") < 3 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(second.pid, signal.SIGKILL)
+        kept = answers_in(run / "store.sqlite")
+        _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    assert said.count(f"{url} is lost") == 1
+    tasks = json.loads((run / "summary.json").read_text())["tasks"]
+    assert all(task["n_answered"] == task["n_items"] for task in tasks.values())
+    n_items = sum(task["n_items"] for task in tasks.values())
+    assert 3 <= kept < n_items, "the kill came too late to prove anything"
+    generated = json.loads((run / "run.json").read_text())["sessions"][-1]["phases"]["generate"]
+    assert generated["requests"] == n_items  # each answered once
+    assert [row["outputs"] for row in samples(run, "gsm8k")] == [row["outputs"] for row in samples(smoke, "gsm8k")]
 
 
 def test_vllms_own_server_gives_the_same_greedy_answers_and_letters(smoke: Path, served: str, tmp_path: Path) -> None:

@@ -299,8 +299,10 @@ def test_a_dry_run_says_what_would_be_asked_and_leaves_nothing(evals: Call, tmp_
     head, columns, *lines = out.splitlines()
     assert head.startswith("SmolLM2-135M-Instruct")
     assert "chat format tokenizer" in head
-    assert columns.split() == ["task", "items", "to", "ask", "prompt", "tokens", "new", "tokens,", "at", "most"]
+    assert columns.split() == ["task", "items", "to", "ask", "prompt", "tokens", "cached", "new", "tokens,", "about", "at", "most"]
     assert [line.split()[0] for line in lines[: len(BENCHMARKS)]] == list(BENCHMARKS)
+    assert lines[len(BENCHMARKS)].startswith("0.134B parameters, ")
+    assert sum("GPU-hours" in line for line in lines) == 4
     assert "judge xstest: strmatch (not the card’s)" in out
     assert not (tmp_path / "run").exists()
 

@@ -1,0 +1,145 @@
+"""What a run will take on a GPU, before it is paid for: a roofline over prompt tokens to compute and tokens to generate.
+
+Prompts are bound by arithmetic, 2 FLOP a parameter and token; decoding by memory, since each step reads the weights once and the
+keys and values of every sequence in the batch. How much of a GPU's figures an engine reaches is assumed below. It is an
+estimate, good for deciding between one GPU and eight.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_COMPUTE_SHARE = 0.4
+"""Of the dense bfloat16 peak, in prefill."""
+_MEMORY_SHARE = 0.6
+"""Of the memory bandwidth, in decoding."""
+_SPLIT_SHARE = 0.8
+"""What is left of each GPU when weights are split over several."""
+_LOAD_BYTES_S = 1e9
+_START_S = 90.0
+"""Compiling and capturing graphs, once a start."""
+_BATCH = 256
+_WEIGHTS_ROOM = 0.75
+"""Of the GPU's memory: weights that take more leave too little for keys and values."""
+
+TYPICAL_NEW_TOKENS = {
+    "mmlu": 1,
+    "gsm8k": 150,
+    "bbh": 150,
+    "humaneval": 150,
+    "alpaca_eval": 400,
+    "truthfulqa": 50,
+    "ifeval": 300,
+    "xstest": 160,
+}
+"""Tokens of an output, about: the middle of the instruct models whose recorded outputs this project replays (UTF-8 bytes / 4.2).
+
+A small or broken model writes on until the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU's data sheet: memory in bytes, memory bandwidth in bytes/s, dense bfloat16 FLOP/s."""
+
+    name: str
+    memory: float
+    bandwidth: float
+    flops: float
+
+
+GPUS = (
+    Gpu("L40S 48 GB", 48e9, 0.864e12, 362e12),
+    Gpu("A100 80 GB", 80e9, 2.04e12, 312e12),
+    Gpu("H100 80 GB", 80e9, 3.35e12, 989e12),
+    Gpu("H200 141 GB", 141e9, 4.8e12, 989e12),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A dense decoder's size. kv_bytes: keys and values of one token."""
+
+    parameters: float
+    kv_bytes: float
+
+    @property
+    def weight_bytes(self) -> float:
+        """In 16 bits a parameter."""
+        return 2 * self.parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Tokens of a run. prompt: to compute, without what the prefix cache holds.  held: mean tokens of a sequence while it decodes."""
+
+    prompt: float
+    new: float
+    held: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Wall time on n GPUs, in seconds."""
+
+    gpu: Gpu
+    n: int
+    load_s: float
+    prefill_s: float
+    decode_s: float
+
+    @property
+    def wall_s(self) -> float:
+        """From start to last token."""
+        return self.load_s + self.prefill_s + self.decode_s
+
+    def text(self) -> str:
+        """One line."""
+        return f"{self.n} x {self.gpu.name}: about {self.n * self.wall_s / 3600:.2g} GPU-hours, {self.wall_s / 60:.0f} min"
+
+
+def shape_of(files: Path | None) -> Shape | None:
+    """The size of the model whose config.json lies in `files`; None where it is not known (no file, not a dense decoder)."""
+    if files is None or not (files / "config.json").is_file():
+        return None
+    config = json.loads((files / "config.json").read_text("utf-8"))
+    inner = config.get("text_config") or config
+    if any("expert" in name for name in inner):
+        return None
+    try:
+        return _shape(inner)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _shape(config: Mapping[str, Any]) -> Shape:
+    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
+    kv_heads, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden // heads
+    layer = 2 * hidden * head * (heads + kv_heads) + 3 * hidden * config["intermediate_size"]
+    vocabulary = config["vocab_size"] * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    return Shape(float(layers * layer + vocabulary), float(2 * 2 * layers * kv_heads * head))
+
+
+def estimate(shape: Shape, work: Work, gpu: Gpu, n: int | None = None) -> Estimate:
+    """Time for `work` on n GPUs (None: the smallest power of two that holds the weights with room for keys and values)."""
+    n = n or _fewest(shape, gpu)
+    share = _SPLIT_SHARE if n > 1 else 1.0
+    flops, bandwidth = gpu.flops * _COMPUTE_SHARE * share * n, gpu.bandwidth * _MEMORY_SHARE * share * n
+    room = max(gpu.memory * n * 0.9 - shape.weight_bytes, shape.kv_bytes * work.held)
+    batch = max(1.0, min(_BATCH, room / max(shape.kv_bytes * work.held, 1.0)))
+    step_s = (shape.weight_bytes + batch * work.held * shape.kv_bytes) / bandwidth + 2 * shape.parameters * batch / flops
+    return Estimate(
+        gpu,
+        n,
+        load_s=_START_S + shape.weight_bytes / _LOAD_BYTES_S,
+        prefill_s=2 * shape.parameters * work.prompt / flops,
+        decode_s=work.new / batch * step_s,
+    )
+
+
+def _fewest(shape: Shape, gpu: Gpu) -> int:
+    n = 1
+    while shape.weight_bytes > gpu.memory * n * _WEIGHTS_ROOM:
+        n *= 2
+    return n
