@@ -17,7 +17,9 @@ from evals.records import Completion, Output
 
 _WINDOW = 2  # requests kept in the engine, in units of its batch size: enough to never drain it
 _LOOK_S = 1.0
-_CPU_KV_CACHE_BYTES = 2 << 30  # vLLM's own default takes most of the machine's memory, and a minute to clear it
+_CPU_KV_CACHE_SHARE = 0.3
+"""Of the memory that is free. vLLM's own default takes most of it; a cache too small for the batch's longest answers makes the engine
+drop sequences half way and compute them again."""
 
 
 class VllmGenerator:
@@ -50,7 +52,7 @@ class VllmGenerator:
         given = {name: value for name, value in asdict(settings).items() if value is not None and name != "batch_invariant"}
         if on_cpu:
             if settings.gpu_memory_utilization is None:
-                given["kv_cache_memory_bytes"] = _CPU_KV_CACHE_BYTES
+                given["kv_cache_memory_bytes"] = int(_free_memory() * _CPU_KV_CACHE_SHARE)
             given.setdefault("enforce_eager", True)
         try:
             self._llm = vllm.LLM(
@@ -127,6 +129,13 @@ def _use_every_core() -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+
+def _free_memory() -> int:
+    """Bytes that a new process can have."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def _sampling_params(request: Rendered) -> Any:
