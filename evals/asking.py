@@ -42,14 +42,14 @@ class Asker:
         by_key: dict[str, list[Rendered]] = {}
         for key, request in keyed:
             by_key.setdefault(key, []).append(request)
-        known = self.store.known(by_key)
         self.progress.start(phase)
-        for key in [key for key in by_key if key in known]:
-            answer = self.store.get(key)
-            if isinstance(answer, Completion):
-                for request in by_key[key]:
-                    land(request, answer)
-        waiting = [(key, requests) for key, requests in by_key.items() if key not in known]
+        waiting: Waiting = []
+        for key, answer in self.store.get_each(by_key):
+            if not isinstance(answer, Completion):
+                waiting.append((key, by_key[key]))
+                continue
+            for request in by_key[key]:
+                land(request, answer)
         return sorted(waiting, key=lambda entry: -entry[1][0].max_new_tokens * entry[1][0].sampling.n)
 
     def stream(self, phase: str, waiting: Waiting, land: Land, renderer: Renderer) -> None:

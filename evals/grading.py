@@ -1,8 +1,8 @@
 """From answers and findings to grades, metrics and the lines of samples/<task>.jsonl.gz. Needs no model."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from evals.benchmark import Benchmark
@@ -15,15 +15,6 @@ _WHY = {
     "unparsed": "hold no answer of the expected form",
     "empty": "are empty: check the chat format and the stop strings",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What is known about one task's items. capped: how many were cut to the room left in the model's context."""
-
-    completions: Mapping[ItemId, Completion]
-    findings: Mapping[ItemId, Findings]
-    capped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +41,66 @@ class TaskResult:
         ]
 
 
-def grade_task(benchmark: Benchmark[Any], items: Sequence[Item], answers: Answers) -> TaskResult:
-    """Grade every item; one without an answer keeps its place, unscored."""
-    grades = []
-    for item in items:
-        completion = answers.completions.get(item.id)
-        if completion is None:
-            grades.append(Grade(item.id, item.group, {}, missing="not answered"))
-        else:
-            grades.append(benchmark.grade(item, completion, answers.findings.get(item.id, {})))
-    found = [answers.completions[item.id] for item in items if item.id in answers.completions]
-    return TaskResult(benchmark, grades, benchmark.summarize(grades), _shares(found, grades), len(found), answers.capped)
+@dataclass
+class Grading:
+    """One benchmark's items graded one after another; of an answer nothing stays but its grade and counts.
+
+    findings: by item.  early: grades already made while answers came in.  capped: how many items were cut to the room left in the
+    model's context.
+    """
+
+    benchmark: Benchmark[Any]
+    findings: Mapping[ItemId, Findings]
+    capped: int = 0
+    early: Mapping[ItemId, Grade] = field(default_factory=dict)
+    grades: list[Grade] = field(default_factory=list)
+    _n_answered: int = 0
+    _n_outputs: int = 0
+    _n_truncated: int = 0
+    _n_empty: int = 0
+
+    def rows(self, answered: Iterable[tuple[Item, Completion | None]]) -> Iterator[dict[str, Any]]:
+        """Grade, and yield one line an answered item: id, what came back, the answer as read, its score, findings.
+
+        No question and no gold text. An item without an answer keeps its place among the grades, unscored.
+        """
+        for item, completion in answered:
+            if completion is None:
+                self.grades.append(Grade(item.id, item.group, {}, missing="not answered"))
+                continue
+            findings = self.findings.get(item.id, {})
+            grade = self.early.get(item.id) or self.benchmark.grade(item, completion, findings)
+            self.grades.append(grade)
+            self._n_answered += 1
+            self._n_outputs += len(completion.outputs)
+            self._n_truncated += sum(output.finish_reason == "length" for output in completion.outputs)
+            self._n_empty += sum(not output.text.strip() for output in completion.outputs)
+            yield _sample_row(self.benchmark, grade, completion, findings)
+
+    def result(self) -> TaskResult:
+        """The benchmark, scored, once every row was taken."""
+        n_outputs = max(1, self._n_outputs)
+        shares = {
+            "truncated": self._n_truncated / n_outputs,
+            "unparsed": sum(grade.unparsed for grade in self.grades) / max(1, self._n_answered),
+            "empty": self._n_empty / n_outputs,
+        }
+        metrics = self.benchmark.summarize(self.grades)
+        return TaskResult(self.benchmark, self.grades, metrics, shares, self._n_answered, self.capped)
 
 
-def _shares(completions: Sequence[Completion], grades: Sequence[Grade]) -> dict[str, float]:
-    outputs = [output for completion in completions for output in completion.outputs]
-    n_outputs = max(1, len(outputs))
-    return {
-        "truncated": sum(output.finish_reason == "length" for output in outputs) / n_outputs,
-        "unparsed": sum(grade.unparsed for grade in grades) / max(1, len(completions)),
-        "empty": sum(not output.text.strip() for output in outputs) / n_outputs,
-    }
-
-
-def sample_rows(result: TaskResult, answers: Answers) -> list[dict[str, Any]]:
-    """One line an item: id, what came back, the answer as read, its score, findings. No question and no gold text."""
-    return [
-        _sample_row(result.benchmark, grade, answers.completions[grade.id], answers.findings.get(grade.id, {}))
-        for grade in result.grades
-        if grade.id in answers.completions
-    ]
+def grade_task(
+    benchmark: Benchmark[Any],
+    items: Sequence[Item],
+    completions: Mapping[ItemId, Completion],
+    findings: Mapping[ItemId, Findings] | None = None,
+    capped: int = 0,
+) -> TaskResult:
+    """Grade answers that are all at hand."""
+    grading = Grading(benchmark, findings or {}, capped)
+    for _ in grading.rows((item, completions.get(item.id)) for item in items):
+        pass
+    return grading.result()
 
 
 def _sample_row(benchmark: Benchmark[Any], grade: Grade, completion: Completion, findings: Findings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
@@ -19,14 +20,14 @@ _BATCH = 64
 
 @dataclass
 class Programs:
-    """Submits programs as answers land and collects their outcomes at the end; outcomes are kept in the store by content."""
+    """Submits programs as answers land and collects their outcomes as they end; outcomes are kept in the store by content."""
 
     store: Store
     run: str
     progress: Progress
     policy: Literal["auto", "require"]
     _sandbox: "Sandbox | None" = None
-    _running: list[tuple[ItemId, str, str, Future[Outcome]]] = field(default_factory=list)
+    _running: deque[tuple[ItemId, str, str, Future[Outcome]]] = field(default_factory=deque)
 
     @property
     def level(self) -> dict[str, str] | None:
@@ -52,18 +53,27 @@ class Programs:
             future = self._sandbox.submit(program)
         self._running.append((item_id, check, key, future))
 
-    def collect(self, found: Callable[[ItemId, str, Finding], None]) -> None:
-        """Wait for every program, commit its outcome and hand it on."""
-        self.progress.start("programs", len(self._running))
-        for start in range(0, len(self._running), _BATCH):
-            batch = [(*entry[:3], entry[3].result()) for entry in self._running[start : start + _BATCH]]
+    def collect(self, found: Callable[[ItemId, str, Finding], None], *, wait: bool = True) -> None:
+        """Commit the outcomes of programs that have ended and hand them on. wait: until every program has."""
+        if wait:
+            self.progress.start("programs", len(self._running))
+        while batch := self._ended(wait):
             self.store.put((key, outcome) for _, _, key, outcome in batch)
             self.store.link(self.run, ((item_id, check, key, "sandbox", "") for item_id, check, key, _ in batch))
             for item_id, check, _, outcome in batch:
                 found(item_id, check, Finding(by="sandbox", outcome=outcome))
-            self.progress.advance(len(batch))
-        self._running.clear()
-        self.progress.stop()
+            if wait:
+                self.progress.advance(len(batch))
+        if wait:
+            self.progress.stop()
+
+    def _ended(self, wait: bool) -> list[tuple[ItemId, str, str, Outcome]]:
+        """The first few programs in the order they came, as far as they have ended."""
+        ended: list[tuple[ItemId, str, str, Outcome]] = []
+        while self._running and len(ended) < _BATCH and (wait or self._running[0][3].done()):
+            item_id, check, key, future = self._running.popleft()
+            ended.append((item_id, check, key, future.result()))
+        return ended
 
     def close(self) -> None:
         """End the sandbox and whatever still runs in it."""

@@ -13,7 +13,7 @@ from evals.corpora import Figure, Recording, Scored, Value, recordings
 from evals.data import load_card_data
 from evals.errors import InputError
 from evals.files import UNREADABLE, first_line
-from evals.grading import Answers, grade_task
+from evals.grading import grade_task
 from evals.programs import Programs
 from evals.progress import Progress
 from evals.records import Finding, Item, ItemId, Program
@@ -100,7 +100,7 @@ def _score(benchmark: Benchmark[Any], all_items: Sequence[Item], recording: Reco
     completions = {item_id: recorded.completion for item_id, recorded in recording.answers.items()}
     findings: dict[ItemId, dict[str, Finding]] = {item_id: dict(recorded.findings) for item_id, recorded in recording.answers.items()}
     _run_programs(benchmark, items, recording, findings, progress)
-    return Scored(items, recording.answers, grade_task(benchmark, items, Answers(completions, findings)))
+    return Scored(items, recording.answers, grade_task(benchmark, items, completions, findings))
 
 
 def _run_programs(

@@ -9,7 +9,7 @@ from evals.data import load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.files import first_line
 from evals.generators.replay import NOT_A_ROW, Recorded, recorded_row
-from evals.grading import Answers, grade_task, sample_rows
+from evals.grading import Grading
 from evals.judges import public_name
 from evals.plan import spread
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
@@ -36,11 +36,11 @@ def rescore(folder: Path, data: Path | None) -> dict[str, Any]:
             if name in record["skipped"]:
                 skipped[name] = (benchmark.columns, len(items), record["skipped"][name])
                 continue
-            answers = _answers(run, record, name, benchmark, items, stored)
-            result = grade_task(benchmark, items, answers)
-            rows = sample_rows(result, answers)
+            completions, findings = _answers(run, record, name, benchmark, items, stored)
+            grading = Grading(benchmark, findings, int(record["capped"].get(name, 0)))
+            rows = list(grading.rows((item, completions.get(item.id)) for item in items))
             run.write_samples(name, rows if stored is not None else _with_token_counts(rows, run, name))
-            results.append(result)
+            results.append(grading.result())
         summary = summarize(record["summary_header"], results, skipped)
         run.write_json("summary.json", summary)
     return summary
@@ -80,13 +80,13 @@ def _stored(run: RunFolder, record: Mapping[str, Any]) -> Stored | None:
 
 def _answers(
     run: RunFolder, record: Mapping[str, Any], task: str, benchmark: Benchmark[Any], items: Sequence[Item], stored: Stored | None
-) -> Answers:
-    capped = int(record["capped"].get(task, 0))
+) -> tuple[Mapping[ItemId, Completion], Mapping[ItemId, Findings]]:
+    """Completions and findings by item."""
     rows = _sampled(run, task)
     if stored is None:
         if not run.samples_path(task).exists():
             raise InputError(f"{run.path} has neither its store nor samples/{task}.jsonl.gz: nothing to score.")
-        return Answers({i: r.completion for i, r in rows.items()}, {i: r.findings for i, r in rows.items()}, capped)
+        return {i: r.completion for i, r in rows.items()}, {i: r.findings for i, r in rows.items()}
     completions = {item.id: answer for item in items if isinstance(answer := stored.get((item.id, ""), ("", None))[1], Completion)}
     findings: dict[ItemId, Findings] = {}
     judges = {role: entry["name"] for role, entry in record["summary_header"]["judges"].items()}
@@ -99,7 +99,7 @@ def _answers(
             found = _findings(benchmark, item, completions[item.id], stored, judges)
             # Samples hold rounded numbers: they count only where the store, which holds them whole, has none.
             findings[item.id] = found | {name: f for name, f in valid.items() if name not in found or (item.id, name) not in stored}
-    return Answers(completions, findings, capped)
+    return completions, findings
 
 
 def _findings(benchmark: Benchmark[Any], item: Item, answer: Completion, stored: Stored, judges: Mapping[str, str]) -> dict[str, Finding]:

@@ -4,16 +4,16 @@ Each answer is committed before it is counted. Kill it anywhere: the same comman
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from evals import power
-from evals.asking import Asker
+from evals.asking import Asker, Waiting
 from evals.errors import EvalsError, InputError
 from evals.generators import Generator
 from evals.generators.replay import ReplayGenerator
-from evals.grading import Answers, TaskResult, grade_task, sample_rows
+from evals.grading import Grading, TaskResult
 from evals.judging import Question, judge_all
 from evals.models import Model
 from evals.plan import Plan, RunSettings, make_plan
@@ -21,7 +21,7 @@ from evals.programs import Programs
 from evals.progress import Progress
 from evals.prompts import Rendered
 from evals.provenance import run_record
-from evals.records import Completion, Finding, Item, ItemId, Program
+from evals.records import Completion, Finding, Grade, Item, ItemId, Program
 from evals.run_folder import RunFolder
 from evals.store import Store
 from evals.summary import header, summarize
@@ -58,9 +58,12 @@ def run(settings: RunSettings, progress: Progress | None = None, make_generator:
     make_generator: how to start the evaluated model's engine (tests give a fake one).
     Raises EvalsError with one sentence for everything a user can meet.
     """
-    plan = make_plan(settings)
-    progress = progress or Progress(quiet=True)
-    if settings.limit is not None:
+    return execute(make_plan(settings), progress or Progress(quiet=True), make_generator)
+
+
+def execute(plan: Plan, progress: Progress, make_generator: Callable[[Plan], Generator] | None = None) -> RunResult:
+    """The same for a plan that is made; see run."""
+    if plan.settings.limit is not None:
         progress.note(power.sentence(plan))
     folder = RunFolder(plan.out)
     with folder.locked():
@@ -98,10 +101,11 @@ def start_engine(model: Model, settings: RunSettings) -> Generator:
 
 @dataclass
 class _Known:
-    """What is known so far about the run's items."""
+    """What is known so far about the run's items. keys: where in the store an item's answer is.  grades: of items that wait for nothing."""
 
     items: dict[ItemId, tuple[str, Item]] = field(default_factory=dict)
-    completions: dict[ItemId, Completion] = field(default_factory=dict)
+    keys: dict[ItemId, str] = field(default_factory=dict)
+    grades: dict[ItemId, Grade] = field(default_factory=dict)
     findings: dict[ItemId, dict[str, Finding]] = field(default_factory=dict)
     capped: dict[str, int] = field(default_factory=dict)
     questions: dict[str, list[Question]] = field(default_factory=dict)
@@ -124,9 +128,7 @@ class _Session:
 
     def execute(self) -> RunResult:
         """Generate, check, judge, grade, write."""
-        self.progress.start("tokenize")
-        keyed = [(self.plan.key(request), request) for task in self.plan.tasks for request in self._render(task)]
-        waiting = self.asker.ask("generate", "", keyed, self._land)
+        waiting = self._ask()
         if waiting:
             self.asker.load(self.plan.model.argument, lambda: self.make_generator(self.plan))
             self.asker.stream("generate", waiting, self._land, self.plan.renderer)
@@ -147,6 +149,13 @@ class _Session:
         self.progress.stop()
         self.store.close()
 
+    def _ask(self) -> Waiting:
+        """Land what the store has; what it lacks waits."""
+        self.progress.start("tokenize")
+        keyed = [(self.plan.key(request), request) for task in self.plan.tasks for request in self._render(task)]
+        self.known.keys.update({request.item_id: key for key, request in keyed})
+        return self.asker.ask("generate", "", keyed, self._land)
+
     def _render(self, task: str) -> list[Rendered]:
         self.known.items.update({item.id: (task, item) for item in self.plan.tasks[task].items})
         rendered = self.plan.render(task)
@@ -156,23 +165,28 @@ class _Session:
         return rendered
 
     def _land(self, request: Rendered, answer: Completion) -> None:
-        """An answer is here: keep it, start its programs, note what judges must decide."""
+        """An answer is here: start its programs, note what judges must decide, grade it where there is nothing to wait for."""
         task, item = self.known.items[request.item_id]
         benchmark = self.plan.tasks[task].benchmark
-        self.known.completions[item.id] = answer
         recorded = self.plan.recorded.get(item.id)
         found = self.known.findings.setdefault(item.id, dict(recorded.findings) if recorded else {})
+        must_wait = False
         for check in benchmark.checks(item, answer):
             if check.name in found and check.name not in self.plan.judges:
                 continue
             if isinstance(check.ask, Program):
                 self.programs.submit(item.id, check.name, check.ask)
+                must_wait = True
             elif (judge := self.plan.judges.get(check.name)) is None:
                 continue
             elif judge.is_rule:
                 found[check.name] = Finding(by=judge.model, text=benchmark.rules[judge.model](answer.text))
             else:
                 self.known.questions.setdefault(judge.model, []).append(Question(item.id, check.name, check.ask))
+                must_wait = True
+        if not must_wait:
+            self.known.grades[item.id] = benchmark.grade(item, answer, found)
+        self.programs.collect(self._found, wait=False)
 
     def _found(self, item_id: ItemId, check: str, finding: Finding) -> None:
         self.known.findings[item_id][check] = finding
@@ -185,10 +199,9 @@ class _Session:
             if task.skipped:
                 skipped[name] = (task.benchmark.columns, len(task.items), task.skipped)
                 continue
-            answers = Answers(self.known.completions, self.known.findings, self.known.capped[name])
-            result = grade_task(task.benchmark, task.items, answers)
-            self.folder.write_samples(name, sample_rows(result, answers))
-            results.append(result)
+            grading = Grading(task.benchmark, self.known.findings, self.known.capped[name], self.known.grades)
+            self.folder.write_samples(name, grading.rows(zip(task.items, self._answers(task.items), strict=True)))
+            results.append(grading.result())
         summary = summarize(self._header(), results, skipped)
         self.progress.stop()
         self.write_record(finished=True)
@@ -200,6 +213,11 @@ class _Session:
             question.role not in self.known.findings[question.item_id] for asked in self.known.questions.values() for question in asked
         )
         return RunResult(self.folder, summary, n_unanswered + n_unjudged)
+
+    def _answers(self, items: Sequence[Item]) -> Iterator[Completion | None]:
+        """The items' answers out of the store; an item of a failed request has none."""
+        for _, answer in self.store.get_each(self.known.keys[item.id] for item in items):
+            yield answer if isinstance(answer, Completion) else None
 
     def write_record(self, *, finished: bool) -> None:
         """Write run.json: what this session did, after what earlier ones did; one that broke off takes back nothing they found out."""

@@ -10,6 +10,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ _MAGIC = b"SQLite format 3\x00"
 _SMALLEST = 512
 """Bytes of the smallest SQLite page: a shorter file SQLite takes for an empty one, and writes over it."""
 _MAX_PAYLOAD = 64 << 20
+_PART = 500
+"""Keys looked up at a time."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS asked (
@@ -78,8 +81,8 @@ class Store:
         wanted = list(dict.fromkeys(keys))
         found: set[str] = set()
         with self._guard():
-            for start in range(0, len(wanted), 500):
-                part = wanted[start : start + 500]
+            for start in range(0, len(wanted), _PART):
+                part = wanted[start : start + _PART]
                 marks = ",".join("?" * len(part))
                 found.update(key for (key,) in self._db.execute(f"SELECT key FROM answers WHERE key IN ({marks})", part))
         return found
@@ -99,9 +102,18 @@ class Store:
 
     def get(self, key: str) -> Answer | None:
         """The answer under a key."""
-        with self._guard():
-            row = self._db.execute("SELECT payload FROM answers WHERE key = ?", (key,)).fetchone()
-            return _unpack(row[0]) if row else None
+        ((_, answer),) = self.get_each([key])
+        return answer
+
+    def get_each(self, keys: Iterable[str]) -> Iterator[tuple[str, Answer | None]]:
+        """Each key with its answer, in the order given; a part of them at a time is in memory."""
+        waiting = iter(keys)
+        while part := list(islice(waiting, _PART)):
+            with self._guard():
+                marks = ",".join("?" * len(part))
+                found = dict(self._db.execute(f"SELECT key, payload FROM answers WHERE key IN ({marks})", part))
+                unpacked = [(key, _unpack(found[key]) if key in found else None) for key in part]
+            yield from unpacked
 
     def answers(self, run: str) -> Iterator[tuple[ItemId, str, str, Answer]]:
         """All answers of a run: (item id, check name, by whom, answer)."""

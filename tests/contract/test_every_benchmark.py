@@ -14,7 +14,7 @@ import pytest
 
 from evals.benchmark import Benchmark
 from evals.data import load_smoke_data
-from evals.grading import Answers, grade_task
+from evals.grading import grade_task
 from evals.records import Choose, Completion, Finding, Generate, Grade, Item, ItemId, Message, Output, Program
 from evals.registry import BENCHMARKS, benchmark_class
 
@@ -170,7 +170,7 @@ def test_an_unanswered_item_keeps_its_place_and_withholds_the_value(name: str, c
     findings = {item.id: findings_for(benchmark, item, answers[item.id]) for item in items}
     for lost in (items[0], items[-1]):
         kept = {item_id: answer for item_id, answer in answers.items() if item_id != lost.id}
-        result = grade_task(benchmark, items, Answers(kept, findings))
+        result = grade_task(benchmark, items, kept, findings)
         assert len(result.grades) == len(items)
         assert result.n_answered == len(items) - 1
         assert not result.is_complete
@@ -203,7 +203,7 @@ def test_the_gold_answer_scores_full_marks(name: str, chat: bool) -> None:
             answers[item.id] = Completion(choice_logprobs={label: -0.1 if label == gold else -3.0 for label, _ in request.candidates})
         else:
             answers[item.id] = Completion((Output(f"So the answer is {gold}."),))
-    result = grade_task(benchmark, items, Answers(answers, {}))
+    result = grade_task(benchmark, items, answers)
     assert [result.metrics[column.key].value for column in benchmark.columns] == [1.0]
     assert result.shares["unparsed"] == 0
 
@@ -219,4 +219,4 @@ def test_a_wrong_answer_scores_nothing(chat: bool) -> None:
                 answers[item.id] = Completion(choice_logprobs={label: -3.0 if label == gold else -0.1 for label in "ABCD"})
             else:
                 answers[item.id] = Completion((Output("So the answer is 123456789 wrongs."),))
-        assert grade_task(benchmark, items, Answers(answers, {})).metrics[name].value == 0.0
+        assert grade_task(benchmark, items, answers).metrics[name].value == 0.0

@@ -17,7 +17,7 @@ import pytest
 from evals.benchmark import Benchmark
 from evals.data import Dataset, Source, load_smoke_data
 from evals.generators import EngineSettings
-from evals.grading import Answers, TaskResult, grade_task
+from evals.grading import TaskResult, grade_task
 from evals.judges import CARD_JUDGES, public_name
 from evals.plan import RunSettings, make_plan
 from evals.records import Column, Completion, Finding, Findings, Generate, Grade, Item, ItemId, Message, Metric, Output, Sampling
@@ -49,7 +49,7 @@ def graded(
     benchmark = benchmark_class(name)(chat=chat)
     items = benchmark.items(load_smoke_data(benchmark.dataset))
     answers = {item.id: Completion((Output(text),), {letter: -1.0 for letter in "ABCD"}) for item in items[lost:]}
-    return grade_task(benchmark, items, Answers(answers, dict.fromkeys(answers, findings), capped))
+    return grade_task(benchmark, items, answers, dict.fromkeys(answers, findings), capped)
 
 
 def says(role: str, **decision: Any) -> dict[str, Finding]:
