@@ -1,7 +1,11 @@
 """Kill it anywhere: the same call goes on from there, asks only for what is missing, and ends with the same bytes."""
 
+import gc
 import json
 import shutil
+import sqlite3
+import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -321,3 +325,39 @@ def test_an_interrupted_run_can_be_scored_and_then_goes_on(tmp_path: Path, undis
     assert sum(cell["value"] is None for cell in cells.values()) >= 1
     assert len(finish(out)) == N_PROMPTS - 30
     assert results(out) == undisturbed
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------------
+
+
+def test_answers_leave_memory_once_they_are_graded(tmp_path: Path) -> None:
+    most = 0
+
+    def counted(request: Rendered) -> Completion | Failure:
+        nonlocal most
+        most = max(most, sum(type(thing) is Completion for thing in gc.get_objects()))
+        return reply(request)
+
+    before = sum(type(thing) is Completion for thing in gc.get_objects())
+    assert run(settings(tmp_path / "run"), make_generator=Engines(counted, batch=2)).is_complete
+    assert most - before <= 6  # what one batch holds, not the run's 32
+
+
+def test_a_programs_outcome_is_committed_while_others_are_still_generated(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def slowly(request: Rendered) -> Completion | Failure:
+        time.sleep(0.0 if len(engines.asked) == 1 else 2.0)  # time for the first item's twenty programs
+        return reply(request)
+
+    engines = Engines(slowly, fails_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings(out, tasks=("humaneval",)), make_generator=engines)
+    assert outcomes_in(out)
+
+
+def outcomes_in(out: Path) -> int:
+    """How many programs' outcomes the run's store holds."""
+    with closing(sqlite3.connect(f"file:{out / 'store.sqlite'}?mode=ro", uri=True)) as database:
+        (n,) = database.execute("SELECT count(*) FROM asked WHERE by = 'sandbox'").fetchone()
+    return int(n)
