@@ -14,6 +14,11 @@ Waiting = list[tuple[str, list[Rendered]]]
 _TOKENS_PER_PREFILL = 10  # a prompt token costs about a tenth of a generated one; only the ETA uses it
 
 
+def longest_first(waiting: Waiting) -> Waiting:
+    """Long generations first, so that the tail is short; within a length the order stays, so prompts that share a prefix stay together."""
+    return sorted(waiting, key=lambda entry: -entry[1][0].max_new_tokens * entry[1][0].sampling.n)
+
+
 @dataclass
 class Asker:
     """Answers requests through one engine at a time.
@@ -34,10 +39,7 @@ class Asker:
         return self._engine_of
 
     def ask(self, phase: str, by: str, keyed: Sequence[tuple[str, Rendered]], land: Land) -> Waiting:
-        """Land what the store has, and return the rest, equal requests together, long generations first.
-
-        Long ones first so that the tail is short; within a length the order stays, so prompts that share a prefix stay together.
-        """
+        """Land what the store has, and return the rest, equal requests together, in the order for an engine."""
         self.store.link(self.run, ((r.item_id, r.check, key, by, r.text) for key, r in keyed))
         by_key: dict[str, list[Rendered]] = {}
         for key, request in keyed:
@@ -50,7 +52,7 @@ class Asker:
                 continue
             for request in by_key[key]:
                 land(request, answer)
-        return sorted(waiting, key=lambda entry: -entry[1][0].max_new_tokens * entry[1][0].sampling.n)
+        return longest_first(waiting)
 
     def stream(self, phase: str, waiting: Waiting, land: Land, renderer: Renderer) -> None:
         """Have the engine answer what waits. Each answer is committed before it lands, and lands before it is counted."""

@@ -9,7 +9,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -181,8 +181,16 @@ def _fault(path: Path, error: Exception) -> EnvironmentFault:
 
 
 def _pack(answer: Answer) -> bytes:
-    kind = "outcome" if isinstance(answer, Outcome) else "completion"
-    return zlib.compress(json.dumps([kind, asdict(answer)], ensure_ascii=False).encode("utf-8", "surrogatepass"), 6)
+    # dataclasses.asdict would copy every token id: 0.7 ms for each hundred.
+    if isinstance(answer, Outcome):
+        kind, fields = "outcome", _shallow(answer)
+    else:
+        kind, fields = "completion", _shallow(answer) | {"outputs": [_shallow(output) for output in answer.outputs]}
+    return zlib.compress(json.dumps([kind, fields], ensure_ascii=False).encode("utf-8", "surrogatepass"), 6)
+
+
+def _shallow(record: Completion | Output | Outcome) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in dataclass_fields(record)}
 
 
 def _unpack(payload: bytes) -> Answer:

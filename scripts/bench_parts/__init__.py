@@ -1,0 +1,120 @@
+"""The parts of scripts/bench. Each is a module with `measure(options) -> figures`, run in a process of its own."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evals.generators import EngineSettings
+from evals.generators.vllm import VllmGenerator
+from evals.plan import Plan, RunSettings, make_plan
+from evals.progress import Progress
+from evals.runner import RunResult, execute
+
+Figures = dict[str, Any]
+SUBJECTS = ("abstract_algebra", "anatomy", "astronomy")
+"""Three MMLU subjects, 387 questions."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """data: the benchmarks' public files.  work: a folder to write in.  quick: small enough to see that it works; no figures."""
+
+    data: Path
+    work: Path
+    model: str = "smollm2"
+    dtype: str = "auto"
+    quick: bool = False
+
+
+def plan_of(options: Options, out: str, take: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]], max_new: int | None = None) -> Plan:
+    """A run of some benchmarks, each with the items that `take` keeps of all of them.  max_new: limit on new tokens."""
+    engine = EngineSettings(dtype=options.dtype)
+    judges = ("xstest=strmatch",) if "xstest" in take else ()
+    settings = RunSettings(
+        options.model, suite="full", tasks=(",".join(take),), data=options.data, out=options.work / out, judges=judges, engine=engine
+    )
+    plan = make_plan(settings)
+    tasks = {name: replace(task, items=take[name](task.items)) for name, task in plan.tasks.items()}
+    plan.renderer.max_new = max_new
+    return replace(plan, tasks=tasks)
+
+
+def first(n: int) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """The first n items."""
+    return lambda items: items[:n]
+
+
+def spread(n: int, groups: int) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """n items of each of the first few subjects or tasks, in their order."""
+
+    def take(items: Sequence[Any]) -> Sequence[Any]:
+        names = list(dict.fromkeys(item.group for item in items))[:groups]
+        return [item for name in names for item in [item for item in items if item.group == name][:n]]
+
+    return take
+
+
+def subjects(items: Sequence[Any]) -> Sequence[Any]:
+    """MMLU's questions on the three subjects."""
+    return [item for item in items if item.group in SUBJECTS]
+
+
+class Lent:
+    """An engine that outlives a run: `close` leaves it, `begun` is when the first request was handed over."""
+
+    def __init__(self, engine: VllmGenerator) -> None:
+        self.engine = engine
+        self.begun = 0.0
+
+    def stream(self, requests: Sequence[Any]) -> Any:
+        """See Generator."""
+        self.begun = time.monotonic()
+        return self.engine.stream(requests)
+
+    def close(self) -> None:
+        """Nothing: it was lent."""
+
+
+def timed_run(plan: Plan, engine: VllmGenerator) -> tuple[float, RunResult]:
+    """Seconds from the first request to the last grade written, on an engine that is loaded and whose prefix cache is empty."""
+    engine._llm.reset_prefix_cache()
+    lent = Lent(engine)
+    result = execute(plan, Progress(quiet=True), lambda _: lent)
+    return time.monotonic() - lent.begun, result
+
+
+def start_engine(plan: Plan, **more: Any) -> VllmGenerator:
+    """The engine of a plan, with other settings."""
+    return VllmGenerator(plan.model.source, replace(plan.settings.engine, **more))
+
+
+def child(module: str, options: Options, *arguments: str) -> Figures:
+    """Run a part in a process of its own and take its last line."""
+    spec = json.dumps({name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()})
+    done = subprocess.run([sys.executable, "-m", module, spec, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def options_of(spec: str) -> Options:
+    """What `child` handed over."""
+    given = json.loads(spec)
+    return Options(**{**given, "data": Path(given["data"]), "work": Path(given["work"])})
+
+
+def peak_mb() -> float:
+    """The most memory this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def all_cores() -> dict[str, str]:
+    """The environment in which vLLM uses every core of a CPU machine."""
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    return {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}

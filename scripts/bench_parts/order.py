@@ -1,0 +1,118 @@
+"""Orders of the queue on one engine, and one process per benchmark; how full the batch stays."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from evals.asking import longest_first
+from evals.generators.vllm import VllmGenerator
+from evals.progress import Progress
+from evals.runner import execute
+from scripts.bench_parts import Figures, Options, all_cores, first, options_of, plan_of, spread, start_engine
+
+_BATCH = 48
+
+
+def queue_of(options: Options) -> dict[str, Any]:
+    """A modest mix."""
+    n = 2 if options.quick else 24
+    return {"mmlu": spread(6 * n, 3), "gsm8k": first(n), "bbh": spread(n // 2, 3), "ifeval": first(n), "xstest": first(n)}
+
+
+def ours(requests: Sequence[Any]) -> list[Any]:
+    """As a run orders them."""
+    return [entry[1][0] for entry in longest_first([(str(n), [request]) for n, request in enumerate(requests)])]
+
+
+def by_task(requests: Sequence[Any]) -> dict[str, list[Any]]:
+    """One list a benchmark."""
+    tasks: dict[str, list[Any]] = {}
+    for request in requests:
+        tasks.setdefault(request.item_id.split("/")[0], []).append(request)
+    return tasks
+
+
+def interleaved(requests: Sequence[Any]) -> list[Any]:
+    """One of each benchmark in turn."""
+    return [one for turn in zip_longest(*by_task(requests).values()) for one in turn if one is not None]
+
+
+ORDERS: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {
+    "ours": ours,
+    "as the benchmarks come": list,
+    "longest last": lambda requests: ours(requests)[::-1],
+    "interleaved": interleaved,
+}
+
+
+def measure(options: Options) -> Figures:
+    """Wall times of each order over ours; share of the time with the batch less than half full."""
+    plan = plan_of(options, "queue", queue_of(options), max_new=8 if options.quick else 256)
+    requests = [request for task in plan.tasks for request in plan.render(task)]
+    engine = start_engine(plan, max_num_seqs=_BATCH)
+    drained(engine, requests[-8:])  # warm
+    walls, thin = {}, {}
+    for name, order in ORDERS.items():
+        walls[name], thin[name] = drained(engine, order(requests))
+    phases = [drained(engine, ours(part), keep_cache=True) for part in by_task(requests).values()]
+    walls["one phase per benchmark"] = sum(wall for wall, _ in phases)
+    thin["one phase per benchmark"] = sum(wall * share for wall, share in phases) / walls["one phase per benchmark"]
+    engine.close()
+    processes = {task: alone(options, task) for task in plan.tasks}
+    together = alone(options, "all")
+    rows = [
+        {"what": f"wall time / ours: {name}", "value": wall / walls["ours"], "target": ">= 1" if name != "ours" else ""}
+        for name, wall in walls.items()
+    ]
+    rows.append({"what": "one process per benchmark / one for all", "value": sum(processes.values()) / together, "target": "> 1"})
+    rows += [
+        {"what": f"time with the batch less than half full: {name}", "value": 100 * share, "unit": " %"} for name, share in thin.items()
+    ]
+    return {"rows": rows, "raw": {"walls_s": walls, "thin": thin, "processes_s": processes, "together_s": together}}
+
+
+def drained(engine: VllmGenerator, requests: Sequence[Any], *, keep_cache: bool = False) -> tuple[float, float]:
+    """Seconds until everything is answered, and the share of them with less than half a batch running."""
+    if not keep_cache:
+        engine._llm.reset_prefix_cache()
+    step, scheduler = engine._engine.step, engine._engine.engine_core.engine_core.scheduler
+    thin = 0.0
+
+    def stepped() -> Any:
+        nonlocal thin
+        start = time.monotonic()
+        out = step()
+        if len(scheduler.running) < _BATCH / 2:
+            thin += time.monotonic() - start
+        return out
+
+    engine._engine.step = stepped
+    start = time.monotonic()
+    try:
+        for _ in engine.stream(requests):
+            pass
+    finally:
+        engine._engine.step = step
+    wall = time.monotonic() - start
+    return wall, thin / wall
+
+
+def alone(options: Options, task: str) -> float:
+    """Seconds of a whole process that evaluates one benchmark, or all."""
+    spec = {"data": str(options.data), "work": str(options.work / f"alone-{task}"), "quick": options.quick, "dtype": options.dtype}
+    start = time.monotonic()
+    environment = os.environ | all_cores()
+    command = [sys.executable, "-m", "scripts.bench_parts.order", json.dumps(spec), task]
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.monotonic() - start
+
+
+if __name__ == "__main__":
+    given = options_of(sys.argv[1])
+    kept = {name: take for name, take in queue_of(given).items() if sys.argv[2] in (name, "all")}
+    execute(plan_of(given, "run", kept, max_new=8 if given.quick else 256), Progress(quiet=True))

@@ -1,0 +1,75 @@
+"""The harness against a bare `vllm.LLM.generate` on the same requests: from the first request to the last grade written."""
+
+import shutil
+import statistics
+import time
+from typing import Any
+
+from evals.generators.vllm import VllmGenerator, _sampling_params
+from evals.plan import Plan
+from scripts.bench_parts import Figures, Options, first, plan_of, spread, start_engine, timed_run
+
+_ROUNDS = 2
+
+
+def measure(options: Options) -> Figures:
+    """Mean ratio of wall times, pairs in turns (ours, bare, bare, ours)."""
+    n = 2 if options.quick else 24
+    mixed = {"mmlu": spread(12 * n, 3), "gsm8k": first(n), "bbh": spread(n // 2, 3), "ifeval": first(n), "xstest": first(n)}
+    plans = {
+        "mixed": plan_of(options, "mixed", mixed, max_new=8 if options.quick else 256),
+        "humaneval": plan_of(options, "humaneval", {"humaneval": first(1 if options.quick else 8)}, max_new=8 if options.quick else 256),
+    }
+    engine = start_engine(plans["mixed"], max_num_seqs=64)
+    bare(engine, plans["humaneval"])  # warm
+    found = {name: compared(engine, plan) for name, plan in plans.items()}
+    rows = [
+        {"what": f"our wall time / bare engine, {name} queue", "value": one["ratio"], "target": "<= 1.03"} for name, one in found.items()
+    ]
+    rows += [
+        {"what": f"the same per generated token, {name} queue", "value": one["ratio_per_token"], "target": "<= 1.03"}
+        for name, one in found.items()
+    ]
+    return {"rows": rows, "raw": found}
+
+
+def compared(engine: VllmGenerator, plan: Plan) -> Figures:
+    """Both, in turns."""
+    ours, theirs = [], []
+    for turn in range(2 * _ROUNDS):
+        order = (ours, theirs) if turn % 2 == 0 else (theirs, ours)
+        for side in order:
+            side.append(our_time(engine, plan) if side is ours else bare(engine, plan))
+    walls, tokens = ([[one[index] for one in side] for side in (ours, theirs)] for index in (0, 1))
+    ratios = [a / b for a, b in zip(*walls, strict=True)]
+    per_token = [a / m / (b / n) for a, b, m, n in zip(*walls, *tokens, strict=True)]
+    return {
+        "ratio": statistics.mean(ratios),
+        "ratios": ratios,
+        "ratio_per_token": statistics.mean(per_token),
+        "ours_s": walls[0],
+        "bare_s": walls[1],
+        "tokens": tokens,
+    }
+
+
+def our_time(engine: VllmGenerator, plan: Plan) -> tuple[float, int]:
+    """Seconds and generated tokens of a run into an empty folder."""
+    shutil.rmtree(plan.out, ignore_errors=True)
+    wall_s, _ = timed_run(plan, engine)
+    from evals.run_folder import RunFolder
+
+    (session,) = RunFolder(plan.out).read_json("run.json")["sessions"]
+    return wall_s, int(session["phases"]["generate"]["output_tokens"])
+
+
+def bare(engine: VllmGenerator, plan: Plan) -> tuple[float, int]:
+    """Seconds and generated tokens of one call with everything, in our order."""
+    requests = [request for task in plan.tasks for request in plan.render(task)]
+    requests.sort(key=lambda request: -request.max_new_tokens * request.sampling.n)
+    prompts: list[Any] = [{"prompt_token_ids": list(request.token_ids)} for request in requests]
+    sampling = [_sampling_params(request) for request in requests]
+    engine._llm.reset_prefix_cache()
+    start = time.monotonic()
+    outputs = engine._llm.generate(prompts, sampling, use_tqdm=False)
+    return time.monotonic() - start, sum(len(one.token_ids) for output in outputs for one in output.outputs)
