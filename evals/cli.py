@@ -7,11 +7,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from evals import __version__, interrupt
-from evals.compare_commands import check, compare
+from evals import __version__
+from evals.commands import interrupt
+from evals.commands.compare import check, compare
+from evals.commands.options import DataOption, RunArgument, choice
+from evals.commands.report import card, export, report, show_table
 from evals.errors import CheckFailed, EvalsError, Incomplete
-from evals.options import DataOption, RunArgument, choice
-from evals.report_commands import card, export, report, show_table
 
 _DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 
@@ -155,8 +156,8 @@ def replay(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every line to FILE too.")] = None,
 ) -> None:
     """Score recorded outputs of real models and compare with the figures published for them: one line a figure."""
-    from evals.replay import as_json, as_text, tally
-    from evals.replay import replay as replay_corpora
+    from evals.fidelity.replay import as_json, as_text, tally
+    from evals.fidelity.replay import replay as replay_corpora
     from evals.run_folder import RunFolder
 
     lines = []
@@ -244,7 +245,7 @@ def judge_calibrate(
     max_model_len: Annotated[int | None, typer.Option(help="Context in tokens (default: the model's own).")] = None,
 ) -> None:
     """Hold a judge against recorded verdicts: agreement, Cohen's kappa, the shift it puts on the column, cost and time."""
-    from evals.calibration import calibrate
+    from evals.fidelity.calibration import calibrate
     from evals.generators import EngineSettings
     from evals.plan import RunSettings
     from evals.progress import Progress
@@ -257,7 +258,7 @@ def judge_calibrate(
 @data_app.command("list")
 def data_list(data: DataOption = None) -> None:
     """List every dataset: hub id, revision, licence, public address, files, and whether it is here."""
-    from evals.data_commands import listing
+    from evals.commands.data import listing
 
     print(listing(data))
 
@@ -265,7 +266,7 @@ def data_list(data: DataOption = None) -> None:
 @data_app.command("verify")
 def data_verify(data: DataOption = None) -> None:
     """Check every file against its checksum and row count; list everything missing or damaged at once."""
-    from evals.data_commands import verify
+    from evals.commands.data import verify
 
     print(verify(data))
 
@@ -278,14 +279,14 @@ def data_fetch(
     ] = None,
 ) -> None:
     """Bring datasets from the hub at their pinned revisions and keep them in the user's cache."""
-    from evals.data_commands import fetch_all
+    from evals.commands.data import fetch_all
 
     for line in fetch_all(names or [], mirror):
         print(line)
 
 
 def _print_table(summaries: list[Any]) -> None:
-    from evals.table import make_table, row_from_summary
+    from evals.report.table import make_table, row_from_summary
 
     show_table(make_table([row_from_summary(summary) for summary in summaries]), None)
 

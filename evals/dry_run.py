@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evals import power
+from evals.compare import power
 from evals.cost import Cost, parse_prices, prompt_tokens
 from evals.gpu_hours import GPUS, TYPICAL_NEW_TOKENS, Work, estimate, shape_of
 from evals.judges import Judge

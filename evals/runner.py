@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evals import power
 from evals.asking import Asker, Waiting
+from evals.compare import power
 from evals.errors import EvalsError, InputError
 from evals.generators import Generator
 from evals.generators.replay import ReplayGenerator
@@ -47,7 +47,7 @@ class RunResult:
 
     def table(self) -> str:
         """The card's table with this row, in Markdown."""
-        from evals.table import markdown, row_from_summary
+        from evals.report.table import markdown, row_from_summary
 
         return markdown([row_from_summary(self.summary)])
 

@@ -12,7 +12,7 @@ from evals.judging import calibration_notes
 from evals.models import EMBEDDED, Model
 from evals.plan import PROTOCOL_VERSION, Plan, no_judge
 from evals.records import Column, Metric
-from evals.table import average_metric
+from evals.report.table import average_metric
 
 SCHEMA = 1
 AVERAGED = tuple(key for key in CELL_KEYS if key != "average" and not key.startswith("alpaca_eval"))

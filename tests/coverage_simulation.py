@@ -16,10 +16,10 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betaln, expit
 
-from evals.paired import PairedDifference, Pairs, average_difference, paired_difference
+from evals.compare.paired import PairedDifference, Pairs, average_difference, paired_difference
 from evals.records import Column, ItemId, Metric
+from evals.report.table import average, average_metric
 from evals.stats import clustered_mean, mean, pass_at_k, proportion, stratified
-from evals.table import average, average_metric
 from tasks import length_control
 
 Rng = np.random.Generator

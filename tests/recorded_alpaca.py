@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evals.corpora.alpaca_eval import annotations as released_rows
+from evals.fidelity.corpora.alpaca_eval import annotations as released_rows
 from evals.records import Completion, Finding, Grade, Output
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem
 

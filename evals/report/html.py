@@ -17,8 +17,8 @@ from evals.records import Column
 from evals.registry import benchmark_class
 from evals.report import plots
 from evals.report.items import BLOCK, Part, TaskItems, task_items
+from evals.report.table import MISSING, TableRow, percent, row_from_summary, rows_from_published, table_columns
 from evals.run_folder import RunFolder, to_json
-from evals.table import MISSING, TableRow, percent, row_from_summary, rows_from_published, table_columns
 
 _HERE = Path(__file__).parent
 _PARTS = {"mmlu": "subjects", "bbh": "tasks", "ifeval": "instruction types", "xstest": "prompt types", "alpaca_eval": "sources"}

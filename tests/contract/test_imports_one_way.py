@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOR_TASKS = {f"evals.{name}" for name in ("records", "benchmark", "data", "files", "stats", "extract", "errors")}
-COMMANDS = {"evals/cli.py", "evals/compare_commands.py", "evals/report_commands.py"}
-EDGES = COMMANDS | {"evals/interrupt.py", "evals/progress.py", "evals/reproduce.py"}
+COMMANDS = {"evals/cli.py", "evals/commands/compare.py", "evals/commands/report.py"}
+EDGES = COMMANDS | {"evals/commands/interrupt.py", "evals/progress.py", "evals/fidelity/reproduce.py"}
 """Where the process meets its user; interrupt is the command line's Ctrl-C, reproduce the command behind scripts/reproduce."""
 IN_A_PROCESS_OF_ITS_OWN = "evals/sandbox/jail/"
 HEAVY = {"torch", "vllm", "pandas", "transformers", "datasets", "lm_eval", "alpaca_eval", "nltk", "scipy", "sklearn", "openai", "numpy"}
@@ -103,7 +103,7 @@ def test_imports_from_the_own_folder_stay_in_the_jail() -> None:
 
 
 def test_no_engine_module_imports_the_command_line() -> None:
-    allowed = {"evals/__main__.py", "evals/cli.py", "evals/reproduce.py"}
+    allowed = {"evals/__main__.py", "evals/cli.py", "evals/fidelity/reproduce.py"}
     users = {name_of(file) for file in sources("evals", "tasks") if "evals.cli" in set(imports(tree(file)))}
     assert users <= allowed
 

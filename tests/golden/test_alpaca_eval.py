@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.corpora import Recording
-from evals.corpora.alpaca_eval import recordings
 from evals.data import LoadedSource, load_card_data, load_smoke_data
 from evals.errors import InputError
+from evals.fidelity.corpora import Recording
+from evals.fidelity.corpora.alpaca_eval import recordings
 from evals.records import Finding, Grade, Message, Metric
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem
 from tasks.alpaca_judges import is_model_first, judge_request

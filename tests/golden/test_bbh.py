@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from evals.corpora.bbh import recordings
 from evals.data import LoadedSource, content_hash, load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.extract import compared_form, exact_match, extract_bbh_answer
+from evals.fidelity.corpora.bbh import recordings
 from evals.records import Completion, ItemId, Output
 from tasks.bbh import BBH, TASKS, BBHItem, read_examples, task_prompt
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from evals.corpora import Recording, released_verdict
-from evals.corpora.gsm8k import recordings
 from evals.data import LoadedSource, content_hash, load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.extract import compared_form, exact_match, extract_last_number
+from evals.fidelity.corpora import Recording, released_verdict
+from evals.fidelity.corpora.gsm8k import recordings
 from evals.records import Completion, Generate, ItemId, Output
 from tasks.gsm8k import GSM8K, GSM8KItem, prompt_prefix
 

@@ -10,9 +10,9 @@ from typing import get_args
 
 import pytest
 
-from evals.corpora import Recording, released_verdict
-from evals.corpora.humaneval import recordings
 from evals.data import content_hash, load_card_data, load_smoke_data
+from evals.fidelity.corpora import Recording, released_verdict
+from evals.fidelity.corpora.humaneval import recordings
 from evals.records import Completion, Finding, Findings, Message, Outcome, OutcomeStatus, Output, Program
 from evals.sandbox import Level, Sandbox
 from tasks.humaneval import HumanEval, HumanEvalItem, program

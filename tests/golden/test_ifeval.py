@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from evals.corpora import Recording
-from evals.corpora.ifeval import recordings, released_rows
 from evals.data import LoadedSource, load_card_data
 from evals.errors import InputError
+from evals.fidelity.corpora import Recording
+from evals.fidelity.corpora.ifeval import recordings, released_rows
 from evals.files import Row
 from evals.records import Completion, Generate, Grade, ItemId, Message, Output, Sampling
 from tasks import ifeval

@@ -14,8 +14,8 @@ from statistics import fmean, stdev
 import pytest
 
 from evals.data import LoadedSource, load_card_data, read_csv
+from evals.fidelity.replay import replay
 from evals.records import Finding
-from evals.replay import replay
 from tasks import length_control
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem
 from tests.recorded_alpaca import (

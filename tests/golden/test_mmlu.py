@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from evals.corpora.mmlu import recordings
 from evals.data import LoadedSource, content_hash, load_card_data, load_smoke_data
 from evals.errors import InputError
+from evals.fidelity.corpora.mmlu import recordings
 from evals.records import Choose, Completion, Grade, ItemId, Message
 from tasks.mmlu import LETTERS, MMLU, SUBJECTS, MMLUItem, read_questions
 from tests.llama3 import Llama3Tokenizer, llama3_tokenizer

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from evals.errors import InputError
-from evals.replay import as_text, replay
+from evals.fidelity.replay import as_text, replay
 from tests.replayed import Whole, command, replayed
 
 BENCHMARKS = ("bbh", "gsm8k", "humaneval", "mmlu")

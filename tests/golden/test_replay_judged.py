@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from evals.errors import InputError
-from evals.replay import Line, replay
+from evals.fidelity.replay import Line, replay
 from tests.replayed import Whole, replayed
 
 BENCHMARKS = ("alpaca_eval", "ifeval", "truthfulqa", "xstest")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evals.card_rows import CELL_KEYS, published_rows
-from evals.table import average, markdown, percent, rows_from_published
+from evals.report.table import average, markdown, percent, rows_from_published
 
 CARD = Path(__file__).resolve().parents[3] / "shared" / "MODEL_CARD.txt"
 HEADINGS = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix
 
-from evals.agreement import Pair, agreement, kappa, label_of, shift
+from evals.fidelity.agreement import Pair, agreement, kappa, label_of, shift
 from evals.records import Grade, ItemId
 from evals.stats import wilson_interval
 

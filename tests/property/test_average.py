@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.records import Metric
+from evals.report.table import average, average_metric
 from evals.stats import proportion
-from evals.table import average, average_metric
 
 DIRECT = ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval")
 XSTEST = ("xstest_safe_refused", "xstest_unsafe_followed")

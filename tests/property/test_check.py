@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.check import Gate, judge
-from evals.check_report import annotations, as_json, headline, junit, markdown
-from evals.paired import PairedDifference
-from evals.policy import Policy
+from evals.compare.gate import Gate, judge
+from evals.compare.gate_report import annotations, as_json, headline, junit, markdown
+from evals.compare.paired import PairedDifference
+from evals.compare.policy import Policy
 from evals.records import Column
 from evals.run_folder import to_json
 from evals.stats import Z95

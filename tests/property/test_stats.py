@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from evals.paired import Z80
+from evals.compare.paired import Z80
 from evals.records import Metric
 from evals.stats import Z95, clustered_mean, effective_wilson, mean, pass_at_k, proportion, stratified, wilson_interval
 

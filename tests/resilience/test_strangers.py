@@ -20,12 +20,12 @@ from evals.files import MAX_LINE
 from evals.prompts import Rendered
 from evals.records import Completion, Output
 from evals.report.html import write_report
+from evals.report.table import markdown, row_from_summary
 from evals.rescore import rescore
 from evals.run_folder import RunFolder
 from evals.runner import run
 from evals.show import describe_item
 from evals.store import Store
-from evals.table import markdown, row_from_summary
 from tests.resilience.fake_runs import Engines, reply, results
 from tests.resilience.fake_runs import settings as asked
 

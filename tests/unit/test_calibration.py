@@ -12,11 +12,11 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 import evals
-from evals.calibration import calibrate
-from evals.calibration_data import read_verdicts
 from evals.cli import main
 from evals.data import load_card_data
 from evals.errors import Incomplete, InputError
+from evals.fidelity.calibration import calibrate
+from evals.fidelity.calibration_data import read_verdicts
 from evals.plan import RunSettings, spread
 from evals.progress import Progress
 from evals.records import Choose, Generate

@@ -10,12 +10,12 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from typer.testing import CliRunner
 
-from evals import front_matter
-from evals.card import BEGIN, END, update
 from evals.card_rows import CELL_KEYS
 from evals.cli import app
 from evals.errors import CheckFailed, InputError
-from evals.front_matter import FrontMatter
+from evals.report import front_matter
+from evals.report.card import BEGIN, END, update
+from evals.report.front_matter import FrontMatter
 from evals.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,14 +8,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from evals.check import ALPHA, Gate, check, judge
-from evals.check_report import annotations, explain, headline, junit, markdown
-from evals.paired import PairedDifference
-from evals.policy import Policy
+from evals.compare.gate import ALPHA, Gate, check, judge
+from evals.compare.gate_report import annotations, explain, headline, junit, markdown
+from evals.compare.paired import PairedDifference
+from evals.compare.policy import Policy
 from evals.records import Column
+from evals.report.table import AVERAGE
 from evals.run_folder import RunFolder
 from evals.stats import Z95
-from evals.table import AVERAGE
 from tests.unit.conftest import Call, Make, unfinished_sums, wrong_sums
 
 UP = Column("gsm8k", "GSM8k 8-shot cot")

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evals.compare import compare
-from evals.compare_report import flips, markdown
+from evals.compare.paired import Pairs, average_difference, holm, paired_difference
+from evals.compare.power import planned_difference
+from evals.compare.runs import compare
+from evals.compare.text import flips, markdown
+from evals.compare.why import why
 from evals.data import load_smoke_data
 from evals.errors import InputError
 from evals.generators import EngineSettings
-from evals.paired import Pairs, average_difference, holm, paired_difference
 from evals.plan import RunSettings, make_plan
-from evals.power import planned_difference
 from evals.progress import Progress
 from evals.prompts import Rendered, load_tokenizer
 from evals.records import Column, Completion, ItemId, Output
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.run_folder import RunFolder
 from evals.runner import run
-from evals.why import why
 from tests.resilience.fake_runs import Engines, reply, settings
 from tests.unit.conftest import Call, Make, wrong_sums
 

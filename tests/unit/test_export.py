@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 import evals
 from evals.cli import app
 from evals.errors import Incomplete, InputError
-from evals.export import COLUMNS, item_rows, write_items
-from evals.lm_eval_results import read_row
+from evals.report.export import COLUMNS, item_rows, write_items
+from evals.report.lm_eval_results import read_row
+from evals.report.table import TableCell
 from evals.run_folder import RunFolder
 from evals.summary import SCHEMA
-from evals.table import TableCell
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "results" / "smollm2-135m-instruct-card"

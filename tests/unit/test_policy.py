@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from evals.card_rows import CELL_KEYS
+from evals.compare.policy import Policy, read_policy
 from evals.errors import InputError
-from evals.policy import Policy, read_policy
 
 
 def policy(tmp_path: Path, text: str) -> Policy:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evals.check import judge
-from evals.paired import Pairs, paired_difference
+from evals.compare.gate import judge
+from evals.compare.paired import Pairs, paired_difference
+from evals.compare.policy import Policy
+from evals.compare.power import CHANGED, detectable_drops, planned_difference, sentence
 from evals.plan import RunSettings, make_plan
-from evals.policy import Policy
-from evals.power import CHANGED, detectable_drops, planned_difference, sentence
 from evals.progress import Progress
 from evals.records import Column, ItemId
 from evals.runner import run

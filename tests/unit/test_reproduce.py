@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from evals.card_rows import published_rows
+from evals.fidelity.reproduce import main
 from evals.models import embedded_folder
 from evals.registry import BENCHMARKS
-from evals.reproduce import main
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,11 @@ from evals.judges import CARD_JUDGES, public_name
 from evals.plan import RunSettings, make_plan
 from evals.records import Column, Completion, Finding, Findings, Generate, Grade, Item, ItemId, Message, Metric, Output, Sampling
 from evals.registry import benchmark_class
+from evals.report.table import markdown, row_from_summary
 from evals.runner import run
 from evals.stats import Z95
 from evals.summary import header as header_of
 from evals.summary import summarize
-from evals.table import markdown, row_from_summary
 from tests.resilience.fake_runs import Engines, settings
 
 DIRECT = ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval")

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from evals import card_rows, table
+from evals import card_rows
 from evals.card_rows import CELL_KEYS, published_folder, published_rows, row_of_short_name
 from evals.errors import EnvironmentFault, InputError
 from evals.records import Column, Json, Metric
 from evals.registry import BENCHMARKS
-from evals.table import (
+from evals.report import table
+from evals.report.table import (
     TableCell,
     TableRow,
     as_markdown,
@@ -337,7 +338,7 @@ def test_an_installation_without_the_card_says_so(tmp_path: Path, monkeypatch: p
 
 def test_printing_a_table_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from evals.table import markdown, rows_from_published; markdown(rows_from_published());"
+        "import sys; from evals.report.table import markdown, rows_from_published; markdown(rows_from_published());"
         "print(sorted({'torch', 'pandas', 'numpy', 'datasets', 'vllm', 'lm_eval', 'alpaca_eval', 'nltk', 'scipy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

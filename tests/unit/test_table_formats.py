@@ -19,15 +19,15 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from typer.testing import CliRunner
 
-from evals import report_table
 from evals.card_rows import CELL_KEYS
 from evals.cli import app
 from evals.errors import InputError
-from evals.report_table import Layout
+from evals.report import rows as report_table
+from evals.report.formats import FORMATS, by_size, size_of, with_best
+from evals.report.rows import Layout
+from evals.report.table import Table, TableCell, TableRow, make_table, rows_from_published
+from evals.report.terminal import renderables
 from evals.run_folder import RunFolder
-from evals.table import Table, TableCell, TableRow, make_table, rows_from_published
-from evals.table_formats import FORMATS, by_size, size_of, with_best
-from evals.terminal import renderables
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '</td><script>x</script> | \\input{x} $x$ & 5% _a_ {b} #c ~d^e\n=cmd() "q" `t` [z] \x1b[31m\u202e\ud800 <!-- -->'

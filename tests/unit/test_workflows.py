@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from evals.compare.policy import read_policy
 from evals.plan import RunSettings
-from evals.policy import read_policy
 from evals.runner import run
 from tests.unit.test_cli import recorded_rows
 

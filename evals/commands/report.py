@@ -1,0 +1,97 @@
+"""`evals report`, `card` and `export`, as evals.cli offers them: parse, call, print. Heavy imports stay inside."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evals.commands.options import DataOption, RunArgument, choice
+from evals.errors import CheckFailed
+
+
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Run folders, or result files of lm-evaluation-harness, in the order to print them."),
+    ] = None,
+    published: Annotated[bool, typer.Option("--published", help="Print the card's published rows first.")] = False,
+    layout: Annotated[
+        str | None, typer.Option("--format", help="markdown, html, latex, csv or json (default: a table on a terminal, else markdown).")
+    ] = None,
+    with_ci: Annotated[bool, typer.Option("--with-ci", help="Print 95 % intervals.")] = False,
+    bold: Annotated[bool, typer.Option("--bold", help="Set the best value of each group in bold.")] = False,
+    by_size: Annotated[bool, typer.Option("--by-size", help="Sort and group by the size in a row's name.")] = False,
+    delta_to: Annotated[
+        str | None,
+        typer.Option(metavar="ROW", help="Print differences in points to a row: `published`, the model's own, or a short name."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one self-contained page instead: table, parts, plots, every item.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="With --html: the run whose items the others' are held against.")
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Print the card's table, or write a page to look at with --html."""
+    if html is not None or against is not None:
+        if html is None or not runs:
+            raise typer.BadParameter("--html FILE needs at least one run folder, --against RUN needs --html FILE.")
+        from evals.report.html import write_report
+
+        write_report(html, runs, against, data)
+        print(html)
+        return
+    from evals.report.formats import FORMATS
+    from evals.report.rows import Layout, report_table
+
+    if layout is not None:
+        choice("--format", layout, tuple(FORMATS))
+    if not runs and (not published or delta_to):
+        raise typer.BadParameter("name at least one run folder, or --published.")
+    if published and delta_to:
+        raise typer.BadParameter("--delta-to prints differences only; leave --published out.")
+    show_table(report_table(runs or (), published, Layout(with_ci, bold, by_size, delta_to)), layout)
+
+
+def card(
+    readme: Annotated[Path, typer.Argument(metavar="README", help="The model card, a README.md with or without metadata.")],
+    run: Annotated[list[Path], typer.Option(metavar="RUN", help="Run folder; the first is this card's model, more are rows beside it.")],
+    source: Annotated[str | None, typer.Option(metavar="URL", help="Where the results can be looked up; goes into the metadata.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when the card is stale.")] = False,
+) -> None:
+    """Put the table and the hub's metadata into a model card; everything else in it stays byte for byte."""
+    from evals.report.card import update
+
+    changed = update(readme, run, source, write=not check)
+    if check and changed:
+        raise CheckFailed(f"stale: {', '.join(map(str, changed))}. To renew: the same command without --check.")
+    print(*map(str, changed), sep="\n") if changed else print("up to date")
+
+
+def export(
+    run_folder: RunArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A name that ends in .parquet or .csv.")],
+) -> None:
+    """Write a run's graded items as one table: a line an item."""
+    from evals.report.export import write_items
+
+    print(f"{write_items(run_folder, file):,} items in {file}")
+
+
+def show_table(table: Any, layout: str | None) -> None:
+    """In the format asked for; without one, laid out for a terminal where there is one, else Markdown."""
+    import os
+
+    if layout is None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        from rich.console import Console
+
+        from evals.report.terminal import renderables
+
+        console = Console(highlight=False, markup=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
+        console.print(*renderables(table, console.width), sep="\n")
+        return
+    from evals.report.formats import FORMATS
+
+    print(FORMATS[layout or "markdown"](table), end="")

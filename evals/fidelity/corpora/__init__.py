@@ -1,0 +1,135 @@
+"""Recorded outputs of real models, in the formats they were released in, beside the figures published for them.
+
+One module a benchmark, named like it, with one function `recordings(folder, about, items)`: folder holds the released files, about
+is the folder's README.json, items are all of the benchmark's items. A reader turns a format into our ids and completions; it never scores,
+except by a rule under which a figure was published and that it declares beside that figure.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evals.errors import InputError, nearest
+from evals.generators.replay import Recorded
+from evals.grading import TaskResult
+from evals.records import Finding, Item, ItemId, Outcome
+from evals.registry import BENCHMARKS
+
+_HUNDRED = 100.0
+_DIGITS_OF_A_FLOAT = 9
+
+
+class Value(NamedTuple):
+    """A figure computed here: a fraction (None where it cannot be had) over n items. why: what has to be said beside it."""
+
+    value: float | None
+    n: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A recording after grading, as a figure sees it. data: the folder of the benchmarks' data, as the user named it."""
+
+    items: Sequence[Item]
+    answers: Mapping[ItemId, Recorded]
+    result: TaskResult
+    data: Path | None = None
+
+    def metric(self, name: str) -> Value:
+        """The adapter's metric of that name over all recorded items."""
+        metric = self.result.metrics[name]
+        return Value(metric.value, metric.n, metric.reason or "")
+
+    def mean(self, name: str, ids: Sequence[ItemId] | None = None) -> Value:
+        """Mean of the adapter's item score of that name over `ids` (default: all recorded items)."""
+        wanted = None if ids is None else set(ids)
+        scores = [grade.scores[name] for grade in self.result.grades if (wanted is None or grade.id in wanted) and name in grade.scores]
+        return Value(math.fsum(scores) / len(scores) if scores else None, len(scores))
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One published number about a recording, and how to compute it.
+
+    printed: the number as published, in `unit` (100: percent, 1: fraction, or the n that a count is out of).
+    decimals: how many it was printed with.  ours: from the graded recording, under the card's rule or under `rule`, the corpus's
+    own, in words.  card: the card rule's figure, where `rule` is another.
+    unsettled: items whose recorded verdict cannot come back, with the reason; the figure may differ by as many items and no more.
+    settled: the figure with the recorded verdicts of those items in place of ours; where it is given, it has to read as printed.
+    why: what has to be said beside it; where ours has no value, the reason.
+    """
+
+    name: str
+    printed: float
+    decimals: int
+    source: str
+    ours: Callable[[Scored], Value]
+    unit: float = _HUNDRED
+    rule: str = ""
+    card: Callable[[Scored], Value] | None = None
+    unsettled: Mapping[ItemId, str] = field(default_factory=dict)
+    settled: Callable[[Scored], Value] | None = None
+    why: str = ""
+
+    def agrees(self, ours: Value, slack: int = 0) -> bool:
+        """True when ours, give or take `slack` items, reads as printed. Numbers printed as a whole float are compared at nine decimals."""
+        if ours.value is None:
+            return False
+        half = 0.5 * 10.0 ** -min(self.decimals, _DIGITS_OF_A_FLOAT)
+        room = half + (slack / ours.n * self.unit if ours.n else 0.0)
+        return math.isclose(ours.value * self.unit, self.printed, rel_tol=0.0, abs_tol=room * (1 + 1e-9))
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One model's recorded outputs by our item ids, and what was published about them. chat: how the adapter is set up."""
+
+    name: str
+    answers: Mapping[ItemId, Recorded]
+    figures: Sequence[Figure]
+    chat: bool = True
+
+
+def recordings(benchmark: str, folder: Path, about: Mapping[str, Any], items: Sequence[Item]) -> Iterator[Recording]:
+    """The recordings of one corpus folder. Raises InputError when nothing here reads that benchmark's recordings."""
+    if benchmark not in BENCHMARKS:
+        raise InputError(f"{folder} holds recordings of {benchmark!r}. {nearest(benchmark, BENCHMARKS)}")
+    found: Iterator[Recording] = import_module(f"evals.fidelity.corpora.{benchmark}").recordings(folder, about, items)
+    return found
+
+
+_RELEASED = "released"
+
+
+def released(verdict: bool) -> dict[str, Finding]:
+    """The verdict released with an answer, as a finding that no adapter asks for."""
+    return {_RELEASED: Finding(by="released", outcome=Outcome("passed" if verdict else "wrong_answer"))}
+
+
+def released_verdict(answer: Recorded) -> bool:
+    """The verdict released with an answer. Raises KeyError when there is none."""
+    return answer.findings[_RELEASED].outcome == Outcome("passed")
+
+
+def metric(name: str) -> Callable[[Scored], Value]:
+    """The adapter's metric of that name, for `ours` or `card`."""
+    return lambda scored: scored.metric(name)
+
+
+def share(verdicts: Collection[bool]) -> Callable[[Scored], Value]:
+    """The share of a reader's own verdicts that are True, for `ours` under the corpus's rule."""
+    found = Value(sum(verdicts) / len(verdicts) if verdicts else None, len(verdicts))
+    return lambda scored: found
+
+
+def agreement(name: str) -> Callable[[Scored], Value]:
+    """The share of items whose score of that name, 0 or 1, is the verdict released with the answer, for `ours` or `card`."""
+
+    def ours(scored: Scored) -> Value:
+        return share([grade.scores.get(name) == released_verdict(scored.answers[grade.id]) for grade in scored.result.grades])(scored)
+
+    return ours

@@ -1,0 +1,71 @@
+"""From what a user names to the table that is printed: run folders, lm-evaluation-harness' result files, published rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evals.card_rows import PublishedRow, published_rows, row_of_short_name
+from evals.errors import InputError, nearest
+from evals.report.formats import by_size, with_best
+from evals.report.lm_eval_results import read_row
+from evals.report.table import Table, TableRow, delta_table, make_table, row_from_summary, rows_from_published
+from evals.run_folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How to print. delta_to: "published", or the short name of the published row to subtract from every row."""
+
+    with_ci: bool = False
+    bold: bool = False
+    by_size: bool = False
+    delta_to: str | None = None
+
+
+def report_table(runs: Sequence[Path], published: bool, layout: Layout) -> Table:
+    """The table of these runs, after the published rows where asked for; a file among `runs` is one of lm-evaluation-harness.
+
+    Raises InputError for what is no run, and where no published row is of a run's model.
+    """
+    if layout.delta_to is not None:
+        return _dressed(_differences(runs, layout.delta_to, layout.by_size), layout)
+    rows = [*(rows_from_published() if published else ()), *(_row(path) for path in runs)]
+    return _dressed(make_table(by_size(rows) if layout.by_size else rows), layout)
+
+
+def _dressed(table: Table, layout: Layout) -> Table:
+    table = replace(table, with_ci=layout.with_ci)
+    return with_best(table) if layout.bold else table
+
+
+def _row(path: Path) -> TableRow:
+    return read_row(path) if path.is_file() else row_from_summary(RunFolder(path).read_json("summary.json"))
+
+
+def _differences(runs: Sequence[Path], to: str, sized: bool) -> Table:
+    pairs = [(_row(path), _base(path, to)) for path in runs]
+    if sized:
+        bases = {id(row.cells): base for row, base in pairs}
+        pairs = [(row, bases[id(row.cells)]) for row in by_size([row for row, _ in pairs])]
+    return delta_table([row for row, _ in pairs], [base for _, base in pairs])
+
+
+def _base(path: Path, to: str) -> TableRow:
+    """The published row that a run is held against."""
+    if to == "published":
+        found = None if path.is_file() else published_row_of(RunFolder(path).read_json("summary.json"))
+        if found is None:
+            raise InputError(f"The card has no row of {path}'s model. Name one: --delta-to {published_rows()[3].short_name}")
+    else:
+        found = row_of_short_name(to)
+        if found is None:
+            raise InputError(f"The card has no row {to!r}. {nearest(to, [row.short_name for row in published_rows()])}")
+    return next(row for row in rows_from_published() if row.name == found.name)
+
+
+def published_row_of(summary: Mapping[str, Any]) -> PublishedRow | None:
+    """The card's row of the model that a run measured; None where it has none."""
+    model = summary.get("model")
+    names = {str(model.get(key)).casefold() for key in ("id", "name")} if isinstance(model, Mapping) else set()
+    return next((row for row in published_rows() if names & {n.casefold() for n in (row.hub_id, row.short_name, row.name)}), None)
