@@ -59,10 +59,17 @@ def main() -> int:
             shutil.rmtree(work, ignore_errors=True)
         kept[part]["machine"] = machine()
         if not asked.quick:
-            asked.json.parent.mkdir(parents=True, exist_ok=True)
-            asked.json.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+            keep(kept, asked.json)
     print(table(kept))
     return 0
+
+
+def keep(kept: Figures, path: Path) -> None:
+    """Write the figures, and their table beside them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    machines = sorted({f"{one['machine']['cores']} cores of {one['machine']['cpu']}" for one in kept.values()})
+    path.with_suffix(".md").write_text(f"# scripts/bench\n\nMeasured on {'; '.join(machines)}.\n\n{table(kept)}\n")
 
 
 if __name__ == "__main__":

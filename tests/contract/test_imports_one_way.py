@@ -108,6 +108,33 @@ def test_no_engine_module_imports_the_command_line() -> None:
     assert users <= allowed
 
 
+ROOMS = {"engine": 0, "report": 1, "compare": 2, "fidelity": 3, "commands": 4}
+"""Each room may use those before it. The engine is what lies in evals/ itself, the generators and the sandbox."""
+LOOKING_AHEAD = {
+    ("evals/summary.py", "report"),  # the Average's rule, which the table owns
+    ("evals/runner.py", "report"),  # a result's own table
+    ("evals/runner.py", "compare"),  # what drop a limited run could show, said before it is paid for
+    ("evals/dry_run.py", "compare"),
+    ("evals/fidelity/reproduce.py", "commands"),  # itself a command
+}
+
+
+def room_of(dotted: str) -> str:
+    """The room a module of evals lies in."""
+    part = dotted.split(".")[1] if "." in dotted else ""
+    return part if part in ROOMS else "commands" if part == "cli" else "engine"
+
+
+def test_rooms_use_only_the_rooms_before_them() -> None:
+    ahead = {
+        (name_of(file), room_of(used))
+        for file in sources("evals")
+        for used in imports(tree(file))
+        if used.startswith("evals.") and ROOMS[room_of(used)] > ROOMS[room_of(name_of(file).removesuffix(".py").replace("/", "."))]
+    }
+    assert {entry for entry in ahead if entry[0] != "evals/__main__.py"} == LOOKING_AHEAD
+
+
 @pytest.mark.parametrize("file", sources("evals", "tasks"), ids=name_of)
 def test_nothing_heavy_is_imported_at_the_top_of_a_module(file: Path) -> None:
     top = ast.Module([node for node in tree(file).body if isinstance(node, ast.Import | ast.ImportFrom)], [])

@@ -9,11 +9,39 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from scripts.bench_parts.__main__ import keep
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run([ROOT / "scripts" / name, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+# --- bench ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_bench_keeps_the_figures_of_other_parts_and_prints_a_table(tmp_path: Path) -> None:
+    kept = tmp_path / "figures.json"
+    row = {"what": "a thing", "value": 1.5, "target": "<= 2"}
+    keep({"order": {"rows": [row], "machine": {"cores": 2, "cpu": "X"}}}, kept)
+    assert "| order | a thing | 1.5 | <= 2 |" in kept.with_suffix(".md").read_text()
+    assert json.loads(kept.read_text())["order"]["rows"] == [row]
+
+
+def test_a_part_of_the_bench_that_is_not_there_and_data_that_is_not_are_one_sentence(tmp_path: Path) -> None:
+    for arguments, says in ((("nonsense",), "there is no part nonsense"), (("growth", "--data", tmp_path / "no"), "public files")):
+        done = script("bench", *arguments)
+        assert done.returncode == 2
+        assert says in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_growth_is_measured_from_plan_to_report(tmp_path: Path) -> None:
+    done = script("bench", "growth", "--quick", "--data", tmp_path, "--json", tmp_path / "figures.json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| growth | exponent of ") == 4
+    assert not (tmp_path / "figures.json").exists()  # quick figures mean nothing
 
 
 # --- gate_power -----------------------------------------------------------------------------------------------------------
