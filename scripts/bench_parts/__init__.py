@@ -15,7 +15,7 @@ from evals.generators import EngineSettings
 from evals.generators.vllm import VllmGenerator
 from evals.plan import Plan, RunSettings, make_plan
 from evals.progress import Progress
-from evals.runner import RunResult, execute
+from evals.runner import execute
 
 Figures = dict[str, Any]
 SUBJECTS = ("abstract_algebra", "anatomy", "astronomy")
@@ -82,12 +82,12 @@ class Lent:
         """Nothing: it was lent."""
 
 
-def timed_run(plan: Plan, engine: VllmGenerator) -> tuple[float, RunResult]:
+def timed_run(plan: Plan, engine: VllmGenerator) -> float:
     """Seconds from the first request to the last grade written, on an engine that is loaded and whose prefix cache is empty."""
     engine._llm.reset_prefix_cache()
     lent = Lent(engine)
-    result = execute(plan, Progress(quiet=True), lambda _: lent)
-    return time.monotonic() - lent.begun, result
+    execute(plan, Progress(quiet=True), lambda _: lent)
+    return time.monotonic() - lent.begun
 
 
 def start_engine(plan: Plan, **more: Any) -> VllmGenerator:
