@@ -15,10 +15,14 @@ _SECOND = b"\nevals: stopped at once. What was answered is kept; the same comman
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Count Ctrl-C meanwhile; the first still raises KeyboardInterrupt in the main thread, which is the one to call this."""
+    """Count Ctrl-C meanwhile; the first still raises KeyboardInterrupt in the main thread, which is the one to call this.
+
+    A scheduler's SIGTERM is taken for Ctrl-C.
+    """
     # Python's own handler waits for the main thread, which may be inside an engine's step for long; this pipe does not.
     ours, signals = socket.socketpair()
     ours.setblocking(False)
+    at_term = signal.signal(signal.SIGTERM, signal.default_int_handler)
     before = signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
     counter = threading.Thread(target=_count, args=(signals,), name="interrupt", daemon=True)
     counter.start()
@@ -26,6 +30,7 @@ def watched() -> Iterator[None]:
         yield
     finally:
         signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGTERM, at_term)
         ours.close()
         counter.join()
         signals.close()
@@ -34,7 +39,7 @@ def watched() -> Iterator[None]:
 def _count(signals: socket.socket) -> None:
     n_seen = 0
     while received := signals.recv(64):
-        n_seen += received.count(signal.SIGINT)
+        n_seen += received.count(signal.SIGINT) + received.count(signal.SIGTERM)
         if n_seen >= 2:
             os.write(2, _SECOND)
             _end_children()

@@ -20,7 +20,7 @@ _BATCH = 48
 
 def queue_of(options: Options) -> dict[str, Any]:
     """A modest mix."""
-    n = 2 if options.quick else 24
+    n = 2 if options.quick else 12
     return {"mmlu": spread(6 * n, 3), "gsm8k": first(n), "bbh": spread(n // 2, 3), "ifeval": first(n), "xstest": first(n)}
 
 

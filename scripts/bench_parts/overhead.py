@@ -9,16 +9,16 @@ from evals.generators.vllm import VllmGenerator, _sampling_params
 from evals.plan import Plan
 from scripts.bench_parts import Figures, Options, first, plan_of, spread, start_engine, timed_run
 
-_ROUNDS = 2
+_ROUNDS = 1
 
 
 def measure(options: Options) -> Figures:
     """Mean ratio of wall times, pairs in turns (ours, bare, bare, ours)."""
-    n = 2 if options.quick else 24
+    n = 2 if options.quick else 12
     mixed = {"mmlu": spread(12 * n, 3), "gsm8k": first(n), "bbh": spread(n // 2, 3), "ifeval": first(n), "xstest": first(n)}
     plans = {
         "mixed": plan_of(options, "mixed", mixed, max_new=8 if options.quick else 256),
-        "humaneval": plan_of(options, "humaneval", {"humaneval": first(1 if options.quick else 8)}, max_new=8 if options.quick else 256),
+        "humaneval": plan_of(options, "humaneval", {"humaneval": first(1 if options.quick else 4)}, max_new=8 if options.quick else 256),
     }
     engine = start_engine(plans["mixed"], max_num_seqs=64)
     for plan in plans.values():  # imports, and the engine's first steps
