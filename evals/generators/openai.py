@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import random
+import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
@@ -37,6 +38,9 @@ _CONCURRENCY_IDS = 256
 """Requests under way at a URL that takes token ids: a vLLM server, whose default batch this is; it queues what is more."""
 _CONCURRENCY_CHAT = 32
 """The same where a chat server renders: mostly a service that counts requests per minute."""
+
+_OTHER_FILES = 256
+"""Files that this process holds open beside its connections."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +94,8 @@ class OpenAIGenerator:
         stopped = Event()
         by_ids = any(request.token_ids for request in requests[:1])
         at_once = self._concurrency or (_CONCURRENCY_IDS if by_ids else _CONCURRENCY_CHAT)
-        workers = [server for _ in range(min(at_once, len(requests))) for server in up]
+        n_each = min(_affordable(at_once, len(up)), len(requests))
+        workers = [server for _ in range(n_each) for server in up]
         for server in workers:
             Thread(target=self._work, args=(server, spread, done, stopped), daemon=True).start()
         n_working = len(workers)
@@ -272,6 +277,17 @@ def _arrived(done: SimpleQueue[Done | None]) -> Iterator[Done | None]:
     yield done.get()
     while not done.empty():
         yield done.get()
+
+
+def _affordable(at_once: int, n_servers: int) -> int:
+    """Requests under way at each server, as far as this process may hold so many connections open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = at_once * n_servers + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        at_once = min(at_once, (soft - _OTHER_FILES) // n_servers)
+    return max(1, at_once)
 
 
 def _n_cached(answer: Any) -> int:

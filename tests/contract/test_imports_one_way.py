@@ -115,7 +115,6 @@ LOOKING_AHEAD = {
     ("evals/runner.py", "report"),  # a result's own table
     ("evals/runner.py", "compare"),  # what drop a limited run could show, said before it is paid for
     ("evals/dry_run.py", "compare"),
-    ("evals/fidelity/reproduce.py", "commands"),  # itself a command
 }
 
 

@@ -1,5 +1,7 @@
 """The OpenAI-compatible generator against a local server: what is sent, and what comes back."""
 
+import resource
+
 import pytest
 
 from evals.generators.openai import OpenAIGenerator
@@ -121,3 +123,17 @@ def test_nothing_asked_is_nothing_answered() -> None:
     with serving(lambda body, _: completion(body)) as server:
         assert answers(server, []) == {}
         assert server.asked == []
+
+
+def test_a_low_limit_on_open_files_lowers_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(body: Body, before: int) -> Reply:
+        return Reply(completion(body).body, wait_s=0.05)
+
+    set_to: list[tuple[int, int]] = []
+    with serving(script) as server:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 266))  # as a shell's `ulimit -n 266` gives
+        monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits))
+        found = answers(server, [ids_request(number) for number in range(60)], concurrency=40)
+        assert set_to == [(266, 266)]
+        assert len(found) == 60
+        assert server.most_running <= 10

@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from evals.data import load_smoke_data
 from evals.registry import benchmark_class
 from tests.openai_server import Body, Reply, chat, serving
@@ -26,7 +28,8 @@ def started(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a scheduler's SIGTERM"])
+def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(tmp_path: Path, sent: signal.Signals) -> None:
     stuck = threading.Event()
 
     def script(body: Body, before: int) -> Reply:
@@ -41,11 +44,12 @@ def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(tmp_path: Path)
         while (len(server.asked) < 6 or server.running > 5) and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
         time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert "evals: stopped. What was answered is kept; the same command goes on." in err
         assert "Traceback" not in err
+        assert (tmp_path / "run" / "run.json").exists()
         stuck.set()
         again = started(*command, cwd=tmp_path)
         out, err = again.communicate(timeout=120)
