@@ -32,7 +32,7 @@ _LONGEST_RETRY_AFTER_S = 120.0
 _BUSY = (408, 409, 429)
 _ABOUT_THE_REQUEST = (400, 413, 422)  # its length, its content; any other 4xx is about the model, the account or the address
 _REFUSALS = 32  # so many such refusals and no answer: it is not the request
-_MAX_CHAT_STOPS = 4  # what the chat API takes; the others are cut here
+_MAX_STOPS = 4  # what the API takes; the others are cut here
 
 _CONCURRENCY_IDS = 256
 """Requests under way at a URL that takes token ids: a vLLM server, whose default batch this is; it queues what is more."""
@@ -226,7 +226,8 @@ class OpenAIGenerator:
             asked |= {"temperature": 0.0, "logprobs": len(request.candidates)}
             extra |= {"logprob_token_ids": [token_id for _, token_id in request.candidates], "return_tokens_as_token_ids": True}
         else:
-            asked |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n, "stop": list(sampling.stop) or None}
+            asked |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
+            asked |= {"stop": list(sampling.stop[:_MAX_STOPS])} if sampling.stop else {}
             asked |= {"logprobs": sampling.n_logprobs} if sampling.n_logprobs else {}
             # The server would else take what the request leaves open from the checkpoint's own sampling defaults.
             extra |= {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -239,7 +240,7 @@ class OpenAIGenerator:
         if len(answer.choices) != sampling.n:
             return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
         choices = sorted(answer.choices, key=lambda choice: choice.index)
-        outputs = tuple(_output(choice.text, choice) for choice in choices)
+        outputs = tuple(_cut_at(_output(choice.text, choice), sampling.stop[_MAX_STOPS:]) for choice in choices)
         logprobs = choices[0].logprobs
         top_logprobs = dict(logprobs.top_logprobs[0]) if sampling.n_logprobs and logprobs else None
         return replace(counted, outputs=outputs, top_logprobs=top_logprobs)
@@ -249,7 +250,7 @@ class OpenAIGenerator:
         asked: dict[str, Any] = {"model": self._name, "messages": [{"role": m.role, "content": m.content} for m in request.messages]}
         asked |= {"max_tokens": request.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
         if sampling.stop:
-            asked["stop"] = list(sampling.stop[:_MAX_CHAT_STOPS])
+            asked["stop"] = list(sampling.stop[:_MAX_STOPS])
         n_logprobs = 20 if request.labels else sampling.n_logprobs
         if n_logprobs:
             asked |= {"logprobs": True, "top_logprobs": n_logprobs}
@@ -257,7 +258,7 @@ class OpenAIGenerator:
         if len(answer.choices) != sampling.n:
             return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
         choices = sorted(answer.choices, key=lambda choice: choice.index)
-        outputs = tuple(_cut_at(_output(_said(choice.message), choice), sampling.stop[_MAX_CHAT_STOPS:]) for choice in choices)
+        outputs = tuple(_cut_at(_output(_said(choice.message), choice), sampling.stop[_MAX_STOPS:]) for choice in choices)
         n_prompt = int(answer.usage.prompt_tokens or 0) if answer.usage else 0
         top = None
         if n_logprobs and choices[0].logprobs and choices[0].logprobs.content:

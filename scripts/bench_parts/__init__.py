@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -110,8 +109,9 @@ def options_of(spec: str) -> Options:
 
 
 def peak_mb() -> float:
-    """The most memory this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory this process has held. (getrusage would count its parent's before the exec.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def all_cores() -> dict[str, str]:

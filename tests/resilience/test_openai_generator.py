@@ -1,6 +1,7 @@
 """The OpenAI-compatible generator against a local server: what is sent, and what comes back."""
 
 import resource
+from collections.abc import Callable
 
 import pytest
 
@@ -68,10 +69,18 @@ def test_without_token_ids_messages_go_to_the_chat_endpoint() -> None:
     assert "stop" not in server.asked[0]
 
 
-def test_a_chat_server_takes_four_stops_and_the_fifth_is_cut_here() -> None:
+@pytest.mark.parametrize("request_of", [chat_request, ids_request])
+def test_a_server_takes_four_stops_and_the_fifth_is_cut_here(request_of: Callable[[int, Sampling], Rendered]) -> None:
     stops = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-    with serving(lambda body, _: chat(body, text="    return 1\nprint(f())\nclass")) as server:
-        answer = answered(answers(server, [chat_request(0, Sampling(max_tokens=8, stop=stops))])["x/0"])
+    said = "    return 1\nprint(f())\nclass"
+
+    def script(body: Body, before: int) -> Reply:
+        if "messages" in body:
+            return chat(body, text=said)
+        return Reply({"choices": [{"index": 0, "text": said, "finish_reason": "stop", "token_ids": [1, 2], "logprobs": None}]})
+
+    with serving(script) as server:
+        answer = answered(answers(server, [request_of(0, Sampling(max_tokens=8, stop=stops))])["x/0"])
     assert server.asked[0]["stop"] == list(stops[:4])
     assert answer.text == "    return 1"
 
