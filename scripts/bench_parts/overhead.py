@@ -18,7 +18,7 @@ def measure(options: Options) -> Figures:
     mixed = {"mmlu": spread(12 * n, 3), "gsm8k": first(n), "bbh": spread(n // 2, 3), "ifeval": first(n), "xstest": first(n)}
     plans = {
         "mixed": plan_of(options, "mixed", mixed, max_new=8 if options.quick else 256),
-        "humaneval": plan_of(options, "humaneval", {"humaneval": first(1 if options.quick else 4)}, max_new=8 if options.quick else 256),
+        "humaneval": plan_of(options, "humaneval", {"humaneval": first(1 if options.quick else 2)}, max_new=8 if options.quick else 256),
     }
     engine = start_engine(plans["mixed"], max_num_seqs=64)
     for plan in plans.values():  # imports, and the engine's first steps
