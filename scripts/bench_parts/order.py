@@ -59,7 +59,7 @@ def measure(options: Options) -> Figures:
     walls, thin = {}, {}
     for name, order in ORDERS.items():
         walls[name], thin[name] = drained(engine, order(requests))
-    phases = [drained(engine, ours(part), keep_cache=True) for part in by_task(requests).values()]
+    phases = [drained(engine, ours(part)) for part in by_task(requests).values()]
     walls["one phase per benchmark"] = sum(wall for wall, _ in phases)
     thin["one phase per benchmark"] = sum(wall * share for wall, share in phases) / walls["one phase per benchmark"]
     engine.close()
@@ -76,10 +76,9 @@ def measure(options: Options) -> Figures:
     return {"rows": rows, "raw": {"walls_s": walls, "thin": thin, "processes_s": processes, "together_s": together}}
 
 
-def drained(engine: VllmGenerator, requests: Sequence[Any], *, keep_cache: bool = False) -> tuple[float, float]:
-    """Seconds until everything is answered, and the share of them with less than half a batch running."""
-    if not keep_cache:
-        engine._llm.reset_prefix_cache()
+def drained(engine: VllmGenerator, requests: Sequence[Any]) -> tuple[float, float]:
+    """Seconds until everything is answered, from an empty prefix cache, and the share of them with less than half a batch running."""
+    engine._llm.reset_prefix_cache()
     step, scheduler = engine._engine.step, engine._engine.engine_core.engine_core.scheduler
     thin = 0.0
 
