@@ -18,6 +18,12 @@ settings.load_profile("house")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Test processes side by side (pytest -n) keep to cores of their own: an engine's threads wait for each other at every step, and one that
+# shares its core holds all of them up.
+if (n_processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) :: n_processes] or cores)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

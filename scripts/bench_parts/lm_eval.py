@@ -57,7 +57,7 @@ def ours(options: Options, tasks: str) -> dict[str, Any]:
     take = {"mmlu": subjects, "gsm8k": first(4 if options.quick else _N), **bbh}
     plan = plan_of(options, "run", {name: take[name] for name in tasks.split(",")}, max_new=_MAX_NEW)
     summary = execute(plan, Progress(quiet=True)).summary
-    return {name: next(iter(task["metrics"].values()))["value"] for name, task in summary["tasks"].items()}
+    return {name: next(iter(metrics.values()))["value"] for name, metrics in summary["metrics"].items()}
 
 
 def theirs(options: Options, tasks: str) -> dict[str, Any]:

@@ -118,6 +118,19 @@ def test_clusters_of_one_member_are_a_plain_mean(lists: list[list[float]]) -> No
     assert found.stderr == (None if plain.stderr is None else pytest.approx(plain.stderr, abs=1e-9))
 
 
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=50), st.integers(2, 5))
+def test_repeating_every_member_of_a_cluster_adds_no_certainty(values: list[float], times: int) -> None:
+    repeated, plain = clustered_mean([[value] * times for value in values], len(values)), mean(values, len(values))
+    assert repeated.stderr == pytest.approx(plain.stderr)
+    assert repeated.ci95 == pytest.approx(plain.ci95)
+
+
+@given(strata)
+def test_an_empty_cluster_withholds_the_value(clusters: list[list[float]]) -> None:
+    found = clustered_mean([*clusters, []], len(clusters) + 1)
+    assert (found.value, found.n, found.n_items) == (None, len(clusters), len(clusters) + 1)
+
+
 @given(strata)
 def test_clustered_mean_is_the_ratio_estimate_with_its_linearised_error(clusters: list[list[float]]) -> None:
     found, k = clustered_mean(clusters, len(clusters)), len(clusters)
