@@ -15,13 +15,13 @@ from evals.progress import Progress
 from evals.runner import execute
 from scripts.bench_parts import Figures, Options, all_cores, first, options_of, plan_of, spread, start_engine
 
-_BATCH = 24
-"""Small against the queue's 54 generations, as an engine's is against a card's 15,000."""
+_BATCH = 16
+"""Small against the queue's 36 generations, as an engine's is against a card's 15,000."""
 
 
 def queue_of(options: Options) -> dict[str, Any]:
     """A modest mix."""
-    n = 2 if options.quick else 12
+    n = 2 if options.quick else 8
     return {"mmlu": spread(6 * n, 3), "gsm8k": first(n), "bbh": spread(n // 2, 3), "ifeval": first(n), "xstest": first(n)}
 
 
