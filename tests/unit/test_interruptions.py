@@ -46,7 +46,8 @@ def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(tmp_path: Path,
         time.sleep(0.5)
         process.send_signal(sent)
         out, err = process.communicate(timeout=60)
-        assert process.returncode == 130, err
+        # 130 to a shell either way: Python ends itself by the signal where the interrupt passed through an exec() of its own.
+        assert process.returncode in (130, -signal.SIGINT), err
         assert "evals: stopped. What was answered is kept; the same command goes on." in err
         assert "Traceback" not in err
         assert (tmp_path / "run" / "run.json").exists()
