@@ -323,6 +323,9 @@ def _wrong_words(error: TyperException) -> str:
 
 def _stopped() -> NoReturn:
     print("\nevals: stopped. What was answered is kept; the same command goes on.", file=sys.stderr)
+    # Where the interrupt passed through an exec() of source (a dataclass being made), CPython ends the process by SIGINT in place of
+    # our status, although it was caught; the next exec() makes it forget.
+    exec("")
     sys.exit(interrupt.EXIT_CODE)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evals.asking import longest_first
 from evals.generators import EngineSettings
 from evals.generators.vllm import VllmGenerator
 from evals.plan import Plan, RunSettings, make_plan
@@ -63,6 +64,11 @@ def spread(n: int, groups: int) -> Callable[[Sequence[Any]], Sequence[Any]]:
 def subjects(items: Sequence[Any]) -> Sequence[Any]:
     """MMLU's questions on the three subjects."""
     return [item for item in items if item.group in SUBJECTS]
+
+
+def in_our_order(requests: Sequence[Any]) -> list[Any]:
+    """As a run hands them to its engine."""
+    return [entry[1][0] for entry in longest_first([("", [request]) for request in requests])]
 
 
 class Lent:

@@ -93,8 +93,12 @@ def keep(kept: Figures, path: Path) -> None:
     """Write the figures, and their table beside them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    machines = sorted({f"{one['machine']['cores']} cores of {one['machine']['cpu']}" for one in kept.values()})
-    path.with_suffix(".md").write_text(f"# scripts/bench\n\nMeasured on {'; '.join(machines)}.\n\n{table(kept)}\n")
+    parts: dict[str, list[str]] = {}
+    for part in PARTS:
+        if part in kept:
+            parts.setdefault(f"{kept[part]['machine']['cores']} cores of {kept[part]['machine']['cpu']}", []).append(part)
+    machines = "; ".join(f"{', '.join(names)} on {machine}" for machine, names in parts.items())
+    path.with_suffix(".md").write_text(f"# scripts/bench\n\nMeasured: {machines}.\n\n{table(kept)}\n")
 
 
 if __name__ == "__main__":

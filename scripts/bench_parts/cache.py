@@ -3,10 +3,9 @@
 from typing import Any
 
 import evals.generators.vllm as vllm_generator
-from evals.asking import longest_first
 from evals.prefix import cached_tokens
 from evals.records import Completion
-from scripts.bench_parts import Figures, Options, first, plan_of, spread, start_engine, subjects
+from scripts.bench_parts import Figures, Options, first, in_our_order, plan_of, spread, start_engine, subjects
 
 _BLOCK = 128
 """Tokens of a block in vLLM on a CPU."""
@@ -19,8 +18,7 @@ def measure(options: Options) -> Figures:
     n = 2 if options.quick else 40
     take: dict[str, Any] = {"mmlu": spread(4, 3) if options.quick else subjects, "gsm8k": first(n), "bbh": spread(n // 2, 4)}
     plan = plan_of(options, "queue", take, max_new=8)
-    requests = [request for task in plan.tasks for request in plan.render(task)]
-    ordered = [entry[1][0] for entry in longest_first([(str(index), [request]) for index, request in enumerate(requests)])]
+    ordered = in_our_order([request for task in plan.tasks for request in plan.render(task)])
     best = cached_tokens((request.token_ids for request in ordered), _BLOCK)
     prompt = sum(len(request.token_ids) for request in ordered)
     share, found = vllm_generator._CPU_KV_CACHE_SHARE, {}

@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from evals.asking import longest_first
 from evals.generators.vllm import VllmGenerator
 from evals.progress import Progress
 from evals.runner import execute
-from scripts.bench_parts import Figures, Options, all_cores, first, options_of, plan_of, spread, start_engine
+from scripts.bench_parts import Figures, Options, all_cores, first, in_our_order, options_of, plan_of, spread, start_engine
 
 _BATCH = 16
 """Small against the queue's 36 generations, as an engine's is against a card's 15,000."""
@@ -23,11 +22,6 @@ def queue_of(options: Options) -> dict[str, Any]:
     """A modest mix."""
     n = 2 if options.quick else 8
     return {"mmlu": spread(6 * n, 3), "gsm8k": first(n), "bbh": spread(n // 2, 3), "ifeval": first(n), "xstest": first(n)}
-
-
-def ours(requests: Sequence[Any]) -> list[Any]:
-    """As a run orders them."""
-    return [entry[1][0] for entry in longest_first([(str(n), [request]) for n, request in enumerate(requests)])]
 
 
 def by_task(requests: Sequence[Any]) -> dict[str, list[Any]]:
@@ -44,7 +38,7 @@ def interleaved(requests: Sequence[Any]) -> list[Any]:
 
 
 ORDERS: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {
-    "ours": ours,
+    "ours": in_our_order,
     "as the benchmarks come": list,
     "interleaved": interleaved,
 }
@@ -56,8 +50,8 @@ def measure(options: Options) -> Figures:
     requests = [request for task in plan.tasks for request in plan.render(task)]
     engine = start_engine(plan, max_num_seqs=_BATCH)
     queues: dict[str, list[Sequence[Any]]] = {name: [order(requests)] for name, order in ORDERS.items()}
-    queues["one phase per benchmark"] = [ours(part) for part in by_task(requests).values()]
-    drained(engine, ours(requests))  # the first pass touches the cache's memory and is slower, whatever its order
+    queues["one phase per benchmark"] = [in_our_order(part) for part in by_task(requests).values()]
+    drained(engine, in_our_order(requests))  # the first pass touches the cache's memory and is slower, whatever its order
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in queues}
     for names in (list(queues), list(queues)[::-1]):
         for name in names:

@@ -1,17 +1,15 @@
 """The harness against a bare `vllm.LLM.generate` on the same requests: from the first request to the last grade written."""
 
-import math
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from evals.asking import longest_first
 from evals.generators.vllm import VllmGenerator, _sampling_params
 from evals.plan import Plan
-from scripts.bench_parts import Figures, Options, first, plan_of, spread, start_engine, timed_run
+from scripts.bench_parts import Figures, Options, first, in_our_order, plan_of, spread, start_engine, timed_run
 
 _PAIRS = 4
 
@@ -25,14 +23,17 @@ def measure(options: Options) -> Figures:
         "mixed": plan_of(options, "mixed", mixed, max_new=max_new),
         "humaneval": plan_of(options, "humaneval", {"humaneval": first(1 if options.quick else 4)}, max_new=max_new),
     }
+    from scipy.stats import ttest_1samp
+
     engine = start_engine(plans["mixed"], max_num_seqs=64)
     for plan in plans.values():  # imports, the sandbox's files, and the engine's first steps
         our_time(engine, plan_of(options, "warm", {name: first(2) for name in plan.tasks}, max_new=32))
-    found = {name: compared(engine, plan, 1 if options.quick else _PAIRS) for name, plan in plans.items()}
+    found = {name: compared(engine, plan, 2 if options.quick else _PAIRS) for name, plan in plans.items()}
     rows: list[Figures] = []
     for name, one in found.items():
         about = {"what": f"our wall time / bare engine, {name} queue", "target": "<= 1.03"}
-        rows.append(about | {"value": statistics.mean(one["ratios"]), "interval": t_interval(one["ratios"])})
+        interval = [*map(float, ttest_1samp(one["ratios"], 1).confidence_interval())]
+        rows.append(about | {"value": statistics.mean(one["ratios"]), "interval": interval})
         outside = 100 * statistics.mean(one["outside_s"]) / statistics.mean(one["ours_s"])
         rows.append({"what": f"our time outside the engine's calls, {name} queue", "value": outside, "unit": " %"})
     return {"rows": rows, "raw": found}
@@ -40,10 +41,12 @@ def measure(options: Options) -> Figures:
 
 def compared(engine: VllmGenerator, plan: Plan, pairs: int) -> Figures:
     """Both sides in turns, from the same random state, so that they sample the same texts."""
+    import torch
+
     ours, theirs, outside = [], [], []
     for turn in range(pairs):
         for mine in (True, False) if turn % 2 == 0 else (False, True):
-            _same_draws()
+            torch.manual_seed(0)
             if mine:
                 with seconds_inside(engine) as inside:
                     ours.append(our_time(engine, plan))
@@ -52,23 +55,6 @@ def compared(engine: VllmGenerator, plan: Plan, pairs: int) -> Figures:
                 theirs.append(bare(engine, plan))
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     return {"ratios": ratios, "ours_s": ours, "bare_s": theirs, "outside_s": outside}
-
-
-def t_interval(values: Sequence[float]) -> list[float]:
-    """The mean's 95 % interval by Student's t; the mean twice when there is one value."""
-    from scipy.stats import t
-
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return [mean, mean]
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return [mean - half, mean + half]
-
-
-def _same_draws() -> None:
-    import torch
-
-    torch.manual_seed(0)
 
 
 @contextmanager
@@ -103,8 +89,7 @@ def our_time(engine: VllmGenerator, plan: Plan) -> float:
 
 def bare(engine: VllmGenerator, plan: Plan) -> float:
     """Seconds of one call with everything, in our order."""
-    requests = [request for task in plan.tasks for request in plan.render(task)]
-    ordered = [entry[1][0] for entry in longest_first([("", [request]) for request in requests])]
+    ordered = in_our_order([request for task in plan.tasks for request in plan.render(task)])
     prompts: list[Any] = [{"prompt_token_ids": list(request.token_ids)} for request in ordered]
     sampling = [_sampling_params(request) for request in ordered]
     engine._llm.reset_prefix_cache()

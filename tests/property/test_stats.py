@@ -118,7 +118,7 @@ def test_clusters_of_one_member_are_a_plain_mean(lists: list[list[float]]) -> No
     assert found.stderr == (None if plain.stderr is None else pytest.approx(plain.stderr, abs=1e-9))
 
 
-@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=50), st.integers(2, 5))
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=50), st.integers(1, 5))
 def test_repeating_every_member_of_a_cluster_adds_no_certainty(values: list[float], times: int) -> None:
     repeated, plain = clustered_mean([[value] * times for value in values], len(values)), mean(values, len(values))
     assert repeated.stderr == pytest.approx(plain.stderr)
