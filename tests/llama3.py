@@ -7,6 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 BOS = 128000
+SPECIAL = (
+    "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>", "<|finetune_right_pad_id|>",
+    "<|reserved_special_token_2|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
+)  # fmt: skip
 _NAMED = {
     "<|begin_of_text|>": BOS,
     "<|end_of_text|>": 128001,
