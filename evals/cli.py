@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints. Heavy imports stay inside the commands, so that --help answers at once."""
 
 import sys
+from collections import namedtuple
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -323,9 +324,9 @@ def _wrong_words(error: TyperException) -> str:
 
 def _stopped() -> NoReturn:
     print("\nevals: stopped. What was answered is kept; the same command goes on.", file=sys.stderr)
-    # Where the interrupt passed through an exec() of source (a dataclass being made), CPython ends the process by SIGINT in place of
-    # our status, although it was caught; the next exec() makes it forget.
-    exec("")
+    # Where the interrupt passed through the standard library's compiling of source (a dataclass being made), CPython remembers it although
+    # it was caught, and ends the process by SIGINT in place of our status, unless source is compiled and run again.
+    namedtuple("Forgotten", "")
     sys.exit(interrupt.EXIT_CODE)
 
 
