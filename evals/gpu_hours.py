@@ -1,8 +1,9 @@
 """What a run will take on a GPU, before it is paid for: a roofline over prompt tokens to compute and tokens to generate.
 
 Prompts are bound by arithmetic, 2 FLOP a parameter and token; decoding by memory, since each step reads the weights once and the
-keys and values of every sequence in the batch. How much of a GPU's figures an engine reaches is assumed below. It is an
-estimate, good for deciding between one GPU and eight.
+keys and values of every sequence in the batch. The shares of a GPU's figures that an engine reaches are those of vLLM 0.32 with a
+dense model of 7.4 billion parameters on an H200 (results/bench/h200.json); other GPUs are assumed to reach the same. It is an estimate, good
+for deciding between one GPU and eight.
 """
 
 import json
@@ -11,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_COMPUTE_SHARE = 0.4
-"""Of the dense bfloat16 peak, in prefill."""
-_MEMORY_SHARE = 0.6
+_COMPUTE_SHARE = 0.6
+"""Of the dense bfloat16 peak."""
+_MEMORY_SHARE = 0.75
 """Of the memory bandwidth, in decoding."""
 _SPLIT_SHARE = 0.8
 """What is left of each GPU when weights are split over several."""
 _LOAD_BYTES_S = 1e9
 _START_S = 90.0
-"""Compiling and capturing graphs, once a start."""
+"""Compiling and capturing graphs, once a start; as measured with an empty compile cache."""
+_STEP_S = 4.4e-3
+"""The engine's own part of a step, which a model of some hundred million parameters does not get below."""
 _BATCH = 256
 _WEIGHTS_ROOM = 0.75
 """Of the GPU's memory: weights that take more leave too little for keys and values."""
@@ -128,7 +131,7 @@ def estimate(shape: Shape, work: Work, gpu: Gpu, n: int | None = None) -> Estima
     flops, bandwidth = gpu.flops * _COMPUTE_SHARE * share * n, gpu.bandwidth * _MEMORY_SHARE * share * n
     room = max(gpu.memory * n * 0.9 - shape.weight_bytes, shape.kv_bytes * work.held)
     batch = max(1.0, min(_BATCH, room / max(shape.kv_bytes * work.held, 1.0)))
-    step_s = (shape.weight_bytes + batch * work.held * shape.kv_bytes) / bandwidth + 2 * shape.parameters * batch / flops
+    step_s = max(_STEP_S, (shape.weight_bytes + batch * work.held * shape.kv_bytes) / bandwidth + 2 * shape.parameters * batch / flops)
     return Estimate(
         gpu,
         n,

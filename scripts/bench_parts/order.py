@@ -1,18 +1,13 @@
-"""Orders of the queue on one engine, and one process per benchmark; how full the batch stays."""
+"""Orders of the queue on one engine, and how full each keeps the batch."""
 
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
 from evals.generators.vllm import VllmGenerator
-from evals.progress import Progress
-from evals.runner import execute
-from scripts.bench_parts import Figures, Options, all_cores, first, in_our_order, options_of, plan_of, spread, start_engine
+from scripts.bench_parts import Figures, Options, first, in_our_order, plan_of, spread, start_engine
 
 _BATCH = 16
 """Small against the queue's 36 generations, as an engine's is against a card's 15,000."""
@@ -20,7 +15,7 @@ _BATCH = 16
 
 def queue_of(options: Options) -> dict[str, Any]:
     """A modest mix."""
-    n = 2 if options.quick else 8
+    n = 2 if options.quick else 8 * options.scale
     return {"mmlu": spread(6 * n, 3), "gsm8k": first(n), "bbh": spread(n // 2, 3), "ifeval": first(n), "xstest": first(n)}
 
 
@@ -48,32 +43,31 @@ def measure(options: Options) -> Figures:
     """Wall times of each order over ours; share of the time with the batch less than half full."""
     plan = plan_of(options, "queue", queue_of(options), max_new=8 if options.quick else 256)
     requests = [request for task in plan.tasks for request in plan.render(task)]
-    engine = start_engine(plan, max_num_seqs=_BATCH)
+    batch = _BATCH * options.scale
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the scheduler is looked at from here
+    engine = start_engine(plan, max_num_seqs=batch)
     queues: dict[str, list[Sequence[Any]]] = {name: [order(requests)] for name, order in ORDERS.items()}
     queues["one phase per benchmark"] = [in_our_order(part) for part in by_task(requests).values()]
-    drained(engine, in_our_order(requests))  # the first pass touches the cache's memory and is slower, whatever its order
+    drained(engine, in_our_order(requests), batch)  # the first pass touches the cache's memory and is slower, whatever its order
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in queues}
     for names in (list(queues), list(queues)[::-1]):
         for name in names:
-            parts = [drained(engine, part) for part in queues[name]]
+            parts = [drained(engine, part, batch) for part in queues[name]]
             times[name].append((sum(wall for wall, _ in parts), sum(thin for _, thin in parts)))
     walls = {name: sum(wall for wall, _ in passes) for name, passes in times.items()}
     thin = {name: sum(thin for _, thin in passes) / walls[name] for name, passes in times.items()}
     engine.close()
-    processes = {task: alone(options, task) for task in plan.tasks}
-    together = alone(options, "all")
     rows = [
         {"what": f"wall time / ours: {name}", "value": wall / walls["ours"], "target": ">= 1" if name != "ours" else ""}
         for name, wall in walls.items()
     ]
-    rows.append({"what": "one process per benchmark / one for all", "value": sum(processes.values()) / together, "target": "> 1"})
     rows += [
         {"what": f"time with the batch less than half full: {name}", "value": 100 * share, "unit": " %"} for name, share in thin.items()
     ]
-    return {"rows": rows, "raw": {"passes_s": times, "processes_s": processes, "together_s": together}}
+    return {"rows": rows, "raw": {"passes_s": times}}
 
 
-def drained(engine: VllmGenerator, requests: Sequence[Any]) -> tuple[float, float]:
+def drained(engine: VllmGenerator, requests: Sequence[Any], batch: int) -> tuple[float, float]:
     """Seconds until everything is answered, from an empty prefix cache, and those of them with less than half a batch running."""
     engine._llm.reset_prefix_cache()
     step, scheduler = engine._engine.step, engine._engine.engine_core.engine_core.scheduler
@@ -83,7 +77,7 @@ def drained(engine: VllmGenerator, requests: Sequence[Any]) -> tuple[float, floa
         nonlocal thin
         start = time.monotonic()
         out = step()
-        if len(scheduler.running) < _BATCH / 2:
+        if len(scheduler.running) < batch / 2:
             thin += time.monotonic() - start
         return out
 
@@ -95,19 +89,3 @@ def drained(engine: VllmGenerator, requests: Sequence[Any]) -> tuple[float, floa
     finally:
         engine._engine.step = step
     return time.monotonic() - start, thin
-
-
-def alone(options: Options, task: str) -> float:
-    """Seconds of a whole process that evaluates one benchmark, or all."""
-    spec = {"data": str(options.data), "work": str(options.work / f"alone-{task}"), "quick": options.quick, "dtype": options.dtype}
-    start = time.monotonic()
-    environment = os.environ | all_cores()
-    command = [sys.executable, "-m", "scripts.bench_parts.order", json.dumps(spec), task]
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.monotonic() - start
-
-
-if __name__ == "__main__":
-    given = options_of(sys.argv[1])
-    kept = {name: take for name, take in queue_of(given).items() if sys.argv[2] in (name, "all")}
-    execute(plan_of(given, "run", kept, max_new=8 if given.quick else 256), Progress(quiet=True))

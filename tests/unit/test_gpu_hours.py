@@ -1,6 +1,7 @@
 """The estimate of a dry run: sizes from config.json, and what any estimate has to obey."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.gpu_hours import GPUS, Shape, Work, estimate, shape_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LLAMA_8B = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
             "intermediate_size": 14336, "vocab_size": 128256}  # fmt: skip
@@ -63,3 +66,21 @@ def test_an_8b_model_on_an_h100_decodes_some_thousand_tokens_a_second() -> None:
     (h100,) = [gpu for gpu in GPUS if gpu.name.startswith("H100")]
     found = estimate(Shape(8.03e9, 131_072), CARD, h100)
     assert 5_000 < CARD.new / found.decode_s < 20_000
+
+
+@pytest.mark.parametrize(
+    ("queue", "work", "within"),
+    [("mixed", Work(45_377, 37_251, 606), 0.05), ("humaneval", Work(1_634, 81_920, 230), 0.15)],
+)
+def test_the_estimate_is_what_an_h200_took(queue: str, work: Work, within: float) -> None:
+    """Of scripts/bench's two queues, the bare engine's time; its random weights write to the limit, so the tokens are known beforehand."""
+    measured = json.loads((ROOT / "results/bench/h200.json").read_text())["overhead"]["raw"][queue]["bare_s"]
+    (h200,) = [gpu for gpu in GPUS if gpu.name.startswith("H200")]
+    found = estimate(Shape(7.382e9, 131_072), work, h200)
+    assert found.prefill_s + found.decode_s == pytest.approx(statistics.median(measured), rel=within)
+
+
+def test_a_small_model_is_bound_by_the_engines_steps() -> None:
+    """SmolLM2-135M on the same H200 took 4.4 ms a step, whatever its batch; its weights alone would be read in 0.07 ms."""
+    (h200,) = [gpu for gpu in GPUS if gpu.name.startswith("H200")]
+    assert estimate(Shape(1.345e8, 23_040), Work(0, 256 * 1000, 300), h200).decode_s == pytest.approx(4.4)
