@@ -2,31 +2,18 @@
 
 import gzip
 import json
-import os
 import shutil
-import signal
-import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.real_engine import SHORT, evals
 from tests.without_network import NO_NAMESPACE
 
 ROOT = Path(__file__).resolve().parents[2]
-PORT = 8000 + os.getpid() % 20000
-SHORT = ["--dtype", "float32", "--offline"]
-
-
-def evals(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "evals", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900)
-    assert not check or done.returncode == 0, done.stderr
-    return done
 
 
 def samples(run: Path, task: str) -> list[dict[str, Any]]:
@@ -123,126 +110,12 @@ def test_letters_and_greedy_text_agree_with_transformers(smoke: Path) -> None:
     assert recorded[line["id"]]["outputs"] == [tokenizer.decode(out[0, prompt.shape[1] :], skip_special_tokens=True)]
 
 
-def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(smoke: Path, tmp_path: Path) -> None:
-    tasks = "mmlu,gsm8k,xstest"
-    command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", tasks, "--judge", "xstest=strmatch", *SHORT]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*command, "--out", str(whole)], cwd=ROOT, check=True, capture_output=True, timeout=900)
-    victim = subprocess.Popen(
-        [*command, "--out", str(broken)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 600
-    while answers_in(broken / "store.sqlite") < 3 and victim.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(victim.pid, signal.SIGKILL)
-    victim.wait()
-    kept = answers_in(broken / "store.sqlite")
-    assert 3 <= kept < answers_in(whole / "store.sqlite"), "the kill came too late to prove anything"
-    subprocess.run([*command, "--out", str(broken)], cwd=ROOT, check=True, capture_output=True, timeout=900)
-    assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
-    phases = json.loads((broken / "run.json").read_text())["sessions"][-1]["phases"]
-    assert phases["generate"]["requests"] + kept == answers_in(whole / "store.sqlite")
-
-
-def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    """vLLM itself leaves its caller waiting for ever then; out of memory, the kernel ends the engine so."""
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", "gsm8k", "--limit", "1", *SHORT]
-    command += ["--out", str(run)]
-    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr
-    said = ""
-    while "generate: 1 to do" not in said:
-        line = process.stderr.readline()
-        assert line, said
-        said += line
-    for engine in engines_of(process.pid):
-        os.kill(engine, signal.SIGKILL)
-    out, rest = process.communicate(timeout=300)
-    assert process.returncode == 4, said + rest
-    assert "evals: The engine died: its process ended. Nothing is lost; the same command goes on." in rest.splitlines()
-    assert out == ""
-    assert not (run / "summary.json").exists()
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
-    assert answers_in(run / "store.sqlite") == 1
-
-
-def engines_of(pid: int) -> list[int]:
-    """The engine processes that a process started, as vLLM names them."""
-    children = [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
-    names = {child: Path(f"/proc/{child}/comm").read_text() + Path(f"/proc/{child}/cmdline").read_text() for child in children}
-    named = [child for child, name in names.items() if "EngineCore" in name]
-    assert named, "no engine process was found"
-    return named
-
-
 def test_batch_invariance_is_refused_on_a_cpu_before_weights_load(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", "mmlu", "--batch-invariant", "--offline"]
     done = subprocess.run([*command, "--out", str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert "--batch-invariant needs a GPU" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def answers_in(store: Path) -> int:
-    if not store.exists():
-        return 0
-    try:
-        with sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=5) as database:
-            (count,) = database.execute("SELECT count(*) FROM answers").fetchone()
-            return int(count)
-    except sqlite3.OperationalError:
-        return 0
-
-
-@contextmanager
-def vllm_server(log: Path, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """vLLM's own OpenAI server with the small model: its URL and its process; gone afterwards, with its engine."""
-    from evals.models import embedded_folder
-
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(embedded_folder()), "--served-model-name", "small",
-         "--dtype", "float32", "--max-model-len", "1536", "--enforce-eager", "--host", "127.0.0.1", "--port", str(port)],
-        env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", server, log)
-        yield f"http://127.0.0.1:{port}/v1", server
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=60)
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server, as MODEL and --judge take it."""
-    with vllm_server(tmp_path_factory.mktemp("server") / "server.log", PORT) as (url, _):
-        yield f"openai:small@{url}"
-
-
-def test_of_two_servers_one_is_killed_and_the_other_finishes_the_row(served: str, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    with vllm_server(tmp_path / "second.log", PORT + 1) as (url, second):
-        command = [sys.executable, "-m", "evals", "run", f"{served},{url}", "--tokenizer", "smollm2", "--suite", "smoke",
-                   "--tasks", "mmlu,gsm8k,bbh,ifeval", "--offline", "--out", str(run)]  # fmt: skip
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 600
-        while answers_in(run / "store.sqlite") < 3 and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.killpg(second.pid, signal.SIGKILL)
-        kept = answers_in(run / "store.sqlite")
-        _, said = process.communicate(timeout=900)
-    assert process.returncode == 0, said
-    assert said.count(f"{url} is lost") == 1
-    tasks = json.loads((run / "summary.json").read_text())["tasks"]
-    assert all(task["n_answered"] == task["n_items"] for task in tasks.values())
-    n_items = sum(task["n_items"] for task in tasks.values())
-    assert 3 <= kept < n_items, "the kill came too late to prove anything"
-    generated = json.loads((run / "run.json").read_text())["sessions"][-1]["phases"]["generate"]
-    assert generated["requests"] == n_items  # each answered once
 
 
 def test_vllms_own_server_gives_the_same_greedy_answers_and_letters(smoke: Path, served: str, tmp_path: Path) -> None:
@@ -269,30 +142,3 @@ def test_vllms_own_server_judges_a_finished_run_without_the_model(smoke: Path, s
     assert phases[f"judge {served}"]["requests"] == len(rows) + 2 * len(truths)
     evals(*command)
     assert json.loads((run / "run.json").read_text())["sessions"][-1]["phases"][f"judge {served}"]["requests"] == 0
-
-
-def test_vllms_own_server_is_calibrated_as_a_judge(served: str, data_dir: Path, replay_dir: Path, tmp_path: Path) -> None:
-    command = ["judge", "calibrate", "--judge", f"xstest={served}", "--judge", f"truth={served}", "--limit", "8", "--price", "all=1,2",
-               "--replay", str(replay_dir), "--data", str(data_dir), "--offline", "--out", str(tmp_path)]  # fmt: skip
-    said = evals(*command).stdout
-    for role in ("xstest", "truth"):
-        record = json.loads((tmp_path / f"openai-small-own-server-{role}.json").read_text())
-        assert (record["recorded"]["n"], record["cost"]["requests"], record["cost"]["is_exact_in"]) == (8, 8, True)
-        assert all(sum(map(sum, held["table"])) == 8 for held in record["against"].values())
-        assert record["time"]["requests"] == 16
-    assert said.count("at 1 in and 2 out per million") == 2
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    import urllib.error
-    import urllib.request
-
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()[-2000:]
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    raise AssertionError(f"the server did not start: {log.read_text()[-2000:]}")
