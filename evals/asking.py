@@ -61,7 +61,7 @@ class Asker:
         self.progress.start(phase, len(waiting), sum(_work(requests[0]) for _, requests in waiting))
         for done in self._engine.stream([requests[0] for _, requests in waiting]):
             answered = [
-                (*of[id(request)], _whole(renderer.cut(request, answer))) for request, answer in done if isinstance(answer, Completion)
+                (*of[id(request)], whole(renderer.cut(request, answer))) for request, answer in done if isinstance(answer, Completion)
             ]
             self.store.put((key, answer) for key, _, answer in answered)
             for request, failure in done:
@@ -70,7 +70,7 @@ class Asker:
             for _, requests, answer in answered:
                 for request in requests:
                     land(request, answer)
-            self.progress.advance(len(done), sum(_work(request) for request, _ in done), **_counts(answer for _, _, answer in answered))
+            self.progress.advance(len(done), sum(_work(request) for request, _ in done), **counts(answer for _, _, answer in answered))
         self.progress.stop()
 
     def load(self, name: str, start: Callable[[], Generator]) -> None:
@@ -90,7 +90,7 @@ class Asker:
         self._engine, self._engine_of = None, ""
 
 
-def _whole(answer: Completion) -> Completion:
+def whole(answer: Completion) -> Completion:
     """The answer with lone halves of surrogate pairs replaced, as engines do: no tokenizer, judge or UTF-8 file takes them."""
     texts = [output.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for output in answer.outputs]
     return replace(answer, outputs=tuple(replace(output, text=text) for output, text in zip(answer.outputs, texts, strict=True)))
@@ -100,7 +100,8 @@ def _work(request: Rendered) -> float:
     return len(request.token_ids) / _TOKENS_PER_PREFILL + request.max_new_tokens * request.sampling.n
 
 
-def _counts(answers: Iterable[Completion]) -> dict[str, float]:
+def counts(answers: Iterable[Completion]) -> dict[str, float]:
+    """Their tokens, as Progress counts them."""
     counts = {"prompt_tokens": 0.0, "cached_tokens": 0.0, "output_tokens": 0.0}
     for answer in answers:
         counts["prompt_tokens"] += answer.n_prompt_tokens

@@ -2,8 +2,8 @@
 
 Prompts are bound by arithmetic, 2 FLOP a parameter and token; decoding by memory, since each step reads the weights once and the
 keys and values of every sequence in the batch. The shares of a GPU's figures that an engine reaches are those of vLLM 0.32 with a
-dense model of 7.4 billion parameters on an H200 (results/bench/h200.json); other GPUs are assumed to reach the same. It is an estimate, good
-for deciding between one GPU and eight.
+dense model of 7.4 billion parameters on an H200 (results/bench/h200.json); other GPUs are assumed to reach the same. An estimate,
+good for deciding between one GPU and eight.
 """
 
 import json

@@ -54,6 +54,12 @@ class Progress:
             self._said = now
             self.note(f"{self._phase}: {self._done:,} of {self._total:,}, {self._rate(now)}{self._left(now)}")
 
+    def credit(self, phase: str, n: int, **counts: float) -> None:
+        """`n` steps of another phase than the one under way are done beside it."""
+        figures = self.phases.setdefault(phase, {"wall_s": 0.0})
+        for name, value in {"requests": n, **counts}.items():
+            figures[name] = figures.get(name, 0) + value
+
     def stop(self) -> None:
         """End the phase under way."""
         if not self._phase:

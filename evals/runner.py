@@ -10,6 +10,7 @@ from typing import Any
 
 from evals.asking import Asker, Waiting
 from evals.compare import power
+from evals.early import EarlyJudges
 from evals.errors import EvalsError, InputError
 from evals.generators import Generator
 from evals.generators.replay import ReplayGenerator
@@ -125,13 +126,15 @@ class _Session:
         self.store = Store(plan.settings.store or folder.store_path)
         self.asker = Asker(self.store, plan.run_key, progress)
         self.programs = Programs(self.store, plan.run_key, progress, plan.settings.sandbox)
+        self.early = EarlyJudges(self.store, plan.settings, progress, lambda model, asked: start_engine(model, asked))
 
     def execute(self) -> RunResult:
         """Generate, check, judge, grade, write."""
         waiting = self._ask()
         if waiting:
             self.asker.load(self.plan.model.argument, lambda: self.make_generator(self.plan))
-            self.asker.stream("generate", waiting, self._land, self.plan.renderer)
+            self.asker.stream("generate", waiting, self._land_and_judge, self.plan.renderer)
+            self.early.finish()
         self.programs.collect(self._found)
         self.known.judge_notes = judge_all(
             self.asker,
@@ -145,6 +148,7 @@ class _Session:
     def close(self) -> None:
         """Free engine, sandbox and store."""
         self.asker.close()
+        self.early.close()
         self.programs.close()
         self.progress.stop()
         self.store.close()
@@ -187,6 +191,10 @@ class _Session:
         if not must_wait:
             self.known.grades[item.id] = benchmark.grade(item, answer, found)
         self.programs.collect(self._found, wait=False)
+
+    def _land_and_judge(self, request: Rendered, answer: Completion) -> None:
+        self._land(request, answer)
+        self.early.ask(self.known.questions)
 
     def _found(self, item_id: ItemId, check: str, finding: Finding) -> None:
         self.known.findings[item_id][check] = finding
