@@ -142,7 +142,7 @@ def follow(item: IFEvalItem, response: str) -> tuple[tuple[bool, ...], tuple[boo
     strict, loose = [], []
     for instruction in item.instructions:
         with _seeded(item.key):
-            check = _checker(instruction, item.prompt)
+            check = _checker(instruction)
             strict.append(bool(response.strip()) and check(response))
             loose.append(any(check(candidate) for candidate in candidates))
     return tuple(strict), tuple(loose)
@@ -164,14 +164,10 @@ def _verdicts(grade: Grade, mode: str) -> list[float]:
     return [float(bool(verdict)) for verdict in found] if isinstance(found, list) else []
 
 
-def _checker(instruction: Instruction, prompt: str) -> Callable[[str], bool]:
+def _checker(instruction: Instruction) -> Callable[[str], bool]:
     """The instruction's own test of one reading, built as the original driver builds it."""
     built = _instruction_classes()[instruction.name](instruction.name)
     built.build_description(**instruction.arguments)
-    arguments = built.get_instruction_args()
-    if arguments and "prompt" in arguments:
-        built.build_description(prompt=prompt)
-
     shortened = _SHORTENED.get(instruction.name, str)
 
     def check(reading: str) -> bool:

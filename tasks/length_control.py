@@ -125,7 +125,6 @@ def fit(judged: Sequence[Judged], gamed: Sequence[Row]) -> tuple[dict[str, float
     model = pd.DataFrame(
         {
             "preference": pd.Series([one.preference for one in judged], dtype=float),
-            "index": [one.row for one in judged],
             "std_delta_len": length_gap / length_gap.std(),
             "instruction_difficulty": [float(by_position[one.row]) for one in judged],
             "not_gamed_baseline": True,

@@ -169,9 +169,14 @@ def _p_value(change: Any, weights: Any, n_resamples: int) -> tuple[float, str]:
     if len(signed) < 2:  # with one changed item either sign is as likely
         return 1.0, "paired permutation"
     found = permutation_test(
-        (signed, np.zeros(len(signed))), lambda a, b, axis: np.sum(a - b, axis=axis), permutation_type="samples", vectorized=True,
-        n_resamples=n_resamples, batch=500, rng=np.random.default_rng(0),
-    )  # fmt: skip
+        (signed, np.zeros(len(signed))),
+        lambda a, b, axis: np.round(np.sum(a - b, axis=axis), 12),  # sums that are equal but for their last bits are ties
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=n_resamples,
+        batch=500,
+        rng=np.random.default_rng(0),
+    )
     return float(found.pvalue), "paired permutation"
 
 

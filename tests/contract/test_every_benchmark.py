@@ -220,3 +220,10 @@ def test_a_wrong_answer_scores_nothing(chat: bool) -> None:
             else:
                 answers[item.id] = Completion((Output("So the answer is 123456789 wrongs."),))
         assert grade_task(benchmark, items, answers).metrics[name].value == 0.0
+
+
+@every_benchmark
+@every_style
+def test_messages_are_of_the_roles_that_chat_formats_know(name: str, chat: bool) -> None:
+    benchmark, items = new(name, chat)
+    assert {message.role for item in items for message in benchmark.request(item).messages} <= {"system", "user", "assistant"}

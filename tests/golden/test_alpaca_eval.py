@@ -14,7 +14,7 @@ from evals.data import LoadedSource, load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.fidelity.corpora import Recording
 from evals.fidelity.corpora.alpaca_eval import recordings
-from evals.records import Finding, Grade, Message, Metric
+from evals.records import Completion, Finding, Grade, ItemId, Message, Metric, Output
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem
 from tasks.alpaca_judges import is_model_first, judge_request
 from tests.recorded_alpaca import ROLES, said
@@ -224,3 +224,20 @@ def test_smoke_items_run_from_request_to_summary() -> None:
     metrics = benchmark.summarize(grades)
     assert metrics["alpaca_eval_1"].value == 1.0
     assert metrics["alpaca_eval_2_win_rate"].value == sum(not is_model_first(item.instruction) for item in items) / 4
+
+
+def test_each_judge_is_asked_about_the_answer_against_its_own_reference(items: Sequence[AlpacaItem]) -> None:
+    item = items[0]
+    checks = AlpacaEval(chat=True).checks(item, Completion((Output("mine"),)))
+    assert [check.ask for check in checks] == [
+        judge_request(role, item.instruction, reference, "mine") for role, reference in item.references.items()
+    ]
+    assert AlpacaEval(chat=True).checks(item, Completion((Output(item.references["alpaca_eval_1"]),)))[0].name == "alpaca_eval_2"
+
+
+def test_a_rate_without_any_annotation_counts_none() -> None:
+    unreadable = Grade(ItemId("alpaca_eval/0"), "", {}, details={"unparsable": ["alpaca_eval_1", "alpaca_eval_2"]})
+    found = AlpacaEval(chat=True).summarize([unreadable])["alpaca_eval_1"]
+    assert (found.value, found.n, found.n_items, found.reason) == (None, 0, 0, "no annotation could be read")
+    absent = AlpacaEval(chat=True).summarize([Grade(ItemId("alpaca_eval/0"), "", {})])["alpaca_eval_1"]
+    assert (absent.value, absent.n, absent.n_items, absent.reason) == (None, 0, 1, "no alpaca_eval_1 judge")

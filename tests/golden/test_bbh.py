@@ -223,3 +223,17 @@ def test_the_smoke_items_are_in_the_public_format() -> None:
     grades = [benchmark.grade(item, completion(f"So the answer is {item.target}."), {}) for item in smoke]
     assert Counter(item.group for item in smoke) == {"boolean_expressions": 2, "object_counting": 2, "word_sorting": 2}
     assert benchmark.summarize(grades)["bbh"].value == 1.0
+
+
+def test_exactly_as_many_questions_as_the_card_draws_are_enough(items: list[BBHItem]) -> None:
+    few = [item for item in items if index(item) < 40]
+    assert len(BBH(chat=True).card_subset(few)) == len(few) == 27 * 40
+
+
+def test_an_answer_without_its_phrase_is_unparsed_and_one_with_it_is_not(items: list[BBHItem]) -> None:
+    assert BBH(chat=True).grade(items[0], completion("I do not know"), {}).unparsed
+    assert not BBH(chat=True).grade(items[0], completion("So the answer is True."), {}).unparsed
+
+
+def test_a_question_is_the_files_input(items: list[BBHItem], source: LoadedSource) -> None:
+    assert [(item.question, item.target) for item in items] == [(row["input"], row["target"]) for row in source.rows("test")]

@@ -13,7 +13,7 @@ from evals.extract import compared_form, exact_match, extract_last_number
 from evals.fidelity.corpora import Recording, released_verdict
 from evals.fidelity.corpora.gsm8k import recordings
 from evals.records import Completion, Generate, ItemId, Output
-from tasks.gsm8k import GSM8K, GSM8KItem, prompt_prefix
+from tasks.gsm8k import GSM8K, GSM8KItem, _item, prompt_prefix
 
 
 def sha256(text: str) -> str:
@@ -237,3 +237,11 @@ def test_the_smoke_items_are_in_the_public_format_and_their_solutions_score_one(
     grades = [benchmark.grade(item, completion(item.solution), {}) for item in smoke]
     assert len(smoke) == 6
     assert benchmark.summarize(grades)["gsm8k"].value == 1.0
+
+
+def test_exactly_as_many_questions_as_the_card_draws_are_enough(items: list[GSM8KItem]) -> None:
+    assert sorted(item.id for item in GSM8K(chat=True).card_subset(items[:200])) == sorted(item.id for item in items[:200])
+
+
+def test_the_answer_stands_after_the_last_marker() -> None:
+    assert _item({"question": "q", "answer": "8 #### of 9\n#### 1,234"}, 0).answer == "1234"

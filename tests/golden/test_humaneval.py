@@ -153,3 +153,14 @@ def test_column_is_the_mean_over_problems(items: Sequence[HumanEvalItem]) -> Non
     metrics = BENCHMARK.summarize([replace(grade, id=item.id) for grade, item in zip(grades, items, strict=False)])
     assert metrics[BENCHMARK.columns[0].key].value == pytest.approx(0.5)
     assert metrics["pass@1"].value == pytest.approx(0.35)
+
+
+@pytest.mark.parametrize(
+    ("n", "scores", "missing"), [(10, {"humaneval", "pass@1"}, None), (9, {"pass@1"}, "pass@10 needs 10 samples, there are 9")]
+)
+def test_ten_samples_are_enough_for_pass_at_ten_and_fewer_give_pass_at_one_alone(n: int, scores: set[str], missing: str | None) -> None:
+    (item, *_) = BENCHMARK.items(load_smoke_data(HumanEval.dataset))
+    findings = {f"sample/{i}": Finding("sandbox", outcome=Outcome("passed")) for i in range(n)}
+    grade = BENCHMARK.grade(item, Completion((Output("x"),) * n), findings)
+    assert (set(grade.scores), grade.missing, grade.group) == (scores, missing, item.group)
+    assert BENCHMARK.grade(item, Completion(()), {}).missing == "no samples"

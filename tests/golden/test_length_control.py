@@ -13,7 +13,8 @@ from statistics import fmean, stdev
 
 import pytest
 
-from evals.data import LoadedSource, load_card_data, read_csv
+from evals import stats
+from evals.data import LoadedSource, Row, load_card_data, read_csv
 from evals.fidelity.replay import replay
 from evals.records import Finding
 from tasks import length_control
@@ -182,3 +183,72 @@ def test_judging_does_not_import_the_package_or_pandas() -> None:
         "print(sorted({'alpaca_eval', 'pandas', 'sklearn', 'datasets'} & set(sys.modules)))"
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+def synthetic(n: int) -> tuple[list[length_control.Judged], list[Row]]:
+    """n judged instructions, one of them unreadable, and two gamed baselines on the same."""
+    import numpy as np
+
+    draw = np.random.default_rng(8)
+    difficulty = draw.normal(0, 1, n).round(3).tolist()
+    judged = [
+        length_control.Judged(row, 1000, 1000 + int(draw.integers(-600, 600)), None if row == 3 else round(draw.random(), 2))
+        for row in range(n)
+    ]
+    gamed: list[Row] = [
+        {"index": str(row), "preference": f"{draw.random():.2f}", "std_delta_len": f"{draw.normal(shift, 1):.3f}",
+         "instruction_difficulty": str(difficulty[row]), "not_gamed_baseline": "False"}
+        for shift in (-0.5, 0.5) for row in range(n)
+    ]  # fmt: skip
+    return judged, gamed
+
+
+def test_a_replicate_is_the_penalised_fit_to_one_draw_of_the_instructions() -> None:
+    """Fitted anew with scipy: the weighted log-likelihood less RIDGE / 2 times the squared weights, then the rate at equal lengths."""
+    import numpy as np
+    from scipy.optimize import minimize
+    from scipy.special import expit, log_expit
+
+    judged, gamed = synthetic(40)
+    gap = np.array([1000.0 - one.n_chars for one in judged])
+    difficulty = np.array([float(row["instruction_difficulty"]) for row in gamed[:40]])
+    own = np.column_stack([np.tanh(gap / gap.std(ddof=1)), difficulty, np.ones(40)])
+    theirs = np.array([[np.tanh(float(row["std_delta_len"])), float(row["instruction_difficulty"]), 0.0] for row in gamed])
+    preferences = [np.nan if one.preference is None else one.preference for one in judged]
+    target = np.array([*preferences, *(float(row["preference"]) for row in gamed)])
+    draws = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), 3)
+    expected = []
+    for draw in draws:
+        weight = np.concatenate([np.where(np.isnan(target[:40]), 0, draw), np.full(80, 0.1)])
+        features, wanted = np.vstack([own, theirs]), np.nan_to_num(target)
+
+        def loss(w: np.ndarray, weight: np.ndarray = weight, features: np.ndarray = features, wanted: np.ndarray = wanted) -> float:
+            z = features @ w
+            return float(-np.sum(weight * (wanted * log_expit(z) + (1 - wanted) * log_expit(-z))) + length_control.RIDGE / 2 * w @ w)
+
+        fitted = minimize(loss, np.zeros(3), tol=1e-12).x
+        expected.append(float(np.sum(draw * expit(fitted[1] * difficulty + fitted[2])) / 40))
+    assert length_control.replicates(list(reversed(judged)), gamed, 3) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_rates_interval_is_that_of_its_effective_sample_size() -> None:
+    found = length_control.metric_of(0.3, 0.02, 500)
+    assert (found.value, found.stderr, found.n, found.n_items) == (0.3, 0.02, 500, 500)
+    assert found.ci95 == stats.effective_wilson(0.3, 0.02, 500)
+    assert length_control.metric_of(0.0, 0.0, 500).ci95 == stats.wilson_interval(0.0, 500)
+
+
+def test_two_different_lengths_are_enough_and_readable_annotations_are_counted() -> None:
+    judged, gamed = synthetic(40)
+    two = [replace(one, n_chars=1000 + 100 * (one.row % 2)) for one in judged]
+    found = length_control.win_rate(two, gamed)
+    assert found.value is not None
+    assert (found.n, found.n_items) == (39, 39)
+    equal = length_control.win_rate([replace(one, n_chars=1000) for one in judged], gamed)
+    assert (equal.value, equal.n, equal.n_items) == (None, 39, 39)
+
+
+def test_a_row_that_is_no_gamed_baseline_is_read_as_one_that_counts_whole() -> None:
+    _, gamed = synthetic(4)
+    frame = length_control._gamed_frame([{**gamed[0], "not_gamed_baseline": "True"}, gamed[1]])
+    assert frame["not_gamed_baseline"].tolist() == [True, False]

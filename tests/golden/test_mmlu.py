@@ -291,3 +291,18 @@ def test_the_smoke_items_are_in_the_public_format() -> None:
     assert Counter(item.group for item in smoke) == {"astronomy": 6, "elementary_mathematics": 6}
     assert {item.answer for item in smoke} == set(LETTERS)
     assert benchmark.summarize([benchmark.grade(item, choice(item.answer), {}) for item in smoke])["mmlu"].value == 1.0
+
+
+def test_a_line_break_within_a_cell_stays_as_it_is() -> None:
+    assert read_questions(b'"a\r\nb",w,x,y,z,A\n')[0]["question"] == "a\r\nb"
+
+
+def test_letters_that_are_all_impossible_are_no_answer(items: list[MMLUItem]) -> None:
+    impossible = Completion(choice_logprobs=dict.fromkeys("ABCD", -math.inf))
+    grade = MMLU(chat=True).grade(items[0], impossible, {})
+    assert (grade.id, grade.scores, grade.missing) == (items[0].id, {}, "the model gave no log-probability for every letter")
+    assert MMLU(chat=True).grade(items[0], Completion(choice_logprobs=dict.fromkeys("ABCD", -math.inf) | {"B": -1.0}), {}).extracted == "B"
+
+
+def test_a_question_is_the_files_first_cell(items: list[MMLUItem], source: LoadedSource) -> None:
+    assert [item.question for item in items] == [row["question"] for row in source.rows("test")]

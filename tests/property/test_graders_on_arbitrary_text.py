@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from evals.data import load_smoke_data
@@ -76,6 +76,13 @@ DENSE = st.text("*[]<>-x \n\t\r\x0b\x85", max_size=40) | st.lists(st.sampled_fro
 
 @settings(max_examples=400)
 @given(st.sampled_from(sorted(_SHORTENED)), DENSE)
+@example("detectable_format:title", "<<a>>")
+@example("detectable_format:title", "<<>>a>>")
+@example("detectable_format:title", "a\n<<b>>\nc")
+@example("detectable_format:number_bullet_lists", "a   * b")
+@example("detectable_format:number_bullet_lists", "a\n   * b")
+@example("detectable_content:number_placeholders", "[a\n][b] c")
+@example("detectable_content:postscript", "a \n \n  P.S. b")
 def test_shortening_a_text_for_a_checker_never_changes_its_verdict(name: str, text: str) -> None:
     for count in (1, 2, 3):
         arguments = {key: count if isinstance(value, int) else value for key, value in ARGUMENTS[name].items()}

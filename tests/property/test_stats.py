@@ -196,6 +196,16 @@ def test_equal_scores_are_exact_and_claim_no_certainty(estimate: Callable[..., M
 
 def test_a_single_item_has_no_error() -> None:
     assert mean([0.5], 1) == Metric(0.5, 1, 1, estimator="mean")
+    assert stratified({"a": [0.5]}, 1, macro=True) == Metric(0.5, 1, 1, estimator="macro over strata")
+    assert clustered_mean([[0.5, 0.5]], 1) == Metric(0.5, 1, 1, estimator="clustered")
+
+
+def test_an_estimate_says_how_it_was_made_and_of_how_many_items() -> None:
+    found = [proportion([0.0, 1.0], 2), mean([0.0, 0.5], 2), stratified({"a": [0.0, 0.5]}, 2, macro=True)]
+    found += [stratified({"a": [0.0, 0.5]}, 2, macro=False), clustered_mean([[0.0, 0.5], [1.0]], 2)]
+    assert [(one.estimator, one.n, one.n_items) for one in found] == [
+        (name, 2, 2) for name in ("Wilson", "mean", "macro over strata", "stratified", "clustered")
+    ]
 
 
 # --- coverage ------------------------------------------------------------------------------------------------------------

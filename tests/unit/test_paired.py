@@ -20,6 +20,8 @@ from evals.plan import RunSettings, make_plan
 from evals.records import Column, ItemId
 from evals.run_folder import RunFolder
 from evals.stats import Z95
+from tasks import length_control
+from tasks.alpaca_eval import AlpacaEval
 
 COLUMN = Column("gsm8k", "GSM8k 8-shot cot")
 Z80 = 0.8416212335729143
@@ -46,7 +48,7 @@ def test_the_p_of_right_and_wrong_is_mcnemars_exact_one(changes: list[float]) ->
 
 @given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.25, 1.0]), min_size=6, max_size=7), st.booleans())
 def test_the_p_of_other_scores_or_weights_is_that_of_all_their_signs(changes: list[float], macro: bool) -> None:
-    """Sizes are powers of two, so that every sum is exact. Two-sided: twice the smaller tail."""
+    """Two-sided: twice the smaller tail, in which sums equal to the one seen count."""
     changes = [*changes, 0.5]
     strata = ["a", "b", "b", "c", "c", "c", "c", "c"][: len(changes)] if macro else None
     sizes = [(strata or [""] * len(changes)).count(name) for name in (strata or [""] * len(changes))]
@@ -123,6 +125,13 @@ def written(folder: Path, cells: Mapping[str, Any], **tasks: list[dict[str, Any]
     return folder
 
 
+RECORD = {
+    "run_key": "", "capped": {}, "skipped": {}, "tasks": [], "sessions": [], "store": None, "data": None,
+    "summary_header": {"suite": "full", "limit": None, "chat_format": "none", "model": {}, "judges": {}, "data": {}},
+}  # fmt: skip
+"""What run.json has to hold."""
+
+
 def cell(value: float | None, n: int = 4, estimator: str = "Wilson", **more: Any) -> dict[str, Any]:
     return {"value": value, "n": n, "estimator": estimator, **more}
 
@@ -191,12 +200,52 @@ def test_rows_without_a_score_are_one_sentence_that_names_the_file(tmp_path: Pat
     )
 
 
-def test_a_length_controlled_rate_without_its_data_asks_for_it(tmp_path: Path) -> None:
-    rows = [{"id": f"alpaca_eval/{i}", "scores": {"alpaca_eval_1": 1.0, "alpaca_eval_2": 0.5}, "outputs": [""]} for i in range(2)]
+def test_a_length_controlled_rate_without_its_data_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evals.rescore.run_items", lambda record, task, data: (AlpacaEval(chat=True), ()))  # without df_gamed.csv
+    lengths = {"n_chars": 3, "n_chars_reference": {"alpaca_eval_1": 5, "alpaca_eval_2": 4}}
+    scores = {"alpaca_eval_1": 1.0, "alpaca_eval_2": 0.5}
+    rows = [{"id": f"alpaca_eval/{i}", "scores": scores, "outputs": [""], **lengths} for i in range(2)]
     cells = {"alpaca_eval_1": cell(1.0, n=2), "alpaca_eval_2_lc": cell(0.4, n=2, estimator="bootstrap")}
     runs = [written(tmp_path / name, cells, alpaca_eval=rows) for name in ("a", "b")]
     for run in runs:
-        RunFolder(run).write_json("run.json", {"data": None, "summary_header": {}})
+        RunFolder(run).write_json("run.json", RECORD)
     found = paired_columns(*runs)
     assert (found["alpaca_eval_2_lc"].n, found["alpaca_eval_2_lc"].reason) == (0, "its data is not here: give --data")
     assert found["alpaca_eval_1"].difference == 0
+
+
+def test_a_length_controlled_rate_is_paired_over_both_runs_replicates_of_the_same_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error: the spread of the replicates' differences, with two pairs more of the changes' root mean square."""
+    n, random = 12, np.random.default_rng(6)
+    benchmark = AlpacaEval(chat=True)
+    benchmark.gamed = [
+        {"index": row, "preference": random.random(), "std_delta_len": random.normal(), "instruction_difficulty": random.normal(),
+         "not_gamed_baseline": "False"}
+        for row in [*range(n)] * 2
+    ]  # fmt: skip
+    monkeypatch.setattr("evals.rescore.run_items", lambda record, task, data: (benchmark, ()))
+    cells = {"alpaca_eval_2_lc": cell(0.4, n=n, estimator="bootstrap")}, {"alpaca_eval_2_lc": cell(0.45, n=n, estimator="bootstrap")}
+    runs, replicates, scores = [], [], []
+    for name, its in zip("ab", cells, strict=True):
+        scores.append([round(float(score), 2) for score in random.random(n)])
+        lengths = [1000 + int(random.integers(-500, 500)) for _ in range(n)]
+        rows = [
+            {"id": f"alpaca_eval/{i}", "scores": {"alpaca_eval_1": None, "alpaca_eval_2": scores[-1][i]}, "outputs": [""],
+             "n_chars": lengths[i], "n_chars_reference": {"alpaca_eval_1": 5, "alpaca_eval_2": 1000}}
+            for i in range(n)
+        ]  # fmt: skip
+        runs.append(written(tmp_path / name, its, alpaca_eval=rows))
+        RunFolder(runs[-1]).write_json("run.json", RECORD)
+        judged = [length_control.Judged(i, 1000, lengths[i], scores[-1][i]) for i in range(n)]
+        replicates.append(length_control.replicates(judged, benchmark.gamed))
+    found = paired_columns(*runs)["alpaca_eval_2_lc"]
+    squares = [(b - a) ** 2 for a, b in zip(*scores, strict=True)]
+    spread = float(np.std(np.subtract(replicates[1], replicates[0]), ddof=1))
+    stderr = math.sqrt(spread**2 * n * n + 2 * sum(squares) / n) / (n + 2)
+    assert (found.n, found.reason, found.estimator) == (n, None, "paired bootstrap, normal")
+    assert (found.baseline, found.candidate, found.difference) == (0.4, 0.45, pytest.approx(0.05))
+    assert found.stderr == pytest.approx(stderr)
+    assert found.ci95 == (pytest.approx(0.05 - Z95 * stderr), pytest.approx(0.05 + Z95 * stderr))
+    assert found.n_better + found.n_worse == n
