@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from evals.compare.paired import PairedDifference, Pairs, average_difference, paired_columns, paired_difference, read_answers
 from evals.compare.power import detectable_drops, planned_difference, sentence
@@ -80,6 +82,48 @@ def test_no_items_give_a_reason_and_no_column_is_lost() -> None:
     assert paired_difference(pairs([])) == PairedDifference(COLUMN, 0, reason="no item was scored in both runs")
 
 
+def test_two_items_that_moved_the_same_way_are_one_sign_pattern_of_four() -> None:
+    assert paired_difference(pairs([0.5, 0.5, 0.0])).p == pytest.approx(0.5)
+
+
+# --- intervals -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_interval_is_walds_after_one_more_pair_each_way() -> None:
+    changes = [1.0, 1.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.0]
+    found = paired_difference(pairs(changes), n_resamples=0)
+    stderr = math.sqrt(float(np.var(changes, ddof=1)) / 8 * 8**2 + 2) / 10
+    centre = 2 / 10  # three up, one down, ten pairs
+    assert (found.difference, found.p, found.estimator) == (pytest.approx(0.25), None, "Bonett-Price, no test")
+    assert found.stderr == pytest.approx(stderr)
+    assert found.ci95 == (pytest.approx(centre - Z95 * stderr), pytest.approx(centre + Z95 * stderr))
+    assert found.run_to_run == pytest.approx(math.sqrt(4) / 8 / math.sqrt(2))
+
+
+def test_strata_count_what_varies_within_them_and_a_lone_item_all_that_varies() -> None:
+    changes, strata = [1.0, 1.0, -1.0, 0.0, 0.0, 0.5], ["a", "b", "b", "c", "c", "c"]
+    within = [float(np.var(changes)), float(np.var([1, -1], ddof=1)), float(np.var([0, 0, 0.5], ddof=1))]
+    variance = sum(one / size for one, size in zip(within, (1, 2, 3), strict=True)) / 9
+    n = 1 / ((1 + 1 / 2 + 1 / 3) / 9)  # effective: the reciprocal of the weights' sum of squares
+    size = (1 + 1 + 1 + 0.25) / 4
+    found = paired_difference(pairs(changes, strata), n_resamples=0)
+    assert found.difference == pytest.approx((1 + 0 + 0.5 / 3) / 3)
+    assert found.stderr == pytest.approx(math.sqrt(variance * n**2 + 2 * size) / (n + 2))
+
+
+def test_an_interval_has_a_width_where_nothing_changed_and_ends_at_a_hundred_points() -> None:
+    assert paired_difference(pairs([0.0] * 6)).stderr == pytest.approx(math.sqrt(2) / 8)
+    up, down = paired_difference(pairs([1.0])), paired_difference(pairs([-1.0]))
+    assert up.ci95 is not None
+    assert down.ci95 is not None
+    assert (up.ci95[1], down.ci95[0]) == (1.0, -1.0)
+
+
+def test_where_lower_is_better_a_rise_is_worse() -> None:
+    found = paired_difference(replace(pairs([1.0, 1.0, -1.0]), column=Column("x", "X", lower_is_better=True)))
+    assert (found.n_better, found.n_worse) == (1, 2)
+
+
 # --- the Average, and what is said beforehand ---------------------------------------------------------------------------------
 
 
@@ -88,6 +132,11 @@ def test_an_average_without_an_input_says_which_and_has_no_difference() -> None:
     whole = average_difference(inputs)
     assert whole.reason is None
     assert whole.difference == pytest.approx(0)
+    better = average_difference({key: replace(one, candidate=(one.candidate or 0) + 0.1) for key, one in inputs.items()})
+    assert better.stderr is not None
+    assert better.difference is not None
+    assert better.p == pytest.approx(2 * float(norm.sf(abs(better.difference) / better.stderr)))
+    assert better.estimator == "normal"
     lacking = average_difference(inputs | {"bbh": PairedDifference(COLUMN, 0, reason="not run")})
     assert (whole.n, lacking.n, lacking.difference, lacking.reason) == (7, 6, None, "no value for bbh")
 
@@ -225,7 +274,8 @@ def test_a_length_controlled_rate_is_paired_over_both_runs_replicates_of_the_sam
          "not_gamed_baseline": "False"}
         for row in [*range(n)] * 2
     ]  # fmt: skip
-    monkeypatch.setattr("evals.rescore.run_items", lambda record, task, data: (benchmark, ()))
+    read: list[tuple[Any, str, Path | None]] = []
+    monkeypatch.setattr("evals.rescore.run_items", lambda *asked: (read.append(asked), (benchmark, ()))[1])
     cells = {"alpaca_eval_2_lc": cell(0.4, n=n, estimator="bootstrap")}, {"alpaca_eval_2_lc": cell(0.45, n=n, estimator="bootstrap")}
     runs, replicates, scores = [], [], []
     for name, its in zip("ab", cells, strict=True):
@@ -240,7 +290,8 @@ def test_a_length_controlled_rate_is_paired_over_both_runs_replicates_of_the_sam
         RunFolder(runs[-1]).write_json("run.json", RECORD)
         judged = [length_control.Judged(i, 1000, lengths[i], scores[-1][i]) for i in range(n)]
         replicates.append(length_control.replicates(judged, benchmark.gamed))
-    found = paired_columns(*runs)["alpaca_eval_2_lc"]
+    found = paired_columns(*runs, data=tmp_path)["alpaca_eval_2_lc"]
+    assert read == [(RECORD, "alpaca_eval", tmp_path)] * 2
     squares = [(b - a) ** 2 for a, b in zip(*scores, strict=True)]
     spread = float(np.std(np.subtract(replicates[1], replicates[0]), ddof=1))
     stderr = math.sqrt(spread**2 * n * n + 2 * sum(squares) / n) / (n + 2)
