@@ -59,7 +59,7 @@ def stratified(scores_by_stratum: Mapping[str, Sequence[float]], n_items: int, *
     weights = [1 / len(strata) if macro else len(scores) / n for scores in strata]
     items = [score for scores in strata for score in scores]
     value = math.fsum(math.fsum(s) / len(s) for s in strata) / len(strata) if macro else math.fsum(items) / n
-    pooled = _variance(items) if any(len(s) == 1 for s in strata) else 0.0
+    pooled = _variance(items)
     variance = math.fsum(w * w * (_variance(s) if len(s) > 1 else pooled) / len(s) for w, s in zip(weights, strata, strict=True))
     stderr = math.sqrt(variance) if n > 1 else None
     return _with_interval(Metric(value, n, n_items, stderr, estimator="macro over strata" if macro else "stratified"))

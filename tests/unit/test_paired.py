@@ -31,9 +31,10 @@ INPUTS = ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval", "xstest_s
 
 
 def pairs(changes: list[float], strata: list[str] | None = None) -> Pairs:
-    """Items that were all 0 before; macro where strata are given."""
-    n = len(changes)
-    return Pairs(COLUMN, (ItemId(""),) * n, (0.0,) * n, tuple(changes), tuple(strata or [""] * n), macro=strata is not None)
+    """Items whose scores changed so, from 0 up or down to 0; macro where strata are given."""
+    n, before = len(changes), [max(0.0, -change) for change in changes]
+    after = tuple(score + change for score, change in zip(before, changes, strict=True))
+    return Pairs(COLUMN, (ItemId(""),) * n, tuple(before), after, tuple(strata or [""] * n), macro=strata is not None)
 
 
 # --- p-values ------------------------------------------------------------------------------------------------------------
@@ -84,6 +85,8 @@ def test_no_items_give_a_reason_and_no_column_is_lost() -> None:
 
 def test_two_items_that_moved_the_same_way_are_one_sign_pattern_of_four() -> None:
     assert paired_difference(pairs([0.5, 0.5, 0.0])).p == pytest.approx(0.5)
+    alone = paired_difference(pairs([0.5, 0.0, 0.0]))
+    assert (alone.p, alone.estimator) == (1.0, "Bonett-Price, paired permutation")
 
 
 # --- intervals -----------------------------------------------------------------------------------------------------------
