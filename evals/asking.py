@@ -24,12 +24,14 @@ class Asker:
     """Answers requests through one engine at a time.
 
     run: names the run in the store.  failures: why a request got no answer, by item and check name.
+    refused: why a request was answered with none, by key, before `ask` came to it; this run does not ask it again.
     """
 
     store: Store
     run: str
     progress: Progress
     failures: dict[tuple[ItemId, str], str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     _engine: Generator | None = None
     _engine_of: str = ""
 
@@ -48,7 +50,10 @@ class Asker:
         waiting: Waiting = []
         for key, answer in self.store.get_each(by_key):
             if not isinstance(answer, Completion):
-                waiting.append((key, by_key[key]))
+                if key in self.refused:
+                    self._fail(by_key[key], self.refused[key])
+                else:
+                    waiting.append((key, by_key[key]))
                 continue
             for request in by_key[key]:
                 land(request, answer)
@@ -66,12 +71,15 @@ class Asker:
             self.store.put((key, answer) for key, _, answer in answered)
             for request, failure in done:
                 if isinstance(failure, Failure):
-                    self.failures.update({(twin.item_id, twin.check): failure.reason for twin in of[id(request)][1]})
+                    self._fail(of[id(request)][1], failure.reason)
             for _, requests, answer in answered:
                 for request in requests:
                     land(request, answer)
             self.progress.advance(len(done), sum(_work(request) for request, _ in done), **counts(answer for _, _, answer in answered))
         self.progress.stop()
+
+    def _fail(self, requests: Sequence[Rendered], reason: str) -> None:
+        self.failures.update({(request.item_id, request.check): reason for request in requests})
 
     def load(self, name: str, start: Callable[[], Generator]) -> None:
         """Have this model's engine running, and no other."""

@@ -1,40 +1,43 @@
 """Judges behind HTTP, asked while the evaluated model still generates.
 
-What they answer goes into the store, where `evals.judging` finds it; whatever goes wrong here is left to it, which asks again and says why.
+What they answer goes into the store, where `evals.judging` finds it. A question that a judge refuses is not asked again in this run; a
+judge that fails altogether is left to `evals.judging`, which asks it again and says why.
 """
 
 import contextlib
+import queue
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
 from threading import Thread
 
-from evals.asking import counts, whole
+from evals.asking import Asker, counts, whole
 from evals.errors import EvalsError
-from evals.generators import Generator
+from evals.generators import Failure, Generator
 from evals.judging import Question, prepare
 from evals.models import Model, resolve
 from evals.plan import RunSettings
 from evals.progress import Progress
 from evals.prompts import Rendered
 from evals.records import Completion
-from evals.store import Store
 
 _BATCH = 64
 """Questions handed to a judge at a time: as many as may be under way when the model has finished."""
+_PATIENCE_S = 30.0
+"""What is under way is waited for so long after the last answer; a judge that is slower is asked again by `evals.judging`."""
 
-Answered = list[tuple[str, Completion]]
+Answered = list[tuple[str, Completion | Failure]]
 
 
 @dataclass
 class _Early:
-    """One judge. n_taken: of its questions.  is_busy: its thread asks.  error: why it is asked no more."""
+    """One judge. n_taken: of its questions.  since: when its thread began to ask, None while it does not.  is_out: it is asked no more."""
 
     name: str
-    generator: Generator | None
+    generator: Generator
     n_taken: int = 0
-    is_busy: bool = False
-    error: EvalsError | None = None
+    since: float | None = None
+    is_out: bool = False
 
 
 class EarlyJudges:
@@ -43,78 +46,85 @@ class EarlyJudges:
     start: how to reach a judge's server.
     """
 
-    def __init__(self, store: Store, settings: RunSettings, progress: Progress, start: Callable[[Model, RunSettings], Generator]) -> None:
-        self.store, self.settings, self.progress, self.start = store, settings, progress, start
+    def __init__(self, asker: Asker, settings: RunSettings, progress: Progress, start: Callable[[Model, RunSettings], Generator]) -> None:
+        self.asker, self.settings, self.progress, self.start = asker, settings, progress, start
         self._judges: dict[str, _Early] = {}
-        self._is_closed = False
-        self._arrived: SimpleQueue[tuple[_Early, Answered | EvalsError | None]] = SimpleQueue()
+        self._arrived: queue.SimpleQueue[tuple[_Early, Answered | Exception | None]] = queue.SimpleQueue()
 
     def ask(self, questions: Mapping[str, Sequence[Question]]) -> None:
-        """Commit what has arrived, and hand each judge that waits its next questions, given by judge's model. Never blocks."""
-        while not self._arrived.empty():
-            self._take()
+        """Commit what has arrived, and hand each judge that waits its next questions, given by judge's model. Waits for no answer."""
+        self._take_all()
         for name, asked in questions.items():
+            if not name.startswith("openai:"):
+                continue
             if name not in self._judges:
-                self._judges[name] = self._begin(name)
+                self._judges[name] = _Early(name, self.start(resolve(name, offline=self.settings.offline), self.settings))
             judge = self._judges[name]
             batch = asked[judge.n_taken : judge.n_taken + _BATCH]
-            if batch and judge.generator is not None and not judge.is_busy and judge.error is None:
+            if batch and judge.since is None and not judge.is_out:
                 judge.n_taken += len(batch)
                 self._hand_over(judge, batch)
 
     def finish(self) -> None:
-        """Wait for what is under way; what was not asked by then is left."""
-        while busy := [judge for judge in self._judges.values() if judge.is_busy]:
-            self.progress.start(f"judge {busy[0].name}")
-            self._take()
-        self.progress.stop()
+        """Wait for what is under way, then stop; what was not asked or answered by then is left."""
+        with contextlib.suppress(queue.Empty):
+            while any(judge.since is not None for judge in self._judges.values()):
+                self._take(_PATIENCE_S)
+        self.close()
 
     def close(self) -> None:
         """Commit what has arrived and ask nothing more; nobody waits for what is under way."""
-        self._is_closed = True
+        judges, self._judges = self._judges, {}
+        for judge in judges.values():
+            judge.is_out = True
+            judge.generator.close()
         with contextlib.suppress(EvalsError):
-            while not self._arrived.empty():
-                self._take()
-        for judge in self._judges.values():
-            if judge.generator is not None and not judge.is_busy:
-                judge.generator.close()
-        self._judges.clear()
-
-    def _begin(self, name: str) -> _Early:
-        model = resolve(name, offline=self.settings.offline)
-        return _Early(name, self.start(model, self.settings) if model.kind == "server" else None)
+            self._take_all()
 
     def _hand_over(self, judge: _Early, batch: Sequence[Question]) -> None:
         prepared = prepare(self.settings, judge.name, batch)
-        there = self.store.known(key for key, _ in prepared.keyed)
-        waiting = {key: request for key, request in prepared.keyed if key not in there}
+        there = self.asker.store.known(key for key, _ in prepared.keyed)
+        waiting = {key: request for key, request in prepared.keyed if key not in there and key not in self.asker.refused}
         if waiting:
-            judge.is_busy = True
+            judge.since = time.monotonic()
             Thread(target=self._work, args=(judge, waiting, prepared.renderer.cut), daemon=True).start()
 
     def _work(self, judge: _Early, waiting: Mapping[str, Rendered], cut: Callable[[Rendered, Completion], Completion]) -> None:
         """In a thread of its own: ask, and pass on what comes; None at the end."""
-        assert judge.generator is not None
         of = {id(request): key for key, request in waiting.items()}
         try:
             for done in judge.generator.stream(list(waiting.values())):
-                answered = [(of[id(request)], whole(cut(request, found))) for request, found in done if isinstance(found, Completion)]
-                self._arrived.put((judge, answered))
-                if self._is_closed:
-                    return
-        except EvalsError as error:
+                self._arrived.put((judge, [(of[id(request)], _kept(request, found, cut)) for request, found in done]))
+        except (EvalsError, OSError, RuntimeError) as error:
             self._arrived.put((judge, error))
         finally:
             self._arrived.put((judge, None))
 
-    def _take(self) -> None:
-        """Commit the next that arrives."""
-        judge, found = self._arrived.get()
-        if isinstance(found, EvalsError):
-            judge.error = found
-            self.progress.note(f"warning: judge {judge.name}: {found} It is asked again when the model has finished.")
+    def _take_all(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._take(0)
+
+    def _take(self, patience_s: float) -> None:
+        """Commit the next that arrives. Raises queue.Empty when nothing does for so long."""
+        judge, found = self._arrived.get(block=patience_s > 0, timeout=patience_s or None)
+        phase = f"judge {judge.name}"
+        if isinstance(found, Exception):
+            if not judge.is_out:
+                self.progress.note(f"warning: {phase}: {found} It is asked again when the model has finished.")
+            judge.is_out = True
         elif found is None:
-            judge.is_busy = False
+            if judge.since is not None:
+                self.progress.credit(phase, wall_s=time.monotonic() - judge.since)
+            judge.since = None
         else:
-            self.store.put(found)
-            self.progress.credit(f"judge {judge.name}", len(found), **counts(answer for _, answer in found))
+            answered = [(key, answer) for key, answer in found if isinstance(answer, Completion)]
+            self.asker.store.put(answered)
+            if not judge.is_out:  # what a closed connection answers is no refusal
+                self.asker.refused.update({key: answer.reason for key, answer in found if isinstance(answer, Failure)})
+            self.progress.credit(phase, requests=len(found), **counts(answer for _, answer in answered))
+
+
+def _kept(request: Rendered, found: Completion | Failure, cut: Callable[[Rendered, Completion], Completion]) -> Completion | Failure:
+    """An answer as the store keeps it."""
+    return whole(cut(request, found)) if isinstance(found, Completion) else found

@@ -23,6 +23,7 @@ class Progress:
         self._total = 0
         self._done = 0
         self._work = [0.0, 0.0]
+        self._before: dict[str, float] = {}
         self._started = self._said = 0.0
 
     def start(self, phase: str, total: int = 0, work: float = 0.0) -> None:
@@ -30,7 +31,7 @@ class Progress:
         self.stop()
         self._phase, self._total, self._done, self._work = phase, total, 0, [0.0, max(work, 1e-9)]
         self._started = self._said = self._clock()
-        self.phases.setdefault(phase, {"wall_s": 0.0})
+        self._before = dict(self.phases.setdefault(phase, {"wall_s": 0.0}))
         if self._quiet or not total:
             return
         if sys.stderr.isatty():
@@ -54,10 +55,10 @@ class Progress:
             self._said = now
             self.note(f"{self._phase}: {self._done:,} of {self._total:,}, {self._rate(now)}{self._left(now)}")
 
-    def credit(self, phase: str, n: int, **counts: float) -> None:
-        """`n` steps of another phase than the one under way are done beside it."""
+    def credit(self, phase: str, **counts: float) -> None:
+        """What another phase than the one under way did beside it: requests, wall_s, tokens."""
         figures = self.phases.setdefault(phase, {"wall_s": 0.0})
-        for name, value in {"requests": n, **counts}.items():
+        for name, value in counts.items():
             figures[name] = figures.get(name, 0) + value
 
     def stop(self) -> None:
@@ -84,7 +85,7 @@ class Progress:
     def _rate(self, now: float) -> str:
         figures = self.phases[self._phase]
         elapsed = max(now - self._started, 1e-9)
-        prompt, output = (figures.get(name, 0) / elapsed for name in ("prompt_tokens", "output_tokens"))
+        prompt, output = ((figures.get(name, 0) - self._before.get(name, 0)) / elapsed for name in ("prompt_tokens", "output_tokens"))
         return f"{prompt:,.0f} tok/s in, {output:,.0f} tok/s out" if prompt or output else f"{self._done / elapsed:,.1f}/s"
 
     def _left(self, now: float) -> str:

@@ -73,6 +73,7 @@ def execute(plan: Plan, progress: Progress, make_generator: Callable[[Plan], Gen
         try:
             return session.execute()
         except BaseException:
+            session.early.close()
             with contextlib.suppress(EvalsError):
                 session.write_record(finished=False)
             raise
@@ -126,7 +127,7 @@ class _Session:
         self.store = Store(plan.settings.store or folder.store_path)
         self.asker = Asker(self.store, plan.run_key, progress)
         self.programs = Programs(self.store, plan.run_key, progress, plan.settings.sandbox)
-        self.early = EarlyJudges(self.store, plan.settings, progress, lambda model, asked: start_engine(model, asked))
+        self.early = EarlyJudges(self.asker, plan.settings, progress, lambda model, asked: start_engine(model, asked))
 
     def execute(self) -> RunResult:
         """Generate, check, judge, grade, write."""

@@ -168,9 +168,10 @@ def _p_value(change: Any, weights: Any, n_resamples: int) -> tuple[float, str]:
         return (float(binomtest(int(np.sum(signed > 0)), len(signed)).pvalue) if len(signed) else 1.0), "exact McNemar"
     if len(signed) < 2:  # with one changed item either sign is as likely
         return 1.0, "paired permutation"
+    signed /= np.max(np.abs(signed))
     found = permutation_test(
         (signed, np.zeros(len(signed))),
-        lambda a, b, axis: np.round(np.sum(a - b, axis=axis), 12),  # sums that are equal but for their last bits are ties
+        lambda a, b, axis: np.round(np.sum(a - b, axis=axis), 9),  # sums that are equal but for their last bits are ties
         permutation_type="samples",
         vectorized=True,
         n_resamples=n_resamples,

@@ -85,6 +85,7 @@ class OpenAIGenerator:
         self._first_wait_s = first_wait_s
         self._has_answered = False
         self._n_refused = 0
+        self._streams: list[tuple[Event, Spread]] = []
 
     def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Outcome]]]:
         """See Generator. Ctrl-C ends it at once: its threads are daemons, nobody waits for the requests under way."""
@@ -92,6 +93,7 @@ class OpenAIGenerator:
         spread = Spread(requests, up)
         done: SimpleQueue[Done | None] = SimpleQueue()
         stopped = Event()
+        self._streams.append((stopped, spread))
         by_ids = any(request.token_ids for request in requests[:1])
         at_once = self._concurrency or (_CONCURRENCY_IDS if by_ids else _CONCURRENCY_CHAT)
         n_each = min(_affordable(at_once, len(up)), len(requests))
@@ -115,11 +117,15 @@ class OpenAIGenerator:
             if fault is not None:
                 raise fault
         finally:
+            self._streams.remove((stopped, spread))
             stopped.set()
             spread.stop()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Ask nothing more, whoever reads a stream, and close the connections."""
+        for stopped, spread in list(self._streams):
+            stopped.set()
+            spread.stop()
         for server in self._servers:
             server.client.close()
 

@@ -1,6 +1,7 @@
 """Judges that are servers decide while the model still generates: the same row, nothing asked twice, nothing lost."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,9 +36,9 @@ def waiting_before(n: int, until: Callable[[], bool]) -> Callable[[Rendered], Co
     return answer
 
 
-def verdicts_in(out: Path) -> int:
-    """Verdicts that are committed: what the store holds beside the items' answers."""
-    return len(stored(out)) - N_ITEMS
+def named(judge: Judge) -> str:
+    """The judge's phase in run.json."""
+    return f"judge {judge.everything[0].removeprefix('all=')}"
 
 
 def phases(out: Path) -> dict[str, Any]:
@@ -47,11 +48,13 @@ def phases(out: Path) -> dict[str, Any]:
 
 def test_verdicts_arrive_while_the_engine_generates_and_the_row_is_that_of_judging_afterwards(tmp_path: Path, judge: Judge) -> None:
     out, after = tmp_path / "early", tmp_path / "after"
+    judge.says = lambda prompt: "half a pair \ud83d" if "balloons" in prompt else verdict(prompt)
     engine = Engines(waiting_before(N_ITEMS, lambda: len(judge.asked) > 0))
     early = settings(out, tasks=JUDGED, judges=judge.everything)
     assert run(early, make_generator=engine).is_complete
     assert len(judge.asked) == len(set(judge.asked)) == N_VERDICTS
-    assert phases(out)[f"judge {judge.everything[0].removeprefix('all=')}"]["requests"] == N_VERDICTS
+    assert phases(out)[named(judge)]["requests"] == N_VERDICTS
+    assert phases(out)[named(judge)]["wall_s"] > 0
 
     judge.asked.clear()
     run(settings(after, tasks=JUDGED, judges=()), make_generator=Engines())
@@ -64,37 +67,70 @@ def test_verdicts_arrive_while_the_engine_generates_and_the_row_is_that_of_judgi
 def test_an_interrupted_run_keeps_the_verdicts_that_had_arrived(tmp_path: Path, judge: Judge) -> None:
     out = tmp_path / "run"
     asked = settings(out, tasks=JUDGED, judges=judge.everything)
+    answered: list[Rendered] = []
 
-    def slowly(request: Rendered) -> Completion:
-        time.sleep(0.05)  # verdicts arrive meanwhile
-        return reply(request)
+    def broken_off(request: Rendered) -> Completion:
+        """The first seven at once, so that what they ask of the judge arrives when nothing more lands; then Ctrl-C."""
+        answered.append(request)
+        if len(answered) < 8:
+            return reply(request)
+        _until_quiet(judge)
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(asked, make_generator=Engines(slowly, fails_after=N_ITEMS - 1))
-    n_asked = -1
-    while n_asked != len(judge.asked):  # what was under way still reaches the judge
-        n_asked = len(judge.asked)
-        time.sleep(0.5)
-    kept = verdicts_in(out) + 1  # one item has no answer yet
+        run(asked, make_generator=Engines(broken_off))
+    kept = len(stored(out)) - 7
     assert kept >= 1
+    assert kept == len(judge.asked)
+    assert phases(out)[named(judge)]["requests"] == kept
     judge.asked.clear()
     assert run(asked, make_generator=Engines()).is_complete
     assert len(judge.asked) == N_VERDICTS - kept
 
 
-def test_a_verdict_refused_early_is_asked_again_at_the_end(tmp_path: Path, judge: Judge) -> None:
-    refused: list[str] = []
+def _until_quiet(judge: Judge) -> None:
+    """Until the judge was asked and is asked no more."""
+    n_asked = 0
+    while not n_asked or n_asked != len(judge.asked):
+        n_asked = len(judge.asked)
+        time.sleep(0.5)
 
-    def once(prompt: str) -> str | None:
-        if not refused:
-            refused.append(prompt)
-            return None
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_verdict_that_is_refused_is_missing_and_not_asked_again_in_the_same_run(tmp_path: Path, judge: Judge, is_early: bool) -> None:
+    out = tmp_path / "run"
+    if not is_early:
+        run(settings(out, tasks=JUDGED, judges=()), make_generator=Engines())
+    judge.says = lambda prompt: None
+    engine = Engines(waiting_before(N_ITEMS, lambda: len(judge.asked) > 0))
+    result = run(settings(out, tasks=JUDGED, judges=judge.everything), make_generator=engine)
+    assert (result.is_complete, result.n_missing) == (False, N_VERDICTS)
+    assert len(judge.asked) == len(set(judge.asked)) == N_VERDICTS
+    judge.says = verdict
+    assert run(settings(out, tasks=JUDGED, judges=judge.everything), make_generator=Engines()).is_complete
+    assert len(judge.asked) == 2 * N_VERDICTS
+
+
+def test_one_question_that_is_never_answered_holds_up_no_other(tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for as long after the last answer as _PATIENCE_S says, then asked again among the rest."""
+    monkeypatch.setattr("evals.early._PATIENCE_S", 0.3)
+    first: list[str] = []
+    released = threading.Event()
+
+    def silent_once(prompt: str) -> str:
+        if not first:
+            first.append(prompt)
+            released.wait(60)
         return verdict(prompt)
 
-    judge.says = once
-    engine = Engines(waiting_before(N_ITEMS, lambda: bool(refused)))
+    judge.says = silent_once
+    engine = Engines(waiting_before(N_ITEMS, lambda: bool(first)))
+    start = time.monotonic()
     assert run(settings(tmp_path / "run", tasks=JUDGED, judges=judge.everything), make_generator=engine).is_complete
-    assert len(judge.asked) == N_VERDICTS + 1
+    assert time.monotonic() - start < 30
+    released.set()
+    assert judge.asked.count(first[0]) == 2
+    assert len(set(judge.asked)) == N_VERDICTS
 
 
 def test_a_judge_that_refuses_the_key_is_said_while_the_engine_generates_and_stops_the_run_only_afterwards(

@@ -1,10 +1,14 @@
 """The OpenAI-compatible generator against a local server: what is sent, and what comes back."""
 
 import resource
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
+from evals.errors import EnvironmentFault
 from evals.generators.openai import OpenAIGenerator
 from evals.prompts import Rendered
 from evals.records import ItemId, Sampling
@@ -146,3 +150,23 @@ def test_a_low_limit_on_open_files_lowers_what_is_under_way(monkeypatch: pytest.
         assert set_to == [(266, 266)]
         assert len(found) == 60
         assert server.most_running <= 10
+
+
+def test_closed_by_another_thread_it_asks_nothing_more_and_its_stream_ends() -> None:
+    """As EarlyJudges closes a judge whose answers nobody waits for."""
+    with serving(lambda body, _: Reply(chat(body).body, wait_s=0.1)) as server:
+        generator = OpenAIGenerator("m", [server.url], concurrency=2)
+        ended = threading.Event()
+
+        def read() -> None:
+            with suppress(EnvironmentFault):  # what a request under way may end in
+                for _ in generator.stream([chat_request(number) for number in range(50)]):
+                    pass
+            ended.set()
+
+        threading.Thread(target=read, daemon=True).start()
+        while not server.asked:
+            time.sleep(0.01)
+        generator.close()
+        assert ended.wait(10)
+        assert len(server.asked) <= 4

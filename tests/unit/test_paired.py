@@ -79,6 +79,13 @@ def test_a_permutation_too_large_to_enumerate_is_drawn_the_same_way_every_time()
     assert first.p == pytest.approx(paired_difference(pairs(changes), n_resamples=99_999).p, abs=0.02)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e-12])
+def test_a_p_value_does_not_depend_on_the_size_of_the_changes(scale: float) -> None:
+    """The one that is negative is the smallest, so that of the 256 sign patterns two are as far out at either end."""
+    changes = [scale * change for change in (0.9, 0.8, 0.7, 0.75, 0.6, 0.95, -0.1, 0.2)]
+    assert paired_difference(pairs(changes)).p == pytest.approx(2 * 2 / 256)
+
+
 def test_no_items_give_a_reason_and_no_column_is_lost() -> None:
     assert paired_difference(pairs([])) == PairedDifference(COLUMN, 0, reason="no item was scored in both runs")
 
