@@ -110,9 +110,9 @@ def _work(request: Rendered) -> float:
 
 def counts(answers: Iterable[Completion]) -> dict[str, float]:
     """Their tokens, as Progress counts them."""
-    counts = {"prompt_tokens": 0.0, "cached_tokens": 0.0, "output_tokens": 0.0}
+    found = {"prompt_tokens": 0.0, "cached_tokens": 0.0, "output_tokens": 0.0}
     for answer in answers:
-        counts["prompt_tokens"] += answer.n_prompt_tokens
-        counts["cached_tokens"] += answer.n_cached_tokens
-        counts["output_tokens"] += answer.n_output_tokens
-    return counts
+        found["prompt_tokens"] += answer.n_prompt_tokens
+        found["cached_tokens"] += answer.n_cached_tokens
+        found["output_tokens"] += answer.n_output_tokens
+    return found

@@ -65,7 +65,8 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
     found = []
     for task in BENCHMARKS:
         benchmark = benchmark_class(task)
-        hub = next(iter(benchmark.dataset.tables.values())).hub
+        tables = benchmark.dataset.tables
+        hub = tables.get("test", next(iter(tables.values()))).hub
         config = None if hub.config is None or "{" in hub.config else hub.config
         revision = (summary.get("data", {}).get(task) or {}).get("revision")
         for column in benchmark.columns:

@@ -104,14 +104,18 @@ def start_engine(plan: Plan, **more: Any) -> VllmGenerator:
 
 def child(module: str, options: Options, *arguments: str) -> Figures:
     """Run a part in a process of its own and take its last line."""
-    spec = json.dumps({name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()})
-    done = subprocess.run([sys.executable, "-m", module, spec, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", module, spec_of(options), *arguments], stdout=subprocess.PIPE, text=True, check=True)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
+def spec_of(options: Options) -> str:
+    """Options as an argument of another process."""
+    return json.dumps({name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()})
+
+
 def options_of(spec: str) -> Options:
-    """What `child` handed over."""
+    """What `spec_of` handed over."""
     given = json.loads(spec)
     return Options(**{**given, "data": Path(given["data"]), "work": Path(given["work"])})
 

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evals.models import resolve
 from evals.progress import Progress
 from evals.runner import execute
-from scripts.bench_parts import SUBJECTS, Figures, Options, all_cores, first, options_of, plan_of, subjects
+from scripts.bench_parts import SUBJECTS, Figures, Options, all_cores, first, options_of, plan_of, spec_of, subjects
 
 _MAX_NEW = 256
 _BBH_TASK = "navigate"
@@ -29,13 +30,8 @@ def measure(options: Options) -> Figures:
     for tasks in mix:
         for side in ("ours", "theirs"):
             environment = os.environ | all_cores() | {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "4"}
-            spec = {
-                "data": str(options.data),
-                "work": str(options.work / f"{side}-{tasks}"),
-                "dtype": options.dtype,
-                "quick": options.quick,
-            }
-            command = [sys.executable, "-m", "scripts.bench_parts.lm_eval", json.dumps(spec), side, tasks]
+            spec = spec_of(replace(options, work=options.work / f"{side}-{tasks}"))
+            command = [sys.executable, "-m", "scripts.bench_parts.lm_eval", spec, side, tasks]
             start = time.monotonic()
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             walls.setdefault(tasks, {})[side] = time.monotonic() - start

@@ -1,14 +1,14 @@
 """One process per benchmark against one for all: how often the model is loaded."""
 
-import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 from evals.progress import Progress
 from evals.runner import execute
-from scripts.bench_parts import Figures, Options, all_cores, options_of, plan_of
+from scripts.bench_parts import Figures, Options, all_cores, options_of, plan_of, spec_of
 from scripts.bench_parts.order import queue_of
 
 
@@ -22,10 +22,9 @@ def measure(options: Options) -> Figures:
 
 def wall(options: Options, task: str) -> float:
     """Seconds of a whole process that evaluates one benchmark, or all."""
-    spec = {"data": str(options.data), "work": str(options.work / task), "model": options.model, "quick": options.quick}
     start = time.monotonic()
     environment = os.environ | all_cores()
-    command = [sys.executable, "-m", "scripts.bench_parts.processes", json.dumps(spec), task]
+    command = [sys.executable, "-m", "scripts.bench_parts.processes", spec_of(replace(options, work=options.work / task)), task]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.monotonic() - start
 

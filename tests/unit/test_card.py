@@ -135,6 +135,8 @@ def test_the_hubs_parser_reads_our_numbers_back_and_the_others_too(tmp_path: Pat
     assert len(ours) == 10
     gsm8k = next(result for result in ours if result.dataset_type == "openai/gsm8k")
     assert (gsm8k.dataset_config, gsm8k.dataset_split, gsm8k.dataset_revision) == ("main", "test", SHA)
+    mmlu = next(result for result in ours if result.dataset_type == "cais/mmlu")
+    assert (mmlu.dataset_config, mmlu.dataset_split) == ("all", "test")
     others = [result for result in loaded.data.eval_results if result not in ours]
     assert [result.metric_value for result in others] == ([55.4] if "leaderboard" in text else [])
     assert loaded.data.license == (None if "license" not in FrontMatter.of(text).data else "apache-2.0")

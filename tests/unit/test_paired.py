@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from evals.compare.paired import PairedDifference, Pairs, average_difference, paired_columns, paired_difference, read_answers
+from evals.compare.paired import Z80, PairedDifference, Pairs, average_difference, paired_columns, paired_difference, read_answers
 from evals.compare.power import detectable_drops, planned_difference, sentence
 from evals.errors import InputError
 from evals.plan import RunSettings, make_plan
@@ -26,7 +26,6 @@ from tasks import length_control
 from tasks.alpaca_eval import AlpacaEval
 
 COLUMN = Column("gsm8k", "GSM8k 8-shot cot")
-Z80 = 0.8416212335729143
 INPUTS = ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval", "xstest_safe_refused", "xstest_unsafe_followed")
 
 
