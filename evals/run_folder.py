@@ -82,7 +82,8 @@ class RunFolder:
             ) from None
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} cannot be read ({error}). {self._remedy(name)}") from error
-        if not isinstance(loaded, dict) or (name == "run.json" and not _is_record(loaded)):
+        is_ours = {"run.json": _is_record, "summary.json": _is_summary}.get(name, lambda _: True)
+        if not isinstance(loaded, dict) or not is_ours(loaded):
             raise InputError(f"{path} is damaged: it lacks what this program writes there. {self._remedy(name)}")
         return loaded
 
@@ -136,6 +137,16 @@ def _is_record(loaded: Mapping[str, Any]) -> bool:
         and isinstance(head.get("model"), dict)
         and isinstance(judges, dict)
         and all(isinstance(judge, dict) and isinstance(judge.get("name"), str) for judge in judges.values())
+    )
+
+
+def _is_summary(loaded: Mapping[str, Any]) -> bool:
+    """Whether summary.json names its schema and has cells with a number or null each."""
+    cells = loaded.get("cells", {})
+    return (
+        isinstance(loaded.get("schema"), int)
+        and isinstance(cells, dict)
+        and all(isinstance(cell, dict) and isinstance(cell.get("value"), int | float | None) for cell in cells.values())
     )
 
 

@@ -64,11 +64,11 @@ def run(settings: RunSettings, progress: Progress | None = None, make_generator:
 
 def execute(plan: Plan, progress: Progress, make_generator: Callable[[Plan], Generator] | None = None) -> RunResult:
     """The same for a plan that is made; see run."""
-    if plan.settings.limit is not None:
-        progress.note(power.sentence(plan))
     folder = RunFolder(plan.out)
     with folder.locked():
         _refuse_other_run(folder, plan)
+        if plan.settings.limit is not None:
+            progress.note(power.sentence(plan))
         session = _Session(plan, folder, progress, make_generator or generator_for)
         try:
             return session.execute()

@@ -61,10 +61,13 @@ def card(
     source: Annotated[str | None, typer.Option(metavar="URL", help="Where the results can be looked up; goes into the metadata.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when the card is stale.")] = False,
 ) -> None:
-    """Put the table and the hub's metadata into a model card; everything else in it stays byte for byte."""
-    from evals.report.card import update
+    """Put the table and the hub's metadata into a model card and .eval_results/ beside it; all else stays byte for byte."""
+    from evals.report.card import part_of_the_data, update
+    from evals.run_folder import RunFolder
 
     changed = update(readme, run, source, write=not check)
+    if part := part_of_the_data(RunFolder(run[0]).read_json("summary.json")):
+        print(f"no metadata for the hub: {run[0]} is a run with {part}, not of the datasets the hub would show it under", file=sys.stderr)
     if check and changed:
         raise CheckFailed(f"stale: {', '.join(map(str, changed))}. To renew: the same command without --check.")
     print(*map(str, changed), sep="\n") if changed else print("up to date")

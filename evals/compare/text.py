@@ -35,13 +35,14 @@ def markdown(found: Comparison) -> str:
 
 def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
     name = escape(one.column.heading) + (" (lower is better)" if one.column.lower_is_better else "")
+    n = f"{one.n} inputs" if one.column == AVERAGE else f"{one.n:,}"
     if one.difference is None or one.ci95 is None or one.mde is None:
-        return (name, f"{one.n:,}", *[MISSING] * (len(_HEADS) - 2))
+        return (name, n, *[MISSING] * (len(_HEADS) - 2))
     low, high = one.ci95
     change = f"{one.difference * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
     flips = (MISSING, MISSING) if one.column == AVERAGE else (str(one.n_better), str(one.n_worse))
     values = [MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)]
-    return name, f"{one.n:,}", *values, change, _p(one.p), _p(p_holm), *flips, f"{one.mde * 100:.2f}" if one.mde else MISSING
+    return name, n, *values, change, _p(one.p), _p(p_holm), *flips, f"{one.mde * 100:.2f}" if one.mde else MISSING
 
 
 def _p(p: float | None) -> str:

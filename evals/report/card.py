@@ -45,12 +45,13 @@ class Cell(NamedTuple):
 def update(readme: Path, runs: Sequence[Path], source: str | None = None, *, write: bool = True) -> list[Path]:
     """Bring a card up to date with runs; the first is the card's model, and the metadata is about it alone.
 
+    A run of a part of the data gives its row and no metadata: its numbers are not the datasets'.
     source: address where the results can be looked up.  write: False only says what would change.
     Returns the files that changed, removed ones among them.  Raises InputError for a card that cannot be read or edited safely.
     """
     summaries = [RunFolder(run).read_json("summary.json") for run in runs]
     rows = [row_from_summary(summary) for summary in summaries]
-    cells = measured(summaries[0], rows[0])
+    cells = [] if part_of_the_data(summaries[0]) else measured(summaries[0], rows[0])
     before = _read(readme)
     files = {readme: new_text(before, rows, cells, summaries[0], source)} | _result_files(readme.parent, cells, source)
     stale = [path for path, text in files.items() if _bytes_of(path) != (text.encode() if text is not None else None)]
@@ -58,6 +59,13 @@ def update(readme: Path, runs: Sequence[Path], source: str | None = None, *, wri
         for path in stale:
             _write(path, files[path])
     return stale
+
+
+def part_of_the_data(summary: Mapping[str, Any]) -> str:
+    """What makes the run one of a part of the public data, in words; "" for a run of the card's subsets or of everything."""
+    if summary.get("suite") not in ("card", "full"):
+        return f"the {summary.get('suite')} suite"
+    return f"a limit of {summary['limit']}" if summary.get("limit") else ""
 
 
 def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:

@@ -277,10 +277,15 @@ def make_table(rows: Sequence[TableRow]) -> Table:
 
 
 def table_columns(rows: Sequence[TableRow] = ()) -> tuple[Column, ...]:
-    """Columns in registry order, then the Average; a benchmark that is not on the card shows only where a row has it."""
+    """Columns in registry order, then the Average; a benchmark that is not on the card shows only where a row has it.
+
+    A cell of a benchmark that is registered no more stands in a column named after its key.
+    """
     registered = [column for name in BENCHMARKS for column in benchmark_class(name).columns]
-    shown = [column for column in registered if column.key in CELL_KEYS or any(column.key in row.cells for row in rows)]
-    return (*shown, AVERAGE)
+    found = dict.fromkeys(key for row in rows for key in row.cells)
+    shown = [column for column in registered if column.key in CELL_KEYS or column.key in found]
+    known = {column.key for column in (*registered, AVERAGE)}
+    return (*shown, *(Column(key, key) for key in found if key not in known), AVERAGE)
 
 
 def markdown(rows: Sequence[TableRow]) -> str:

@@ -212,6 +212,21 @@ def test_more_runs_are_more_rows_and_the_metadata_is_of_the_first(tmp_path: Path
     assert {result.metric_value for result in ModelCard.load(file).data.eval_results} == {65.5}
 
 
+@pytest.mark.parametrize(("part", "words"), [({"suite": "smoke"}, "the smoke suite"), ({"limit": 5}, "a limit of 5")])
+def test_a_run_of_a_part_of_the_data_is_a_row_and_no_metadata(tmp_path: Path, run: Path, part: dict[str, Any], words: str) -> None:
+    file = card(tmp_path, SHAPES["others' results last"])
+    update(file, [run])
+    summary = RunFolder(run).read_json("summary.json")
+    RunFolder(run).write_json("summary.json", summary | part)
+    called = CliRunner().invoke(app, ["card", str(file), "--run", str(run)])
+    assert f"a run with {words}, not of the datasets" in called.stderr
+    text = file.read_text("utf-8")
+    assert "| My 8B (" in text
+    assert "openai/gsm8k" not in text
+    assert [result.dataset_type for result in ModelCard.load(file).data.eval_results] == ["HuggingFaceH4/ifeval"]
+    assert not list((file.parent / ".eval_results").iterdir())
+
+
 def test_the_command_checks_with_exit_code_1_and_writes_without(tmp_path: Path, run: Path) -> None:
     file = card(tmp_path, "# X\n")
     command = ["card", str(file), "--run", str(run)]

@@ -291,6 +291,7 @@ def test_a_folder_holds_one_run(evals: Call, recording: Path, tmp_path: Path) ->
     code, _, err = evals(*arguments, "--limit", "2")
     assert code == 2
     assert "Choose another --out" in err
+    assert "smallest drop" not in err
 
 
 def test_a_dry_run_says_what_would_be_asked_and_leaves_nothing(evals: Call, tmp_path: Path) -> None:

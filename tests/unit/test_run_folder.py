@@ -124,3 +124,21 @@ def test_samples_that_cannot_be_read_are_named_with_what_to_do(tmp_path: Path) -
     for raw in damaged:
         path.write_bytes(raw)
         assert "evals score" in failure(lambda: list(folder.samples("a")))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"schema": "1"},
+        {"schema": 1, "cells": 3},
+        {"schema": 1, "cells": {"mmlu": 0.5}},
+        {"schema": 1, "cells": {"mmlu": {"value": "x"}}},
+    ],
+)
+def test_a_summary_without_schema_or_numbers_is_damaged_and_can_be_made_again(tmp_path: Path, content: dict[str, Any]) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_json("summary.json", content)
+    said = failure(lambda: folder.read_json("summary.json"))
+    assert f"{tmp_path / 'summary.json'} is damaged" in said
+    assert f"evals score {tmp_path}" in said

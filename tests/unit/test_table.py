@@ -86,6 +86,13 @@ def test_fractions_print_as_percent_with_one_decimal_and_halves_go_up(fraction: 
     assert percent(fraction) == text
 
 
+def test_a_cell_of_no_registered_benchmark_keeps_a_column() -> None:
+    row = row_from_summary(summary(all_cells(gone=cell(0.25))))
+    columns = table.table_columns([row])
+    assert [column.heading for column in columns[-2:]] == ["gone", "Average"]
+    assert [line[-2] for line in body(markdown([row]))][-1] == "25.0"
+
+
 def test_columns_are_the_registered_benchmarks_and_the_average() -> None:
     columns = table.table_columns()
     assert tuple(column.key for column in columns) == CELL_KEYS
