@@ -92,7 +92,8 @@ class IFEval(Benchmark[IFEvalItem]):
     dataset = DATASET
 
     def items(self, source: Source) -> Sequence[IFEvalItem]:
-        """The prompts in the file's order."""
+        """The prompts in the file's order. Raises InputError, before anything is asked, when what grades the answers is not there."""
+        _require_sentence_splitter()
         return [
             IFEvalItem(
                 id=ItemId(f"ifeval/{row['key']}"),
@@ -224,16 +225,13 @@ def _seeded(key: str) -> Iterator[None]:
 
 
 @cache
-def _instruction_classes() -> Mapping[str, Any]:
-    """Checker classes by instruction name. Raises InputError when nltk's `punkt_tab` data cannot be read."""
-    import logging
-
+def _require_sentence_splitter() -> None:
+    """Raise InputError when nltk's `punkt_tab` data, which the checkers count sentences with, cannot be read."""
     import nltk
 
     spec = find_spec("llama_index")
     for home in (spec.submodule_search_locations or ()) if spec else ():
         nltk.data.path.insert(0, str(Path(home) / "core" / "_static" / "nltk_cache"))
-    # Before lm_eval is imported, because without the data that import reaches for the network.
     try:
         nltk.data.find("tokenizers/punkt_tab")
         nltk.tokenize.sent_tokenize("One. Two.")
@@ -243,6 +241,14 @@ def _instruction_classes() -> Mapping[str, Any]:
             f"IFEval's checkers need nltk's punkt_tab data, which {reason}. "
             "Install llama-index-core with --no-deps (it ships the data), or set NLTK_DATA to a folder that has it."
         ) from error
+
+
+@cache
+def _instruction_classes() -> Mapping[str, Any]:
+    """Checker classes by instruction name."""
+    import logging
+
+    _require_sentence_splitter()  # without the data lm_eval's import reaches for the network
     from lm_eval.tasks.ifeval import instructions_registry
 
     # The checkers log whole answers as errors whenever no language can be told from them.

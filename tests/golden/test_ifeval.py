@@ -233,9 +233,10 @@ def test_missing_sentence_data_is_reported_with_the_remedy(monkeypatch: pytest.M
     monkeypatch.setattr(nltk.data, "path", [])
     monkeypatch.setattr(ifeval, "find_spec", lambda name: None)
     ifeval._instruction_classes.cache_clear()
-    with pytest.raises(InputError, match=r"punkt_tab data, which is not installed.*Install llama-index-core"):
-        follow(item_with(NO_COMMA), "text")
-    ifeval._instruction_classes.cache_clear()
+    ifeval._require_sentence_splitter.cache_clear()
+    for call in (lambda: follow(item_with(NO_COMMA), "text"), lambda: IFEval(chat=True).items(LoadedSource({"prompts": []}, "test"))):
+        with pytest.raises(InputError, match=r"punkt_tab data, which is not installed.*Install llama-index-core"):
+            call()
 
 
 def test_items_come_in_the_order_of_the_rows() -> None:
