@@ -25,8 +25,7 @@ SUBJECTS = ("abstract_algebra", "anatomy", "astronomy")
 @dataclass(frozen=True)
 class Options:
     """data: the benchmarks' public files.  work: a folder to write in.  quick: small enough to see that it works; no figures.
-    scale: so many times the items and the batch of a CPU's queue, for a machine so much faster.
-    new_tokens: limit on new tokens in the parts that generate."""
+    scale: so many times the items and the batch of a CPU's queue, for a machine so much faster."""
 
     data: Path
     work: Path
@@ -34,7 +33,6 @@ class Options:
     dtype: str = "auto"
     quick: bool = False
     scale: int = 1
-    new_tokens: int = 256
 
 
 def plan_of(options: Options, out: str, take: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]], max_new: int | None = None) -> Plan:

@@ -34,7 +34,6 @@ def machine(options: Options) -> Figures:
         "model": options.model,
         "dtype": options.dtype,
         "scale": options.scale,
-        "new_tokens": options.new_tokens,
     }
 
 
@@ -66,7 +65,6 @@ def main() -> int:
     parser.add_argument("--data", metavar="DIR", type=Path, default=os.environ.get("EVALS_DATA"), help="default: $EVALS_DATA")
     parser.add_argument("--model", default=Options.model, help="the evaluated model; default: the embedded one")
     parser.add_argument("--scale", metavar="N", type=int, default=1, help="N times the items and the batch, for a machine so much faster")
-    parser.add_argument("--new-tokens", metavar="N", type=int, default=Options.new_tokens, help="limit on an answer's tokens")
     parser.add_argument("--quick", action="store_true", help="see that it works; the figures mean nothing and are not kept")
     parser.add_argument("--json", metavar="FILE", type=Path, default=Path("results/bench/cpu.json"))
     asked = parser.parse_args()
@@ -81,7 +79,7 @@ def main() -> int:
     for part in asked.parts or PARTS:
         print(f"bench: {part}", file=sys.stderr, flush=True)
         work = Path(tempfile.mkdtemp(prefix="bench-"))
-        options = Options(Path(asked.data).resolve(), work, asked.model, quick=asked.quick, scale=asked.scale, new_tokens=asked.new_tokens)
+        options = Options(Path(asked.data).resolve(), work, asked.model, quick=asked.quick, scale=asked.scale)
         try:
             kept[part] = child("scripts.bench_parts", options, part) | {"machine": machine(options)}
         except subprocess.CalledProcessError:

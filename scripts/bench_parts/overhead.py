@@ -12,25 +12,20 @@ from evals.plan import Plan
 from scripts.bench_parts import Figures, Options, first, in_our_order, plan_of, spread, start_engine, timed_run
 
 _PAIRS = 4
-_BATCH = 1024
-"""At most; vLLM's own on a large GPU."""
-_N_HUMANEVAL = 16
-"""At most: 320 programs."""
 
 
 def measure(options: Options) -> Figures:
     """Mean ratio of wall times with its 95 % interval, pairs in turns (ours, bare, bare, ours); our time outside the engine's calls."""
     n = 2 if options.quick else 8 * options.scale
-    n_humaneval = 1 if options.quick else min(4 * options.scale, _N_HUMANEVAL)
     mixed = {"mmlu": spread(12 * n, 3), "gsm8k": first(n), "bbh": spread(n // 2, 3), "ifeval": first(n), "xstest": first(n)}
-    max_new = 8 if options.quick else options.new_tokens
+    max_new = 8 if options.quick else 256
     plans = {
         "mixed": plan_of(options, "mixed", mixed, max_new=max_new),
-        "humaneval": plan_of(options, "humaneval", {"humaneval": first(n_humaneval)}, max_new=max_new),
+        "humaneval": plan_of(options, "humaneval", {"humaneval": first(1 if options.quick else 4 * options.scale)}, max_new=max_new),
     }
     from scipy.stats import ttest_1samp
 
-    engine = start_engine(plans["mixed"], max_num_seqs=min(64 * options.scale, _BATCH))
+    engine = start_engine(plans["mixed"], max_num_seqs=64 * options.scale)
     for plan in plans.values():  # imports, the sandbox's files, and the engine's first steps
         our_time(engine, plan_of(options, "warm", {name: first(2) for name in plan.tasks}, max_new=32))
     found = {name: compared(engine, plan, 2 if options.quick else _PAIRS) for name, plan in plans.items()}
