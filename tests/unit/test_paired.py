@@ -175,7 +175,7 @@ def test_the_sentence_names_each_drop_in_points_and_none_above_a_hundred() -> No
 
 def written(folder: Path, cells: Mapping[str, Any], **tasks: list[dict[str, Any]]) -> Path:
     """A run folder with these cells and rows of samples."""
-    RunFolder(folder).write_json("summary.json", {"cells": cells})
+    RunFolder(folder).write_json("summary.json", {"schema": 1, "cells": cells})
     for task, rows in tasks.items():
         path = RunFolder(folder).samples_path(task)
         path.parent.mkdir(parents=True, exist_ok=True)
