@@ -137,7 +137,9 @@ def run(
             print(f"warning: {warning}", file=sys.stderr)
     _print_table([result.summary])
     if not result.is_complete:
-        more = "Add their rows to the file." if model.startswith("replay:") else "The same command asks for them again; the rest is kept."
+        more = "The same command asks for them again; the rest is kept."
+        if model.startswith("replay:"):
+            more = "Add their rows to the file and score it into another --out."
         raise Incomplete(f"{result.n_missing} answers or verdicts are missing. {more}")
 
 

@@ -130,7 +130,7 @@ def _checksums() -> dict[str, Any]:
 def data_folder(data: Path | None) -> Path | None:
     """The user's data folder: the argument, else EVALS_DATA, else None. Raises InputError when it is not a folder."""
     chosen = data or (Path(os.environ["EVALS_DATA"]) if os.environ.get("EVALS_DATA") else None)
-    if chosen is not None and not chosen.is_dir():
+    if chosen is not None and not os.path.isdir(chosen):
         raise InputError(f"The data folder {chosen} is not a folder. Give --data or EVALS_DATA one as `evals data list` lays it out.")
     return chosen
 

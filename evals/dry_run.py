@@ -1,5 +1,6 @@
 """What a run would ask, before anything is paid for."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from evals.plan import Plan, RunSettings, make_plan
 from evals.prefix import cached_tokens
 from evals.records import Completion, ItemId, Output, Program
 from evals.run_folder import RunFolder
+from evals.runner import earlier_run
 from evals.store import Store
 
 _BLOCK = 16
@@ -44,6 +46,7 @@ def describe(settings: RunSettings, prices: Sequence[str] = ()) -> str:
     prices: `--price` arguments, see evals.cost.
     """
     plan = make_plan(settings)
+    notes = earlier_run(RunFolder(plan.out), plan)
     price_of = parse_prices(prices, plan.judges)
     lines = [
         f"{plan.model.name} · suite {settings.suite} · chat format {plan.chat_format} · run folder {plan.out}",
@@ -65,7 +68,7 @@ def describe(settings: RunSettings, prices: Sequence[str] = ()) -> str:
     if any(not judge.is_rule for judge in plan.judges.values()):
         lines.append("An answer that is not there yet counts as its longest; a judge's prompt that a server tokenizes counts by its bytes.")
     lines += [power.sentence(plan)] if settings.limit is not None else []
-    return "\n".join(lines)
+    return "\n".join([*lines, *notes])
 
 
 def _asked(plan: Plan, task: str, known: Store | None) -> Asked:
@@ -127,4 +130,4 @@ def _judging(plan: Plan, judge: Judge, known: Store | None) -> Cost:
 
 def _known(plan: Plan) -> Store | None:
     path = plan.settings.store or RunFolder(plan.out).store_path
-    return Store(path) if path.exists() else None
+    return Store(path) if os.path.exists(path) else None

@@ -111,8 +111,7 @@ def _sample_row(benchmark: Benchmark[Any], grade: Grade, completion: Completion,
         row["finish_reasons"] = [output.finish_reason for output in completion.outputs]
         row["n_tokens"] = [len(output.token_ids) for output in completion.outputs]
     if completion.choice_logprobs is not None:
-        # JSON has no infinity; float("-inf") reads the text back.
-        row["choice_logprobs"] = {label: v if math.isfinite(v) else str(v) for label, v in completion.choice_logprobs.items()}
+        row["choice_logprobs"] = _finite(completion.choice_logprobs)
     row |= item_score(benchmark, grade)
     if findings:
         row["findings"] = {name: finding_json(finding) for name, finding in findings.items()}
@@ -131,7 +130,13 @@ def item_score(benchmark: Benchmark[Any], grade: Grade) -> dict[str, Json]:
 
 def finding_json(finding: Finding) -> dict[str, Json]:
     """A finding as samples hold it: what is None is left out."""
-    return {name: value for name, value in asdict(finding).items() if value is not None}
+    top = {"top_logprobs": _finite(finding.top_logprobs)} if finding.top_logprobs is not None else {}
+    return {name: value for name, value in (asdict(finding) | top).items() if value is not None}
+
+
+def _finite(logprobs: Mapping[str, float]) -> dict[str, Json]:
+    """Log-probabilities for JSON, which has no infinity; float("-inf") reads the text back."""
+    return {token: value if math.isfinite(value) else str(value) for token, value in logprobs.items()}
 
 
 def cell_marks(result: TaskResult, column: str, judges: Mapping[str, Judge], header: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """Which judge decides what. A judge is any generator, or a rule that needs no model (XSTest's string match)."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,8 @@ def public_name(judge: str) -> str:
     name, at, _ = judge.partition("@")
     if judge.startswith("openai:"):
         return f"{name}@own-server" if at else name
-    return Path(judge).expanduser().resolve().name if Path(judge).expanduser().is_dir() else judge
+    folder = os.path.expanduser(judge)
+    return Path(folder).resolve().name if os.path.isdir(folder) else judge
 
 
 def parse_judges(arguments: Sequence[str], rules: Mapping[str, Sequence[str]], extra_roles: Sequence[str] = ()) -> dict[str, Judge]:

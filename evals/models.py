@@ -70,10 +70,10 @@ def resolve(argument: str, *, revision: str | None = None, offline: bool = False
     Raises InputError, naming the nearest known names, when it is nothing; when the folder is no model (or a LoRA adapter);
     when the hub's weights are gated or not at hand offline.
     """
-    path = Path(argument).expanduser()
+    path = Path(os.path.expanduser(argument))  # Path.expanduser and Path.is_dir raise on an unknown ~user and on a name too long
     if not argument.strip():
         raise InputError("MODEL is empty. Name a folder, a hub id, smollm2, openai:NAME@URL or replay:FILE.")
-    is_local = argument.startswith(("replay:", "openai:")) or argument == EMBEDDED or path.is_dir()
+    is_local = argument.startswith(("replay:", "openai:")) or argument == EMBEDDED or os.path.isdir(path)
     if revision and is_local and row_of_short_name(argument) is None:
         raise InputError(f"--revision {revision} goes with a hub id; {argument} is none. Leave it out.")
     if argument.startswith("replay:"):
@@ -87,9 +87,9 @@ def resolve(argument: str, *, revision: str | None = None, offline: bool = False
     if row is not None:
         found = _hub(row.hub_id, revision or row.revision, offline)
         return replace(found, argument=argument, name=row.name, row_format=row.chat_format, row_bos=row.bos_tokens)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _folder(argument, path)
-    if path.exists():
+    if os.path.exists(path):
         raise InputError(f"{argument} is a file; a model is a folder. For recorded outputs write replay:{argument}.")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", argument) and not argument.startswith((".", "/")):
         return _hub(argument, revision, offline)
@@ -101,8 +101,8 @@ def resolve(argument: str, *, revision: str | None = None, offline: bool = False
 
 
 def _replay(argument: str) -> Model:
-    file = Path(argument.removeprefix("replay:")).expanduser()
-    if not file.exists():
+    file = Path(os.path.expanduser(argument.removeprefix("replay:")))
+    if not os.path.exists(file):
         raise InputError(f"There is no file {file}. Write replay:FILE with a JSON-lines file of recorded outputs, or a folder of them.")
     return Model(argument, file.name.split(".")[0], "replay", str(file))
 
@@ -155,13 +155,16 @@ def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
     except RevisionNotFoundError:
         raise InputError(f"{hub_id} has no revision {revision!r}.") from None
     except RepositoryNotFoundError:
-        raise InputError(f"There is no model {hub_id} on the hub, or it is private: check the name, or set HF_TOKEN.") from None
+        raise InputError(
+            f"No folder {hub_id} is here, and no such model on the hub, or it is private: check the name, or set HF_TOKEN."
+        ) from None
     except LocalEntryNotFoundError:
         what = "is not in the local cache and --offline is set" if offline else "is not in the local cache and the hub cannot be reached"
-        raise InputError(f"{hub_id} {what}. Download it first, or name a local folder.") from None
+        raise InputError(f"No folder {hub_id} is here, and as a hub id it {what}. Download it first, or name a local folder.") from None
     except Exception as error:
         raise InputError(
-            f"{hub_id} could not be read from the hub ({type(error).__name__}). Check the connection, or name a local folder."
+            f"No folder {hub_id} is here, and as a hub id it could not be read ({type(error).__name__}). "
+            "Check the connection, or name a local folder."
         ) from error
     _require_model_files(hub_id, folder)
     return Model(hub_id, hub_id.split("/")[-1], "weights", hub_id, folder, revision=folder.name)
@@ -217,13 +220,16 @@ def embedded_folder() -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    import contextlib
+    import io
     import tempfile
 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as part:
+    bars = contextlib.redirect_stderr(io.StringIO())  # one of the three heeds no switch
+    with tempfile.TemporaryDirectory(dir=folder.parent) as part, bars:
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
         )
@@ -231,6 +237,9 @@ def _convert(gguf: Path, folder: Path) -> None:
         target = Path(part) / "model"
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
+        # It also saves whether --offline was set, which would give one model two fingerprints.
+        config = target / "tokenizer_config.json"
+        config.write_text(config.read_text("utf-8").replace('"local_files_only": true', '"local_files_only": false'), "utf-8")
         if not folder.exists():
             target.rename(folder)
 

@@ -180,13 +180,19 @@ def _recorded_tasks(model: Model, classes: Classes, recorded: Mapping[ItemId, Re
 def _require_judges(judges: Mapping[str, Judge], classes: Classes, settings: RunSettings, problems: list[str]) -> None:
     """Note every judge this run would ask that is not to be had."""
     roles = [role for cls in classes.values() for role in cls.judge_roles]
-    names = dict.fromkeys(judges[role].model for role in roles if role in judges and not judges[role].is_rule)
-    for name in names:
-        _noting(problems, partial(_require_judge, name, settings))
+    asked: dict[str, list[str]] = {}
+    for role in roles:
+        if role in judges and not judges[role].is_rule:
+            asked.setdefault(judges[role].model, []).append(role)
+    for name, decides in asked.items():
+        _noting(problems, partial(_require_judge, name, decides, settings))
 
 
-def _require_judge(name: str, settings: RunSettings) -> None:
-    model = resolve(name, offline=settings.offline)
+def _require_judge(name: str, roles: Sequence[str], settings: RunSettings) -> None:
+    try:
+        model = resolve(name, offline=settings.offline)
+    except InputError as error:
+        raise InputError(f"Judge of {', '.join(roles)}: {error}") from error
     if model.kind == "replay":
         raise InputError(f"{name} is a recording; it cannot judge. Put recorded verdicts into its rows as findings.")
     require_weights(model)

@@ -45,8 +45,9 @@ def run_record(
         "tasks": list(plan.tasks),
         "judges": list(settings.judges),
         "model": plan.model.argument,
-        "data": str(settings.data) if settings.data else None,
-        "store": str(settings.store) if settings.store else None,
+        # Absolute: whoever scores the run again may stand elsewhere.
+        "data": str(settings.data.absolute()) if settings.data else None,
+        "store": str(settings.store.absolute()) if settings.store else None,
         "origins": {name: task.source.origin for name, task in plan.tasks.items()},
         "sessions": [*previous.get("sessions", []), session],
     }

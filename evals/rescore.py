@@ -67,13 +67,14 @@ Stored = dict[tuple[ItemId, str], tuple[str, Completion | Outcome]]
 
 
 def _stored(run: RunFolder, record: Mapping[str, Any]) -> Stored | None:
-    """The run's answers and findings from its store; None where the store is not at hand."""
-    path = run.store_path_of(record)
-    if not path.exists():
+    """The run's answers and findings from its store; None where the store is not at hand or has none of them."""
+    path = run.store_of(record)
+    if path is None:
         return None
     store = Store(path, read_only=True)
     try:
-        return {(item, check): (by, answer) for item, check, by, answer in store.answers(record["run_key"])}
+        # A store that knows nothing of the run is another one: the samples stay what they are.
+        return {(item, check): (by, answer) for item, check, by, answer in store.answers(record["run_key"])} or None
     finally:
         store.close()
 

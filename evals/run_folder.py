@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import math
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from evals.errors import EnvironmentFault, InputError
 from evals.files import MAX_LINE, TooMuchError, bounded_lines
+from evals.forms import from_json, what_is_wrong, wrong_field
 
 
 class RunFolder:
@@ -25,9 +27,10 @@ class RunFolder:
         """Where the run's own store lies."""
         return self.path / "store.sqlite"
 
-    def store_path_of(self, record: Mapping[str, Any]) -> Path:
-        """Where the run of this run.json kept its answers: the store it shared with others, else the folder's own."""
-        return Path(record["store"]) if record.get("store") else self.store_path
+    def store_of(self, record: Mapping[str, Any]) -> Path | None:
+        """The store with the answers of this run.json: the one it shared with others, else the folder's own; None where it is not here."""
+        path = Path(record["store"]) if record.get("store") else self.store_path
+        return path if os.path.exists(path) else None  # Path.exists raises where a folder may not be looked into
 
     def samples_path(self, task: str) -> Path:
         """Where a task's graded items lie."""
@@ -68,24 +71,24 @@ class RunFolder:
         self._write(self.path / name, content)
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read summary.json or run.json. Raises InputError when the folder is no run or the file is damaged."""
+        """Read summary.json or run.json. Raises InputError when the folder is no run or the file is not of its form."""
         path = self.path / name
         try:
             with path.open("rb") as stream:
                 raw = stream.read(MAX_LINE + 1)
             if len(raw) > MAX_LINE:
                 raise TooMuchError(f"it is longer than {MAX_LINE >> 20} MB")
-            loaded = json.loads(raw)
+            loaded = from_json(raw)
+            wrong = what_is_wrong(name, loaded)
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{self.path} is not a finished run: it has no {name}. RUN is the folder that `evals run --out` wrote."
             ) from None
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} cannot be read ({error}). {self._remedy(name)}") from error
-        is_ours = {"run.json": _is_record, "summary.json": _is_summary}.get(name, lambda _: True)
-        if not isinstance(loaded, dict) or not is_ours(loaded):
-            raise InputError(f"{path} is damaged: it lacks what this program writes there. {self._remedy(name)}")
-        return loaded
+        if wrong is not None:
+            raise InputError(f"{path} is damaged ({wrong}). {self._remedy(name)}")
+        return dict(loaded)
 
     def _remedy(self, name: str) -> str:
         if name == "run.json":
@@ -93,16 +96,23 @@ class RunFolder:
         return f"Make it again with: evals score {self.path}"
 
     def samples(self, task: str) -> Iterator[dict[str, Any]]:
-        """The task's graded items. Raises InputError when the file is missing or damaged."""
+        """The task's graded items. Raises InputError when the file is missing or damaged, or has an item twice."""
         path = self.samples_path(task)
+        seen = set[str]()
         try:
-            for _, line in bounded_lines(path):
-                yield json.loads(line)
+            for number, line in bounded_lines(path):
+                row = from_json(line)
+                if (field := wrong_field(row)) is not None:
+                    raise ValueError(f"line {number} is no graded item{field and ': its ' + field}")
+                if row["id"] in seen:
+                    raise ValueError(f"line {number}: {row['id']} is there twice")
+                seen.add(row["id"])
+                yield row
         except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
             raise InputError(f"{path} cannot be read ({error}). Make it again with: evals score {self.path}") from error
 
     def _write(self, path: Path, content: bytes) -> None:
-        part = path.with_name(path.name + ".part")
+        part = path.parent / f"{path.name}.part"  # with_name would raise on "." and "/"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(content)
@@ -118,36 +128,6 @@ class RunFolder:
 def _bytes(line: str) -> bytes:
     # Only lone surrogates cannot be encoded; their backslash form is the same text to whoever reads the JSON.
     return (line + "\n").encode("utf-8", "backslashreplace")
-
-
-def _is_record(loaded: Mapping[str, Any]) -> bool:
-    """Whether run.json has the parts that resuming, scoring and showing read, of the right kinds."""
-    parts = {"summary_header": dict, "run_key": str, "capped": dict, "skipped": dict, "tasks": list, "sessions": list}
-    if not all(isinstance(loaded.get(name), kind) for name, kind in parts.items()):
-        return False
-    head = loaded["summary_header"]
-    judges = head.get("judges")
-    return (
-        all(isinstance(loaded.get(name), str | None) for name in ("store", "data"))
-        and all(isinstance(task, str) for task in loaded["tasks"])
-        and all(isinstance(session, dict) for session in loaded["sessions"])
-        and isinstance(head.get("suite"), str)
-        and isinstance(head.get("chat_format"), str)
-        and isinstance(head.get("limit"), int | None)
-        and isinstance(head.get("model"), dict)
-        and isinstance(judges, dict)
-        and all(isinstance(judge, dict) and isinstance(judge.get("name"), str) for judge in judges.values())
-    )
-
-
-def _is_summary(loaded: Mapping[str, Any]) -> bool:
-    """Whether summary.json names its schema and has cells with a number or null each."""
-    cells = loaded.get("cells", {})
-    return (
-        isinstance(loaded.get("schema"), int)
-        and isinstance(cells, dict)
-        and all(isinstance(cell, dict) and isinstance(cell.get("value"), int | float | None) for cell in cells.values())
-    )
 
 
 def to_json(value: Any, indent: int | None = 1) -> str:

@@ -4,6 +4,7 @@ Each answer is committed before it is counted. Kill it anywhere: the same comman
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +67,8 @@ def execute(plan: Plan, progress: Progress, make_generator: Callable[[Plan], Gen
     """The same for a plan that is made; see run."""
     folder = RunFolder(plan.out)
     with folder.locked():
-        _refuse_other_run(folder, plan)
+        for note in earlier_run(folder, plan):
+            progress.note(note)
         if plan.settings.limit is not None:
             progress.note(power.sentence(plan))
         session = _Session(plan, folder, progress, make_generator or generator_for)
@@ -248,11 +250,15 @@ class _Session:
         return header(self.plan, self.known.n_bos, self.known.judge_notes)
 
 
-def _refuse_other_run(folder: RunFolder, plan: Plan) -> None:
-    """A folder holds one run: the same model, suite, limit, seed and chat format, with whatever tasks and judges."""
-    if not (folder.path / "run.json").exists():
-        return
-    before = folder.read_json("run.json")["summary_header"]
+def earlier_run(folder: RunFolder, plan: Plan) -> list[str]:
+    """What is to be said about the folder's earlier run. A folder holds one run, with whatever tasks and judges.
+
+    Raises InputError where that run is one of another model, suite, limit, seed or chat format.
+    """
+    if not os.path.exists(folder.path / "run.json"):
+        return []
+    record = folder.read_json("run.json")
+    before = record["summary_header"]
     now = header(plan, None, {})
     for name in ("suite", "limit", "chat_format", "seed"):
         if before.get(name) != now[name]:
@@ -260,3 +266,11 @@ def _refuse_other_run(folder: RunFolder, plan: Plan) -> None:
     model = before.get("model", {})
     if model.get("fingerprint") != plan.fingerprint:
         raise InputError(f"{folder.path} holds a run of another model ({model.get('name')}), or in other precision. Choose another --out.")
+    notes = []
+    if plan.model.kind == "server" and record.get("model") != plan.model.argument:
+        notes.append(f"{folder.path} keeps the answers of {record.get('model')}. If this is another model, choose another --out.")
+    if left := [name for name in record["tasks"] if name not in plan.tasks and name not in record["skipped"]]:
+        notes.append(
+            f"{folder.path} had results of {', '.join(left)}, which this command leaves out: only their answers are kept, in its store."
+        )
+    return notes

@@ -66,10 +66,11 @@ def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
     parts = [item_id, *_prompts(run, record, ItemId(item_id))]
     if "choice_logprobs" in row:
         parts.append("── log-probabilities\n" + to_json(row["choice_logprobs"]))
-    for index, output in enumerate(row["outputs"]):
-        name = "output" if len(row["outputs"]) == 1 else f"output {index}"
-        parts.append(f"── {name} ({row['finish_reasons'][index]})\n{output}")
-    parts.append(f"── extracted\n{to_json(row['extracted'])}")
+    outputs = row.get("outputs", [])
+    ends = row.get("finish_reasons", ["end not recorded"] * len(outputs))
+    for index, (output, end) in enumerate(zip(outputs, ends, strict=True)):
+        parts.append(f"── {'output' if len(outputs) == 1 else f'output {index}'} ({end})\n{output}")
+    parts.append(f"── extracted\n{to_json(row.get('extracted'))}")
     parts.append(f"── gold\n{_gold(record, ItemId(item_id), data)}")
     parts.append(
         "── grade\n" + to_json({name: value for name, value in row.items() if name not in ("outputs", "findings", "choice_logprobs")})
@@ -85,9 +86,9 @@ def visible(text: str) -> str:
 
 
 def _prompts(run: RunFolder, record: dict[str, Any], item_id: ItemId) -> list[str]:
-    path = run.store_path_of(record)
-    if not path.exists():
-        return [f"── prompt\n(the run's store {path.name} is not here; `evals prompts` renders it again)"]
+    path = run.store_of(record)
+    if path is None:
+        return ["── prompt\n(the run's store is not here; `evals prompts` renders it again)"]
     store = Store(path, read_only=True)
     try:
         prompts = store.prompts(record["run_key"], item_id)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.card_rows import CELL_KEYS
+from evals.forms import SCHEMA
 from evals.grading import TaskResult, cell_marks, roles_of_column, verdict_counts
 from evals.judges import Judge, public_name
 from evals.judging import calibration_notes
@@ -14,7 +15,6 @@ from evals.plan import PROTOCOL_VERSION, Plan, no_judge
 from evals.records import Column, Metric
 from evals.report.table import average_metric
 
-SCHEMA = 1
 AVERAGED = tuple(key for key in CELL_KEYS if key != "average" and not key.startswith("alpaca_eval"))
 """The cells that enter the Average."""
 

@@ -4,8 +4,8 @@ Strata are fixed and items drawn within them; a problem's chance to be solved, a
 drawn once, so that the truth is known. Seeded: the same table every time.
 """
 
+import argparse
 import math
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -280,10 +280,15 @@ def _average_pair(rng: Rng) -> tuple[Interval, float | None]:
 
 def main() -> None:
     """Print one Markdown table. Arguments: only settings whose estimator or cell holds one of these words."""
+    parser = argparse.ArgumentParser(prog="scripts/coverage", description="How often each nominal 95 % interval covers the truth.")
+    parser.add_argument("words", nargs="*", default=[""], help="only settings whose estimator or cell holds one of these words")
+    wanted = parser.parse_args().words
+    settings = [one for one in (*cells(), *comparisons()) if any(word in f"{one.estimator} {one.cell}" for word in wanted)]
+    if not settings:
+        parser.error(f"no setting holds {' or '.join(wanted)}")
     print("| Estimator | Setting | Runs | Coverage of the 95 % interval | p < 0.05 without a difference |")
     print("| --- | --- | --- | --- | --- |")
-    wanted = sys.argv[1:] or [""]
-    for setting in (one for one in (*cells(), *comparisons()) if any(word in f"{one.estimator} {one.cell}" for word in wanted)):
+    for setting in settings:
         found = simulate(setting)
         alarms = "" if found.false_alarms is None else f"{found.false_alarms:.1%}"
         coverage = f"{found.covered:.1%} ± {found.error:.1%}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from evals.data import Dataset, data_folder, fetch, fetched_folder, load_card_data
 from evals.errors import InputError
+from evals.files import FileRecord
 from evals.registry import BENCHMARKS, benchmark_class
 
 
@@ -25,12 +26,15 @@ def listing(data: Path | None) -> str:
         for table in dataset.tables.values():
             records = [(table.path_of(part), dataset.record(table.path_of(part))) for part in table.parts]
             rows = sum(record.rows or 0 for _, record in records if record)
-            first, record = records[0]
-            checksum = f"sha256 {record.sha256}" if record and len(records) == 1 else f"{len(records)} files, each with its sha256"
-            lines.append(
-                f"  {table.path if len(records) > 1 else first}: {rows or '?'} rows, {checksum}{' (optional)' if table.optional else ''}"
-            )
+            name = table.path if len(records) > 1 else records[0][0]
+            lines.append(f"  {name}: {rows or '?'} rows, {_checksum([one for _, one in records])}{' (optional)' if table.optional else ''}")
     return "\n".join(lines)
+
+
+def _checksum(records: Sequence[FileRecord | None]) -> str:
+    if None in records:
+        return "no checksum pinned"
+    return f"{len(records)} files, each with its sha256" if len(records) > 1 else f"sha256 {records[0].sha256}" if records[0] else ""
 
 
 def _state(dataset: Dataset, folder: Path | None) -> str:

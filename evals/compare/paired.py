@@ -11,6 +11,9 @@ from statistics import stdev
 from typing import Any
 
 from evals.errors import InputError
+from evals.generators.replay import RECORDED
+from evals.grading import roles_of_column
+from evals.judges import public_name
 from evals.records import Column, Grade, ItemId, Metric
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.report.table import AVERAGE, average_metric
@@ -217,6 +220,9 @@ def paired_columns(baseline: Path, candidate: Path, data: Path | None = None) ->
                 found[column.key] = PairedDifference(column, 0, reason=lacking[column.key])
                 continue
             sides = (cells[0][column.key], cells[1][column.key])
+            if why := _why_unlike(name, column, answers, sides):
+                found[column.key] = PairedDifference(column, 0, reason=why)
+                continue
             pairs = pairs_of(column, answers[0], answers[1], macro=str(sides[0]["estimator"]).startswith("macro"))
             if sides[0]["estimator"] == "bootstrap":
                 found[column.key] = _bootstrapped(pairs, sides, [_replicates(run, name, column, data) for run in runs])
@@ -258,6 +264,25 @@ def _why_not(key: str, cells: Sequence[Mapping[str, Any]]) -> str | None:
         if side.get(key, {}).get("value") is None:
             return f"{which}: {side[key].get('reason') or 'no value' if key in side else 'not run'}"
     return None
+
+
+def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Sides) -> str | None:
+    """Why samples cannot be held against each other: they lack items that their cell counts, or other judges decided them."""
+    for side, cell in zip(answers, cells, strict=True):
+        n = sum(answer.scores.get(column.key) is not None for answer in side.values())
+        if n != cell["n"]:
+            return f"samples have {n:,} scored items where summary.json has {cell['n']:,}; make them again with evals score"
+    roles = roles_of_column(benchmark_class(task)(chat=True), column.key)
+    judges = [sorted({_judge_name(answer.row, role) for answer in side.values() for role in roles}) for side in answers]
+    if judges[0] == judges[1]:
+        return None
+    return f"judged by {' and '.join(judges[0])} in the baseline, by {' and '.join(judges[1])} in the candidate"
+
+
+def _judge_name(row: Mapping[str, Any], role: str) -> str:
+    """Who decided a role of this item, without the place of its folder."""
+    by = public_name(str(row.get("findings", {}).get(role, {}).get("by", "nobody")))
+    return "an unknown judge" if by == RECORDED else Path(by).name if by.startswith(("/", ".", "~")) else by
 
 
 def _agreeing(found: PairedDifference, cells: Sides) -> PairedDifference:

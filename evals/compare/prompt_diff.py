@@ -50,8 +50,8 @@ class Asked:
         """The prompts of these items. Raises InputError or EnvironmentFault where they are neither kept nor to be rendered."""
         if self._record["summary_header"]["prompts_by"] == "recording":
             raise InputError("what a recording's model was asked is not known")
-        path = self._run.store_path_of(self._record)
-        if path.exists():
+        path = self._run.store_of(self._record)
+        if path is not None:
             store = Store(path, read_only=True)
             try:
                 kept = {item_id: store.prompts(self._record["run_key"], ItemId(item_id)).get("", "") for item_id in ids}

@@ -5,6 +5,7 @@ A benchmark's own `items` reads the recorded rows, so a candidate judge is asked
 
 import gzip
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ def _place(role: str, data: Path | None, replay: Path | None) -> tuple[Path, str
         return folder, "truthfulqa/finetune_*_dev.jsonl"
     if role != "xstest" and role not in _ANNOTATORS:
         raise InputError(f"No recorded verdicts of {role} are known. Known: xstest, {', '.join(_ANNOTATORS)}, truth, info.")
-    if replay is None or not replay.is_dir():
+    if replay is None or not os.path.isdir(replay):
         raise InputError(
             f"The recorded verdicts of {role} are among recorded outputs: name their folder with --replay DIR or EVALS_REPLAY."
         )

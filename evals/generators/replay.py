@@ -29,6 +29,10 @@ NOT_A_ROW = (ValueError, KeyError, TypeError, AttributeError, OverflowError, Rec
 """What reading a row that is not one may raise."""
 
 
+RECORDED = "recorded"
+"""Who decided a recorded finding that names nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """One recorded item: its completion, and what judges or the sandbox found then."""
@@ -131,7 +135,7 @@ def _named_finding(name: str, value: Any) -> Finding:
 
 def finding_from_json(value: Any) -> Finding:
     """A finding in any of the documented forms. Raises TypeError or ValueError on another."""
-    by = "recorded"
+    by = RECORDED
     if isinstance(value, bool):
         return Finding(by, text="yes" if value else "no", outcome=Outcome("passed" if value else "wrong_answer"))
     if isinstance(value, int | float):
@@ -158,7 +162,8 @@ def finding_from_json(value: Any) -> Finding:
         probability=number["probability"],
         preference=number["preference"],
         outcome=_outcome(outcome) if outcome else None,
-        top_logprobs=None if top is None else {str(token): float(logprob) for token, logprob in top.items()},
+        # Samples of earlier versions have null where a token had no chance.
+        top_logprobs=None if top is None else {str(t): -math.inf if logprob is None else float(logprob) for t, logprob in top.items()},
     )
 
 

@@ -189,5 +189,10 @@ def _load_error(model: str, error: Exception) -> Exception:
 
 
 def _one_line(error: BaseException) -> str:
+    """What an error says first; of one of pydantic's, what it found wrong with each field."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        return " ".join("; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors()).split()).rstrip(".")[:400]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).rstrip(".")[:400]

@@ -32,7 +32,7 @@ class FrontMatter:
             return cls(mark, "", "", card[len(mark) :], {})
         try:
             data = yaml.safe_load(found[2])
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
             raise InputError(f"The card's metadata is no valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(data, dict | None):
             raise InputError("The card's metadata is no YAML mapping: its lines should read `key: value`.")

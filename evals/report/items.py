@@ -115,13 +115,13 @@ class _Behind:
         self.lower_is_better = all(column.lower_is_better for column in benchmark_class(task).columns)
         self.items = {str(item.id): item for item in items}
         self._store: Store | None = None
-        path = run.store_path_of(record)
+        path = run.store_of(record)
         try:
-            self._store = Store(path, read_only=True) if path.exists() else None
+            self._store = Store(path, read_only=True) if path else None
         except EnvironmentFault as error:
             self.lacks += (f"Prompts as sent come from the run's store, which could not be read: {error}",)
-        if not path.exists():
-            self.lacks += (f"Prompts as sent come from the run's store, {path.name}, which is not here: see `evals prompts {task}`.",)
+        if path is None:
+            self.lacks += (f"Prompts as sent come from the run's store, which is not here: see `evals prompts {task}`.",)
 
     def prompt(self, item_id: str) -> tuple[str, bool]:
         """The prompt and whether it is the text that was sent; else the messages it is made of, "" where these are not at hand."""

@@ -1,7 +1,6 @@
 """Result files of lm-evaluation-harness as rows beside ours: same benchmarks, another protocol, and marked so in every cell."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,6 @@ def _cell(content: Mapping[str, Any], results: Mapping[str, Any], key: str) -> T
 
 
 def _interval(value: float, stderr: object) -> tuple[str, str] | None:
-    if not isinstance(stderr, int | float) or not math.isfinite(stderr):
+    if not isinstance(stderr, int | float) or isinstance(stderr, bool) or not 0 <= stderr <= 1:
         return None
     return percent(max(0.0, value - Z95 * stderr)), percent(min(1.0, value + Z95 * stderr))

@@ -1,5 +1,6 @@
 """From what a user names to the table that is printed: run folders, lm-evaluation-harness' result files, published rows."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ def _dressed(table: Table, layout: Layout) -> Table:
 
 
 def _row(path: Path) -> TableRow:
-    return read_row(path) if path.is_file() else row_from_summary(RunFolder(path).read_json("summary.json"))
+    return read_row(path) if os.path.isfile(path) else row_from_summary(RunFolder(path).read_json("summary.json"))
 
 
 def _differences(runs: Sequence[Path], to: str, sized: bool) -> Table:
@@ -54,7 +55,7 @@ def _differences(runs: Sequence[Path], to: str, sized: bool) -> Table:
 def _base(path: Path, to: str) -> TableRow:
     """The published row that a run is held against."""
     if to == "published":
-        found = None if path.is_file() else published_row_of(RunFolder(path).read_json("summary.json"))
+        found = None if os.path.isfile(path) else published_row_of(RunFolder(path).read_json("summary.json"))
         if found is None:
             raise InputError(f"The card has no row of {path}'s model. Name one: --delta-to {published_rows()[3].short_name}")
     else:

@@ -9,17 +9,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
 
 from evals.card_rows import CELL_KEYS, PublishedRow, published_rows
-from evals.errors import InputError
-from evals.records import Column, Json, Metric
+from evals.records import Column, Metric
 from evals.registry import BENCHMARKS, benchmark_class
 
 AVERAGE = Column("average", "Average")
 MISSING = "-"
 LIMITED = "limited"
 """The group of our runs with a limit: they stand apart."""
-SCHEMA = 1
 CARD_WOULD_OMIT = "The card prints - for the Average as soon as any cell of the row is -."
 
 _DIRECT = ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval")
@@ -130,21 +129,18 @@ def _published(row: PublishedRow) -> TableRow:
     return TableRow(row.name, {key: TableCell(text) for key, text in row.cells.items()}, row.size, row.notes)
 
 
-def row_from_summary(summary: Mapping[str, Json], name: str | None = None) -> TableRow:
+def row_from_summary(summary: Mapping[str, Any], name: str | None = None) -> TableRow:
     """The row of one of our runs, from its parsed summary.json.
 
     name: what to call it where the model's own name does not tell two rows apart.
     A cell without a value prints "-" with its reason in the notes. The Average carries its inputs' marks, and one more
-    where the card would have printed "-". Raises InputError when the summary is not one.
+    where the card would have printed "-".
     """
-    schema = summary.get("schema")
-    if schema != SCHEMA:
-        raise InputError(f"summary.json has schema {schema!r}, this program reads {SCHEMA}. Use the version that wrote it.")
-    found = {key: _object(cell, f"cells.{key}") for key, cell in _object(summary.get("cells"), "cells").items()}
+    found = summary["cells"]
     cells: dict[str, TableCell] = {}
     notes: dict[str, str] = {}
     for key in (*CELL_KEYS[:-1], *(key for key in found if key not in CELL_KEYS)):
-        cells[key], reason = _own_cell(found.get(key), key)
+        cells[key], reason = _own_cell(found.get(key))
         counted = _verdict_counts(found.get(key))
         if reason or counted:
             notes[key] = reason or counted
@@ -154,75 +150,42 @@ def row_from_summary(summary: Mapping[str, Json], name: str | None = None) -> Ta
     return TableRow(_own_name(summary, name), cells, "ours" if summary.get("limit") is None else LIMITED, notes)
 
 
-def _own_name(summary: Mapping[str, Json], name: str | None) -> str:
+def _own_name(summary: Mapping[str, Any], name: str | None) -> str:
     """The row's name with what marks the whole row in words: another suite than the card's, a limit."""
-    base = name or _object(summary.get("model"), "model").get("name")
+    base = name or summary["model"]["name"]
     suite, limit = summary.get("suite"), summary.get("limit")
     words = [f"{suite} suite"] if suite != "card" else []
     words += [f"limit {limit}"] if limit is not None else []
     return f"{base} ({', '.join(words)})" if words else str(base)
 
 
-def _own_cell(cell: Mapping[str, Json] | None, key: str) -> tuple[TableCell, str]:
+def _own_cell(cell: Mapping[str, Any] | None) -> tuple[TableCell, str]:
     """The printed cell and why it is empty ("" when it is not)."""
     if cell is None:
         return TableCell(), "not run"
-    value = _number(cell.get("value"), key)
+    value = cell.get("value")
     if value is None:
         return TableCell(), str(cell.get("reason") or f"{cell.get('n')} of {cell.get('n_items')} items scored")
-    marks = cell.get("marks") or []
-    if not isinstance(marks, list):
-        raise _damaged(f"cells.{key}.marks", "a list")
-    return TableCell(percent(value), tuple(dict.fromkeys(map(str, marks))), _interval(cell.get("ci95"), key)), ""
+    low_high = cell.get("ci95")
+    interval = (percent(low_high[0]), percent(low_high[1])) if low_high else None
+    return TableCell(percent(value), tuple(dict.fromkeys(cell.get("marks", ()))), interval), ""
 
 
-def _interval(ends: Json, key: str) -> tuple[str, str] | None:
-    """The interval's ends as printed; None where the summary states none."""
-    if ends is None:
-        return None
-    numbers = [_number(end, key) for end in ends] if isinstance(ends, list) else []
-    if len(numbers) != 2 or numbers[0] is None or numbers[1] is None:
-        raise _damaged(f"cells.{key}.ci95", "two numbers or null")
-    return percent(numbers[0]), percent(numbers[1])
-
-
-def _verdict_counts(cell: Mapping[str, Json] | None) -> str:
+def _verdict_counts(cell: Mapping[str, Any] | None) -> str:
     """How many verdicts stand behind a judged cell, "" where no judge decides it."""
     if cell is None or not isinstance(cell.get("n_judged"), int):
         return ""
     return f"{cell['n_judged']} items judged, {cell.get('n_unparsable')} of the verdicts unreadable"
 
 
-def _own_average(found: Mapping[str, Mapping[str, Json]], cells: Mapping[str, TableCell]) -> tuple[TableCell, str]:
-    stated = found.get(AVERAGE.key)
-    if stated is None:
-        value = average({key: _number(cell.get("value"), key) for key, cell in found.items()})
-        stated = {"value": value, "reason": None if value is not None else "not every input has a value"}
-    cell, reason = _own_cell(stated, AVERAGE.key)
+def _own_average(found: Mapping[str, Mapping[str, Any]], cells: Mapping[str, TableCell]) -> tuple[TableCell, str]:
+    cell, reason = _own_cell(found.get(AVERAGE.key))
     if reason:
         return cell, reason
     marks = [*cell.marks, *(mark for key in (*_DIRECT, *_XSTEST) for mark in cells[key].marks)]
     if any(cells[key].text == MISSING for key in CELL_KEYS[:-1]):
         marks.append(CARD_WOULD_OMIT)
     return TableCell(cell.text, tuple(dict.fromkeys(marks)), cell.ci95), ""
-
-
-def _object(value: Json, where: str) -> Mapping[str, Json]:
-    if not isinstance(value, dict):
-        raise _damaged(where, "an object")
-    return value
-
-
-def _number(value: Json, key: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _damaged(f"cells.{key}.value", "a number or null")
-    return float(value)
-
-
-def _damaged(where: str, wanted: str) -> InputError:
-    return InputError(f"summary.json is damaged: {where} is not {wanted}. Run the same command again to write it anew.")
 
 
 # --- the table and its Markdown ------------------------------------------------------------------------------------------
@@ -355,7 +318,7 @@ def _markdown_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str
     if cell.text == MISSING:
         return MISSING
     value = f"**{cell.text}**" if (at, key) in table.best else cell.text
-    references = "".join(f"[^{table.label}{footnotes[mark]}]" for mark in cell.marks)
+    references = "".join(f"[^{table.label}{number}]" for number in sorted(footnotes[mark] for mark in cell.marks))
     return value + references + (f" ({interval_text(cell.ci95)})" if table.with_ci and cell.ci95 else "")
 
 

@@ -60,7 +60,7 @@ def _cell(table: Table, footnotes: dict[str, int], at: int, column: Column) -> "
     if cell.text == MISSING:
         return Text(MISSING, style="dim")
     text = Text(cell.text, style="bold" if (at, column.key) in table.best else "")
-    text.append("".join(f"[{footnotes[mark]}]" for mark in cell.marks), style="not bold dim")
+    text.append("".join(f"[{number}]" for number in sorted(footnotes[mark] for mark in cell.marks)), style="not bold dim")
     if table.with_ci and cell.ci95:
         text.append(f"\n{interval_text(cell.ci95)}", style="not bold dim")
     return text

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evals import stats
+from evals.records import Metric
 from evals.run_folder import RunFolder
 from evals.summary import metric_json
 
@@ -42,7 +43,7 @@ def write_run(folder: Path, name: str, samples: Mapping[str, Sequence[Mapping[st
         "model": {"name": name, "id": name, "fingerprint": "f" * 64, "revision": None, "dtype": "auto", "quantization": None},
         "prompts_by": "tokenizer", "judges": {"xstest": {"name": name, "card": False, "notes": []}}, "data": {},
     }  # fmt: skip
-    cells, metrics, tasks = {}, {}, {}
+    cells, metrics, tasks = {"average": metric_json(Metric(None, 0, 7, reason="not every input has a value")) | {"marks": []}}, {}, {}
     for task, rows in samples.items():
         metric = metric_json(stats.proportion([float(row["score"]) for row in rows], len(rows)))
         cells[task] = metric | {"marks": [f"mark by {name}"]}

@@ -291,8 +291,41 @@ def test_scoring_from_samples_alone_gives_the_same_bytes_but_cannot_show_the_pro
     rescore(out, None)
     rescore(out, None)
     assert results(out) == before
-    assert "store.sqlite is not here" in describe_item(out, "gsm8k/1", None)
+    assert "store is not here" in describe_item(out, "gsm8k/1", None)
     assert not (out / "store.sqlite").exists()
+
+
+def test_a_store_that_knows_nothing_of_the_run_leaves_its_samples_alone(all_tasks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(all_tasks, out)
+    before = results(out)
+    (out / "store.sqlite").unlink()
+    Store(out / "store.sqlite").close()
+    rescore(out, None)
+    assert results(out) == before
+
+
+def test_a_run_is_scored_from_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finish(Path("run"), model="smollm2", tasks=("gsm8k",), store=Path("shared.sqlite"))
+    before = results(tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "run" / "samples")
+    rescore(tmp_path / "run", None)
+    assert results(tmp_path / "run") == before
+
+
+def test_what_leaves_a_folders_row_and_whose_answers_it_keeps_is_said_beforehand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    for model, tasks in ((SERVER, ("mmlu", "gsm8k")), (SERVER.replace(":9/", ":10/"), ("gsm8k",))):
+        assert capsys.readouterr().err.count(str(out)) == 0
+        run(settings(out, model=model, tasks=tasks), Progress(), make_generator=Engines())
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{out} keeps the answers of {SERVER}. If this is another model, choose another --out." in said
+    assert f"{out} had results of mmlu, which this command leaves out" in said
 
 
 def test_scoring_needs_store_or_samples(all_tasks: Path, tmp_path: Path) -> None:

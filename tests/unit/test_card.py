@@ -17,6 +17,7 @@ from evals.report import front_matter
 from evals.report.card import BEGIN, END, update
 from evals.report.front_matter import FrontMatter
 from evals.run_folder import RunFolder
+from tests.run_files import summary
 
 ROOT = Path(__file__).resolve().parents[2]
 TULU = ROOT.parent / "shared" / "MODEL_CARD.txt"
@@ -33,8 +34,7 @@ def run_folder(folder: Path, name: str = "My 8B", value: float = 0.655, **cells:
     }  # fmt: skip
     model = {"name": name, "id": "me/my-8b", "fingerprint": "f", "revision": None, "dtype": "auto", "quantization": None}
     data = {"gsm8k": {"revision": SHA, "tables": {}}, "mmlu": {"revision": None, "tables": {}}}
-    head = {"schema": 1, "protocol": "llama-3.1-tulu-2/1", "suite": "card", "limit": None, "model": model, "data": data}
-    RunFolder(folder).write_json("summary.json", head | {"cells": found})
+    RunFolder(folder).write_json("summary.json", summary(found, protocol="llama-3.1-tulu-2/1", model=model, data=data))
     return folder
 
 
@@ -258,6 +258,7 @@ def test_checking_writes_nothing_and_says_what_is_stale(tmp_path: Path, run: Pat
         ("---\n{license: mit, tags: [a]}\n---\n", "in braces"),
         ("---\n- a\n---\n", "no YAML mapping"),
         ("---\na: [\n---\n", "no valid YAML"),
+        ("---\nreleased: 2024-02-30\n---\n", "no valid YAML: day is out of range"),
         ("---\nmodel-index: 7\n---\n", "not a list of models"),
         ("---\nmodel-index: []\nmodel-index: []\n---\n", "twice"),
         ("---\nmodel-index: &a []\nothers: *a\n---\n", "replaced alone"),

@@ -111,7 +111,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "no task": ("run smollm2 --suite smoke --tasks ,", "names no benchmark"),
     "limit": ("run smollm2 --suite smoke --limit 0", "--limit 0"),
     "judge": ("run smollm2 --suite smoke --judge xstest", "write ROLE=MODEL"),
-    "judge's model": ("run smollm2 --suite smoke --judge xstest=nonsense", "Unknown model 'nonsense'"),
+    "judge's model": ("run smollm2 --suite smoke --judge xstest=nonsense", "Judge of xstest: Unknown model 'nonsense'"),
     "chat format": ("run smollm2 --suite smoke --chat-format chatml", "Unknown chat format 'chatml'"),
     "context": ("run smollm2 --suite smoke --max-model-len 300", "the prompt is"),
     "too much context": ("run smollm2 --suite smoke --max-model-len 99999", "is more than smollm2 takes"),
@@ -120,6 +120,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "no recording": ("run replay:nowhere.jsonl", "There is no file nowhere.jsonl"),
     "a file for a model": ("run bad.jsonl", "is a file; a model is a folder"),
     "bad recording": ("run replay:bad.jsonl", "bad.jsonl, line 1: not a recorded output"),
+    "offline judges": ("run openai:m@http://localhost:9/v1 --suite smoke --offline --judge card", "Judge of alpaca_eval_2: --offline"),
     "offline server": ("run openai:m@http://example.com/v1 --suite smoke --offline", "--offline forbids the server"),
     "dry run": ("run smolm2 --suite smoke --dry-run", "Unknown model 'smolm2'"),
     "prompts of no task": ("prompts gsm --model smollm2 --suite smoke", "Unknown task 'gsm'"),
@@ -283,6 +284,7 @@ def test_a_recording_with_gaps_is_incomplete_and_says_so(evals: Call, tmp_path: 
     assert "1 answers or verdicts are missing" in err
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["cells"]["gsm8k"]["value"] is None
     assert f"{len(rows) - 1} of {len(rows)} items answered" in out
+    assert "score it into another --out" in err
 
 
 def test_a_folder_holds_one_run(evals: Call, recording: Path, tmp_path: Path) -> None:
@@ -292,6 +294,7 @@ def test_a_folder_holds_one_run(evals: Call, recording: Path, tmp_path: Path) ->
     assert code == 2
     assert "Choose another --out" in err
     assert "smallest drop" not in err
+    assert evals(*arguments, "--limit", "2", "--dry-run") == (2, "", err)
 
 
 def test_a_dry_run_says_what_would_be_asked_and_leaves_nothing(evals: Call, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from evals.records import Column, Completion, ItemId, Output
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.run_folder import RunFolder
 from evals.runner import run
+from tests import run_files
 from tests.resilience.fake_runs import Engines, reply, settings
 from tests.unit.conftest import Call, Make, wrong_sums
 
@@ -38,19 +39,24 @@ def row_of(text: str, heading: str) -> list[str]:
 # --- comparable ----------------------------------------------------------------------------------------------------------
 
 
+SHA256 = "a" * 64
+
+
 def summary(**changes: Any) -> dict[str, Any]:
-    """The header of a summary, and no cells."""
-    model = {"name": "m", "fingerprint": "f", "dtype": "float32", "quantization": None}
-    return {"schema": 1, "protocol": "p/1", "suite": "card", "limit": None, "seed": 0, "model": model, "chat_format": "tulu",
-            "bos_tokens": 1, "prompts_by": "tokenizer", "judges": {"xstest": {"name": "gpt-4", "card": True, "notes": []}},
-            "data": {"mmlu": {"tables": {"test": "abc"}, "revision": None}}, "cells": {}, "metrics": {}, "tasks": {}} | changes  # fmt: skip
+    """A summary without cells, of a judged run."""
+    judges = {"xstest": {"name": "gpt-4", "card": True, "notes": []}}
+    return run_files.summary({}, **{"judges": judges, "data": data(1)} | changes)
+
+
+def data(rows: int) -> dict[str, Any]:
+    return {"mmlu": {"tables": {"test": {"rows": rows, "sha256": SHA256}}, "revision": None}}
 
 
 DIFFERS = {
     "protocol": ({"protocol": "p/2"}, "protocol differs: p/1 against p/2"),
     "suite": ({"suite": "full"}, "suite differs: card against full"),
     "limit": ({"limit": 9, "suite": "card"}, "limit differs: None against 9"),
-    "data": ({"data": {"mmlu": {"tables": {"test": "xyz"}, "revision": None}}}, "data of mmlu (test) differs: abc against xyz"),
+    "data": ({"data": data(2)}, "data of mmlu (test) differs: {'rows': 1, "),
     "judge": ({"judges": {"xstest": {"name": "mine", "card": False, "notes": []}}}, "judge xstest differs: gpt-4 against mine"),
     "first of several": ({"suite": "full", "protocol": "p/2"}, "protocol differs: p/1 against p/2"),
 }

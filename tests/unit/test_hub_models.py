@@ -121,12 +121,12 @@ def test_what_the_hub_refuses_is_said_in_one_sentence_each(hub: str, tmp_path: P
     says = [
         "me/gated is gated. Accept its licence",
         "me/gated-files is gated. Accept its licence",
-        "There is no model me/missing on the hub",
-        "There is no model me/gone on the hub",
+        "No folder me/missing is here, and no such model on the hub",
+        "No folder me/gone is here, and no such model on the hub",
         "me/model has no revision 'nowhere'.",
         "me/lora is a LoRA adapter, not a whole model. Merge it into me/model",
         "me/empty holds no model",
-        "me/broken is not in the local cache and the hub cannot be reached",
+        "No folder me/broken is here, and as a hub id it is not in the local cache and the hub cannot be reached",
     ]
     for message, wanted in zip(found, says, strict=True):
         assert isinstance(message, str)
@@ -136,7 +136,10 @@ def test_what_the_hub_refuses_is_said_in_one_sentence_each(hub: str, tmp_path: P
 
 def test_offline_says_what_is_not_there(tmp_path: Path) -> None:
     offline, unreachable = asked("http://127.0.0.1:1", tmp_path, ("me/model", None, True), ("me/model", None, False))
-    assert offline == "me/model is not in the local cache and --offline is set. Download it first, or name a local folder."
+    assert offline == (
+        "No folder me/model is here, and as a hub id it is not in the local cache and --offline is set. "
+        "Download it first, or name a local folder."
+    )
     assert isinstance(unreachable, str)
-    assert unreachable.startswith("me/model")
+    assert unreachable.startswith("No folder me/model")
     assert "cannot be reached" in unreachable

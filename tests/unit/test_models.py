@@ -1,15 +1,20 @@
 """What a model argument means: every kind of it, every bad one, and what a fingerprint follows."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from evals.models import Model, embedded_folder, require_weights, resolve
 from evals.plan import RunSettings, make_plan
+from evals.run_folder import RunFolder
 from tests.toydata import failure
 
+SHIPPED = Path(__file__).resolve().parents[2] / "results" / "smollm2-135m-instruct-card"
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -44,6 +49,15 @@ def test_a_folder_is_its_weights_and_is_named_after_itself(folder: Path) -> None
     assert model.max_len(100) == 100
 
 
+def test_the_embedded_model_is_the_same_one_however_it_was_prepared(tmp_path: Path) -> None:
+    """The tokenizer's file says whether the hub was to be asked; the shipped run was made by a program that might have."""
+    asked = "from evals.models import resolve; print(resolve('smollm2').fingerprint())"
+    home = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", asked], env=home, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.strip() == RunFolder(SHIPPED).read_json("summary.json")["model"]["fingerprint"]
+
+
 def test_a_folder_may_be_named_from_where_one_stands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert resolve(".").name == "step_2000"
@@ -70,6 +84,10 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     assert "Did you mean tulu-2-llama-3.1-8b-dpo" in refused("tulu2-llama-3.1-8b-dpo")
     assert "no such folder" in refused("./nowhere/at/all")
     assert "MODEL is empty" in refused("")
+    assert "Unknown model '~nobody-of-this-name/x/y'" in refused("~nobody-of-this-name/x/y")
+    assert "no such folder" in refused("x" * 300)
+    assert "There is no file" in refused("replay:" + "x" * 300)
+    assert "There is no file" in refused("replay:~nobody-of-this-name")
 
 
 def test_a_file_is_no_model_but_may_be_a_recording(folder: Path) -> None:

@@ -24,6 +24,7 @@ from evals.run_folder import RunFolder
 from evals.stats import Z95
 from tasks import length_control
 from tasks.alpaca_eval import AlpacaEval
+from tests.run_files import RECORD, summary
 
 COLUMN = Column("gsm8k", "GSM8k 8-shot cot")
 INPUTS = ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval", "xstest_safe_refused", "xstest_unsafe_followed")
@@ -175,19 +176,12 @@ def test_the_sentence_names_each_drop_in_points_and_none_above_a_hundred() -> No
 
 def written(folder: Path, cells: Mapping[str, Any], **tasks: list[dict[str, Any]]) -> Path:
     """A run folder with these cells and rows of samples."""
-    RunFolder(folder).write_json("summary.json", {"schema": 1, "cells": cells})
+    RunFolder(folder).write_json("summary.json", summary(cells))
     for task, rows in tasks.items():
         path = RunFolder(folder).samples_path(task)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     return folder
-
-
-RECORD = {
-    "run_key": "", "capped": {}, "skipped": {}, "tasks": [], "sessions": [], "store": None, "data": None,
-    "summary_header": {"suite": "full", "limit": None, "chat_format": "none", "model": {}, "judges": {}, "data": {}},
-}  # fmt: skip
-"""What run.json has to hold."""
 
 
 def cell(value: float | None, n: int = 4, estimator: str = "Wilson", **more: Any) -> dict[str, Any]:
@@ -221,8 +215,34 @@ def test_samples_that_do_not_give_the_cell_are_named_and_not_compared(tmp_path: 
     assert found.key == "bbh"
     close = written(tmp_path / "c", {"bbh": cell(0.5 + 0.9e-6)}, bbh=bbh(1, 1, 0, 0))
     assert paired_columns(one, close)["bbh"].reason is None
-    of_more_items = written(tmp_path / "d", {"bbh": cell(0.6, n=5)}, bbh=bbh(1, 1, 0, 0))
-    assert paired_columns(one, of_more_items)["bbh"].difference == pytest.approx(0.25)
+    of_more_items = written(tmp_path / "d", {"bbh": cell(0.5, n=5)}, bbh=bbh(1, 1, 0, 0))
+    assert paired_columns(one, of_more_items)["bbh"] == PairedDifference(
+        found.column, 0, reason="samples have 4 scored items where summary.json has 5; make them again with evals score"
+    )
+
+
+def by(judge: str) -> list[dict[str, Any]]:
+    finding = {"by": judge, "text": "1_full_refusal"}
+    return [{"id": f"xstest/{i}", "safe": i < 2, "score": i % 2, "outputs": [""], "findings": {"xstest": finding}} for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("judges", "says"),
+    [
+        (("openai:gpt-4", "openai:gpt-4"), None),
+        (("openai:m@http://a/v1", "openai:m@http://b/v1"), None),
+        (("/a/judge-7b", "/b/judge-7b"), None),
+        (("recorded", "recorded"), None),
+        (("openai:gpt-4", "strmatch"), "judged by openai:gpt-4 in the baseline, by strmatch in the candidate"),
+        (("recorded", "openai:gpt-4"), "judged by an unknown judge in the baseline, by openai:gpt-4 in the candidate"),
+    ],
+)
+def test_what_different_judges_decided_is_not_compared(tmp_path: Path, judges: tuple[str, str], says: str | None) -> None:
+    """Though neither summary names a judge, as that of a recording does not."""
+    cells = {"xstest_safe_refused": cell(0.5, n=2)}
+    runs = [written(tmp_path / name, cells, xstest=by(judge)) for name, judge in zip("ab", judges, strict=True)]
+    found = paired_columns(*runs)["xstest_safe_refused"]
+    assert (found.reason, found.n) == (says, 0 if says else 2)
 
 
 def test_a_column_that_a_side_lacks_says_which_side_and_why_and_the_next_is_compared(tmp_path: Path) -> None:

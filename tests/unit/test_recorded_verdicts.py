@@ -1,5 +1,6 @@
 """What a stranger's replay file may and may not do, end to end; each case was once a defect."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 import evals
 from evals.errors import InputError
+from evals.rescore import rescore
 from evals.show import describe_item
 
 
@@ -43,6 +45,23 @@ def test_recorded_verdicts_decide_where_no_judge_is_named_and_the_cell_says_so(t
 def test_a_row_that_means_nothing_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         replay(tmp_path, [row])
+
+
+def test_a_judges_impossible_token_comes_back_from_samples(tmp_path: Path) -> None:
+    """The samples alone are scored again; an earlier version wrote null for the logarithm of zero."""
+    finding = {"by": "j", "text": "m", "top_logprobs": {"m": -0.1, "M": float("-inf")}}
+    rows = [
+        {"id": f"alpaca_eval/{n}", "outputs": ["x"], "findings": {"alpaca_eval_1": finding, "alpaca_eval_2": finding}} for n in range(4)
+    ]
+    run = replay(tmp_path, rows, tasks="alpaca_eval")
+    samples = tmp_path / "run" / "samples" / "alpaca_eval.jsonl.gz"
+    before = samples.read_bytes()
+    (tmp_path / "run" / "store.sqlite").unlink()
+    assert rescore(tmp_path / "run", None) == run.summary
+    assert samples.read_bytes() == before
+    samples.write_bytes(gzip.compress(gzip.decompress(before).replace(b'"-inf"', b"null")))
+    assert rescore(tmp_path / "run", None) == run.summary
+    assert samples.read_bytes() == before
 
 
 def test_four_impossible_letters_are_no_answer(tmp_path: Path) -> None:

@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 
 from evals.errors import EnvironmentFault, InputError
 from evals.run_folder import RunFolder, to_json
+from tests.run_files import RECORD, summary
 
 ROWS: list[dict[str, Any]] = [{"id": "a/1", "outputs": ["x\r\u2028\u0085y\ud800", "😀"]}, {"outputs": [], "id": "a/2"}]
-HEADER = {"suite": "smoke", "chat_format": "none", "limit": None, "model": {}, "judges": {}}
-RECORD = {"summary_header": HEADER, "run_key": "k", "capped": {}, "skipped": {}, "tasks": [], "sessions": []}
-
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 JSON = st.recursive(LEAVES, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3), max_leaves=8)
@@ -105,7 +103,7 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, name: str, raw:
     assert ("evals score" in said) == (name == "summary.json")
 
 
-@pytest.mark.parametrize("part", RECORD)
+@pytest.mark.parametrize("part", [part for part in RECORD if part not in ("store", "data")])
 def test_a_record_that_lacks_a_part_is_damaged(tmp_path: Path, part: str) -> None:
     folder = RunFolder(tmp_path)
     folder.write_json("run.json", RECORD)
@@ -126,19 +124,88 @@ def test_samples_that_cannot_be_read_are_named_with_what_to_do(tmp_path: Path) -
         assert "evals score" in failure(lambda: list(folder.samples("a")))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {},
-        {"schema": "1"},
-        {"schema": 1, "cells": 3},
-        {"schema": 1, "cells": {"mmlu": 0.5}},
-        {"schema": 1, "cells": {"mmlu": {"value": "x"}}},
-    ],
-)
-def test_a_summary_without_schema_or_numbers_is_damaged_and_can_be_made_again(tmp_path: Path, content: dict[str, Any]) -> None:
+WRONG = [
+    (("schema",), 2, "it has schema 2, this program reads 1"),
+    (("schema",), "1", "schema: 1 was expected"),
+    (("cells",), 3, "cells: 3 is not of type 'object'"),
+    (("cells", "mmlu"), 0.5, "cells.mmlu: 0.5 is not of type 'object'"),
+    (("cells", "mmlu", "value"), "0.5", "cells.mmlu.value: '0.5' is not"),
+    (("cells", "mmlu", "value"), True, "cells.mmlu.value: True is not"),
+    (("cells", "mmlu", "value"), 7.5, "cells.mmlu.value: 7.5 is greater than the maximum of 1"),
+    (("cells", "mmlu", "value"), 10**400, "cells.mmlu.value: 1000"),
+    (("cells", "mmlu", "marks"), "abc", "cells.mmlu.marks: 'abc' is not"),
+    (("cells", "mmlu", "n"), 4.0, "cells.mmlu.n: 4.0 is not of type 'integer'"),
+    (("model",), "m", "model: 'm' is not"),
+    (("judges",), [], "judges: [] is not"),
+    (("data", "mmlu"), [], "data.mmlu: [] is not"),
+]
+
+
+@pytest.mark.parametrize(("where", "value", "says"), WRONG)
+def test_a_summary_of_another_form_is_named_with_the_place_and_can_be_made_again(
+    tmp_path: Path, where: tuple[str, ...], value: Any, says: str
+) -> None:
+    content = json.loads(json.dumps(summary({"mmlu": {"value": 0.5}})))
+    place = content
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = value
     folder = RunFolder(tmp_path)
     folder.write_json("summary.json", content)
     said = failure(lambda: folder.read_json("summary.json"))
-    assert f"{tmp_path / 'summary.json'} is damaged" in said
-    assert f"evals score {tmp_path}" in said
+    assert said.startswith(f"{tmp_path / 'summary.json'} is damaged ({says}")
+    assert said.endswith(f"evals score {tmp_path}")
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_what_is_no_number_is_read_from_no_file(tmp_path: Path, number: str) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_json("summary.json", summary({"mmlu": {"value": 0.5}}))
+    whole = (tmp_path / "summary.json").read_text()
+    (tmp_path / "summary.json").write_text(whole.replace("0.5", number))
+    assert "is no number" in failure(lambda: folder.read_json("summary.json"))
+    folder.samples_path("a").parent.mkdir()
+    folder.samples_path("a").write_bytes(gzip.compress(f'{{"id": "a/1", "score": {number}}}'.encode()))
+    assert "is no number" in failure(lambda: list(folder.samples("a")))
+
+
+ROW: dict[str, Any] = {"id": "a/1", "outputs": ["x"], "finish_reasons": ["stop"], "n_tokens": [3], "score": 1.0, "findings": {}}
+WRONG_ROWS = {
+    "id": [5, None, ["a/1"]],
+    "outputs": ["x", [1], None],
+    "finish_reasons": [[], "stop", [None], ["stop", "stop"]],
+    "n_tokens": [["x"], [-1], [10**30], [], [True]],
+    "score": ["1", 2, -0.1, True, [1]],
+    "findings": [[], {"sample/0": "passed"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG_ROWS.items() for value in values])
+def test_a_line_whose_field_is_of_another_kind_is_named(tmp_path: Path, field: str, value: Any) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_samples("a", [ROW, ROW | {"id": "a/2", field: value}])
+    assert f"(line 2 is no graded item: its {field})" in failure(lambda: list(folder.samples("a")))
+
+
+def test_a_line_that_is_no_item_and_an_item_that_is_there_twice_are_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_samples("a", [ROW, ROW])
+    assert "line 2: a/1 is there twice" in failure(lambda: list(folder.samples("a")))
+    folder.samples_path("b").write_bytes(gzip.compress(b"[1]"))
+    assert "(line 1 is no graded item)" in failure(lambda: list(folder.samples("b")))
+
+
+@pytest.mark.parametrize("name", [".", "/", ".."])
+def test_a_place_that_is_no_files_is_said_in_one_sentence(name: str) -> None:
+    with pytest.raises(EnvironmentFault, match="could not be written"):
+        RunFolder(Path(name).parent).write_bytes(Path(name).name, b"x")
+
+
+def test_a_store_is_not_here_where_it_cannot_be_looked_for(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.store_of({"store": str(tmp_path / ("x" * 300))}) is None
+    assert folder.store_of({"store": str(tmp_path / "x\0y")}) is None
+    assert folder.store_of({"store": None}) is None
+    folder.store_path.write_bytes(b"")
+    assert folder.store_of({}) == folder.store_path

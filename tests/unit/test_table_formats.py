@@ -28,6 +28,7 @@ from evals.report.rows import Layout
 from evals.report.table import Table, TableCell, TableRow, make_table, rows_from_published
 from evals.report.terminal import renderables
 from evals.run_folder import RunFolder
+from tests.run_files import HEADER, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '</td><script>x</script> | \\input{x} $x$ & 5% _a_ {b} #c ~d^e\n=cmd() "q" `t` [z] \x1b[31m\u202e\ud800 <!-- -->'
@@ -237,9 +238,8 @@ def test_rows_are_sorted_by_size_in_the_cards_order_and_unknown_sizes_come_last(
 
 
 def run_folder(folder: Path, **model: str) -> Path:
-    cell = {"value": 0.64, "n": 9, "n_items": 9, "stderr": None, "ci95": [0.6, 0.7], "estimator": "", "reason": None, "marks": []}
-    head = {"schema": 1, "suite": "card", "limit": None, "model": {"name": "x", "id": "x"} | model}
-    RunFolder(folder).write_json("summary.json", head | {"cells": {"mmlu": cell}})
+    content = summary({"mmlu": {"value": 0.64, "n": 9, "n_items": 9, "ci95": [0.6, 0.7]}}, model=HEADER["model"] | model)
+    RunFolder(folder).write_json("summary.json", content)
     return folder
 
 
