@@ -18,10 +18,10 @@ from evals.records import Completion, Output
 from evals.rescore import rescore
 from evals.runner import run
 from tests.resilience.fake_runs import Engines, reply, results, settings, stored
+from tests.run_files import RECORD
 
 ROOT = Path(__file__).resolve().parents[2]
 N_PROMPTS = 12 + 6 + 6 + 8
-HEADER = {"suite": "smoke", "chat_format": "none", "limit": None, "model": {}, "judges": {}}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,7 @@ import resource, sys
 from pathlib import Path
 from evals.runner import run
 from tests.resilience.fake_runs import Engines, settings
+from tests.run_files import RECORD
 from tests.resilience.test_full_disk import wordy
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
 run(settings(Path(sys.argv[1])), make_generator=Engines(wordy))
@@ -182,9 +183,7 @@ def test_a_second_run_in_a_folder_at_work_is_refused_and_harms_nothing(tmp_path:
 
 def rescore_while_working(out: Path) -> None:
     """`evals score` on a folder whose run is under way; it has a run.json from an earlier session."""
-    (out / "run.json").write_text(
-        json.dumps({"summary_header": HEADER, "run_key": "", "capped": {}, "skipped": {}, "tasks": [], "sessions": []})
-    )
+    (out / "run.json").write_text(json.dumps(RECORD))
     try:
         rescore(out, None)
     finally:
