@@ -99,7 +99,6 @@ import resource, sys
 from pathlib import Path
 from evals.runner import run
 from tests.resilience.fake_runs import Engines, settings
-from tests.run_files import RECORD
 from tests.resilience.test_full_disk import wordy
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
 run(settings(Path(sys.argv[1])), make_generator=Engines(wordy))
