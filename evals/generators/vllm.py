@@ -20,6 +20,9 @@ _LOOK_S = 1.0
 _CPU_KV_CACHE_SHARE = 0.3
 """Of the memory that is free. vLLM's own default takes most of it; a cache too small for the batch's longest answers makes the engine
 drop sequences half way and compute them again."""
+_CPU_BLOCK = 32
+"""Tokens of a block of the KV cache, the fewest that vLLM's CPU attention takes (its default there is 128): what two prompts share is
+found in the cache up to a whole block, so that 387 MMLU questions took a third less time; generating was no slower."""
 
 
 class VllmGenerator:
@@ -54,11 +57,16 @@ class VllmGenerator:
             if settings.gpu_memory_utilization is None:
                 given["kv_cache_memory_bytes"] = int(_free_memory() * _CPU_KV_CACHE_SHARE)
             given.setdefault("enforce_eager", True)
+            given["block_size"] = _CPU_BLOCK
+        self._closing = contextlib.ExitStack()
+        if on_cpu and given["enforce_eager"]:
+            self._closing.enter_context(_nothing_compiled())
         try:
             self._llm = vllm.LLM(
                 model=model, revision=revision, disable_log_stats=True, enable_prefix_caching=True, use_tqdm_on_load=False, **given
             )
         except Exception as error:
+            self._closing.close()
             raise _load_error(model, error) from error
         self._engine: Any = self._llm.llm_engine
         self._closed = Event()
@@ -98,6 +106,7 @@ class VllmGenerator:
         with contextlib.suppress(Exception):
             if core is not None:
                 core.shutdown()
+        self._closing.close()
         del self._engine, self._llm
         gc.collect()
 
@@ -129,6 +138,14 @@ def _use_every_core() -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+
+def _nothing_compiled() -> contextlib.AbstractContextManager[None]:
+    """An eager engine would still have functions of its sampler compiled: that takes seconds and a C++ compiler, and gains nothing."""
+    import torch._dynamo
+
+    found: contextlib.AbstractContextManager[None] = torch._dynamo.config.patch(disable=True)
+    return found
 
 
 def _free_memory() -> int:

@@ -7,8 +7,6 @@ from evals.prefix import cached_tokens
 from evals.records import Completion
 from scripts.bench_parts import Figures, Options, first, in_our_order, plan_of, spread, start_engine, subjects
 
-_BLOCK = 128
-"""Tokens of a block in vLLM on a CPU."""
 _SMALL = 400 << 20
 """Bytes of a small cache: about 17,000 tokens of SmolLM2, some 20 prompts."""
 
@@ -19,7 +17,7 @@ def measure(options: Options) -> Figures:
     take: dict[str, Any] = {"mmlu": spread(4, 3) if options.quick else subjects, "gsm8k": first(n), "bbh": spread(n // 2, 4)}
     plan = plan_of(options, "queue", take, max_new=8)
     ordered = in_our_order([request for task in plan.tasks for request in plan.render(task)])
-    best = cached_tokens((request.token_ids for request in ordered), _BLOCK)
+    best = cached_tokens((request.token_ids for request in ordered), vllm_generator._CPU_BLOCK)
     prompt = sum(len(request.token_ids) for request in ordered)
     share, found = vllm_generator._CPU_KV_CACHE_SHARE, {}
     for name, size in {"large cache": 4 << 30, "small cache": _SMALL}.items():
