@@ -92,6 +92,8 @@ _FIELDS: Mapping[str, Callable[[Any, Any], bool]] = {
     "score": lambda value, _: value is None or _is_share(value),
     "scores": lambda value, _: isinstance(value, dict) and all(score is None or _is_share(score) for score in value.values()),
     "choice_logprobs": lambda value, _: isinstance(value, dict) and all(isinstance(one, int | float | str) for one in value.values()),
-    "findings": lambda value, _: isinstance(value, dict) and all(isinstance(one, dict) for one in value.values()),
+    "findings": lambda value, _: (
+        isinstance(value, dict) and all(isinstance(one, dict) and isinstance(one.get("by"), str) for one in value.values())
+    ),
 }
 """What a field of a line must be, given the line's outputs; further fields are a benchmark's own evidence."""

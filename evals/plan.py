@@ -1,9 +1,11 @@
 """From settings to what will be asked: model, data, items, judges. Everything that can be wrong is found here, before weights load."""
 
+import contextlib
+import gc
 import hashlib
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -105,6 +107,19 @@ def default_folder(name: str, suite: str) -> str:
     return f"{safe or 'model'}-{suite}"
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for garbage among the objects of a plan, of which a large one has millions and none is garbage."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_no_collection()
 def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     """Everything a run needs, resolved and checked. Raises InputError (or EnvironmentFault) with one sentence for what is wrong."""
     if settings.offline:

@@ -32,9 +32,10 @@ def listing(data: Path | None) -> str:
 
 
 def _checksum(records: Sequence[FileRecord | None]) -> str:
-    if None in records:
+    pinned = [record.sha256 for record in records if record]
+    if len(pinned) < len(records):
         return "no checksum pinned"
-    return f"{len(records)} files, each with its sha256" if len(records) > 1 else f"sha256 {records[0].sha256}" if records[0] else ""
+    return f"sha256 {pinned[0]}" if len(pinned) == 1 else f"{len(pinned)} files, each with its sha256"
 
 
 def _state(dataset: Dataset, folder: Path | None) -> str:

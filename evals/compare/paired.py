@@ -146,7 +146,7 @@ def _around(centre: float, stderr: float) -> tuple[float, float]:
 def _with_two_pairs(variance: float, n: float, pairs: Pairs) -> float:
     """The standard error of a mean over n once two pairs are added, one each way; never 0."""
     squares = [(b - a) ** 2 for a, b in zip(pairs.baseline, pairs.candidate, strict=True) if a != b]
-    size = math.fsum(squares) / len(squares) if squares else 1.0
+    size = (math.fsum(squares) / len(squares) if squares else 0.0) or 1.0  # squares may be too small for a float
     return math.sqrt(variance * n * n + 2 * size) / (n + 2)
 
 
@@ -273,16 +273,21 @@ def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Si
         if n != cell["n"]:
             return f"samples have {n:,} scored items where summary.json has {cell['n']:,}; make them again with evals score"
     roles = roles_of_column(benchmark_class(task)(chat=True), column.key)
-    judges = [sorted({_judge_name(answer.row, role) for answer in side.values() for role in roles}) for side in answers]
-    if judges[0] == judges[1]:
+    judges = [
+        sorted(
+            {_judge_name(found["by"]) for answer in side.values() for role in roles if (found := answer.row.get("findings", {}).get(role))}
+        )
+        for side in answers
+    ]
+    if judges[0] == judges[1] or not all(judges):
         return None
     return f"judged by {' and '.join(judges[0])} in the baseline, by {' and '.join(judges[1])} in the candidate"
 
 
-def _judge_name(row: Mapping[str, Any], role: str) -> str:
-    """Who decided a role of this item, without the place of its folder."""
-    by = public_name(str(row.get("findings", {}).get(role, {}).get("by", "nobody")))
-    return "an unknown judge" if by == RECORDED else Path(by).name if by.startswith(("/", ".", "~")) else by
+def _judge_name(by: str) -> str:
+    """A judge's name without the place of its folder."""
+    name = public_name(by)
+    return "an unknown judge" if name == RECORDED else Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
 def _agreeing(found: PairedDifference, cells: Sides) -> PairedDifference:

@@ -129,6 +129,11 @@ def test_an_interval_has_a_width_where_nothing_changed_and_ends_at_a_hundred_poi
     assert (up.ci95[1], down.ci95[0]) == (1.0, -1.0)
 
 
+def test_changes_whose_squares_are_nothing_still_have_an_interval() -> None:
+    found = paired_difference(pairs([1e-200, 0.0]))
+    assert found.stderr == pytest.approx(math.sqrt(2) / 4)
+
+
 def test_where_lower_is_better_a_rise_is_worse() -> None:
     found = paired_difference(replace(pairs([1.0, 1.0, -1.0]), column=Column("x", "X", lower_is_better=True)))
     assert (found.n_better, found.n_worse) == (1, 2)

@@ -177,7 +177,7 @@ WRONG_ROWS = {
     "finish_reasons": [[], "stop", [None], ["stop", "stop"]],
     "n_tokens": [["x"], [-1], [10**30], [], [True]],
     "score": ["1", 2, -0.1, True, [1]],
-    "findings": [[], {"sample/0": "passed"}],
+    "findings": [[], {"sample/0": "passed"}, {"xstest": {"text": "x"}}],
 }  # fmt: skip
 
 
