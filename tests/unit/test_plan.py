@@ -1,5 +1,6 @@
 """What will be asked: the items, the tasks, and everything that can be wrong before an engine starts."""
 
+import gc
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -191,3 +192,10 @@ def test_a_run_folders_name_is_one_plain_word(name: str) -> None:
     assert "/" not in folder
     assert not folder.startswith((".", "-"))
     assert Path(folder).name == folder
+
+
+def test_planning_leaves_the_search_for_garbage_as_it_was() -> None:
+    assert gc.isenabled()
+    make_plan(SMOKE)
+    failure(lambda: make_plan(replace(SMOKE, model="smolm2")))
+    assert gc.isenabled()
