@@ -1,6 +1,7 @@
 """A run on disk: lock, samples, summary.json (what two equal runs share) and run.json (what varies)."""
 
 import contextlib
+import errno
 import gzip
 import io
 import json
@@ -80,11 +81,11 @@ class RunFolder:
                 raise TooMuchError(f"it is longer than {MAX_LINE >> 20} MB")
             loaded = from_json(raw)
             wrong = what_is_wrong(name, loaded)
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(
-                f"{self.path} is not a finished run: it has no {name}. RUN is the folder that `evals run --out` wrote."
-            ) from None
         except (OSError, ValueError, RecursionError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                raise InputError(
+                    f"{self.path} is not a finished run: it has no {name}. RUN is the folder that `evals run --out` wrote."
+                ) from None
             raise InputError(f"{path} cannot be read ({error}). {self._remedy(name)}") from error
         if wrong is not None:
             raise InputError(f"{path} is damaged ({wrong}). {self._remedy(name)}")

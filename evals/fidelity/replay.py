@@ -53,7 +53,9 @@ def replay(folder: Path, data: Path | None, progress: Progress | None = None) ->
 
     Raises InputError when no corpus is there, or a file is not the one its README.json describes.
     """
-    corpora = [folder] if os.path.isfile(folder / "README.json") else sorted(path.parent for path in folder.glob("*/README.json"))
+    corpora = [folder] if os.path.isfile(folder / "README.json") else []
+    if not corpora and os.path.isdir(folder):
+        corpora = sorted(path.parent for path in folder.glob("*/README.json"))
     if not corpora:
         raise InputError(
             f"{folder} holds no recorded corpus: neither it nor a folder in it has a README.json that says what was published."
