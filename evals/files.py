@@ -100,3 +100,8 @@ def difference(raw: bytes, n_rows: int, flaw: str | None, expected: FileRecord) 
 def first_line(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def one_line(text: str) -> str:
+    """Any text as one printable line: controls, line ends, lone surrogates and direction marks become single spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from evals.files import one_line
+
 SCHEMA = 1
 """Of summary.json."""
 _HERE = Path(__file__).parent
@@ -46,8 +48,7 @@ def _complaint(name: str, content: Any) -> str | None:
     if error is None:
         return None
     place = ".".join(map(str, error.absolute_path))
-    said = f"{place + ': ' if place else ''}{error.message}"[:_LONGEST]
-    return "".join(c if c.isprintable() else " " for c in said)
+    return one_line(f"{place + ': ' if place else ''}{error.message}"[:_LONGEST])
 
 
 @functools.cache

@@ -22,6 +22,8 @@ from evals.stats import Z95
 
 Z80 = 0.8416212335729143
 N_RESAMPLES = 9999
+JUDGED_BY = "judged by"
+"""How the reason begins why a column that other judges decided is not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +283,7 @@ def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Si
     ]
     if judges[0] == judges[1] or not all(judges):
         return None
-    return f"judged by {' and '.join(judges[0])} in the baseline, by {' and '.join(judges[1])} in the candidate"
+    return f"{JUDGED_BY} {' and '.join(judges[0])} in the baseline, by {' and '.join(judges[1])} in the candidate"
 
 
 def _judge_name(by: str) -> str:

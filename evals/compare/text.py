@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evals.compare.paired import Answer, PairedDifference, read_answers
+from evals.compare.paired import JUDGED_BY, Answer, PairedDifference, read_answers
 from evals.compare.runs import Comparison
 from evals.records import Json
 from evals.registry import BENCHMARKS, benchmark_class
@@ -19,6 +19,8 @@ def headline(found: Comparison) -> str:
     """Whether the two runs are comparable, in one sentence of plain text."""
     if found.comparable.reason is not None:
         return f"not comparable: {found.comparable.reason}"
+    if any((one.reason or "").startswith(JUDGED_BY) for one in found.columns):
+        return "comparable: protocol, suite, limit and data are the same; the judges of some columns are not"
     return "comparable: protocol, suite, limit, data and judges are the same"
 
 

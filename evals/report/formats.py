@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from evals.report.table import LIMITED, MISSING, Table, TableCell, TableRow, as_markdown, interval_text, one_line
+from evals.files import one_line
+from evals.report.table import LIMITED, MISSING, Table, TableCell, TableRow, as_markdown, interval_text
 
 _SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?([bm])(?![a-z])", re.IGNORECASE)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evals.card_rows import published_rows
-from evals.errors import InputError
 from evals.records import Column
 from evals.registry import benchmark_class
 from evals.report import plots
@@ -77,14 +76,9 @@ def _run(folder: Path, folders: Sequence[Path], data: Path | None) -> RunPage:
     others = [RunFolder(other).read_json("summary.json") for other in folders if other != folder]
     if row.name in [row_from_summary(other).name for other in others]:
         row = row_from_summary(summary, f"{summary['model']['name']} in {folder.name}")
-    try:
-        asked = [task for task in record["tasks"] if task not in record["skipped"]]
-        tasks = {task: task_items(run, summary, record, task, data) for task in asked}
-        return RunPage(row.name, folder.name, summary, record, row, tasks)
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder} is damaged: summary.json or run.json lacks {error}. Make them again with: evals score {folder}"
-        ) from error
+    asked = [task for task in record["tasks"] if task not in record["skipped"]]
+    tasks = {task: task_items(run, summary, record, task, data) for task in asked}
+    return RunPage(row.name, folder.name, summary, record, row, tasks)
 
 
 def _page(runs: Sequence[RunPage], against: int) -> str:

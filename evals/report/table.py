@@ -12,6 +12,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from evals.card_rows import CELL_KEYS, PublishedRow, published_rows
+from evals.files import one_line
 from evals.records import Column, Metric
 from evals.registry import BENCHMARKS, benchmark_class
 
@@ -342,8 +343,3 @@ def escape(text: str) -> str:
     line = one_line(text).translate(_ESCAPES)
     line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)
     return re.sub(r"^(\d*)([#+\-=.)])", r"\1\\\2", line)
-
-
-def one_line(text: str) -> str:
-    """Any text as one printable line: controls, line ends, lone surrogates and direction marks become single spaces."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -110,24 +110,19 @@ def test_letters_and_greedy_text_agree_with_transformers(smoke: Path) -> None:
     assert recorded[line["id"]]["outputs"] == [tokenizer.decode(out[0, prompt.shape[1] :], skip_special_tokens=True)]
 
 
-REFUSED = """
-from evals.errors import InputError
-from evals.generators import EngineSettings
-from evals.generators.vllm import VllmGenerator
-from evals.models import embedded_folder
-for settings in ({"tensor_parallel_size": 8}, {"batch_invariant": True}):
-    try:
-        VllmGenerator(str(embedded_folder()), EngineSettings(**settings))
-    except InputError as error:
-        print(error)
-"""
-
-
-def test_what_the_engine_cannot_do_is_refused_with_its_reason_before_weights_load() -> None:
-    done = subprocess.run([sys.executable, "-c", REFUSED], cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
-    split, invariant = done.stdout.splitlines()[-2:]
-    assert split.endswith("SmolLM2-135M-Instruct: Total number of attention heads (9) must be divisible by tensor parallel size (8)")
-    assert "--batch-invariant needs a GPU" in invariant
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (["--batch-invariant"], "--batch-invariant needs a GPU"),
+        (["--tensor-parallel-size", "8"], ": Total number of attention heads (9) must be divisible by tensor parallel size (8)"),
+    ],
+)
+def test_what_the_engine_cannot_do_is_refused_before_weights_load(tmp_path: Path, option: list[str], reason: str) -> None:
+    command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", "mmlu", *option, "--offline"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_vllms_own_server_gives_the_same_greedy_answers_and_letters(smoke: Path, served: str, tmp_path: Path) -> None:

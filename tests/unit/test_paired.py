@@ -17,6 +17,8 @@ from scipy.stats import norm
 
 from evals.compare.paired import Z80, PairedDifference, Pairs, average_difference, paired_columns, paired_difference, read_answers
 from evals.compare.power import detectable_drops, planned_difference, sentence
+from evals.compare.runs import compare
+from evals.compare.text import headline
 from evals.errors import InputError
 from evals.plan import RunSettings, make_plan
 from evals.records import Column, ItemId
@@ -248,6 +250,7 @@ def test_what_different_judges_decided_is_not_compared(tmp_path: Path, judges: t
     runs = [written(tmp_path / name, cells, xstest=by(judge)) for name, judge in zip("ab", judges, strict=True)]
     found = paired_columns(*runs)["xstest_safe_refused"]
     assert (found.reason, found.n) == (says, 0 if says else 2)
+    assert ("the judges of some columns are not" in headline(compare(*runs))) == bool(says)
 
 
 def test_a_column_that_a_side_lacks_says_which_side_and_why_and_the_next_is_compared(tmp_path: Path) -> None:
