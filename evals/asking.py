@@ -40,13 +40,12 @@ class Asker:
         """The name of the model whose engine is running, "" when none is."""
         return self._engine_of
 
-    def ask(self, phase: str, by: str, keyed: Sequence[tuple[str, Rendered]], land: Land) -> Waiting:
+    def ask(self, by: str, keyed: Sequence[tuple[str, Rendered]], land: Land) -> Waiting:
         """Land what the store has, and return the rest, equal requests together, in the order for an engine."""
         self.store.link(self.run, ((r.item_id, r.check, key, by, r.text) for key, r in keyed))
         by_key: dict[str, list[Rendered]] = {}
         for key, request in keyed:
             by_key.setdefault(key, []).append(request)
-        self.progress.start(phase)
         waiting: Waiting = []
         for key, answer in self.store.get_each(by_key):
             if not isinstance(answer, Completion):
@@ -59,11 +58,13 @@ class Asker:
                 land(request, answer)
         return longest_first(waiting)
 
-    def stream(self, phase: str, waiting: Waiting, land: Land, renderer: Renderer) -> None:
-        """Have the engine answer what waits. Each answer is committed before it lands, and lands before it is counted."""
+    def stream(self, waiting: Waiting, land: Land, renderer: Renderer) -> None:
+        """Have the engine answer what waits. Each answer is committed before it lands, and lands before it is counted.
+
+        The phase it is counted in is the caller's to begin.
+        """
         assert self._engine is not None, "load an engine first"
         of = {id(requests[0]): (key, requests) for key, requests in waiting}
-        self.progress.start(phase, len(waiting), sum(_work(requests[0]) for _, requests in waiting))
         for done in self._engine.stream([requests[0] for _, requests in waiting]):
             answered = [
                 (*of[id(request)], whole(renderer.cut(request, answer))) for request, answer in done if isinstance(answer, Completion)
@@ -76,7 +77,6 @@ class Asker:
                 for request in requests:
                     land(request, answer)
             self.progress.advance(len(done), sum(_work(request) for request, _ in done), **counts(answer for _, _, answer in answered))
-        self.progress.stop()
 
     def _fail(self, requests: Sequence[Rendered], reason: str) -> None:
         self.failures.update({(request.item_id, request.check): reason for request in requests})
@@ -102,6 +102,11 @@ def whole(answer: Completion) -> Completion:
     """The answer with lone halves of surrogate pairs replaced, as engines do: no tokenizer, judge or UTF-8 file takes them."""
     texts = [output.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for output in answer.outputs]
     return replace(answer, outputs=tuple(replace(output, text=text) for output, text in zip(answer.outputs, texts, strict=True)))
+
+
+def work(waiting: Waiting) -> float:
+    """What it costs to answer what waits, in generated tokens, if every answer is as long as it may be."""
+    return sum(_work(requests[0]) for _, requests in waiting)
 
 
 def _work(request: Rendered) -> float:

@@ -31,6 +31,9 @@ class Benchmark(ABC, Generic[ItemT]):
     runs_on_base: ClassVar[bool] = True
     """False where the card has no cell for base models (AlpacaEval)."""
 
+    runs_programs: ClassVar[bool] = False
+    """True where `checks` gives programs: the sandbox is then ready before the model is asked."""
+
     def __init__(self, *, chat: bool) -> None:
         self.chat = chat
 

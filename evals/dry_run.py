@@ -14,6 +14,7 @@ from evals.prefix import cached_tokens
 from evals.records import Completion, ItemId, Output, Program
 from evals.run_folder import RunFolder
 from evals.runner import earlier_run
+from evals.sandbox import Sandbox
 from evals.store import Store
 
 _BLOCK = 16
@@ -47,6 +48,8 @@ def describe(settings: RunSettings, prices: Sequence[str] = ()) -> str:
     """
     plan = make_plan(settings)
     notes = earlier_run(RunFolder(plan.out), plan)
+    if settings.sandbox == "require" and any(task.benchmark.runs_programs and not task.skipped for task in plan.tasks.values()):
+        Sandbox("require").close()
     price_of = parse_prices(prices, plan.judges)
     lines = [
         f"{plan.model.name} · suite {settings.suite} · chat format {plan.chat_format} · run folder {plan.out}",

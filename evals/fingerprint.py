@@ -16,7 +16,13 @@ def has_weights(folder: Path) -> bool:
 
 def recorded_files(path: Path) -> list[Path]:
     """The files of recorded outputs that a replay path means: itself, or a folder's JSON-lines files."""
-    return sorted(path.glob("*.jsonl*")) if path.is_dir() else [path]
+    return sorted([*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")]) if path.is_dir() else [path]
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's content, of which a part at a time is in memory. Raises OSError when it cannot be read."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -50,8 +56,7 @@ class _Memory:
         stat = file.stat()
         name = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
         if name not in self.known:
-            with file.open("rb") as stream:
-                self.known[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            self.known[name] = file_sha256(file)
             self.is_changed = True
         return self.known[name]
 

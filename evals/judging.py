@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evals.asking import Asker
+from evals.asking import Asker, work
 from evals.generators import Generator
 from evals.judges import finding_of, public_name
 from evals.models import Model, require_weights, resolve
@@ -90,10 +90,13 @@ def _judge(
         found(question, finding_of(question.ask, answer, prepared.name))
 
     phase = f"judge {prepared.name}"
-    waiting = asker.ask(phase, prepared.name, prepared.keyed, land)
+    asker.progress.start(phase)
+    waiting = asker.ask(prepared.name, prepared.keyed, land)
     if waiting:
         asker.load(prepared.model.argument, lambda: start(prepared.model))
-        asker.stream(phase, waiting, land, prepared.renderer)
+        asker.progress.start(phase, len(waiting), work(waiting))
+        asker.stream(waiting, land, prepared.renderer)
+    asker.progress.stop()
 
 
 def calibration_notes(role: str, name: str, fingerprint: str) -> list[str]:

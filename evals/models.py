@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from evals.card_rows import published_rows, row_of_short_name
 from evals.errors import EnvironmentFault, InputError, nearest
-from evals.fingerprint import folder_fingerprint, has_weights, recorded_files
+from evals.fingerprint import file_sha256, folder_fingerprint, has_weights, recorded_files
 
 Kind = Literal["weights", "server", "replay"]
 EMBEDDED = "smollm2"
@@ -54,7 +54,7 @@ class Model:
         if self.kind == "server":
             identity = ["server", self.source]
         elif self.kind == "replay":
-            identity = ["replay", *(hashlib.sha256(file.read_bytes()).hexdigest() for file in recorded_files(Path(self.source)))]
+            identity = ["replay", *map(file_sha256, recorded_files(Path(self.source)))]
         elif self.revision and not Path(self.source).is_dir():
             identity = ["hub", self.source, self.revision]
         else:

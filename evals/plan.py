@@ -85,12 +85,16 @@ class Plan:
         """The run folder."""
         return self.settings.out or Path("results") / default_folder(self.model.name, self.settings.suite)
 
-    def render(self, task: str) -> list[Rendered]:
-        """The task's requests as token ids, in item order. Raises InputError naming a prompt the model cannot take."""
+    def render(self, task: str, items: Sequence[Item] | None = None) -> list[Rendered]:
+        """The task's requests as token ids, in item order. Raises InputError naming a prompt the model cannot take.
+
+        items: only these of the task's.
+        """
         plan = self.tasks[task]
         if plan.skipped:
             return []
-        rendered = self.renderer.render([(item.id, "", plan.benchmark.request(item)) for item in plan.items])
+        asked = plan.items if items is None else items
+        rendered = self.renderer.render([(item.id, "", plan.benchmark.request(item)) for item in asked])
         check_room(rendered, self.renderer.max_len)
         return rendered
 
@@ -138,9 +142,10 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     )
     problems: list[str] = []
     model = _noting(problems, lambda: _model(settings, need_weights))
-    recorded = read_recorded(Path(model.source)) if model and model.kind == "replay" else {}
+    recorded: Mapping[ItemId, Recorded] = read_recorded(Path(model.source)) if model and model.kind == "replay" else {}
     if model and recorded and not settings.tasks:
         classes = _recorded_tasks(model, classes, recorded)
+    judges = {role: judge for role, judge in judges.items() if any(role in cls.judge_roles for cls in classes.values())}
     sources = _noting(problems, lambda: _sources(classes, settings))
     if need_weights:
         _require_judges(judges, classes, settings, problems)
@@ -186,7 +191,8 @@ def _model(settings: RunSettings, need_weights: bool) -> Model:
 
 
 def _recorded_tasks(model: Model, classes: Classes, recorded: Mapping[ItemId, Recorded]) -> Classes:
-    found = {name: cls for name, cls in classes.items() if any(item_id.startswith(f"{name}/") for item_id in recorded)}
+    named = {item_id.partition("/")[0] for item_id in recorded}
+    found = {name: cls for name, cls in classes.items() if name in named}
     if not found:
         raise InputError(f"{model.argument}: its ids name no known benchmark. Ids look like gsm8k/17; known: {', '.join(BENCHMARKS)}.")
     return found
@@ -275,15 +281,16 @@ def _task_plan(
     benchmark: Benchmark[Any], source: LoadedSource, settings: RunSettings, judges: Mapping[str, Judge], recorded: Mapping[ItemId, Recorded]
 ) -> TaskPlan:
     items: Sequence[Item] = benchmark.items(source)
-    strange = {item_id for item_id in recorded if item_id.startswith(f"{benchmark.name}/")} - {item.id for item in items}
-    if strange:
+    ids = {item.id for item in items} if recorded else set()
+    if strange := [item_id for item_id in recorded if item_id.startswith(f"{benchmark.name}/") and item_id not in ids]:
         raise InputError(f"{settings.model}: {len(strange)} of its rows match no item of {benchmark.name}, e.g. {min(strange)}.")
     if settings.suite == "card":
         items = benchmark.card_subset(items)
     if settings.limit is not None:
         items = spread(items, settings.limit)
     asked_for = bool(settings.tasks) or bool(recorded)
-    return TaskPlan(benchmark, items, source, None if asked_for else _why_skipped(benchmark, judges))
+    # A million rows take as much room as the items made of them, and have done their work.
+    return TaskPlan(benchmark, items, replace(source, tables={}), None if asked_for else _why_skipped(benchmark, judges))
 
 
 def _why_skipped(benchmark: Benchmark[Any], judges: Mapping[str, Judge]) -> str | None:

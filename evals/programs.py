@@ -34,9 +34,18 @@ class Programs:
         """The isolation the programs got, None when none ran."""
         return None if self._sandbox is None else {"level": self._sandbox.level, "reason": self._sandbox.level_reason}
 
+    def prepare(self) -> None:
+        """Have the sandbox ready before the first program. Raises EnvironmentFault when the policy cannot be met."""
+        from evals.sandbox import Sandbox
+
+        if self._sandbox is None:
+            self._sandbox = Sandbox(self.policy)
+            if self._sandbox.level != "namespace":
+                self.progress.note(f"warning: the programs run at the sandbox's {self._sandbox.level} level: {self._sandbox.level_reason}")
+
     def submit(self, item_id: ItemId, check: str, program: Program) -> None:
         """Have a program run; its finding comes with `collect`. Raises EnvironmentFault when the policy cannot be met."""
-        from evals.sandbox import SANDBOX_VERSION, Sandbox
+        from evals.sandbox import SANDBOX_VERSION
 
         key = hashlib.sha256(json.dumps([SANDBOX_VERSION, asdict(program)]).encode("utf-8", "surrogatepass")).hexdigest()
         known = self.store.get(key)
@@ -44,12 +53,8 @@ class Programs:
         if isinstance(known, Outcome):
             future.set_result(known)
         else:
-            if self._sandbox is None:
-                self._sandbox = Sandbox(self.policy)
-                if self._sandbox.level != "namespace":
-                    self.progress.note(
-                        f"warning: the programs run at the sandbox's {self._sandbox.level} level: {self._sandbox.level_reason}"
-                    )
+            self.prepare()
+            assert self._sandbox is not None
             future = self._sandbox.submit(program)
         self._running.append((item_id, check, key, future))
 

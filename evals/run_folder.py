@@ -3,14 +3,13 @@
 import contextlib
 import errno
 import gzip
-import io
 import json
 import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from evals.errors import EnvironmentFault, InputError
 from evals.files import MAX_LINE, TooMuchError, bounded_lines
@@ -57,11 +56,9 @@ class RunFolder:
 
     def write_samples(self, task: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write one task's graded items; the same rows give the same bytes."""
-        buffer = io.BytesIO()
-        with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, compresslevel=6) as stream:
+        with self._writing(self.samples_path(task)) as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as stream:
             for row in rows:
                 stream.write(_bytes(to_json(row, indent=None)))
-        self._write(self.samples_path(task), buffer.getvalue())
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write summary.json or run.json."""
@@ -113,14 +110,23 @@ class RunFolder:
             raise InputError(f"{path} cannot be read ({error}). Make it again with: evals score {self.path}") from error
 
     def _write(self, path: Path, content: bytes) -> None:
+        with self._writing(path) as file:
+            file.write(content)
+
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[IO[bytes]]:
+        """A file that takes the path's place once it is whole."""
         part = path.parent / f"{path.name}.part"  # with_name would raise on "." and "/"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(content)
+            with part.open("wb") as file:
+                yield file
             part.replace(path)
-        except OSError as error:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+            if not isinstance(error, OSError):
+                raise
             raise EnvironmentFault(
                 f"{path} could not be written ({error.strerror or error}). The same command goes on once that is mended."
             ) from error

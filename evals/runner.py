@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evals.asking import Asker, Waiting
+from evals.asking import Asker, work
 from evals.compare import power
 from evals.early import EarlyJudges
 from evals.errors import EvalsError, InputError
@@ -27,6 +27,8 @@ from evals.records import Completion, Finding, Grade, Item, ItemId, Program
 from evals.run_folder import RunFolder
 from evals.store import Store
 from evals.summary import header, summarize
+
+_REPLAYED_AT_ONCE = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,14 @@ def start_engine(model: Model, settings: RunSettings) -> Generator:
 
 @dataclass
 class _Known:
-    """What is known so far about the run's items. keys: where in the store an item's answer is.  grades: of items that wait for nothing."""
+    """What is known so far about the run's items.
+
+    items: those without an answer, and their tasks.  keys: by task, in item order, where in the store the answer is.
+    grades: of items that wait for nothing.
+    """
 
     items: dict[ItemId, tuple[str, Item]] = field(default_factory=dict)
-    keys: dict[ItemId, str] = field(default_factory=dict)
+    keys: dict[str, list[bytes]] = field(default_factory=dict)
     grades: dict[ItemId, Grade] = field(default_factory=dict)
     findings: dict[ItemId, dict[str, Finding]] = field(default_factory=dict)
     capped: dict[str, int] = field(default_factory=dict)
@@ -133,11 +139,10 @@ class _Session:
 
     def execute(self) -> RunResult:
         """Generate, check, judge, grade, write."""
-        waiting = self._ask()
-        if waiting:
-            self.asker.load(self.plan.model.argument, lambda: self.make_generator(self.plan))
-            self.asker.stream("generate", waiting, self._land_and_judge, self.plan.renderer)
-            self.early.finish()
+        if self.plan.model.kind == "replay":
+            self._replay()
+        else:
+            self._generate()
         self.programs.collect(self._found)
         self.known.judge_notes = judge_all(
             self.asker,
@@ -156,27 +161,50 @@ class _Session:
         self.progress.stop()
         self.store.close()
 
-    def _ask(self) -> Waiting:
-        """Land what the store has; what it lacks waits."""
+    def _generate(self) -> None:
+        """Land what the store has, and have the engine answer the rest as one queue."""
         self.progress.start("tokenize")
-        keyed = [(self.plan.key(request), request) for task in self.plan.tasks for request in self._render(task)]
-        self.known.keys.update({request.item_id: key for key, request in keyed})
-        return self.asker.ask("generate", "", keyed, self._land)
+        keyed = [pair for name, task in self.plan.tasks.items() for pair in self._keyed(name, task.items)]
+        self.progress.start("generate")
+        waiting = self.asker.ask("", keyed, self._land)
+        if waiting:
+            tasks = {self.known.items[request.item_id][0] for _, requests in waiting for request in requests}
+            if any(self.plan.tasks[name].benchmark.runs_programs for name in tasks):
+                self.programs.prepare()
+            self.asker.load(self.plan.model.argument, lambda: self.make_generator(self.plan))
+            self.progress.start("generate", len(waiting), work(waiting))
+            self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
+        self.progress.stop()
+        self.early.finish()
 
-    def _render(self, task: str) -> list[Rendered]:
-        self.known.items.update({item.id: (task, item) for item in self.plan.tasks[task].items})
-        rendered = self.plan.render(task)
-        self.known.capped[task] = sum(request.is_capped for request in rendered)
+    def _replay(self) -> None:
+        """Land what was recorded, a few items at a time: a recording may hold more than the memory does."""
+        self.asker.load(self.plan.model.argument, lambda: self.make_generator(self.plan))
+        self.progress.start("generate", sum(len(task.items) for task in self.plan.tasks.values()))
+        for name, task in self.plan.tasks.items():
+            for first in range(0, len(task.items), _REPLAYED_AT_ONCE):
+                keyed = self._keyed(name, task.items[first : first + _REPLAYED_AT_ONCE])
+                self.asker.stream(self.asker.ask("", keyed, self._land), self._land_and_judge, self.plan.renderer)
+        self.progress.stop()
+        self.early.finish()
+
+    def _keyed(self, task: str, items: Sequence[Item]) -> list[tuple[str, Rendered]]:
+        """Requests of some of a task's items, in their order, each with its store key."""
+        self.known.items.update({item.id: (task, item) for item in items})
+        rendered = self.plan.render(task, items)
+        self.known.capped[task] = self.known.capped.get(task, 0) + sum(request.is_capped for request in rendered)
         if self.known.n_bos is None and rendered and rendered[0].token_ids:
             self.known.n_bos = self.plan.renderer.n_bos(rendered[0].token_ids)
-        return rendered
+        keys = [self.plan.key(request) for request in rendered]
+        self.known.keys.setdefault(task, []).extend(map(bytes.fromhex, keys))
+        return list(zip(keys, rendered, strict=True))
 
     def _land(self, request: Rendered, answer: Completion) -> None:
         """An answer is here: start its programs, note what judges must decide, grade it where there is nothing to wait for."""
-        task, item = self.known.items[request.item_id]
+        task, item = self.known.items.pop(request.item_id)
         benchmark = self.plan.tasks[task].benchmark
         recorded = self.plan.recorded.get(item.id)
-        found = self.known.findings.setdefault(item.id, dict(recorded.findings) if recorded else {})
+        found = dict(recorded.findings) if recorded else {}
         must_wait = False
         for check in benchmark.checks(item, answer):
             if check.name in found and check.name not in self.plan.judges:
@@ -191,6 +219,8 @@ class _Session:
             else:
                 self.known.questions.setdefault(judge.model, []).append(Question(item.id, check.name, check.ask))
                 must_wait = True
+        if found or must_wait:
+            self.known.findings[item.id] = found
         if not must_wait:
             self.known.grades[item.id] = benchmark.grade(item, answer, found)
         self.programs.collect(self._found, wait=False)
@@ -211,7 +241,7 @@ class _Session:
                 skipped[name] = (task.benchmark.columns, len(task.items), task.skipped)
                 continue
             grading = Grading(task.benchmark, self.known.findings, self.known.capped[name], self.known.grades)
-            self.folder.write_samples(name, grading.rows(zip(task.items, self._answers(task.items), strict=True)))
+            self.folder.write_samples(name, grading.rows(zip(task.items, self._answers(name), strict=True)))
             results.append(grading.result())
         summary = summarize(self._header(), results, skipped)
         self.progress.stop()
@@ -225,9 +255,9 @@ class _Session:
         )
         return RunResult(self.folder, summary, n_unanswered + n_unjudged)
 
-    def _answers(self, items: Sequence[Item]) -> Iterator[Completion | None]:
-        """The items' answers out of the store; an item of a failed request has none."""
-        for _, answer in self.store.get_each(self.known.keys[item.id] for item in items):
+    def _answers(self, task: str) -> Iterator[Completion | None]:
+        """The task's answers out of the store, in item order; an item of a failed request has none."""
+        for _, answer in self.store.get_each(key.hex() for key in self.known.keys.get(task, ())):
             yield answer if isinstance(answer, Completion) else None
 
     def write_record(self, *, finished: bool) -> None:

@@ -106,14 +106,16 @@ class Store:
         return answer
 
     def get_each(self, keys: Iterable[str]) -> Iterator[tuple[str, Answer | None]]:
-        """Each key with its answer, in the order given; a part of them at a time is in memory."""
+        """Each key with its answer, in the order given; of the answers one is in memory, and the packed ones of a part."""
         waiting = iter(keys)
         while part := list(islice(waiting, _PART)):
             with self._guard():
                 marks = ",".join("?" * len(part))
                 found = dict(self._db.execute(f"SELECT key, payload FROM answers WHERE key IN ({marks})", part))
-                unpacked = [(key, _unpack(found[key]) if key in found else None) for key in part]
-            yield from unpacked
+            for key in part:
+                with self._guard():
+                    answer = _unpack(found[key]) if key in found else None
+                yield key, answer
 
     def answers(self, run: str) -> Iterator[tuple[ItemId, str, str, Answer]]:
         """All answers of a run: (item id, check name, by whom, answer)."""

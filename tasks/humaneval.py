@@ -87,6 +87,7 @@ class HumanEval(Benchmark[HumanEvalItem]):
         package_file=_package_file,
         smoke_rows=3,
     )
+    runs_programs = True
 
     def items(self, source: Source) -> Sequence[HumanEvalItem]:
         """See Benchmark."""

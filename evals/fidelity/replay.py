@@ -1,6 +1,5 @@
 """`evals replay`: recorded outputs of real models through the same adapters as a live run, against the figures published for them."""
 
-import hashlib
 import json
 import os
 import tempfile
@@ -14,6 +13,7 @@ from evals.data import load_card_data
 from evals.errors import InputError
 from evals.fidelity.corpora import Figure, Recording, Scored, Value, recordings
 from evals.files import UNREADABLE, first_line
+from evals.fingerprint import file_sha256
 from evals.grading import grade_task
 from evals.programs import Programs
 from evals.progress import Progress
@@ -93,7 +93,7 @@ def _about(folder: Path) -> dict[str, Any]:
         file = (folder / name).resolve()
         if not file.is_relative_to(folder.resolve()) or not file.is_file():
             raise InputError(f"{folder} lacks {name}, which its README.json lists. Get the corpus again.")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+        if file_sha256(file) != sha256:
             raise InputError(f"{file} is damaged: its SHA-256 is not the one in README.json. Get the corpus again.")
     return about
 

@@ -11,13 +11,14 @@ run, its lines are bounded.
 
 import json
 import math
+import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from evals.errors import InputError, nearest
+from evals.errors import EnvironmentFault, InputError, nearest
 from evals.files import TooMuchError, bounded_lines
 from evals.fingerprint import recorded_files
 from evals.generators import Failure
@@ -41,6 +42,48 @@ class Recorded:
     findings: Mapping[str, Finding]
 
 
+class Recording(Mapping[ItemId, Recorded]):
+    """Recorded items by id, in the order they were added. They lie in a temporary file: in memory is only the one asked for."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)  # no name: a file of SQLite's own, gone with the connection
+        self._db.execute("CREATE TABLE rows (id TEXT PRIMARY KEY, line BLOB NOT NULL)")
+        self._db.execute("BEGIN")
+
+    def add(self, line: bytes) -> tuple[ItemId, bool]:
+        """Take a line of a recorded file: its item's id, and whether that is a new one. Raises one of NOT_A_ROW on any other line."""
+        row = _row(line)
+        recorded_row(row)
+        try:
+            done = self._db.execute("INSERT OR IGNORE INTO rows VALUES (?, ?)", (row["id"], line))
+        except sqlite3.OperationalError as error:
+            raise EnvironmentFault(
+                f"The recording's rows cannot be kept in a temporary file ({error}). Set TMPDIR to a folder with room for them."
+            ) from error
+        return ItemId(row["id"]), bool(done.rowcount)
+
+    def __getitem__(self, item_id: ItemId) -> Recorded:
+        found = self._db.execute("SELECT line FROM rows WHERE id = ?", (item_id,)).fetchone()
+        if found is None:
+            raise KeyError(item_id)
+        return recorded_row(_row(found[0]))
+
+    def __iter__(self) -> Iterator[ItemId]:
+        for (item_id,) in self._db.execute("SELECT id FROM rows ORDER BY rowid"):
+            yield ItemId(item_id)
+
+    def __len__(self) -> int:
+        (n,) = self._db.execute("SELECT count(*) FROM rows").fetchone()
+        return int(n)
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads(line.decode("utf-8-sig"))
+    if not isinstance(row["id"], str):
+        raise TypeError("the id is not a text")
+    return row
+
+
 class ReplayGenerator:
     """Answers by item id. recorded: what the file holds; an item it lacks is a Failure and stays unscored."""
 
@@ -48,31 +91,28 @@ class ReplayGenerator:
         self.recorded = recorded
 
     def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
-        """See Generator."""
-        for request in requests:
-            found = self.recorded.get(request.item_id)
-            if found is None:
-                yield [(request, Failure("the file has no row for it"))]
-            elif not request.labels and not found.completion.outputs:
-                yield [(request, Failure("the file's row has no outputs"))]
-            else:
-                yield [(request, found.completion)]
+        """See Generator; all at once."""
+        yield [(request, self._answer(request)) for request in requests]
+
+    def _answer(self, request: Rendered) -> Completion | Failure:
+        found = self.recorded.get(request.item_id)
+        if found is None:
+            return Failure("the file has no row for it")
+        if not request.labels and not found.completion.outputs:
+            return Failure("the file's row has no outputs")
+        return found.completion
 
     def close(self) -> None:
         """Nothing to free."""
 
 
-def read_recorded(path: Path) -> dict[ItemId, Recorded]:
+def read_recorded(path: Path) -> Recording:
     """All rows of a recorded file (plain or gzipped JSON lines, or a folder of them). Raises InputError naming the first bad line."""
-    recorded: dict[ItemId, Recorded] = {}
+    recording = Recording()
     for file in recorded_files(path):
         for number, line in _lines(file):
             try:
-                row = json.loads(line.decode("utf-8-sig"))
-                item_id = ItemId(row["id"])
-                if not isinstance(item_id, str):
-                    raise TypeError("the id is not a text")
-                entry = recorded_row(row)
+                item_id, is_new = recording.add(line)
             except NOT_A_ROW as error:
                 raise InputError(
                     f"{file.name}, line {number}: not a recorded output ({type(error).__name__}: {error}). "
@@ -81,12 +121,11 @@ def read_recorded(path: Path) -> dict[ItemId, Recorded]:
             task = item_id.partition("/")[0]
             if task not in BENCHMARKS:
                 raise InputError(f"{file.name}, line {number}: {item_id!r} is of no known benchmark. {nearest(task, BENCHMARKS)}")
-            if item_id in recorded:
+            if not is_new:
                 raise InputError(f"{file.name}, line {number}: {item_id} is there twice.")
-            recorded[item_id] = entry
-    if not recorded:
+    if not recording:
         raise InputError(f"{path.name} holds no recorded outputs.")
-    return recorded
+    return recording
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:

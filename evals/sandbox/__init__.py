@@ -73,7 +73,7 @@ class _Way:
 
 
 class Sandbox:
-    """A pool of warm servers, one program at a time in each.
+    """A pool of warm servers, one program at a time in each; all but the first are started in the background.
 
     policy: "require" raises EnvironmentFault unless the namespace level is reached; "auto" takes what there is.
     workers: programs at once, by default one more than usable cores, since each waits on its neighbours.  level: force one (tests).
@@ -90,15 +90,22 @@ class Sandbox:
         self._idle: queue.LifoQueue[_Server | None] = queue.LifoQueue()
         first, self.level_reason = self._first(level or ("namespace" if policy == "require" else None))
         self._way = first.way
-        for _ in range(self._n - 1):
-            self._idle.put(None)
         self._idle.put(first)
         self._threads = ThreadPoolExecutor(self._n, thread_name_prefix="sandbox")
+        for _ in range(self._n - 1):
+            self._threads.submit(self._add_server)
 
     @property
     def level(self) -> Level:
         """How programs are isolated."""
         return self._way.level
+
+    def _add_server(self) -> None:
+        """One more server; where none can be started now, the program that gets its place tries again."""
+        try:
+            self._idle.put(_Server(self._way, self._home))
+        except _ServerLostError:
+            self._idle.put(None)
 
     def _first(self, wanted: Level | None) -> "tuple[_Server, str]":
         self._home.chmod(0o755)
@@ -148,7 +155,7 @@ class Sandbox:
     def close(self) -> None:
         """Wait for what runs, drop what waits, end every server."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        servers = [server for server in (self._idle.get() for _ in range(self._n)) if server is not None]
+        servers = [server for server in self._idle.queue if server is not None]
         for server in servers:
             server.dismiss()
         for server in servers:

@@ -124,6 +124,7 @@ def test_checks_are_equal_whenever_they_are_made_and_named_once_an_item(name: st
         assert len(set(names)) == len(names)
         judged = {check.name for check in checks if not isinstance(check.ask, Program)}
         assert judged == set(benchmark.judge_roles)
+        assert (len(judged) < len(names)) == benchmark.runs_programs
 
 
 @every_benchmark

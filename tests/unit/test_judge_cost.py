@@ -1,6 +1,7 @@
 """What judging costs, before the first call: exact where it can be counted, never too little where it cannot."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,12 @@ def test_with_the_answers_there_and_a_tokenizer_the_count_is_what_is_then_sent(r
         len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)["input_ids"]) for messages in prompts
     )
     assert f"8 requests, {exact:,} tokens in, at most {8 * 16} out, cost at most {(exact * 10 + 128 * 20) / 1e6:.2f}" in foreseen
+
+
+def test_judges_of_benchmarks_that_are_not_run_are_neither_counted_nor_asked_for(tmp_path: Path) -> None:
+    settings = RunSettings("smollm2", suite="smoke", tasks=("gsm8k",), judges=("card", "xstest=strmatch"), out=tmp_path / "run")
+    assert "\njudge " not in describe(settings)
+    assert line(replace(settings, tasks=("gsm8k", "xstest")), "xstest") == "judge xstest: strmatch (not the card’s), a rule"
 
 
 def test_a_server_without_a_tokenizer_is_counted_by_bytes_and_the_line_says_at_most(recording: str, tmp_path: Path) -> None:
