@@ -20,7 +20,10 @@ _BATCH = 64
 
 @dataclass
 class Programs:
-    """Submits programs as answers land and collects their outcomes as they end; outcomes are kept in the store by content."""
+    """Submits programs as answers land and collects their outcomes as they end; outcomes are kept in the store by content.
+
+    Equal programs run once: of a problem's 20 samples, four of ten may be the same text (SmolLM2).
+    """
 
     store: Store
     run: str
@@ -28,6 +31,7 @@ class Programs:
     policy: Literal["auto", "require"]
     _sandbox: "Sandbox | None" = None
     _running: deque[tuple[ItemId, str, str, Future[Outcome]]] = field(default_factory=deque)
+    _uncommitted: dict[str, Future[Outcome]] = field(default_factory=dict)
 
     @property
     def level(self) -> dict[str, str] | None:
@@ -48,15 +52,18 @@ class Programs:
         from evals.sandbox import SANDBOX_VERSION
 
         key = hashlib.sha256(json.dumps([SANDBOX_VERSION, asdict(program)]).encode("utf-8", "surrogatepass")).hexdigest()
-        known = self.store.get(key)
-        future: Future[Outcome] = Future()
-        if isinstance(known, Outcome):
+        if key not in self._uncommitted:
+            self._uncommitted[key] = self._outcome_of(key, program)
+        self._running.append((item_id, check, key, self._uncommitted[key]))
+
+    def _outcome_of(self, key: str, program: Program) -> Future[Outcome]:
+        if isinstance(known := self.store.get(key), Outcome):
+            future: Future[Outcome] = Future()
             future.set_result(known)
-        else:
-            self.prepare()
-            assert self._sandbox is not None
-            future = self._sandbox.submit(program)
-        self._running.append((item_id, check, key, future))
+            return future
+        self.prepare()
+        assert self._sandbox is not None
+        return self._sandbox.submit(program)
 
     def collect(self, found: Callable[[ItemId, str, Finding], None], *, wait: bool = True) -> None:
         """Commit the outcomes of programs that have ended and hand them on. wait: until every program has."""
@@ -65,7 +72,8 @@ class Programs:
         while batch := self._ended(wait):
             self.store.put((key, outcome) for _, _, key, outcome in batch)
             self.store.link(self.run, ((item_id, check, key, "sandbox", "") for item_id, check, key, _ in batch))
-            for item_id, check, _, outcome in batch:
+            for item_id, check, key, outcome in batch:
+                self._uncommitted.pop(key, None)
                 found(item_id, check, Finding(by="sandbox", outcome=outcome))
             if wait:
                 self.progress.advance(len(batch))
