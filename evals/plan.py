@@ -94,7 +94,7 @@ class Plan:
         if plan.skipped:
             return []
         asked = plan.items if items is None else items
-        rendered = self.renderer.render([(item.id, "", plan.benchmark.request(item)) for item in asked])
+        rendered = self.renderer.render((item.id, "", plan.benchmark.request(item)) for item in asked)
         check_room(rendered, self.renderer.max_len)
         return rendered
 

@@ -6,8 +6,9 @@ plus the tokenizer's own gives Llama Instruct rows two, and that is part of the 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 from evals.errors import InputError
@@ -16,6 +17,8 @@ from evals.records import Choose, Completion, Generate, ItemId, Message, Output,
 ChatFormat = Literal["tulu", "tokenizer", "none"]
 BEGIN_OF_TEXT = "<|begin_of_text|>"
 _ROOM_MARGIN = 1
+_RENDERED_AT_ONCE = 500
+"""A tokenizer keeps ten times as much of a text as its ids until it has done all it was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class Renderer:
         self.chat_format = chat_format
         self.max_len = max_len
         self._ids_of: dict[str, int] = {}
+        self._ids: dict[int, int] = {}
 
     def text_of(self, request: Request, messages: tuple[Message, ...] | None = None) -> str:
         """The text handed to the tokenizer."""
@@ -121,18 +125,19 @@ class Renderer:
             ) from error
         return glue(rendered, request.opening)
 
-    def render(self, asked: Sequence[tuple[ItemId, str, Request]]) -> list[Rendered]:
-        """Token ids for many requests at once, given as (item id, check name, request); order is kept.
+    def render(self, asked: Iterable[tuple[ItemId, str, Request]]) -> list[Rendered]:
+        """Token ids for many requests, given as (item id, check name, request); order is kept. A part of them at a time is in memory.
 
         A Choose over its max_prompt_tokens gives up shots one by one until it fits.
         """
-        texts = [self.text_of(request) for _, _, request in asked]
-        ids = self._encode(texts)
-        rendered = []
-        for (item_id, check, request), text, token_ids in zip(asked, texts, ids, strict=True):
-            if isinstance(request, Choose):
-                text, token_ids = self._shortened(request, text, token_ids)
-            rendered.append(self._finish(item_id, check, request, text, token_ids))
+        rendered: list[Rendered] = []
+        waiting = iter(asked)
+        while part := list(islice(waiting, _RENDERED_AT_ONCE)):
+            texts = [self.text_of(request) for _, _, request in part]
+            for (item_id, check, request), text, token_ids in zip(part, texts, self._encode(texts), strict=True):
+                if isinstance(request, Choose):
+                    text, token_ids = self._shortened(request, text, token_ids)
+                rendered.append(self._finish(item_id, check, request, text, token_ids))
         return rendered
 
     def _shortened(self, request: Choose, text: str, token_ids: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
@@ -166,7 +171,9 @@ class Renderer:
             return [() for _ in texts]
         if not texts:
             return []
-        return [tuple(ids) for ids in self.tokenizer(list(texts), add_special_tokens=True)["input_ids"]]
+        encoded = self.tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False)["input_ids"]
+        # Each id comes as an object of its own, of 28 bytes; equal ones become one.
+        return [tuple(map(self._ids.setdefault, ids, ids)) for ids in encoded]
 
     def _last_id(self, text: str) -> int:
         if text not in self._ids_of:

@@ -74,11 +74,11 @@ def write_data(folder: Path, n: int) -> Path:
     return folder
 
 
-def write_recording(path: Path, n: int) -> Path:
-    """n recorded answers, two of three right."""
+def write_recording(path: Path, n: int, times: int = 1) -> Path:
+    """n recorded answers, two of three right. times: how often each says WORDS."""
     with path.open("w", encoding="utf-8") as out:
         for index in range(n):
-            out.write(json.dumps({"id": f"toy/{index}", "outputs": [f"{WORDS}{2 * index + (index % 3 == 0)}"]}) + "\n")
+            out.write(json.dumps({"id": f"toy/{index}", "outputs": [f"{WORDS * times}{2 * index + (index % 3 == 0)}"]}) + "\n")
     return path
 
 

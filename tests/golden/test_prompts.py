@@ -305,3 +305,33 @@ def test_long_mmlu_prompts_lose_their_last_shots(
 def test_a_question_too_long_without_any_shot_stays_whole(llama: Any) -> None:
     request = Choose(user("word " * 40), CANDIDATES, shorter=(user("word " * 30), user("word " * 20)), max_prompt_tokens=5)
     assert one(Renderer(llama, "none", None), request).text == "word " * 20
+
+
+# --- many prompts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_how_many_are_rendered_at_once_changes_nothing(llama: Any, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    whole = list(rendered_smoke(llama, "mmlu", "tulu"))
+    monkeypatch.setattr("evals.prompts._RENDERED_AT_ONCE", at_once)
+    assert list(rendered_smoke(llama, "mmlu", "tulu")) == whole
+    assert len(whole) > 5
+
+
+def test_requests_are_taken_as_they_are_rendered(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the requests of 14,000 MMLU questions, each with its shorter forms, are not all there at once."""
+    monkeypatch.setattr("evals.prompts._RENDERED_AT_ONCE", 3)
+    renderer = Renderer(llama, "none", None)
+    taken: list[int] = []
+    at_encoding: list[int] = []
+    encode = renderer._encode
+    monkeypatch.setattr(renderer, "_encode", lambda texts: at_encoding.append(len(taken)) or encode(texts))
+    assert len(renderer.render((ItemId("x/0"), "", (taken.append(n), ask(f"{n}"))[1]) for n in range(8))) == 8
+    assert at_encoding == [3, 6, 8]
+
+
+def test_equal_ids_are_one_object(llama: Any) -> None:
+    first, second = Renderer(llama, "tulu", None).render((ItemId(f"x/{n}"), "", ask("Same.")) for n in range(2))
+    assert first.token_ids == second.token_ids
+    assert all(a is b for a, b in zip(first.token_ids, second.token_ids, strict=True))
+    assert max(first.token_ids) > 256  # smaller ones are always one
