@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from evals.generators import Failure, Generator
+from evals.gpu_hours import typical_new_tokens
 from evals.progress import Progress
 from evals.prompts import Rendered, Renderer
 from evals.records import Completion, ItemId
@@ -11,7 +12,7 @@ from evals.store import Store
 
 Land = Callable[[Rendered, Completion], None]
 Waiting = list[tuple[str, list[Rendered]]]
-_TOKENS_PER_PREFILL = 10  # a prompt token costs about a tenth of a generated one; only the ETA uses it
+_TOKENS_PER_PREFILL = 10  # a prompt token costs about a tenth of a generated one; only the time left uses it
 
 
 def longest_first(waiting: Waiting) -> Waiting:
@@ -105,12 +106,14 @@ def whole(answer: Completion) -> Completion:
 
 
 def work(waiting: Waiting) -> float:
-    """What it costs to answer what waits, in generated tokens, if every answer is as long as it may be."""
+    """What it costs to answer what waits, about, in generated tokens."""
     return sum(_work(requests[0]) for _, requests in waiting)
 
 
 def _work(request: Rendered) -> float:
-    return len(request.token_ids) / _TOKENS_PER_PREFILL + request.max_new_tokens * request.sampling.n
+    task = "" if request.check else request.item_id.partition("/")[0]
+    new = typical_new_tokens(task, request.max_new_tokens)
+    return len(request.token_ids) / _TOKENS_PER_PREFILL + new * request.sampling.n
 
 
 def counts(answers: Iterable[Completion]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from evals.compare import power
 from evals.cost import Cost, parse_prices, prompt_tokens
-from evals.gpu_hours import GPUS, TYPICAL_NEW_TOKENS, Work, estimate, shape_of
+from evals.gpu_hours import GPUS, Work, estimate, shape_of, typical_new_tokens
 from evals.judges import Judge
 from evals.judging import Question, prepare
 from evals.plan import Plan, RunSettings, make_plan
@@ -80,7 +80,7 @@ def _asked(plan: Plan, task: str, known: Store | None) -> Asked:
     lacking = [request for key, request in keys.items() if key not in there]
     new = held = 0.0
     for request in lacking:
-        length = min(request.max_new_tokens, TYPICAL_NEW_TOKENS.get(task, request.max_new_tokens))
+        length = typical_new_tokens(task, request.max_new_tokens)
         new += length * request.sampling.n
         held += length * request.sampling.n * (len(request.token_ids) + length / 2)
     return Asked(

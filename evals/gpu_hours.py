@@ -42,6 +42,11 @@ TYPICAL_NEW_TOKENS = {
 A small or broken model writes on until the limit."""
 
 
+def typical_new_tokens(task: str, most: int) -> int:
+    """About how many tokens an output of the benchmark has. most: its limit, which stands where nothing is known."""
+    return min(most, TYPICAL_NEW_TOKENS.get(task, most))
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """A GPU's data sheet: memory in bytes, memory bandwidth in bytes/s, dense bfloat16 FLOP/s."""

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with ETA and tokens per second on a terminal, a line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, a line now and then elsewhere; tokens per second and about how long it will take."""
 
 import sys
 import time
@@ -27,9 +27,9 @@ class Progress:
         self._started = self._said = 0.0
 
     def start(self, phase: str, total: int = 0, work: float = 0.0) -> None:
-        """Begin a phase of `total` steps; work: expected token cost of all of them, for the ETA."""
+        """Begin a phase of `total` steps; work: expected token cost of all of them, for the time left (0: all cost the same)."""
         self.stop()
-        self._phase, self._total, self._done, self._work = phase, total, 0, [0.0, max(work, 1e-9)]
+        self._phase, self._total, self._done, self._work = phase, total, 0, [0.0, work]
         self._started = self._said = self._clock()
         self._before = dict(self.phases.setdefault(phase, {"wall_s": 0.0}))
         if self._quiet or not total:
@@ -50,7 +50,7 @@ class Progress:
             figures[name] = figures.get(name, 0) + value
         now = self._clock()
         if self._bar is not None:
-            self._bar.update(self._bar_task, completed=self._done, rate=self._rate(now))
+            self._bar.update(self._bar_task, completed=self._done, rate=f"{self._rate(now)}{self._left(now)}")
         elif not self._quiet and now - self._said >= self._every_s:
             self._said = now
             self.note(f"{self._phase}: {self._done:,} of {self._total:,}, {self._rate(now)}{self._left(now)}")
@@ -90,7 +90,7 @@ class Progress:
 
     def _left(self, now: float) -> str:
         """What is left by the share of the expected work done; nothing while too little is known."""
-        share = self._work[0] / self._work[1]
+        share = self._work[0] / self._work[1] if self._work[1] else self._done / max(self._total, 1)
         if not 0.05 <= share <= 1:
             return ""
         return f", about {_duration((now - self._started) * (1 - share) / share)} left"
@@ -98,17 +98,15 @@ class Progress:
 
 def _bar() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress
 
     return RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
         console=Console(stderr=True),
     )
 
