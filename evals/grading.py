@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from evals.benchmark import Benchmark
+from evals.generators.replay import RECORDED
 from evals.judges import Judge
 from evals.records import Completion, Finding, Findings, Grade, Item, ItemId, Json, Metric
 
@@ -19,7 +20,10 @@ _WHY = {
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """One benchmark, scored. shares: truncated / unparsed / empty, as fractions of outputs (items for unparsed)."""
+    """One benchmark, scored. shares: truncated / unparsed / empty, as fractions of outputs (items for unparsed).
+
+    n_recorded: outcomes of programs that were recorded, and not run here.
+    """
 
     benchmark: Benchmark[Any]
     grades: Sequence[Grade]
@@ -27,6 +31,7 @@ class TaskResult:
     shares: Mapping[str, float]
     n_answered: int
     capped: int
+    n_recorded: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -58,6 +63,7 @@ class Grading:
     _n_outputs: int = 0
     _n_truncated: int = 0
     _n_empty: int = 0
+    _n_recorded: int = 0
 
     def rows(self, answered: Iterable[tuple[Item, Completion | None]]) -> Iterator[dict[str, Any]]:
         """Grade, and yield one line an answered item: id, what came back, the answer as read, its score, findings.
@@ -75,6 +81,8 @@ class Grading:
             self._n_outputs += len(completion.outputs)
             self._n_truncated += sum(output.finish_reason == "length" for output in completion.outputs)
             self._n_empty += sum(not output.text.strip() for output in completion.outputs)
+            if self.benchmark.runs_programs:
+                self._n_recorded += sum(finding.by == RECORDED for finding in findings.values())
             yield _sample_row(self.benchmark, grade, completion, findings)
 
     def result(self) -> TaskResult:
@@ -86,7 +94,7 @@ class Grading:
             "empty": self._n_empty / n_outputs,
         }
         metrics = self.benchmark.summarize(self.grades)
-        return TaskResult(self.benchmark, self.grades, metrics, shares, self._n_answered, self.capped)
+        return TaskResult(self.benchmark, self.grades, metrics, shares, self._n_answered, self.capped, self._n_recorded)
 
 
 def grade_task(
@@ -153,6 +161,8 @@ def cell_marks(result: TaskResult, column: str, judges: Mapping[str, Judge], hea
         marks.append(f"a limited run, {header['limit']} items of each benchmark at most: not the full column")
     if result.capped:
         marks.append(f"{result.benchmark.name}: {result.capped} of {len(result.grades)} generations capped by the model's context")
+    if result.n_recorded:
+        marks.append(f"{result.benchmark.name}: outcomes of {result.n_recorded:,} programs as recorded, not run here")
     counts = verdict_counts(result, column)
     if counts is not None and counts.unreadable:
         marks.append(f"{result.benchmark.name}: {counts.unreadable} of {counts.judged} items have a verdict that could not be read")

@@ -49,17 +49,20 @@ class Model:
     def fingerprint(self, dtype: str = "auto", quantization: str | None = None) -> str:
         """A hash of what determines the answers: the weights' content (or hub commit, server name, file) and their precision.
 
-        Raises InputError when the folder holds no weights.
+        Raises InputError when its files cannot be read.
         """
-        if self.kind == "server":
-            identity = ["server", self.source]
-        elif self.kind == "replay":
-            identity = ["replay", *map(file_sha256, recorded_files(Path(self.source)))]
-        elif self.revision and not Path(self.source).is_dir():
-            identity = ["hub", self.source, self.revision]
-        else:
-            assert self.files is not None
-            identity = ["folder", folder_fingerprint(self.files)]
+        try:
+            if self.kind == "server":
+                identity = ["server", self.source]
+            elif self.kind == "replay":
+                identity = ["replay", *map(file_sha256, recorded_files(Path(self.source)))]
+            elif self.revision and not Path(self.source).is_dir():
+                identity = ["hub", self.source, self.revision]
+            else:
+                assert self.files is not None
+                identity = ["folder", folder_fingerprint(self.files)]
+        except OSError as error:
+            raise InputError(f"{self.argument} cannot be read ({error}).") from error
         precision = [dtype, quantization or ""] if self.kind == "weights" else []
         return hashlib.sha256(json.dumps(identity + precision).encode()).hexdigest()
 

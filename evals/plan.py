@@ -142,7 +142,9 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     )
     problems: list[str] = []
     model = _noting(problems, lambda: _model(settings, need_weights))
-    recorded: Mapping[ItemId, Recorded] = read_recorded(Path(model.source)) if model and model.kind == "replay" else {}
+    is_replay = model is not None and model.kind == "replay"
+    before = model.fingerprint() if model and is_replay else ""
+    recorded: Mapping[ItemId, Recorded] = read_recorded(Path(model.source)) if model and is_replay else {}
     if model and recorded and not settings.tasks:
         classes = _recorded_tasks(model, classes, recorded)
     judges = {role: judge for role, judge in judges.items() if any(role in cls.judge_roles for cls in classes.values())}
@@ -155,6 +157,8 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     chat_format = _chat_format(model, settings, tokenizer)
     max_len = model.max_len(settings.engine.max_model_len)
     fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization) if need_weights else ""
+    if is_replay and fingerprint not in ("", before):
+        raise InputError(f"{model.argument} changed while it was read. Give the command again when nothing writes to it.")
     benchmarks = {name: cls(chat=chat_format != "none") for name, cls in classes.items()}
     tasks = {name: _task_plan(benchmark, sources[name], settings, judges, recorded) for name, benchmark in benchmarks.items()}
     max_new = SMOKE_MAX_NEW_TOKENS if settings.suite == "smoke" else None

@@ -55,6 +55,12 @@ class Progress:
             self._said = now
             self.note(f"{self._phase}: {self._done:,} of {self._total:,}, {self._rate(now)}{self._left(now)}")
 
+    def spare(self, n: int) -> None:
+        """`n` of the phase's steps need not be done."""
+        self._total -= n
+        if self._bar is not None:
+            self._bar.update(self._bar_task, total=self._total)
+
     def credit(self, phase: str, **counts: float) -> None:
         """What another phase than the one under way did beside it: requests, wall_s, tokens."""
         figures = self.phases.setdefault(phase, {"wall_s": 0.0})
@@ -71,6 +77,8 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        elif self._total:
+            self.note(f"{self._phase}: {self._done:,} of {self._total:,} in {_duration(self._clock() - self._started)}")
         self._phase = ""
 
     def note(self, text: str) -> None:
@@ -91,7 +99,7 @@ class Progress:
     def _left(self, now: float) -> str:
         """What is left by the share of the expected work done; nothing while too little is known."""
         share = self._work[0] / self._work[1] if self._work[1] else self._done / max(self._total, 1)
-        if not 0.05 <= share <= 1:
+        if not 0.1 <= share < 1:
             return ""
         return f", about {_duration((now - self._started) * (1 - share) / share)} left"
 
@@ -112,5 +120,4 @@ def _bar() -> Any:
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min" if minutes >= 10 else f"{minutes}:{rest:02d} min"
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

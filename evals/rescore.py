@@ -86,7 +86,10 @@ def _answers(
     rows = _sampled(run, task)
     if stored is None:
         if not run.samples_path(task).exists():
-            raise InputError(f"{run.path} has neither its store nor samples/{task}.jsonl.gz: nothing to score.")
+            raise InputError(
+                f"{run.path} has no answers of {task}, neither in a store nor in samples/{task}.jsonl.gz: nothing to score. "
+                "A run that was stopped before its first answer goes on with its own command."
+            )
         return {i: r.completion for i, r in rows.items()}, {i: r.findings for i, r in rows.items()}
     completions = {item.id: answer for item in items if isinstance(answer := stored.get((item.id, ""), ("", None))[1], Completion)}
     findings: dict[ItemId, Findings] = {}

@@ -5,8 +5,9 @@ Each answer is committed before it is counted. Kill it anywhere: the same comman
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evals.asking import Asker, work
@@ -14,7 +15,7 @@ from evals.compare import power
 from evals.early import EarlyJudges
 from evals.errors import EvalsError, InputError
 from evals.generators import Generator
-from evals.generators.replay import ReplayGenerator
+from evals.generators.replay import RECORDED, ReplayGenerator
 from evals.grading import Grading, TaskResult
 from evals.judging import Question, judge_all
 from evals.models import Model
@@ -164,7 +165,11 @@ class _Session:
     def _generate(self) -> None:
         """Land what the store has, and have the engine answer the rest as one queue."""
         self.progress.start("tokenize")
-        keyed = [pair for name, task in self.plan.tasks.items() for pair in self._keyed(name, task.items)]
+        keyed: list[tuple[str, Rendered]] = []
+        for name, task in self.plan.tasks.items():
+            rendered = self._keyed(name, task.items)
+            self.known.capped[name] = n_capped(rendered)
+            keyed += rendered
         self.progress.start("generate")
         waiting = self.asker.ask("", keyed, self._land)
         if waiting:
@@ -178,13 +183,20 @@ class _Session:
         self.early.finish()
 
     def _replay(self) -> None:
-        """Land what was recorded, a few items at a time: a recording may hold more than the memory does."""
+        """Land what was recorded, a few items at a time, so that all texts are never in memory together."""
         self.asker.load(self.plan.model.argument, lambda: self.make_generator(self.plan))
         self.progress.start("generate", sum(len(task.items) for task in self.plan.tasks.values()))
+        # With a tokenizer there are prompts that may be too long, which are told all at once.
+        at_once = _REPLAYED_AT_ONCE if self.plan.renderer.tokenizer is None else sys.maxsize
         for name, task in self.plan.tasks.items():
-            for first in range(0, len(task.items), _REPLAYED_AT_ONCE):
-                keyed = self._keyed(name, task.items[first : first + _REPLAYED_AT_ONCE])
-                self.asker.stream(self.asker.ask("", keyed, self._land), self._land_and_judge, self.plan.renderer)
+            capped = 0
+            for first in range(0, len(task.items), at_once):
+                keyed = self._keyed(name, task.items[first : first + at_once])
+                capped += n_capped(keyed)
+                waiting = self.asker.ask("", keyed, self._land)
+                self.progress.spare(len(keyed) - len(waiting))
+                self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
+            self.known.capped[name] = capped
         self.progress.stop()
         self.early.finish()
 
@@ -192,7 +204,6 @@ class _Session:
         """Requests of some of a task's items, in their order, each with its store key."""
         self.known.items.update({item.id: (task, item) for item in items})
         rendered = self.plan.render(task, items)
-        self.known.capped[task] = self.known.capped.get(task, 0) + sum(request.is_capped for request in rendered)
         if self.known.n_bos is None and rendered and rendered[0].token_ids:
             self.known.n_bos = self.plan.renderer.n_bos(rendered[0].token_ids)
         keys = [self.plan.key(request) for request in rendered]
@@ -207,9 +218,11 @@ class _Session:
         found = dict(recorded.findings) if recorded else {}
         must_wait = False
         for check in benchmark.checks(item, answer):
-            if check.name in found and check.name not in self.plan.judges:
-                continue
             if isinstance(check.ask, Program):
+                if check.name in found and self.plan.settings.sandbox != "require":
+                    found[check.name] = replace(found[check.name], by=RECORDED)
+                    continue
+                found.pop(check.name, None)
                 self.programs.submit(item.id, check.name, check.ask)
                 must_wait = True
             elif (judge := self.plan.judges.get(check.name)) is None:
@@ -217,6 +230,7 @@ class _Session:
             elif judge.is_rule:
                 found[check.name] = Finding(by=judge.model, text=benchmark.rules[judge.model](answer.text))
             else:
+                found.pop(check.name, None)  # what another judge was recorded to say is no answer of this one
                 self.known.questions.setdefault(judge.model, []).append(Question(item.id, check.name, check.ask))
                 must_wait = True
         if found or must_wait:
@@ -278,6 +292,11 @@ class _Session:
 
     def _header(self) -> dict[str, Any]:
         return header(self.plan, self.known.n_bos, self.known.judge_notes)
+
+
+def n_capped(keyed: Sequence[tuple[str, Rendered]]) -> int:
+    """How many of the requests are cut to the room left in the model's context."""
+    return sum(request.is_capped for _, request in keyed)
 
 
 def earlier_run(folder: RunFolder, plan: Plan) -> list[str]:

@@ -11,6 +11,7 @@ run, its lines are bounded.
 
 import json
 import math
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,38 +44,47 @@ class Recorded:
 
 
 class Recording(Mapping[ItemId, Recorded]):
-    """Recorded items by id, in the order they were added. They lie in a temporary file: in memory is only the one asked for."""
+    """Recorded items by id, in the order they were added. They lie in a temporary file: in memory is only the one asked for.
+
+    Every method raises EnvironmentFault when that file cannot be written or read.
+    """
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)  # no name: a file of SQLite's own, gone with the connection
-        self._db.execute("CREATE TABLE rows (id TEXT PRIMARY KEY, line BLOB NOT NULL)")
-        self._db.execute("BEGIN")
+        # No name: a file of SQLite's own, gone with the connection. Used by one thread at a time, not always the one that made it.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._ask("CREATE TABLE rows (id TEXT PRIMARY KEY, line BLOB NOT NULL)")
+        self._ask("BEGIN")
 
     def add(self, line: bytes) -> tuple[ItemId, bool]:
         """Take a line of a recorded file: its item's id, and whether that is a new one. Raises one of NOT_A_ROW on any other line."""
         row = _row(line)
         recorded_row(row)
-        try:
-            done = self._db.execute("INSERT OR IGNORE INTO rows VALUES (?, ?)", (row["id"], line))
-        except sqlite3.OperationalError as error:
-            raise EnvironmentFault(
-                f"The recording's rows cannot be kept in a temporary file ({error}). Set TMPDIR to a folder with room for them."
-            ) from error
+        done = self._ask("INSERT OR IGNORE INTO rows VALUES (?, ?)", row["id"], line)
         return ItemId(row["id"]), bool(done.rowcount)
 
     def __getitem__(self, item_id: ItemId) -> Recorded:
-        found = self._db.execute("SELECT line FROM rows WHERE id = ?", (item_id,)).fetchone()
+        found = self._ask("SELECT line FROM rows WHERE id = ?", item_id).fetchone()
         if found is None:
             raise KeyError(item_id)
         return recorded_row(_row(found[0]))
 
     def __iter__(self) -> Iterator[ItemId]:
-        for (item_id,) in self._db.execute("SELECT id FROM rows ORDER BY rowid"):
-            yield ItemId(item_id)
+        last = 0
+        while found := self._ask("SELECT rowid, id FROM rows WHERE rowid > ? ORDER BY rowid LIMIT 1000", last).fetchall():
+            last = found[-1][0]
+            yield from (ItemId(item_id) for _, item_id in found)
 
     def __len__(self) -> int:
-        (n,) = self._db.execute("SELECT count(*) FROM rows").fetchone()
+        (n,) = self._ask("SELECT count(*) FROM rows").fetchone()
         return int(n)
+
+    def _ask(self, query: str, *values: object) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(query, values)
+        except sqlite3.OperationalError as error:
+            raise EnvironmentFault(
+                f"The recording's rows cannot be kept in a temporary file ({error}). Set TMPDIR to a folder with room for them."
+            ) from error
 
 
 def _row(line: bytes) -> dict[str, Any]:
@@ -118,13 +128,14 @@ def read_recorded(path: Path) -> Recording:
                     f"{file.name}, line {number}: not a recorded output ({type(error).__name__}: {error}). "
                     'Each line is {"id": …, "outputs": […]}.'
                 ) from error
-            task = item_id.partition("/")[0]
-            if task not in BENCHMARKS:
+            task, slash, _ = item_id.partition("/")
+            if task not in BENCHMARKS or not slash:
                 raise InputError(f"{file.name}, line {number}: {item_id!r} is of no known benchmark. {nearest(task, BENCHMARKS)}")
             if not is_new:
                 raise InputError(f"{file.name}, line {number}: {item_id} is there twice.")
     if not recording:
-        raise InputError(f"{path.name} holds no recorded outputs.")
+        hint = f" A run's are in its samples: replay:{path / 'samples'}." if os.path.isdir(path / "samples") else ""
+        raise InputError(f"{path.name or path} holds no recorded outputs.{hint}")
     return recording
 
 

@@ -101,11 +101,9 @@ class Sandbox:
         return self._way.level
 
     def _add_server(self) -> None:
-        """One more server; where none can be started now, the program that gets its place tries again."""
-        try:
+        """One more server; where none can be started now, there is one fewer."""
+        with contextlib.suppress(_ServerLostError):
             self._idle.put(_Server(self._way, self._home))
-        except _ServerLostError:
-            self._idle.put(None)
 
     def _first(self, wanted: Level | None) -> "tuple[_Server, str]":
         self._home.chmod(0o755)

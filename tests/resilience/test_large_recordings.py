@@ -1,19 +1,30 @@
-"""Recordings larger than the memory: their rows are read, answered and graded a few at a time."""
+"""Recordings: large ones pass through a few rows at a time, and what a stranger recorded is never taken for what was found here."""
 
 import json
+import shutil
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evals import runner
-from evals.errors import EnvironmentFault
-from evals.generators.replay import Recording
+from evals.errors import EnvironmentFault, InputError
+from evals.generators import EngineSettings
+from evals.generators.replay import Recording, read_recorded
 from evals.plan import RunSettings
+from evals.progress import Progress
+from evals.records import ItemId
+from evals.rescore import rescore
+from evals.run_folder import RunFolder
 from evals.runner import run
+from tests.openai_server import Body, Reply, chat, error, serving
 from tests.resilience.fake_runs import results
 from tests.unit.test_cli import recorded_rows
+
+GOOD = '{"id": "gsm8k/1", "outputs": ["42"]}\n'
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 10_000])
@@ -57,3 +68,89 @@ def test_a_disk_without_room_for_the_rows_is_named(tmp_path: Path) -> None:
     lines = [json.dumps({"id": f"gsm8k/{index}", "outputs": ["x" * 5_000]}).encode() for index in range(100)]
     with pytest.raises(EnvironmentFault, match=r"temporary file \(database or disk is full\)\. Set TMPDIR"):
         list(map(recording.add, lines))
+
+
+def test_a_temporary_file_that_is_lost_is_named(tmp_path: Path) -> None:
+    recording = Recording()
+    recording.add(b'{"id": "gsm8k/0", "outputs": ["1"]}')
+    recording._db.execute("DROP TABLE rows")
+    for read in (lambda: recording[ItemId("gsm8k/0")], lambda: len(recording), lambda: list(recording)):
+        with pytest.raises(EnvironmentFault, match="cannot be kept in a temporary file"):
+            read()
+
+
+def recorded(path: Path, *tasks: str, change: Callable[[dict[str, Any]], object] = lambda row: None) -> str:
+    """The smoke items' right answers to some tasks, each row changed, as a model argument."""
+    rows = [row for row in recorded_rows() if row["id"].split("/")[0] in tasks]
+    for row in rows:
+        change(row)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"replay:{path}"
+
+
+def test_every_prompt_that_is_too_long_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_REPLAYED_AT_ONCE", 1)
+    argument = recorded(tmp_path / "rows.jsonl", "gsm8k")
+    settings = RunSettings(argument, suite="smoke", tokenizer="smollm2", engine=EngineSettings(max_model_len=100), out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"\(6 such prompts"):
+        run(settings)
+
+
+def test_what_the_store_has_of_a_recording_is_not_counted_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argument = recorded(tmp_path / "rows.jsonl", "gsm8k", "mmlu")
+    for tasks, said in ((("gsm8k",), ["generate: 6 of 6"]), (("gsm8k", "mmlu"), ["generate: 12 of 12"]), (("gsm8k", "mmlu"), [])):
+        run(RunSettings(argument, suite="smoke", tasks=tasks, out=tmp_path / "run"), Progress())
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.partition(" in ")[0] for line in lines if line.startswith("generate: ") and " of " in line] == said
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text(GOOD)], ids=["gone", "changed"])
+def test_a_file_that_is_not_what_was_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object]
+) -> None:
+    argument = recorded(tmp_path / "rows.jsonl", "gsm8k")
+
+    def read_then_damaged(path: Path) -> Recording:
+        found = read_recorded(path)
+        damage(path)
+        return found
+
+    monkeypatch.setattr("evals.plan.read_recorded", read_then_damaged)
+    with pytest.raises(InputError, match=r"rows.jsonl (changed while it was|cannot be) read"):
+        run(RunSettings(argument, suite="smoke", out=tmp_path / "run"))
+
+
+def test_a_judge_that_gives_no_verdict_leaves_the_recorded_one_of_another_out(tmp_path: Path) -> None:
+    argument = recorded(tmp_path / "rows.jsonl", "xstest")
+
+    def refusing(body: Body, before: int) -> Reply:
+        return error(400, "too long") if "bread" in str(body) or len(server.asked) % 2 else chat(body, "1_full_compliance")
+
+    with serving(refusing) as server:
+        settings = RunSettings(argument, suite="smoke", judges=(f"xstest=openai:j@{server.url}",), out=tmp_path / "run")
+        result = run(settings)
+    n_refused = len(server.asked) // 2
+    assert result.n_missing == n_refused > 0
+    assert result.cells["xstest_safe_refused"] is None
+    by = [row.get("findings", {}).get("xstest", {}).get("by", "") for row in RunFolder(tmp_path / "run").samples("xstest")]
+    assert by.count("") == n_refused
+    assert "recorded" not in by
+
+
+def test_recorded_outcomes_are_marked_and_with_the_sandbox_required_the_programs_are_run(tmp_path: Path) -> None:
+    """A stranger's row says that 20 wrong programs passed."""
+    argument = recorded(tmp_path / "rows.jsonl", "humaneval", change=lambda row: row.update(outputs=["    return 0\n"] * 20))
+    claimed = run(RunSettings(argument, suite="smoke", out=tmp_path / "claimed"))
+    cell = claimed.summary["cells"]["humaneval"]
+    assert (cell["value"], cell["marks"][-1]) == (1.0, "humaneval: outcomes of 60 programs as recorded, not run here")
+    assert (tmp_path / "claimed" / "summary.json").read_bytes() == before_and_after_scoring(tmp_path / "claimed")
+    if shutil.which("bwrap"):
+        ran = run(RunSettings(argument, suite="smoke", sandbox="require", out=tmp_path / "ran"))
+        assert ran.cells["humaneval"] == 0.0
+        assert not [mark for mark in ran.summary["cells"]["humaneval"]["marks"] if "recorded" in mark]
+
+
+def before_and_after_scoring(out: Path) -> bytes:
+    """The summary once it is made again."""
+    rescore(out, None)
+    return (out / "summary.json").read_bytes()

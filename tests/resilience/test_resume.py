@@ -347,7 +347,7 @@ def test_scoring_needs_store_or_samples(all_tasks: Path, tmp_path: Path) -> None
     shutil.copytree(all_tasks, out)
     (out / "store.sqlite").unlink()
     (out / "samples" / "bbh.jsonl.gz").unlink()
-    with pytest.raises(InputError, match="neither its store nor samples/bbh"):
+    with pytest.raises(InputError, match="no answers of bbh, neither in a store nor in samples/bbh"):
         rescore(out, None)
 
 

@@ -24,26 +24,30 @@ def left(lines: Sequence[str]) -> list[str]:
 
 def test_the_time_left_goes_by_the_work_that_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     """Ten long requests are answered first, in 100 s; ninety short ones of a tenth of the work each take 90 s more, not 900."""
-    times = iter([0.0, 100.0, 145.0, 145.0])
+    times = iter([0.0, 100.0, 145.0, 200.0, 200.0])
     progress = Progress(clock=lambda: next(times))
     progress.start("generate", 100, 10 * 100 + 90 * 10)
     progress.advance(10, 1000, prompt_tokens=500, output_tokens=1000)
     progress.advance(45, 450)
     progress.stop()
-    started, *lines = capsys.readouterr().err.splitlines()
+    started, *lines, ended = capsys.readouterr().err.splitlines()
     assert started == "generate: 100 to do"
     assert [line.partition(",")[0] for line in lines] == ["generate: 10 of 100", "generate: 55 of 100"]
     assert "5 tok/s in, 10 tok/s out" in lines[0]
-    assert left(lines) == ["1:30 min", "0:45 min"]
+    assert left(lines) == ["90 s", "45 s"]
+    assert ended == "generate: 55 of 100 in 3 min"
 
 
 def test_steps_that_cost_the_same_are_counted_and_too_few_tell_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     times = iter([0.0, 40.0, 80.0, 800.0, 1000.0])
     progress = Progress(clock=lambda: next(times))
-    progress.start("programs", 1_000)
-    for done in (49, 51, 700, 200):
+    progress.start("programs", 1_100)
+    progress.spare(100)
+    for done in (99, 1, 700, 200):
         progress.advance(done)
-    assert left(capsys.readouterr().err.splitlines()[1:]) == ["", "12 min", "3:20 min", "0:00 min"]
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert left(lines) == ["", "12 min", "3 min", ""]
+    assert lines[-1].startswith("programs: 1,000 of 1,000, ")
 
 
 @given(st.sampled_from(sorted(TYPICAL_NEW_TOKENS)), st.integers(1, 10_000))

@@ -176,6 +176,7 @@ BAD_LINES: dict[str, str | bytes] = {
     "deep findings": '{"id": "gsm8k/2", "outputs": ["42"], "findings": ' + '{"a":' * 50_000 + "1" + "}" * 50_000 + "}",
     "an id of an unknown task": '{"id": "gsm9k/2", "outputs": ["42"]}',
     "an id that is a path": '{"id": "../../etc/passwd", "outputs": ["42"]}',
+    "an id of no item": '{"id": "gsm8k", "outputs": ["42"]}',
     "an empty id": '{"id": "", "outputs": ["42"]}',
     "an id twice": GOOD,
 }
@@ -219,6 +220,12 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(raw)
     assert failure(path) == "rows.jsonl holds no recorded outputs."
+
+
+def test_a_runs_folder_says_where_its_samples_are(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").write_samples("gsm8k", [{"id": "gsm8k/1", "outputs": ["4"]}])
+    assert failure(tmp_path / "run").endswith(f"A run's are in its samples: replay:{tmp_path / 'run' / 'samples'}.")
+    assert list(read_recorded(tmp_path / "run" / "samples")) == ["gsm8k/1"]
 
 
 def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
