@@ -88,6 +88,7 @@ class Asker:
             return
         self.close()
         self.progress.start(f"load {name}")
+        self.progress.note(f"load {name}")
         self._engine = start()
         self._engine_of = name
         self.progress.stop()

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.asking import longest_first, work
+from evals.asking import Asker, longest_first, work
+from evals.generators.fake import FakeGenerator
 from evals.gpu_hours import TYPICAL_NEW_TOKENS, typical_new_tokens
 from evals.progress import Progress
 from evals.prompts import Rendered
-from evals.records import ItemId, Sampling
+from evals.records import Completion, ItemId, Sampling
+from evals.store import Store
 
 
 def request(item_id: str, most: int, *, n: int = 1, check: str = "", n_prompt: int = 0) -> Rendered:
@@ -63,3 +66,12 @@ def test_alpaca_evals_limit_of_8192_tokens_does_not_count_as_their_number() -> N
     assert work([("j", [request("alpaca_eval/0", 300, check="alpaca_eval_1")])]) == 300
     waiting = [(one.item_id, [one]) for one in asked]
     assert [key for key, _ in longest_first(waiting[::-1])] == ["humaneval/0", "alpaca_eval/0", "mmlu/x/0"]
+
+
+def test_the_half_minute_of_loading_a_model_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asker = Asker(Store(tmp_path / "store.sqlite"), "run", Progress())
+    for _ in range(2):  # once for one engine
+        asker.load("smollm2", lambda: FakeGenerator(lambda request: Completion()))
+    asker.close()
+    asker.store.close()
+    assert capsys.readouterr().err == "load smollm2\n"
