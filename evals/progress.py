@@ -77,7 +77,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        elif self._total:
+        elif self._done >= self._total > 0:
             self.note(f"{self._phase}: {self._done:,} of {self._total:,} in {_duration(self._clock() - self._started)}")
         self._phase = ""
 

@@ -104,6 +104,25 @@ def test_what_the_store_has_of_a_recording_is_not_counted_again(tmp_path: Path, 
         assert [line.partition(" in ")[0] for line in lines if line.startswith("generate: ") and " of " in line] == said
 
 
+def test_a_replay_that_breaks_off_takes_back_no_count_of_capped_answers(tmp_path: Path) -> None:
+    argument = recorded(tmp_path / "rows.jsonl", "gsm8k")
+    engine = EngineSettings(max_model_len=900)
+    settings = RunSettings(argument, suite="smoke", tokenizer="smollm2", engine=engine, out=tmp_path / "run")
+
+    def capped() -> int:
+        return int(RunFolder(tmp_path / "run").read_json("run.json")["capped"]["gsm8k"])
+
+    class Stopped(Progress):
+        def spare(self, n: int) -> None:
+            raise KeyboardInterrupt
+
+    run(settings)
+    before = capped()
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, Stopped(quiet=True))
+    assert capped() == before > 0
+
+
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text(GOOD)], ids=["gone", "changed"])
 def test_a_file_that_is_not_what_was_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object]

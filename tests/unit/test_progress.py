@@ -27,18 +27,27 @@ def left(lines: Sequence[str]) -> list[str]:
 
 def test_the_time_left_goes_by_the_work_that_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     """Ten long requests are answered first, in 100 s; ninety short ones of a tenth of the work each take 90 s more, not 900."""
-    times = iter([0.0, 100.0, 145.0, 200.0, 200.0])
+    times = iter([0.0, 100.0, 145.0, 200.0, 200.0, 200.0])
     progress = Progress(clock=lambda: next(times))
     progress.start("generate", 100, 10 * 100 + 90 * 10)
     progress.advance(10, 1000, prompt_tokens=500, output_tokens=1000)
     progress.advance(45, 450)
+    progress.advance(45, 450)
     progress.stop()
     started, *lines, ended = capsys.readouterr().err.splitlines()
     assert started == "generate: 100 to do"
-    assert [line.partition(",")[0] for line in lines] == ["generate: 10 of 100", "generate: 55 of 100"]
+    assert [line.partition(",")[0] for line in lines] == ["generate: 10 of 100", "generate: 55 of 100", "generate: 100 of 100"]
     assert "5 tok/s in, 10 tok/s out" in lines[0]
-    assert left(lines) == ["90 s", "45 s"]
-    assert ended == "generate: 55 of 100 in 3 min"
+    assert left(lines) == ["90 s", "45 s", ""]
+    assert ended == "generate: 100 of 100 in 3 min"
+
+
+def test_a_phase_that_breaks_off_has_no_closing_line(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(clock=lambda: 0.0)
+    progress.start("generate", 3)
+    progress.advance(2)
+    progress.stop()
+    assert capsys.readouterr().err == "generate: 3 to do\n"
 
 
 def test_steps_that_cost_the_same_are_counted_and_too_few_tell_nothing(capsys: pytest.CaptureFixture[str]) -> None:
