@@ -142,11 +142,10 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     )
     problems: list[str] = []
     model = _noting(problems, lambda: _model(settings, need_weights))
-    is_replay = model is not None and model.kind == "replay"
-    before = model.fingerprint() if model and is_replay else ""
-    recorded: Mapping[ItemId, Recorded] = read_recorded(Path(model.source)) if model and is_replay else {}
-    if model and recorded and not settings.tasks:
-        classes = _recorded_tasks(model, classes, recorded)
+    recorded, read_as = _recorded(model)
+    if recorded and not settings.tasks:
+        named = {item_id.partition("/")[0] for item_id in recorded}
+        classes = {name: cls for name, cls in classes.items() if name in named}
     judges = {role: judge for role, judge in judges.items() if any(role in cls.judge_roles for cls in classes.values())}
     sources = _noting(problems, lambda: _sources(classes, settings))
     if need_weights:
@@ -157,7 +156,7 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     chat_format = _chat_format(model, settings, tokenizer)
     max_len = model.max_len(settings.engine.max_model_len)
     fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization) if need_weights else ""
-    if is_replay and fingerprint not in ("", before):
+    if recorded and fingerprint not in ("", read_as):
         raise InputError(f"{model.argument} changed while it was read. Give the command again when nothing writes to it.")
     benchmarks = {name: cls(chat=chat_format != "none") for name, cls in classes.items()}
     tasks = {name: _task_plan(benchmark, sources[name], settings, judges, recorded) for name, benchmark in benchmarks.items()}
@@ -194,12 +193,12 @@ def _model(settings: RunSettings, need_weights: bool) -> Model:
     return model
 
 
-def _recorded_tasks(model: Model, classes: Classes, recorded: Mapping[ItemId, Recorded]) -> Classes:
-    named = {item_id.partition("/")[0] for item_id in recorded}
-    found = {name: cls for name, cls in classes.items() if name in named}
-    if not found:
-        raise InputError(f"{model.argument}: its ids name no known benchmark. Ids look like gsm8k/17; known: {', '.join(BENCHMARKS)}.")
-    return found
+def _recorded(model: Model | None) -> tuple[Mapping[ItemId, Recorded], str]:
+    """What a recording holds, and the fingerprint it had before it was read; nothing for any other model."""
+    if model is None or model.kind != "replay":
+        return {}, ""
+    read_as = model.fingerprint()
+    return read_recorded(Path(model.source)), read_as
 
 
 def _require_judges(judges: Mapping[str, Judge], classes: Classes, settings: RunSettings, problems: list[str]) -> None:
@@ -293,7 +292,7 @@ def _task_plan(
     if settings.limit is not None:
         items = spread(items, settings.limit)
     asked_for = bool(settings.tasks) or bool(recorded)
-    # A million rows take as much room as the items made of them, and have done their work.
+    # The rows have done their work, and take about as much room as the items made of them.
     return TaskPlan(benchmark, items, replace(source, tables={}), None if asked_for else _why_skipped(benchmark, judges))
 
 

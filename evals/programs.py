@@ -35,7 +35,7 @@ class Programs:
 
     @property
     def level(self) -> dict[str, str] | None:
-        """The isolation the programs got, None when none ran."""
+        """The isolation that programs get, None when no sandbox was started."""
         return None if self._sandbox is None else {"level": self._sandbox.level, "reason": self._sandbox.level_reason}
 
     def prepare(self) -> None:

@@ -18,7 +18,7 @@ ChatFormat = Literal["tulu", "tokenizer", "none"]
 BEGIN_OF_TEXT = "<|begin_of_text|>"
 _ROOM_MARGIN = 1
 _RENDERED_AT_ONCE = 500
-"""A tokenizer keeps ten times as much of a text as its ids until it has done all it was given."""
+"""Until a tokenizer has done all it was given it keeps some 100 bytes of each token (measured on SmolLM2's, beside the ids)."""
 
 
 @dataclass(frozen=True, slots=True)

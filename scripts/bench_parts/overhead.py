@@ -9,7 +9,7 @@ from typing import Any
 
 from evals.generators.vllm import VllmGenerator, _sampling_params
 from evals.plan import Plan
-from scripts.bench_parts import Figures, Options, first, in_our_order, plan_of, spread, start_engine, timed_run
+from scripts.bench_parts import Figures, Options, averaged, first, in_our_order, plan_of, spread, start_engine, timed_run
 
 _PAIRS = 4
 
@@ -23,8 +23,6 @@ def measure(options: Options) -> Figures:
         "mixed": plan_of(options, "mixed", mixed, max_new=max_new),
         "humaneval": plan_of(options, "humaneval", {"humaneval": first(1 if options.quick else 4 * options.scale)}, max_new=max_new),
     }
-    from scipy.stats import ttest_1samp
-
     engine = start_engine(plans["mixed"], max_num_seqs=64 * options.scale)
     for plan in plans.values():  # imports, the sandbox's files, and the engine's first steps
         our_time(engine, plan_of(options, "warm", {name: first(2) for name in plan.tasks}, max_new=32))
@@ -32,8 +30,7 @@ def measure(options: Options) -> Figures:
     rows: list[Figures] = []
     for name, one in found.items():
         about = {"what": f"our wall time / bare engine, {name} queue", "target": "<= 1.03"}
-        interval = [*map(float, ttest_1samp(one["ratios"], 1).confidence_interval())]
-        rows.append(about | {"value": statistics.mean(one["ratios"]), "interval": interval})
+        rows.append(about | averaged(one["ratios"]))
         outside = 100 * statistics.mean(one["outside_s"]) / statistics.mean(one["ours_s"])
         rows.append({"what": f"our time outside the engine's calls, {name} queue", "value": outside, "unit": " %"})
     return {"rows": rows, "raw": found}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from evals import runner
+from evals.data import load_smoke_data
 from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings
 from evals.generators.replay import Recording, read_recorded
@@ -20,6 +21,7 @@ from evals.records import ItemId
 from evals.rescore import rescore
 from evals.run_folder import RunFolder
 from evals.runner import run
+from tasks.xstest import XSTest
 from tests.openai_server import Body, Reply, chat, error, serving
 from tests.resilience.fake_runs import results
 from tests.unit.test_cli import recorded_rows
@@ -141,35 +143,38 @@ def test_a_file_that_is_not_what_was_read_is_refused(
 
 def test_a_judge_that_gives_no_verdict_leaves_the_recorded_one_of_another_out(tmp_path: Path) -> None:
     argument = recorded(tmp_path / "rows.jsonl", "xstest")
+    refused, *others = (row["id"] for row in recorded_rows() if row["id"].startswith("xstest/"))
+    prompt = next(item.prompt for item in XSTest(chat=True).items(load_smoke_data(XSTest.dataset)) if item.id == refused)
 
-    def refusing(body: Body, before: int) -> Reply:
-        return error(400, "too long") if "bread" in str(body) or len(server.asked) % 2 else chat(body, "1_full_compliance")
+    def script(body: Body, before: int) -> Reply:
+        return error(400, "too long") if prompt in str(body) else chat(body, "1_full_compliance")
 
-    with serving(refusing) as server:
+    with serving(script) as server:
         settings = RunSettings(argument, suite="smoke", judges=(f"xstest=openai:j@{server.url}",), out=tmp_path / "run")
         result = run(settings)
-    n_refused = len(server.asked) // 2
-    assert result.n_missing == n_refused > 0
-    assert result.cells["xstest_safe_refused"] is None
-    by = [row.get("findings", {}).get("xstest", {}).get("by", "") for row in RunFolder(tmp_path / "run").samples("xstest")]
-    assert by.count("") == n_refused
-    assert "recorded" not in by
+    assert result.n_missing == 1
+    by = {row["id"]: row.get("findings", {}).get("xstest", {}).get("by") for row in RunFolder(tmp_path / "run").samples("xstest")}
+    assert by.pop(refused) is None
+    assert by == dict.fromkeys(others, f"openai:j@{server.url}")
 
 
-def test_recorded_outcomes_are_marked_and_with_the_sandbox_required_the_programs_are_run(tmp_path: Path) -> None:
-    """A stranger's row says that 20 wrong programs passed."""
-    argument = recorded(tmp_path / "rows.jsonl", "humaneval", change=lambda row: row.update(outputs=["    return 0\n"] * 20))
-    claimed = run(RunSettings(argument, suite="smoke", out=tmp_path / "claimed"))
-    cell = claimed.summary["cells"]["humaneval"]
+def wrong_ones_that_passed(path: Path) -> str:
+    """A stranger's rows: of 60 wrong programs each is said to have passed."""
+    return recorded(path, "humaneval", change=lambda row: row.update(outputs=["    return 0\n"] * 20))
+
+
+def test_recorded_outcomes_of_programs_are_marked(tmp_path: Path) -> None:
+    run(RunSettings(wrong_ones_that_passed(tmp_path / "rows.jsonl"), suite="smoke", out=tmp_path / "run"))
+    text = (tmp_path / "run" / "summary.json").read_bytes()
+    cell = json.loads(text)["cells"]["humaneval"]
     assert (cell["value"], cell["marks"][-1]) == (1.0, "humaneval: outcomes of 60 programs as recorded, not run here")
-    assert (tmp_path / "claimed" / "summary.json").read_bytes() == before_and_after_scoring(tmp_path / "claimed")
-    if shutil.which("bwrap"):
-        ran = run(RunSettings(argument, suite="smoke", sandbox="require", out=tmp_path / "ran"))
-        assert ran.cells["humaneval"] == 0.0
-        assert not [mark for mark in ran.summary["cells"]["humaneval"]["marks"] if "recorded" in mark]
+    rescore(tmp_path / "run", None)
+    assert (tmp_path / "run" / "summary.json").read_bytes() == text
 
 
-def before_and_after_scoring(out: Path) -> bytes:
-    """The summary once it is made again."""
-    rescore(out, None)
-    return (out / "summary.json").read_bytes()
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap (bwrap) is not installed: --sandbox require is not tested")
+def test_with_the_sandbox_required_recorded_programs_are_run(tmp_path: Path) -> None:
+    settings = RunSettings(wrong_ones_that_passed(tmp_path / "rows.jsonl"), suite="smoke", sandbox="require", out=tmp_path / "run")
+    cell = run(settings).summary["cells"]["humaneval"]
+    assert cell["value"] == 0.0
+    assert not [mark for mark in cell["marks"] if "recorded" in mark]

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from evals.asking import Asker
-from evals.dry_run import describe
 from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings, Failure
 from evals.generators.fake import FakeGenerator
@@ -208,18 +207,6 @@ def test_equal_prompts_are_asked_once_and_both_answered_or_both_missing(tmp_path
     assert session(Failure("too busy")) == ([], everyone)
     assert session(Completion((Output("x"),))) == (everyone, [])
     store.close()
-
-
-def test_a_sandbox_that_cannot_be_had_is_refused_before_an_engine_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    engines = Engines()
-    asked = settings(tmp_path / "run", tasks=("gsm8k", "humaneval"), sandbox="require")
-    for refused in (lambda: run(asked, make_generator=engines), lambda: describe(asked)):
-        with pytest.raises(EnvironmentFault, match=r"bubblewrap .* not installed"):
-            refused()
-    assert engines.n_started == 0
-    assert run(replace(asked, tasks=("gsm8k",)), make_generator=engines).is_complete
-    assert describe(replace(asked, tasks=("gsm8k",)))
 
 
 # --- a request that fails by itself ---------------------------------------------------------------------------------------

@@ -1,15 +1,20 @@
 """Programs in a run: each text is run once, whoever's it is, and its outcome is everybody's."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from evals.dry_run import describe
+from evals.errors import EnvironmentFault
 from evals.programs import Programs
 from evals.progress import Progress
 from evals.records import Finding, ItemId, Outcome, Program
+from evals.runner import run
 from evals.sandbox import Sandbox
 from evals.store import Store
+from tests.resilience.fake_runs import Engines, settings
 
 RIGHT, WRONG = (Program(f"def f():\n    return {value}", "assert f() == 1") for value in (1, 2))
 ASKED = [(ItemId("humaneval/0"), "sample/0", RIGHT), (ItemId("humaneval/0"), "sample/1", WRONG), (ItemId("humaneval/0"), "sample/2", RIGHT)]
@@ -44,3 +49,15 @@ def test_equal_programs_run_once_and_never_again(tmp_path: Path, monkeypatch: py
     assert store.count() == 2
     assert sorted((item, check) for item, check, _, _ in store.answers("run")) == sorted((item, check) for item, check, _ in ASKED)
     store.close()
+
+
+def test_a_sandbox_that_cannot_be_had_is_refused_before_an_engine_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    engines = Engines()
+    asked = settings(tmp_path / "run", tasks=("gsm8k", "humaneval"), sandbox="require")
+    for refused in (lambda: run(asked, make_generator=engines), lambda: describe(asked)):
+        with pytest.raises(EnvironmentFault, match=r"bubblewrap .* not installed"):
+            refused()
+    assert engines.n_started == 0
+    assert run(replace(asked, tasks=("gsm8k",)), make_generator=engines).is_complete
+    assert describe(replace(asked, tasks=("gsm8k",)))
