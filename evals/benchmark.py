@@ -5,7 +5,7 @@ needs from the world it declares (a request, a check); the result comes back as 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, Generic, TypeVar
 
 from evals.data import Dataset, Source
@@ -38,8 +38,8 @@ class Benchmark(ABC, Generic[ItemT]):
         self.chat = chat
 
     @abstractmethod
-    def items(self, source: Source) -> Sequence[ItemT]:
-        """All items in the public file's order."""
+    def items(self, source: Source) -> Iterable[ItemT]:
+        """All items in the public file's order; a benchmark of very many yields them."""
 
     def card_subset(self, items: Sequence[ItemT]) -> Sequence[ItemT]:
         """The items the card used, in its order; all of them unless the protocol draws some."""

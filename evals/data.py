@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from evals.errors import EnvironmentFault, InputError
 from evals.files import UNREADABLE, FileRecord, Row, difference, first_line, read_csv, read_json, read_jsonl, read_jsonl_gz
+from evals.spool import Spool
 
 __all__ = ["Dataset", "FileRecord", "HubTable", "LoadedSource", "Row", "Source", "Table", "content_hash", "data_folder", "fetch"]
 __all__ += ["fetched_folder", "load_card_data", "load_smoke_data", "read_csv", "read_json", "read_jsonl", "read_jsonl_gz"]
@@ -41,12 +42,12 @@ class Table:
     """One table of a dataset.
 
     path: file below the data folder, "{part}" standing for each of `parts` (subjects, tasks).
-    read: bytes of that file -> rows.  fields: the fields the protocol uses; canonical rows hold exactly these, and "part".
+    read: that file, open -> rows, maybe one by one.  fields: those the protocol uses; canonical rows hold exactly these, and "part".
     """
 
     path: str
     fields: tuple[str, ...]
-    read: Callable[[bytes], list[Row]]
+    read: Callable[[IO[bytes]], Iterable[Row]]
     hub: HubTable
     parts: tuple[str, ...] = ("",)
     optional: bool = False
@@ -100,7 +101,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class LoadedSource:
-    """Rows in memory with their provenance: origin, revision, and per table the rows and the content hash."""
+    """Rows with their provenance: origin, revision, and per table the rows and the content hash."""
 
     tables: Mapping[str, Sequence[Row]]
     origin: str
@@ -201,7 +202,11 @@ def load_smoke_data(dataset: Dataset) -> LoadedSource:
         parts = [part for part in table.parts if (root / table.path_of(part)).is_file()]
         if not parts and not table.optional:
             raise InputError(f"The smoke items of {dataset.name} ({table.path}) are not in this installation. Install it again.")
-        tables[name] = [table.canonical(row, part) for part in parts for row in table.read((root / table.path_of(part)).read_bytes())]
+        rows: list[Row] = []
+        for part in parts:
+            with (root / table.path_of(part)).open("rb") as file:
+                rows += (table.canonical(row, part) for row in table.read(file))
+        tables[name] = rows
     return _loaded(tables, "smoke")
 
 
@@ -216,44 +221,48 @@ def _from_folder(dataset: Dataset, folder: Path, problems: list[str]) -> LoadedS
     if not any((folder / table.path_of(part)).exists() for _, table, part in paths):
         return None
     before = len(problems)
-    tables: dict[str, list[Row]] = {name: [] for name in dataset.tables}
+    tables: dict[str, Spool[Row]] = {name: Spool() for name in dataset.tables}
     for name, table, part in paths:
         path = table.path_of(part)
         if not (folder / path).exists() and table.optional:
             continue
-        tables[name].extend(_read_file(dataset, table, part, folder / path, problems))
+        _read_file(dataset, table, part, folder / path, tables[name], problems)
     return _loaded(tables, "folder") if len(problems) == before else None
 
 
-def _read_file(dataset: Dataset, table: Table, part: str, file: Path, problems: list[str]) -> list[Row]:
+def _read_file(dataset: Dataset, table: Table, part: str, file: Path, rows: Spool[Row], problems: list[str]) -> None:
+    """Append a file's canonical rows to those there are, and what is wrong with it to the problems."""
     path = table.path_of(part)
     label = path if path.startswith(f"{dataset.name}/") else f"{dataset.name}/{path}"
     expected = dataset.record(path)
+    before = len(rows)
     try:
-        raw = file.read_bytes()
+        with file.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            stream.seek(0)
+            flaw = _parse(table, part, stream, rows)
+        n_rows = len(rows) - before
+        if expected is not None and sha256 != expected.sha256:
+            what = difference(file.read_bytes(), n_rows, flaw, expected)
+            problems.append(f"{label} is damaged or another edition: {what}. Replace it with the public file.")
+        elif flaw is not None or not n_rows:
+            what = flaw or "it holds no rows"
+            problems.append(f"{label} cannot be read as this benchmark's file: {what}. Replace it with the public file.")
     except FileNotFoundError:
         problems.append(f"{label} is missing from {file.parent}. Put the public file there (evals data list says where it comes from).")
-        return []
     except OSError as error:
         problems.append(f"{label} cannot be read: {error.strerror}.")
-        return []
-    rows, flaw = _parse(table, part, raw)
-    if expected is not None and hashlib.sha256(raw).hexdigest() != expected.sha256:
-        what = difference(raw, len(rows), flaw, expected)
-        problems.append(f"{label} is damaged or another edition: {what}. Replace it with the public file.")
-    elif flaw is not None or not rows:
-        problems.append(f"{label} cannot be read as this benchmark's file: {flaw or 'it holds no rows'}. Replace it with the public file.")
-    return rows
 
 
-def _parse(table: Table, part: str, raw: bytes) -> tuple[list[Row], str | None]:
-    """The canonical rows, or none and why they cannot be read."""
+def _parse(table: Table, part: str, file: IO[bytes], rows: Spool[Row]) -> str | None:
+    """Append the canonical rows, and say why they cannot be read where that is so."""
     try:
-        return [table.canonical(row, part) for row in table.read(raw)], None
+        rows.extend(table.canonical(row, part) for row in table.read(file))
     except KeyError as error:
-        return [], f"there is no field {error}"
+        return f"there is no field {error}"
     except UNREADABLE as error:
-        return [], first_line(error)
+        return first_line(error)
+    return None
 
 
 def _from_package(dataset: Dataset, problems: list[str]) -> LoadedSource | None:
@@ -265,7 +274,8 @@ def _from_package(dataset: Dataset, problems: list[str]) -> LoadedSource | None:
         return None
     ((name, table),) = dataset.tables.items()
     before = len(problems)
-    rows = _read_file(dataset, table, "", file, problems)
+    rows: Spool[Row] = Spool()
+    _read_file(dataset, table, "", file, rows, problems)
     return _loaded({name: rows}, "package") if len(problems) == before else None
 
 
@@ -275,12 +285,13 @@ def _from_fetched(dataset: Dataset, folder: Path, problems: list[str]) -> Loaded
     if not record.is_file():
         return None
     copy, again = f"{dataset.name}: the fetched copy in {home}", f"Fetch it again: evals data fetch {dataset.name}"
-    tables: dict[str, list[Row]] = {}
+    tables: dict[str, Spool[Row]] = {}
     try:
         fetched = json.loads(record.read_text("utf-8"))
         revision, hashes = fetched["revision"], {name: fetched["tables"][name]["sha256"] for name in fetched["tables"]}
         for name in dataset.tables.keys() & hashes.keys():
-            tables[name] = read_jsonl((home / f"{name}.jsonl").read_bytes())
+            with (home / f"{name}.jsonl").open("rb") as file:
+                tables[name] = Spool(read_jsonl(file))
     except UNREADABLE as error:
         problems.append(f"{copy} cannot be read ({first_line(error)}). {again}")
         return None
@@ -366,12 +377,13 @@ def _hub_rows(dataset: Dataset, table: Table, mirror: Path | None, revision: str
     repository = str(mirror / dataset.hub_id) if mirror else dataset.hub_id
     if hub.file is not None:
         if mirror is not None:
-            raw = (mirror / dataset.hub_id / hub.file).read_bytes()
+            path = mirror / dataset.hub_id / hub.file
         else:
             from huggingface_hub import hf_hub_download
 
-            raw = Path(hf_hub_download(repository, hub.file, repo_type="dataset", revision=revision)).read_bytes()
-        return [table.canonical(hub.adapt(row), "") for row in table.read(raw)]
+            path = Path(hf_hub_download(repository, hub.file, repo_type="dataset", revision=revision))
+        with path.open("rb") as file:
+            return [table.canonical(hub.adapt(row), "") for row in table.read(file)]
     from datasets import load_dataset
 
     def load(config: str | None) -> Iterable[Row]:

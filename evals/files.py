@@ -6,12 +6,14 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 Row = dict[str, Any]
+Raw = bytes | IO[bytes]
+"""What a file holds, or the open file."""
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RecursionError, csv.Error, zlib.error)
 """What reading a damaged file may raise."""
 
@@ -30,26 +32,34 @@ class FileRecord:
     rows: int | None
 
 
-def read_jsonl(raw: bytes) -> list[Row]:
-    """Rows of a JSON-lines file."""
+def read_jsonl(raw: Raw) -> Iterator[Row]:
+    """Rows of a JSON-lines file, read as they are taken."""
+    return _rows(_stream(raw))
+
+
+def read_jsonl_gz(raw: Raw) -> Iterator[Row]:
+    """Rows of a gzipped JSON-lines file, read as they are taken."""
+    return _rows(gzip.open(_stream(raw)))
+
+
+def _rows(lines: Iterable[bytes]) -> Iterator[Row]:
     # Only \n ends a line: str.splitlines would also cut at U+2028 and U+0085, which JSON strings may hold.
-    return [json.loads(line) for line in raw.decode("utf-8").split("\n") if line.strip()]
+    return (json.loads(line.decode("utf-8")) for line in lines if line.strip())
 
 
-def read_jsonl_gz(raw: bytes) -> list[Row]:
-    """Rows of a gzipped JSON-lines file."""
-    return read_jsonl(gzip.decompress(raw))
-
-
-def read_json(raw: bytes) -> list[Row]:
+def read_json(raw: Raw) -> list[Row]:
     """Rows of a JSON array."""
-    rows: list[Row] = json.loads(raw.decode("utf-8"))
+    rows: list[Row] = json.loads(_stream(raw).read().decode("utf-8"))
     return rows
 
 
-def read_csv(raw: bytes) -> list[Row]:
-    """Rows of a CSV file with a header; a leading byte-order mark is dropped, cells are kept as they are."""
-    return list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline="")))
+def read_csv(raw: Raw) -> Iterator[Row]:
+    """Rows of a CSV file with a header, read as they are taken; a leading byte-order mark is dropped, cells are kept as they are."""
+    return csv.DictReader(io.TextIOWrapper(_stream(raw), "utf-8-sig", newline=""))
+
+
+def _stream(raw: Raw) -> IO[bytes]:
+    return io.BytesIO(raw) if isinstance(raw, bytes) else raw
 
 
 class TooMuchError(ValueError):

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from evals.benchmark import Benchmark
 from evals.generators.replay import RECORDED
 from evals.judges import Judge
 from evals.records import Completion, Finding, Findings, Grade, Item, ItemId, Json, Metric
+from evals.spool import Spool
 
 _WARN = {"truncated": 0.25, "unparsed": 0.25, "empty": 0.05}
 _WHY = {
@@ -30,6 +32,7 @@ class TaskResult:
     metrics: Mapping[str, Metric]
     shares: Mapping[str, float]
     n_answered: int
+    n_scored: int
     capped: int
     n_recorded: int = 0
 
@@ -46,38 +49,50 @@ class TaskResult:
         ]
 
 
+class Graded(NamedTuple):
+    """A grade, and the findings that went into it."""
+
+    grade: Grade
+    findings: Findings
+
+
 @dataclass
 class Grading:
     """One benchmark's items graded one after another; of an answer nothing stays but its grade and counts.
 
-    findings: by item.  early: grades already made while answers came in.  capped: how many items were cut to the room left in the
-    model's context.
+    findings: by item.  capped: how many items were cut to the room left in the model's context.  grades: where they are kept.
     """
 
     benchmark: Benchmark[Any]
     findings: Mapping[ItemId, Findings]
     capped: int = 0
-    early: Mapping[ItemId, Grade] = field(default_factory=dict)
-    grades: list[Grade] = field(default_factory=list)
+    grades: list[Grade] | Spool[Grade] = field(default_factory=list)
     _n_answered: int = 0
+    _n_scored: int = 0
+    _n_unparsed: int = 0
     _n_outputs: int = 0
     _n_truncated: int = 0
     _n_empty: int = 0
     _n_recorded: int = 0
 
-    def rows(self, answered: Iterable[tuple[Item, Completion | None]]) -> Iterator[dict[str, Any]]:
+    def rows(
+        self, answered: Iterable[tuple[Item, Completion | None]], early: Iterable[Graded | None] = repeat(None)
+    ) -> Iterator[dict[str, Any]]:
         """Grade, and yield one line an answered item: id, what came back, the answer as read, its score, findings.
 
         No question and no gold text. An item without an answer keeps its place among the grades, unscored.
+        early: by item, in their order, what was graded while answers came in.
         """
-        for item, completion in answered:
+        for (item, completion), graded in zip(answered, early, strict=False):
             if completion is None:
                 self.grades.append(Grade(item.id, item.group, {}, missing="not answered"))
                 continue
-            findings = self.findings.get(item.id, {})
-            grade = self.early.get(item.id) or self.benchmark.grade(item, completion, findings)
+            findings = graded.findings if graded else self.findings.get(item.id, {})
+            grade = graded.grade if graded else self.benchmark.grade(item, completion, findings)
             self.grades.append(grade)
             self._n_answered += 1
+            self._n_scored += bool(grade.scores)
+            self._n_unparsed += grade.unparsed
             self._n_outputs += len(completion.outputs)
             self._n_truncated += sum(output.finish_reason == "length" for output in completion.outputs)
             self._n_empty += sum(not output.text.strip() for output in completion.outputs)
@@ -90,11 +105,11 @@ class Grading:
         n_outputs = max(1, self._n_outputs)
         shares = {
             "truncated": self._n_truncated / n_outputs,
-            "unparsed": sum(grade.unparsed for grade in self.grades) / max(1, self._n_answered),
+            "unparsed": self._n_unparsed / max(1, self._n_answered),
             "empty": self._n_empty / n_outputs,
         }
         metrics = self.benchmark.summarize(self.grades)
-        return TaskResult(self.benchmark, self.grades, metrics, shares, self._n_answered, self.capped, self._n_recorded)
+        return TaskResult(self.benchmark, self.grades, metrics, shares, self._n_answered, self._n_scored, self.capped, self._n_recorded)
 
 
 def grade_task(

@@ -22,6 +22,7 @@ from evals.models import Model, require_weights, resolve
 from evals.prompts import ChatFormat, Rendered, Renderer, check_room, load_tokenizer, resolve_chat_format
 from evals.records import Item, ItemId
 from evals.registry import BENCHMARKS, benchmark_class
+from evals.spool import Spool
 
 Suite = Literal["card", "full", "smoke"]
 SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
@@ -85,15 +86,15 @@ class Plan:
         """The run folder."""
         return self.settings.out or Path("results") / default_folder(self.model.name, self.settings.suite)
 
-    def render(self, task: str, items: Sequence[Item] | None = None) -> list[Rendered]:
+    def render(self, task: str, places: range | None = None) -> list[Rendered]:
         """The task's requests as token ids, in item order. Raises InputError naming a prompt the model cannot take.
 
-        items: only these of the task's.
+        places: only of its items at these.
         """
         plan = self.tasks[task]
         if plan.skipped:
             return []
-        asked = plan.items if items is None else items
+        asked = plan.items if places is None else map(plan.items.__getitem__, places)
         rendered = self.renderer.render((item.id, "", plan.benchmark.request(item)) for item in asked)
         check_room(rendered, self.renderer.max_len)
         return rendered
@@ -283,17 +284,24 @@ def _sources(classes: Classes, settings: RunSettings) -> dict[str, LoadedSource]
 def _task_plan(
     benchmark: Benchmark[Any], source: LoadedSource, settings: RunSettings, judges: Mapping[str, Judge], recorded: Mapping[ItemId, Recorded]
 ) -> TaskPlan:
-    items: Sequence[Item] = benchmark.items(source)
-    ids = {item.id for item in items} if recorded else set()
-    if strange := [item_id for item_id in recorded if item_id.startswith(f"{benchmark.name}/") and item_id not in ids]:
-        raise InputError(f"{settings.model}: {len(strange)} of its rows match no item of {benchmark.name}, e.g. {min(strange)}.")
+    items: Sequence[Item] = Spool(benchmark.items(source))
+    if recorded:
+        _check_ids(benchmark, items, settings.model, recorded)
     if settings.suite == "card":
         items = benchmark.card_subset(items)
     if settings.limit is not None:
         items = spread(items, settings.limit)
     asked_for = bool(settings.tasks) or bool(recorded)
-    # The rows have done their work, and take about as much room as the items made of them.
+    # The rows have done their work.
     return TaskPlan(benchmark, items, replace(source, tables={}), None if asked_for else _why_skipped(benchmark, judges))
+
+
+def _check_ids(benchmark: Benchmark[Any], items: Sequence[Item], model: str, recorded: Mapping[ItemId, Recorded]) -> None:
+    """Raise InputError when there are recorded rows of this benchmark that match no item."""
+    own = f"{benchmark.name}/"
+    if sum(item_id.startswith(own) for item_id in recorded) > sum(item.id in recorded for item in items):
+        strange = {item_id for item_id in recorded if item_id.startswith(own)} - {item.id for item in items}
+        raise InputError(f"{model}: {len(strange)} of its rows match no item of {benchmark.name}, e.g. {min(strange)}.")
 
 
 def _why_skipped(benchmark: Benchmark[Any], judges: Mapping[str, Judge]) -> str | None:

@@ -25,7 +25,7 @@ OutcomeStatus = Literal[
 
 @dataclass(frozen=True)
 class Item:
-    """One question of one benchmark; each benchmark subclasses it with the fields it needs.
+    """One question of one benchmark; each benchmark's module subclasses it, at its top level, with the fields it needs.
 
     id: stable public id, e.g. "gsm8k/17".  group: the subject, task or type the item belongs to, the
     fixed stratum of the estimators ("" where a benchmark has none).

@@ -55,7 +55,7 @@ def run_items(record: Mapping[str, Any], task: str, data: Path | None) -> tuple[
     else:
         folder = data or (Path(record["data"]) if record.get("data") else None)
         source = load_card_data([benchmark.dataset], folder)[benchmark.dataset.name]
-    items: Sequence[Item] = benchmark.items(source)
+    items: Sequence[Item] = list(benchmark.items(source))
     if head["suite"] == "card":
         items = benchmark.card_subset(items)
     if head["limit"] is not None:

@@ -6,6 +6,7 @@ Each answer is committed before it is counted. Kill it anywhere: the same comman
 import contextlib
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +17,7 @@ from evals.early import EarlyJudges
 from evals.errors import EvalsError, InputError
 from evals.generators import Generator
 from evals.generators.replay import RECORDED, ReplayGenerator
-from evals.grading import Grading, TaskResult
+from evals.grading import Graded, Grading, TaskResult
 from evals.judging import Question, judge_all
 from evals.models import Model
 from evals.plan import Plan, RunSettings, make_plan
@@ -24,8 +25,9 @@ from evals.programs import Programs
 from evals.progress import Progress
 from evals.prompts import Rendered
 from evals.provenance import run_record
-from evals.records import Completion, Finding, Grade, Item, ItemId, Program
+from evals.records import Completion, Finding, ItemId, Program
 from evals.run_folder import RunFolder
+from evals.spool import Spool
 from evals.store import Store
 from evals.summary import header, summarize
 
@@ -110,13 +112,13 @@ def start_engine(model: Model, settings: RunSettings) -> Generator:
 class _Known:
     """What is known so far about the run's items.
 
-    items: those without an answer, and their tasks.  keys: by task, in item order, where in the store the answer is.
-    grades: of items that wait for nothing.
+    places: of items without an answer: their task and their place in it.  keys: by task, in item order, where in the store the answer
+    is.  graded: by task, in item order, those that wait for nothing.  findings: of those that wait.
     """
 
-    items: dict[ItemId, tuple[str, Item]] = field(default_factory=dict)
-    keys: dict[str, list[bytes]] = field(default_factory=dict)
-    grades: dict[ItemId, Grade] = field(default_factory=dict)
+    places: dict[ItemId, tuple[str, int]] = field(default_factory=dict)
+    keys: defaultdict[str, Spool[str]] = field(default_factory=lambda: defaultdict(Spool))
+    graded: defaultdict[str, Spool[Graded | None]] = field(default_factory=lambda: defaultdict(Spool))
     findings: dict[ItemId, dict[str, Finding]] = field(default_factory=dict)
     capped: dict[str, int] = field(default_factory=dict)
     questions: dict[str, list[Question]] = field(default_factory=dict)
@@ -167,13 +169,13 @@ class _Session:
         self.progress.start("tokenize")
         keyed: list[tuple[str, Rendered]] = []
         for name, task in self.plan.tasks.items():
-            rendered = self._keyed(name, task.items)
+            rendered = self._keyed(name, range(len(task.items)))
             self.known.capped[name] = n_capped(rendered)
             keyed += rendered
         self.progress.start("generate")
         waiting = self.asker.ask("", keyed, self._land)
         if waiting:
-            tasks = {self.known.items[request.item_id][0] for _, requests in waiting for request in requests}
+            tasks = {self.known.places[request.item_id][0] for _, requests in waiting for request in requests}
             if any(self.plan.tasks[name].benchmark.runs_programs for name in tasks):
                 self.programs.prepare()
             self.asker.load(self.plan.model.argument, lambda: self.make_generator(self.plan))
@@ -191,7 +193,7 @@ class _Session:
         for name, task in self.plan.tasks.items():
             capped = 0
             for first in range(0, len(task.items), at_once):
-                keyed = self._keyed(name, task.items[first : first + at_once])
+                keyed = self._keyed(name, range(first, min(len(task.items), first + at_once)))
                 capped += n_capped(keyed)
                 waiting = self.asker.ask("", keyed, self._land)
                 self.progress.spare(len(keyed) - len(waiting))
@@ -200,20 +202,21 @@ class _Session:
         self.progress.stop()
         self.early.finish()
 
-    def _keyed(self, task: str, items: Sequence[Item]) -> list[tuple[str, Rendered]]:
-        """Requests of some of a task's items, in their order, each with its store key."""
-        self.known.items.update({item.id: (task, item) for item in items})
-        rendered = self.plan.render(task, items)
+    def _keyed(self, task: str, places: range) -> list[tuple[str, Rendered]]:
+        """Requests of neighbouring items of a task, in their order, each with its store key."""
+        rendered = self.plan.render(task, places)
+        self.known.places.update({request.item_id: (task, place) for place, request in zip(places, rendered, strict=False)})
+        self.known.graded[task].extend(None for _ in rendered)
         if self.known.n_bos is None and rendered and rendered[0].token_ids:
             self.known.n_bos = self.plan.renderer.n_bos(rendered[0].token_ids)
         keys = [self.plan.key(request) for request in rendered]
-        self.known.keys.setdefault(task, []).extend(map(bytes.fromhex, keys))
+        self.known.keys[task].extend(keys)
         return list(zip(keys, rendered, strict=True))
 
     def _land(self, request: Rendered, answer: Completion) -> None:
         """An answer is here: start its programs, note what judges must decide, grade it where there is nothing to wait for."""
-        task, item = self.known.items.pop(request.item_id)
-        benchmark = self.plan.tasks[task].benchmark
+        task, place = self.known.places.pop(request.item_id)
+        benchmark, item = self.plan.tasks[task].benchmark, self.plan.tasks[task].items[place]
         recorded = self.plan.recorded.get(item.id)
         found = dict(recorded.findings) if recorded else {}
         must_wait = False
@@ -233,10 +236,10 @@ class _Session:
                 found.pop(check.name, None)  # what another judge was recorded to say is no answer of this one
                 self.known.questions.setdefault(judge.model, []).append(Question(item.id, check.name, check.ask))
                 must_wait = True
-        if found or must_wait:
+        if must_wait:
             self.known.findings[item.id] = found
-        if not must_wait:
-            self.known.grades[item.id] = benchmark.grade(item, answer, found)
+        else:
+            self.known.graded[task][place] = Graded(benchmark.grade(item, answer, found), found)
         self.programs.collect(self._found, wait=False)
 
     def _land_and_judge(self, request: Rendered, answer: Completion) -> None:
@@ -254,8 +257,9 @@ class _Session:
             if task.skipped:
                 skipped[name] = (task.benchmark.columns, len(task.items), task.skipped)
                 continue
-            grading = Grading(task.benchmark, self.known.findings, self.known.capped[name], self.known.grades)
-            self.folder.write_samples(name, grading.rows(zip(task.items, self._answers(name), strict=True)))
+            grading = Grading(task.benchmark, self.known.findings, self.known.capped[name], Spool())
+            answered = zip(task.items, self._answers(name), strict=True)
+            self.folder.write_samples(name, grading.rows(answered, self.known.graded[name]))
             results.append(grading.result())
         summary = summarize(self._header(), results, skipped)
         self.progress.stop()
@@ -271,7 +275,7 @@ class _Session:
 
     def _answers(self, task: str) -> Iterator[Completion | None]:
         """The task's answers out of the store, in item order; an item of a failed request has none."""
-        for _, answer in self.store.get_each(key.hex() for key in self.known.keys.get(task, ())):
+        for _, answer in self.store.get_each(self.known.keys[task]):
             yield answer if isinstance(answer, Completion) else None
 
     def write_record(self, *, finished: bool) -> None:

@@ -4,7 +4,8 @@ Strata (subjects, tasks) are fixed: items are drawn within them, so only the var
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from evals.records import Metric
@@ -25,15 +26,16 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def proportion(scores: Sequence[float], n_items: int) -> Metric:
+def proportion(scores: Iterable[float], n_items: int) -> Metric:
     """Mean of 0/1 scores with Wilson's 95 % interval.
 
     n_items: items there are; when fewer were scored the value is withheld.  Source: Wilson 1927.
     """
-    n = len(scores)
+    kept = array("d", scores)
+    n = len(kept)
     if n < n_items or n == 0:
         return unfinished(n, n_items)
-    p = math.fsum(scores) / n
+    p = math.fsum(kept) / n
     return Metric(p, n, n_items, math.sqrt(p * (1 - p) / n), wilson_interval(p, n), "Wilson")
 
 

@@ -117,9 +117,10 @@ def _with_reason(result: TaskResult, key: str, judges: Mapping[str, Judge]) -> M
         reason = f"{result.n_answered} of {len(result.grades)} items answered"
         return replace(metric, value=None, stderr=None, ci95=None, reason=reason)
     roles = [role for role in roles_of_column(result.benchmark, key) if role not in judges]
-    why = {grade.missing for grade in result.grades if grade.missing}
-    if metric.value is None and not result.benchmark.judge_roles and len(why) == 1:
-        return replace(metric, reason=f"{metric.n} of {metric.n_items} items scored: {why.pop()}")
+    if metric.value is None and not result.benchmark.judge_roles:
+        why = {grade.missing for grade in result.grades if grade.missing}
+        if len(why) == 1:
+            return replace(metric, reason=f"{metric.n} of {metric.n_items} items scored: {why.pop()}")
     lacks_verdicts = metric.value is None and metric.n < metric.n_items
     return replace(metric, reason=no_judge(roles, result.benchmark.rules)) if roles and lacks_verdicts else metric
 
@@ -140,7 +141,7 @@ def metric_json(metric: Metric) -> dict[str, Any]:
 def _task_json(result: TaskResult) -> dict[str, Any]:
     return {
         "n_items": len(result.grades),
-        "n_scored": sum(bool(grade.scores) for grade in result.grades),
+        "n_scored": result.n_scored,
         "n_answered": result.n_answered,
         "capped": result.capped,
         "warnings": result.warnings,

@@ -18,6 +18,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import IO
 
 from evals import stats
 from evals.benchmark import Benchmark
@@ -69,9 +70,9 @@ class BBHItem(Item):
     target: str
 
 
-def read_examples(raw: bytes) -> list[Row]:
+def read_examples(file: IO[bytes]) -> list[Row]:
     """Rows of a task file: its "examples"."""
-    rows: list[Row] = json.loads(raw.decode("utf-8"))["examples"]
+    rows: list[Row] = json.loads(file.read().decode("utf-8"))["examples"]
     return rows
 
 

@@ -15,8 +15,9 @@ Differs from the published set-up in:
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from evals import stats
 from evals.benchmark import Benchmark
@@ -102,14 +103,12 @@ class MMLUItem(Item):
     shots: tuple[str, ...]
 
 
-def read_questions(raw: bytes) -> list[Row]:
+def read_questions(file: IO[bytes]) -> Iterator[Row]:
     """Rows of a subject's file: no header; question, four options, the right letter. Raises ValueError for anything else."""
-    rows: list[Row] = []
-    for number, cells in enumerate(csv.reader(io.StringIO(raw.decode("utf-8"), newline=""))):
+    for number, cells in enumerate(csv.reader(io.TextIOWrapper(file, "utf-8", newline=""))):
         if len(cells) != 2 + len(LETTERS) or cells[-1] not in LETTERS:
             raise ValueError(f"row {number} is not a question, four options and a letter")
-        rows.append({"question": cells[0], "choices": cells[1:-1], "answer": cells[-1]})
-    return rows
+        yield {"question": cells[0], "choices": cells[1:-1], "answer": cells[-1]}
 
 
 def _from_hub(row: Row) -> Row:

@@ -119,7 +119,7 @@ class TruthfulQA(Benchmark[TruthfulQAItem]):
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """Shares of answers that are both, true, informative."""
         return {
-            name: stats.proportion([grade.scores[name] for grade in grades if name in grade.scores], len(grades))
+            name: stats.proportion((grade.scores[name] for grade in grades if name in grade.scores), len(grades))
             for name in ("truthfulqa", "truth", "info")
         }
 

@@ -167,7 +167,7 @@ class XSTest(Benchmark[XSTestItem]):
 
 
 def _cell(grades: Sequence[Grade], key: str) -> Metric:
-    return stats.proportion([grade.scores[key] for grade in grades if key in grade.scores], len(grades))
+    return stats.proportion((grade.scores[key] for grade in grades if key in grade.scores), len(grades))
 
 
 def _strmatch_share(grades: Sequence[Grade], label: str) -> Metric:

@@ -58,7 +58,7 @@ def graded(folder: Path, data: Path | None) -> dict[str, list[tuple[Recording, S
     for path in sorted(folder.glob("*/README.json")):
         name, about = path.parent.name, replay._about(path.parent)
         by_mode = {chat: benchmark_class(name)(chat=chat) for chat in (True, False)}
-        items = by_mode[True].items(load_card_data([by_mode[True].dataset], data)[name])
+        items = list(by_mode[True].items(load_card_data([by_mode[True].dataset], data)[name]))
         for recording in recordings(name, path.parent, about, items):
             scored = replay._score(by_mode[recording.chat], items, recording, Progress(quiet=True))
             corpora.setdefault(name, []).append((recording, replace(scored, data=data)))

@@ -71,7 +71,7 @@ def _replay_corpus(folder: Path, data: Path | None, progress: Progress) -> Itera
     source = load_card_data([benchmarks[True].dataset], data)[name]
     all_items: Sequence[Item] = ()
     for benchmark in benchmarks.values():  # both: some keep of the data what their summary needs
-        all_items = benchmark.items(source)
+        all_items = list(benchmark.items(source))
     try:
         for recording in recordings(name, folder, about, all_items):
             scored = replace(_score(benchmarks[recording.chat], all_items, recording, progress), data=data)

@@ -12,20 +12,20 @@ run, its lines are bounded.
 import json
 import math
 import os
-import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from evals.errors import EnvironmentFault, InputError, nearest
+from evals.errors import InputError, nearest
 from evals.files import TooMuchError, bounded_lines
 from evals.fingerprint import recorded_files
 from evals.generators import Failure
 from evals.prompts import Rendered
 from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, Output
 from evals.registry import BENCHMARKS
+from evals.spool import Scratch
 
 NOT_A_ROW = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a row that is not one may raise."""
@@ -46,45 +46,37 @@ class Recorded:
 class Recording(Mapping[ItemId, Recorded]):
     """Recorded items by id, in the order they were added. They lie in a temporary file: in memory is only the one asked for.
 
-    Every method raises EnvironmentFault when that file cannot be written or read.
+    Every method raises EnvironmentFault as Scratch does.
     """
 
     def __init__(self) -> None:
-        # No name: a file of SQLite's own, gone with the connection. Used by one thread at a time, not always the one that made it.
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._ask("CREATE TABLE rows (id TEXT PRIMARY KEY, line BLOB NOT NULL)")
-        self._ask("BEGIN")
+        self._rows = Scratch("id TEXT PRIMARY KEY, line BLOB NOT NULL")
 
     def add(self, line: bytes) -> tuple[ItemId, bool]:
         """Take a line of a recorded file: its item's id, and whether that is a new one. Raises one of NOT_A_ROW on any other line."""
         row = _row(line)
         recorded_row(row)
-        done = self._ask("INSERT OR IGNORE INTO rows VALUES (?, ?)", row["id"], line)
+        done = self._rows.ask("INSERT OR IGNORE INTO rows VALUES (?, ?)", row["id"], line)
         return ItemId(row["id"]), bool(done.rowcount)
 
     def __getitem__(self, item_id: ItemId) -> Recorded:
-        found = self._ask("SELECT line FROM rows WHERE id = ?", item_id).fetchone()
+        found = self._rows.ask("SELECT line FROM rows WHERE id = ?", item_id).fetchone()
         if found is None:
             raise KeyError(item_id)
         return recorded_row(_row(found[0]))
 
+    def __contains__(self, item_id: object) -> bool:
+        return self._rows.ask("SELECT 1 FROM rows WHERE id = ?", item_id).fetchone() is not None
+
     def __iter__(self) -> Iterator[ItemId]:
         last = 0
-        while found := self._ask("SELECT rowid, id FROM rows WHERE rowid > ? ORDER BY rowid LIMIT 1000", last).fetchall():
+        while found := self._rows.ask("SELECT rowid, id FROM rows WHERE rowid > ? ORDER BY rowid LIMIT 1000", last).fetchall():
             last = found[-1][0]
             yield from (ItemId(item_id) for _, item_id in found)
 
     def __len__(self) -> int:
-        (n,) = self._ask("SELECT count(*) FROM rows").fetchone()
+        (n,) = self._rows.ask("SELECT count(*) FROM rows").fetchone()
         return int(n)
-
-    def _ask(self, query: str, *values: object) -> sqlite3.Cursor:
-        try:
-            return self._db.execute(query, values)
-        except sqlite3.OperationalError as error:
-            raise EnvironmentFault(
-                f"The recording's rows cannot be kept in a temporary file ({error}). Set TMPDIR to a folder with room for them."
-            ) from error
 
 
 def _row(line: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A benchmark of any size, for growth: sums. Registered where it is used, never by the program."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +38,10 @@ class Toy(Benchmark[Sum]):
         files={},
     )
 
-    def items(self, source: Source) -> Sequence[Sum]:
+    def items(self, source: Source) -> Iterator[Sum]:
         """All sums, in a hundred groups."""
-        return [Sum(ItemId(f"toy/{n}"), str(n % 100), row["question"], row["answer"]) for n, row in enumerate(source.rows("test"))]
+        for n, row in enumerate(source.rows("test")):
+            yield Sum(ItemId(f"toy/{n}"), str(n % 100), row["question"], row["answer"])
 
     def request(self, item: Sum) -> Generate:
         """The question."""
@@ -53,7 +54,7 @@ class Toy(Benchmark[Sum]):
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """The share of right sums."""
-        return {"toy": stats.proportion([g.scores["toy"] for g in grades if "toy" in g.scores], len(grades))}
+        return {"toy": stats.proportion((g.scores["toy"] for g in grades if "toy" in g.scores), len(grades))}
 
     def gold(self, item: Sum) -> str:
         """The sum."""

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from evals import spool
 from evals.benchmark import Benchmark
 from evals.data import load_smoke_data
 from evals.grading import grade_task
 from evals.records import Choose, Completion, Finding, Generate, Grade, Item, ItemId, Message, Output, Program
 from evals.registry import BENCHMARKS, benchmark_class
+from evals.spool import Spool
 
 HEAVY = ("torch", "vllm", "pandas", "transformers", "datasets", "lm_eval", "alpaca_eval", "nltk", "scipy", "sklearn", "openai")
 ROOT_OF_MODULE = {name: path.partition(":")[0] for name, path in BENCHMARKS.items()}
@@ -29,7 +31,7 @@ every_style = pytest.mark.parametrize("chat", [True, False], ids=["chat", "base"
 def new(name: str, chat: bool) -> tuple[Benchmark[Any], Sequence[Item]]:
     """A fresh benchmark and its smoke items."""
     benchmark = benchmark_class(name)(chat=chat)
-    return benchmark, benchmark.items(load_smoke_data(benchmark.dataset))
+    return benchmark, list(benchmark.items(load_smoke_data(benchmark.dataset)))
 
 
 def answer_to(benchmark: Benchmark[Any], item: Item, text: str) -> Completion:
@@ -161,6 +163,15 @@ def test_every_column_has_its_metric_and_a_value_in_the_unit_interval_or_a_reaso
         if metric.value is not None:
             assert 0 <= metric.value <= 1
             assert metric.ci95 is None or metric.ci95[0] <= metric.value <= metric.ci95[1]
+
+
+@every_benchmark
+@every_style
+def test_its_items_and_grades_come_back_from_disk(name: str, chat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "_BLOCK", 1)
+    _, items = new(name, chat)
+    assert list(Spool(items)) == items
+    assert tuple(Spool(graded(name, chat))) == graded(name, chat)
 
 
 @every_benchmark

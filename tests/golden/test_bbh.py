@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -178,7 +179,7 @@ def test_the_mean_is_over_tasks_not_over_questions() -> None:
 
 def test_a_file_without_examples_is_refused() -> None:
     with pytest.raises(KeyError, match="examples"):
-        read_examples(b'{"canary": ""}')
+        read_examples(BytesIO(b'{"canary": ""}'))
 
 
 def test_scores_on_recorded_outputs_are_the_released_ones_but_for_deleted_punctuation(items: list[BBHItem], replay_dir: Path) -> None:

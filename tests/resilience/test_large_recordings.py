@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evals import runner
+from evals import runner, spool
 from evals.data import load_smoke_data
 from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings
@@ -18,9 +18,11 @@ from evals.generators.replay import Recording, read_recorded
 from evals.plan import RunSettings
 from evals.progress import Progress
 from evals.records import ItemId
+from evals.registry import BENCHMARKS
 from evals.rescore import rescore
 from evals.run_folder import RunFolder
 from evals.runner import run
+from scripts.bench_parts import toy
 from tasks.xstest import XSTest
 from tests.openai_server import Body, Reply, chat, error, serving
 from tests.resilience.fake_runs import results
@@ -42,6 +44,7 @@ def test_how_many_rows_are_taken_at_once_changes_nothing(tmp_path: Path, monkeyp
     usual = played("usual")
     assert len(usual) == 9
     monkeypatch.setattr(runner, "_REPLAYED_AT_ONCE", at_once)
+    monkeypatch.setattr(spool, "_BLOCK", at_once)
     assert played("other") == usual
 
 
@@ -64,9 +67,29 @@ def test_of_the_answers_only_a_few_are_in_memory(tmp_path: Path, data_dir: Path,
     assert peak < n * length / 3
 
 
+def test_memory_does_not_grow_with_the_number_of_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own memory is not traced; it keeps a fixed number of pages."""
+    monkeypatch.setitem(BENCHMARKS, "toy", "scripts.bench_parts.toy:Toy")
+
+    def peak_of(n: int) -> int:
+        argument = f"replay:{toy.write_recording(tmp_path / f'{n}.jsonl', n)}"
+        data = toy.write_data(tmp_path / f"data-{n}", n)
+        settings = RunSettings(argument, suite="full", tasks=("toy",), data=data, out=tmp_path / f"run-{n}")
+        tracemalloc.start()
+        try:
+            assert run(settings).summary["cells"]["toy"]["n"] == n
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak_of(10)  # imports
+    few, many = peak_of(1_000), peak_of(8_000)
+    assert many - few < 7_000 * 60
+
+
 def test_a_disk_without_room_for_the_rows_is_named(tmp_path: Path) -> None:
     recording = Recording()
-    recording._db.execute("PRAGMA max_page_count = 10")
+    recording._rows.ask("PRAGMA max_page_count = 10")
     lines = [json.dumps({"id": f"gsm8k/{index}", "outputs": ["x" * 5_000]}).encode() for index in range(100)]
     with pytest.raises(EnvironmentFault, match=r"temporary file \(database or disk is full\)\. Set TMPDIR"):
         list(map(recording.add, lines))
@@ -75,7 +98,7 @@ def test_a_disk_without_room_for_the_rows_is_named(tmp_path: Path) -> None:
 def test_a_temporary_file_that_is_lost_is_named(tmp_path: Path) -> None:
     recording = Recording()
     recording.add(b'{"id": "gsm8k/0", "outputs": ["1"]}')
-    recording._db.execute("DROP TABLE rows")
+    recording._rows.ask("DROP TABLE rows")
     for read in (lambda: recording[ItemId("gsm8k/0")], lambda: len(recording), lambda: list(recording)):
         with pytest.raises(EnvironmentFault, match="cannot be kept in a temporary file"):
             read()

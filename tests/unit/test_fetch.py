@@ -162,7 +162,7 @@ def test_a_table_that_is_optional_may_be_absent_from_the_hub(tmp_path: Path) -> 
     (tmp_path / "me/toy/extra.csv").write_text("x,y\n1,2\n")
     assert load_card_data([dataset], None)["toy"].rows("extra") == ()
     fetch(dataset, mirror=tmp_path)
-    assert load_card_data([dataset], None)["toy"].rows("extra") == [{"part": "", "x": "1"}]
+    assert list(load_card_data([dataset], None)["toy"].rows("extra")) == [{"part": "", "x": "1"}]
 
 
 def _break_rows(home: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_damaged_fetched_copy_is_said_so_and_fetching_again_repairs_it(damage:
     assert str(fetched_folder() / "toy") in message
     assert "evals data fetch toy" in message
     fetch(TOY, mirror=tmp_path / "mirror")
-    assert load_card_data([TOY], None)["toy"].rows("rows") == [{"part": ""} | row for row in ROWS]
+    assert list(load_card_data([TOY], None)["toy"].rows("rows")) == [{"part": ""} | row for row in ROWS]
 
 
 def test_a_fetched_copy_whose_record_was_changed_along_with_it_is_refused(data_dir: Path) -> None:
@@ -301,7 +301,7 @@ def test_the_revision_that_was_read_is_the_one_recorded(pinned: str, hub: tuple[
     assert done.stdout.strip() == (pinned or NEWEST)
     source = load_card_data([TOY], None)["toy"]
     assert source.revision == (pinned or NEWEST)
-    assert source.rows("rows") == [{"part": ""} | row for row in ROWS]
+    assert list(source.rows("rows")) == [{"part": ""} | row for row in ROWS]
     assert all(f"/resolve/{pinned or NEWEST}/" in path for path in asked if "/resolve/" in path)
 
 

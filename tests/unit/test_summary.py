@@ -265,7 +265,7 @@ def test_the_average_carries_the_marks_of_its_inputs_and_of_nothing_else() -> No
     results = [replace(result, capped=4) if result.benchmark.name == "gsm8k" else result for result in every_cell(VALUES)]
     alpaca = graded("alpaca_eval", says("alpaca_eval_1", preference=2.0), capped=1)
     toy_metrics = {"toy": Metric(0.5, 1, 1)}
-    toy = TaskResult(Toy(chat=True), [Grade(ItemId("toy/1"), "", {"toy": 0.5})], toy_metrics, {}, 1, capped=1)
+    toy = TaskResult(Toy(chat=True), [Grade(ItemId("toy/1"), "", {"toy": 0.5})], toy_metrics, {}, 1, 1, capped=1)
     cells = summarize(head({**CARD_JUDGES, "alpaca_eval_1": "mine"}), [*results, alpaca, toy], {})["cells"]
     assert cells["alpaca_eval_1"]["marks"]
     assert cells["toy"]["marks"]

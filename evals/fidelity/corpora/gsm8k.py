@@ -39,7 +39,7 @@ class Question(Protocol):
 def recordings(folder: Path, about: Mapping[str, Any], items: Sequence[Question]) -> Iterator[Recording]:
     """One recording a system. Raises ValueError when a row is about another question than the test file's."""
     addresses = dict(zip((_PAPER, "zeroeval"), about["source"], strict=True))
-    solutions = read_jsonl_gz((folder / f"{_PAPER}.jsonl.gz").read_bytes())
+    solutions = list(read_jsonl_gz((folder / f"{_PAPER}.jsonl.gz").read_bytes()))
     for record in about["published"]:
         model, source = record["model"], f"{record['where']}, {addresses[record['set']]}"
         if record["set"] == _PAPER:

@@ -45,7 +45,7 @@ def recordings(folder: Path, about: Mapping[str, Any], items: Sequence[Prompt]) 
     addresses = {"m-ifeval" if "/" in file["path"] else "google": file["source"]["repository"] for file in about["files"]}
     for record in about["published"]:
         rows, address = released_rows(folder, record, items), addresses[record["set"]]
-        answered = _joined(items, read_jsonl((folder / _ANSWERS).read_bytes())) if record["set"] == "google" else rows["strict"]
+        answered = _joined(items, list(read_jsonl((folder / _ANSWERS).read_bytes()))) if record["set"] == "google" else rows["strict"]
         answers = {item_id: Recorded(Completion((Output(row["response"]),)), {}) for item_id, row in answered.items()}
         figures: list[Figure] = []
         for mode in rows:
@@ -57,7 +57,7 @@ def recordings(folder: Path, about: Mapping[str, Any], items: Sequence[Prompt]) 
 def released_rows(folder: Path, record: Row, items: Sequence[Prompt]) -> dict[str, dict[ItemId, Row]]:
     """Mode, strict or loose -> the rows released with verdicts for one entry of README.json."""
     files = {mode: folder / _VERDICTS[record["set"]].format(mode=mode, model=record["model"]) for mode in ("strict", "loose")}
-    return {mode: _joined(items, read_jsonl_gz(file.read_bytes())) for mode, file in files.items()}
+    return {mode: _joined(items, list(read_jsonl_gz(file.read_bytes()))) for mode, file in files.items()}
 
 
 def _joined(items: Sequence[Prompt], rows: Sequence[Row]) -> dict[ItemId, Row]:

@@ -27,7 +27,7 @@ def recordings(folder: Path, about: Mapping[str, Any], items: Sequence[Item]) ->
     source = f"{about['published_where'].partition(' at the')[0]}, {about['source']}"
     for model, by_labeller in about["published"].items():
         for labeller, rates in by_labeller.items():
-            rows = read_csv((folder / f"xstest_v2_completions_{model}{_FILES[labeller]}.csv").read_bytes())
+            rows = list(read_csv((folder / f"xstest_v2_completions_{model}{_FILES[labeller]}.csv").read_bytes()))
             by_id = {ItemId(f"xstest/{row['id'].removeprefix('v2-')}"): row for row in rows}
             if by_id.keys() != {item.id for item in items}:
                 raise ValueError(f"{model}, {labeller}: not one row a prompt")
