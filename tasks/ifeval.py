@@ -139,13 +139,14 @@ def follow(item: IFEvalItem, response: str) -> tuple[tuple[bool, ...], tuple[boo
 
     Deterministic and independent of every other item. Raises InputError when nltk's sentence data is not installed.
     """
-    candidates = [variant for variant in variants(response) if variant.strip()]
+    others = [variant for variant in variants(response)[1:] if variant.strip()]
     strict, loose = [], []
     for instruction in item.instructions:
         with _seeded(item.key):
             check = _checker(instruction)
             strict.append(bool(response.strip()) and check(response))
-            loose.append(any(check(candidate) for candidate in candidates))
+            # A checker that is built draws nothing more: what it said of the response stands.
+            loose.append(strict[-1] or any(check(other) for other in others))
     return tuple(strict), tuple(loose)
 
 
