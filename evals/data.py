@@ -5,6 +5,7 @@ place on the hub. Both roads give the same canonical rows, held to the same cont
 """
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -194,7 +195,7 @@ def load_smoke_data(dataset: Dataset) -> LoadedSource:
         whole = _from_package(dataset, problems)
         if whole is None:
             raise InputError("\n".join(problems) or f"The package that ships {dataset.name} is not installed.")
-        tables = {name: rows[: dataset.smoke_rows] for name, rows in whole.tables.items()}
+        tables = {name: Spool(rows[: dataset.smoke_rows]) for name, rows in whole.tables.items()}
         return _loaded(tables, "package")
     root = Path(str(resources.files("tasks"))) / "smoke"
     tables = {}
@@ -202,11 +203,10 @@ def load_smoke_data(dataset: Dataset) -> LoadedSource:
         parts = [part for part in table.parts if (root / table.path_of(part)).is_file()]
         if not parts and not table.optional:
             raise InputError(f"The smoke items of {dataset.name} ({table.path}) are not in this installation. Install it again.")
-        rows: list[Row] = []
+        tables[name] = Spool()
         for part in parts:
             with (root / table.path_of(part)).open("rb") as file:
-                rows += (table.canonical(row, part) for row in table.read(file))
-        tables[name] = rows
+                tables[name].extend(table.canonical(row, part) for row in table.read(file))
     return _loaded(tables, "smoke")
 
 
@@ -237,12 +237,14 @@ def _read_file(dataset: Dataset, table: Table, part: str, file: Path, rows: Spoo
     expected = dataset.record(path)
     before = len(rows)
     try:
-        with file.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            stream.seek(0)
+        with file.open("rb", buffering=0) as opened:
+            hashed = _Hashed(opened)
+            stream = io.BufferedReader(hashed)
             flaw = _parse(table, part, stream, rows)
+            while stream.read(1 << 20):
+                pass  # what a flaw left unread belongs to the hash
         n_rows = len(rows) - before
-        if expected is not None and sha256 != expected.sha256:
+        if expected is not None and hashed.digest.hexdigest() != expected.sha256:
             what = difference(file.read_bytes(), n_rows, flaw, expected)
             problems.append(f"{label} is damaged or another edition: {what}. Replace it with the public file.")
         elif flaw is not None or not n_rows:
@@ -251,7 +253,25 @@ def _read_file(dataset: Dataset, table: Table, part: str, file: Path, rows: Spoo
     except FileNotFoundError:
         problems.append(f"{label} is missing from {file.parent}. Put the public file there (evals data list says where it comes from).")
     except OSError as error:
-        problems.append(f"{label} cannot be read: {error.strerror}.")
+        problems.append(f"{label} cannot be read: {error.strerror or error}.")
+
+
+class _Hashed(io.RawIOBase):
+    """An open file whose content is hashed as it is read, so that what was checked is what was parsed."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See io.RawIOBase."""
+        n = self.file.readinto(buffer) or 0
+        self.digest.update(memoryview(buffer)[:n])
+        return n
 
 
 def _parse(table: Table, part: str, file: IO[bytes], rows: Spool[Row]) -> str | None:

@@ -44,7 +44,13 @@ def read_jsonl_gz(raw: Raw) -> Iterator[Row]:
 
 def _rows(lines: Iterable[bytes]) -> Iterator[Row]:
     # Only \n ends a line: str.splitlines would also cut at U+2028 and U+0085, which JSON strings may hold.
-    return (json.loads(line.decode("utf-8")) for line in lines if line.strip())
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode("utf-8")
+            if text.strip():
+                yield json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {first_line(error)}") from error
 
 
 def read_json(raw: Raw) -> list[Row]:
@@ -54,8 +60,8 @@ def read_json(raw: Raw) -> list[Row]:
 
 
 def read_csv(raw: Raw) -> Iterator[Row]:
-    """Rows of a CSV file with a header, read as they are taken; a leading byte-order mark is dropped, cells are kept as they are."""
-    return csv.DictReader(io.TextIOWrapper(_stream(raw), "utf-8-sig", newline=""))
+    """Rows of a CSV file with a header; a leading byte-order mark is dropped, cells are kept as they are."""
+    return csv.DictReader(io.StringIO(_stream(raw).read().decode("utf-8-sig"), newline=""))
 
 
 def _stream(raw: Raw) -> IO[bytes]:

@@ -89,13 +89,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Wall time on n GPUs, in seconds."""
+    """Wall time on n GPUs, in seconds. holds: whether they have room for the weights."""
 
     gpu: Gpu
     n: int
     load_s: float
     prefill_s: float
     decode_s: float
+    holds: bool
 
     @property
     def wall_s(self) -> float:
@@ -104,6 +105,8 @@ class Estimate:
 
     def text(self) -> str:
         """One line."""
+        if not self.holds:
+            return f"{self.n} x {self.gpu.name}: no room for the weights"
         return f"{self.n} x {self.gpu.name}: about {self.n * self.wall_s / 3600:.2g} GPU-hours, {self.wall_s / 60:.0f} min"
 
 
@@ -134,7 +137,8 @@ def estimate(shape: Shape, work: Work, gpu: Gpu, n: int | None = None) -> Estima
     n = n or _fewest(shape, gpu)
     share = _SPLIT_SHARE if n > 1 else 1.0
     flops, bandwidth = gpu.flops * _COMPUTE_SHARE * share * n, gpu.bandwidth * _MEMORY_SHARE * share * n
-    room = max(gpu.memory * n * 0.9 - shape.weight_bytes, shape.kv_bytes * work.held)
+    usable = gpu.memory * n * 0.9
+    room = max(usable - shape.weight_bytes, shape.kv_bytes * work.held)
     batch = max(1.0, min(_BATCH, room / max(shape.kv_bytes * work.held, 1.0)))
     step_s = max(_STEP_S, (shape.weight_bytes + batch * work.held * shape.kv_bytes) / bandwidth + 2 * shape.parameters * batch / flops)
     return Estimate(
@@ -143,6 +147,7 @@ def estimate(shape: Shape, work: Work, gpu: Gpu, n: int | None = None) -> Estima
         load_s=_START_S + shape.weight_bytes / _LOAD_BYTES_S,
         prefill_s=2 * shape.parameters * work.prompt / flops,
         decode_s=work.new / batch * step_s,
+        holds=shape.weight_bytes < usable,
     )
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import repeat
 from typing import Any, NamedTuple
 
 from evals.benchmark import Benchmark
@@ -75,15 +74,12 @@ class Grading:
     _n_empty: int = 0
     _n_recorded: int = 0
 
-    def rows(
-        self, answered: Iterable[tuple[Item, Completion | None]], early: Iterable[Graded | None] = repeat(None)
-    ) -> Iterator[dict[str, Any]]:
-        """Grade, and yield one line an answered item: id, what came back, the answer as read, its score, findings.
+    def rows(self, answered: Iterable[tuple[Item, Completion | None, Graded | None]]) -> Iterator[dict[str, Any]]:
+        """Grade what is not graded yet, and yield one line an answered item: id, what came back, the answer as read, its score, findings.
 
         No question and no gold text. An item without an answer keeps its place among the grades, unscored.
-        early: by item, in their order, what was graded while answers came in.
         """
-        for (item, completion), graded in zip(answered, early, strict=False):
+        for item, completion, graded in answered:
             if completion is None:
                 self.grades.append(Grade(item.id, item.group, {}, missing="not answered"))
                 continue
@@ -121,7 +117,7 @@ def grade_task(
 ) -> TaskResult:
     """Grade answers that are all at hand."""
     grading = Grading(benchmark, findings or {}, capped)
-    for _ in grading.rows((item, completions.get(item.id)) for item in items):
+    for _ in grading.rows((item, completions.get(item.id), None) for item in items):
         pass
     return grading.result()
 

@@ -22,7 +22,7 @@ from evals.models import Model, require_weights, resolve
 from evals.prompts import ChatFormat, Rendered, Renderer, check_room, load_tokenizer, resolve_chat_format
 from evals.records import Item, ItemId
 from evals.registry import BENCHMARKS, benchmark_class
-from evals.spool import Spool
+from evals.spool import Scratch, Spool
 
 Suite = Literal["card", "full", "smoke"]
 SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
@@ -285,8 +285,7 @@ def _task_plan(
     benchmark: Benchmark[Any], source: LoadedSource, settings: RunSettings, judges: Mapping[str, Judge], recorded: Mapping[ItemId, Recorded]
 ) -> TaskPlan:
     items: Sequence[Item] = Spool(benchmark.items(source))
-    if recorded:
-        _check_ids(benchmark, items, settings.model, recorded)
+    _check_ids(benchmark, items, settings.model, recorded)
     if settings.suite == "card":
         items = benchmark.card_subset(items)
     if settings.limit is not None:
@@ -297,9 +296,15 @@ def _task_plan(
 
 
 def _check_ids(benchmark: Benchmark[Any], items: Sequence[Item], model: str, recorded: Mapping[ItemId, Recorded]) -> None:
-    """Raise InputError when there are recorded rows of this benchmark that match no item."""
+    """Raise InputError when two items have one id, or recorded rows of this benchmark match no item."""
+    ids = Scratch("id TEXT PRIMARY KEY")
+    n_matched = 0
+    for item in items:
+        if not ids.ask("INSERT OR IGNORE INTO rows VALUES (?)", item.id).rowcount:
+            raise InputError(f"{benchmark.name}: two of its items have the id {item.id}. Give each item its own.")
+        n_matched += item.id in recorded
     own = f"{benchmark.name}/"
-    if sum(item_id.startswith(own) for item_id in recorded) > sum(item.id in recorded for item in items):
+    if sum(item_id.startswith(own) for item_id in recorded) > n_matched:
         strange = {item_id for item_id in recorded if item_id.startswith(own)} - {item.id for item in items}
         raise InputError(f"{model}: {len(strange)} of its rows match no item of {benchmark.name}, e.g. {min(strange)}.")
 

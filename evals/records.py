@@ -183,7 +183,7 @@ class Finding:
 Findings = Mapping[str, Finding]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Grade:
     """One item's score with its evidence.
 

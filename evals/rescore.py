@@ -38,7 +38,7 @@ def rescore(folder: Path, data: Path | None) -> dict[str, Any]:
                 continue
             completions, findings = _answers(run, record, name, benchmark, items, stored)
             grading = Grading(benchmark, findings, int(record["capped"].get(name, 0)))
-            rows = list(grading.rows((item, completions.get(item.id)) for item in items))
+            rows = list(grading.rows((item, completions.get(item.id), None) for item in items))
             run.write_samples(name, rows if stored is not None else _with_token_counts(rows, run, name))
             results.append(grading.result())
         summary = summarize(record["summary_header"], results, skipped)

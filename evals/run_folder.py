@@ -143,6 +143,8 @@ def to_json(value: Any, indent: int | None = 1) -> str:
 
 
 def _fixed(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):
+        return value
     if isinstance(value, float):
         rounded = float(f"{value:.10g}")
         return rounded if math.isfinite(rounded) else None

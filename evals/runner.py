@@ -24,7 +24,7 @@ from evals.plan import Plan, RunSettings, make_plan
 from evals.programs import Programs
 from evals.progress import Progress
 from evals.prompts import Rendered
-from evals.provenance import run_record
+from evals.provenance import run_record, software
 from evals.records import Completion, Finding, ItemId, Program
 from evals.run_folder import RunFolder
 from evals.spool import Spool
@@ -135,6 +135,7 @@ class _Session:
         self.progress = progress
         self.make_generator = make_generator
         self.known = _Known()
+        self.software = software()
         self.store = Store(plan.settings.store or folder.store_path)
         self.asker = Asker(self.store, plan.run_key, progress)
         self.programs = Programs(self.store, plan.run_key, progress, plan.settings.sandbox)
@@ -258,8 +259,8 @@ class _Session:
                 skipped[name] = (task.benchmark.columns, len(task.items), task.skipped)
                 continue
             grading = Grading(task.benchmark, self.known.findings, self.known.capped[name], Spool())
-            answered = zip(task.items, self._answers(name), strict=True)
-            self.folder.write_samples(name, grading.rows(answered, self.known.graded[name]))
+            answered = zip(task.items, self._answers(name), self.known.graded[name], strict=True)
+            self.folder.write_samples(name, grading.rows(answered))
             results.append(grading.result())
         summary = summarize(self._header(), results, skipped)
         self.progress.stop()
@@ -291,7 +292,7 @@ class _Session:
             for role, judge in head["judges"].items():
                 kept = before["judges"].get(role, {})
                 judge["notes"] = judge["notes"] or (kept.get("notes", []) if kept.get("name") == judge["name"] else [])
-        record = run_record(self.plan, head, capped, self.progress.phases, self.programs.level, previous)
+        record = run_record(self.plan, self.software, head, capped, self.progress.phases, self.programs.level, previous)
         self.folder.write_json("run.json", record)
 
     def _header(self) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""Lists and tables that would fill the memory lie in temporary files: nobody else reads them, and they are gone with the process."""
+"""Lists and tables that would fill the memory lie in temporary files: nobody else can open them, and they are gone with the process."""
 
+import os
 import pickle
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar, overload
 
-from evals.errors import EnvironmentFault
+from evals.errors import EnvironmentFault, InputError
+from evals.files import first_line
 
 T = TypeVar("T")
 _BLOCK = 16
@@ -15,23 +17,21 @@ class Scratch:
     """One table in a temporary file, called `rows`. Raises EnvironmentFault when that file cannot be written or read."""
 
     def __init__(self, columns: str) -> None:
-        # No name: a file of SQLite's own, gone with the connection. Used by one thread at a time, not always the one that made it.
+        # No name: a file of SQLite's own, made when a few pages are full, gone with the connection.
+        # Used by one thread at a time, not always the one that made it.
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self.ask("PRAGMA cache_size = -256")  # KB; values are asked for about in their order, and seldom twice
         self.ask(f"CREATE TABLE rows ({columns})")
         self.ask("BEGIN")
 
-    def __del__(self) -> None:
-        # A connection and its cache of statements hold each other: without this the file would wait for the garbage collector.
-        self._db.close()
-
     def ask(self, query: str, *values: object) -> sqlite3.Cursor:
         """What SQLite answers."""
         try:
             return self._db.execute(query, values)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
+            where = "SQLITE_TMPDIR" if os.environ.get("SQLITE_TMPDIR") else "TMPDIR"
             raise EnvironmentFault(
-                f"What does not fit into memory cannot be kept in a temporary file ({error}). Set TMPDIR to a folder with room for it."
+                f"A temporary file cannot be written or read ({error}). Set {where} to a folder with room; the same command then goes on."
             ) from error
 
 
@@ -39,7 +39,7 @@ class Spool(Sequence[T]):
     """A list whose values lie in a temporary file. In memory is one block of neighbours, the last one used.
 
     values: of classes that can be pickled, so not of one defined in a function.  What is read equals what was put in, but need not
-    be the same object: values are not to be changed.  Raises EnvironmentFault as Scratch does.
+    be the same object: values are not to be changed.  Raises EnvironmentFault as Scratch does, InputError for other values.
     """
 
     def __init__(self, values: Iterable[T] = ()) -> None:
@@ -91,8 +91,7 @@ class Spool(Sequence[T]):
         if number == self._number:
             return
         if self._is_changed:
-            packed = pickle.dumps(self._open, pickle.HIGHEST_PROTOCOL)
-            self._blocks.ask("INSERT OR REPLACE INTO rows VALUES (?, ?)", self._number, packed)
+            self._blocks.ask("INSERT OR REPLACE INTO rows VALUES (?, ?)", self._number, _packed(self._open))
         self._open, self._number, self._is_changed = self._read(number), number, False
 
     def _read(self, number: int) -> list[T]:
@@ -100,3 +99,12 @@ class Spool(Sequence[T]):
         found = self._blocks.ask("SELECT packed FROM rows WHERE number = ?", number).fetchone()
         values: list[T] = pickle.loads(found[0]) if found else []
         return values
+
+
+def _packed(values: Sequence[object]) -> bytes:
+    try:
+        return pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"A benchmark's rows and items must be plain values and dataclasses of its module's top level: {first_line(error)}."
+        ) from error

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from evals.records import Metric
+from evals.records import Grade, Metric
 
 Z95 = 1.959963984540054
 
@@ -65,6 +65,20 @@ def stratified(scores_by_stratum: Mapping[str, Sequence[float]], n_items: int, *
     variance = math.fsum(w * w * (_variance(s) if len(s) > 1 else pooled) / len(s) for w, s in zip(weights, strata, strict=True))
     stderr = math.sqrt(variance) if n > 1 else None
     return _with_interval(Metric(value, n, n_items, stderr, estimator="macro over strata" if macro else "stratified"))
+
+
+def by_group(name: str, grades: Iterable[Grade], *, macro: bool) -> dict[str, Metric]:
+    """The mean of 0/1 scores over all items, or over groups (macro), as `name`; each group's own as "name/<group>", groups sorted.
+
+    name: of the score and the metric.  Intervals: see `stratified` and `proportion`.
+    """
+    found: dict[str, list[float | None]] = {}
+    for grade in grades:
+        found.setdefault(grade.group, []).append(grade.scores.get(name))
+    scores = {group: [score for score in found[group] if score is not None] for group in sorted(found)}
+    n_items = {group: len(found[group]) for group in scores}
+    own = {f"{name}/{group}": proportion(scores[group], n_items[group]) for group in scores}
+    return {name: stratified(scores, sum(n_items.values()), macro=macro)} | own
 
 
 def clustered_mean(clusters: Sequence[Sequence[float]], n_items: int) -> Metric:

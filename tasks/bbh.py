@@ -15,9 +15,11 @@ Differs from the published set-up in:
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from typing import IO
 
 from evals import stats
@@ -97,14 +99,11 @@ class BBH(Benchmark[BBHItem]):
         },
     )
 
-    def items(self, source: Source) -> Sequence[BBHItem]:
+    def items(self, source: Source) -> Iterator[BBHItem]:
         """All questions, tasks in alphabetical order, questions in file order."""
-        by_task = _by_task(source.rows("test"))
-        return [
-            BBHItem(ItemId(f"bbh/{task}/{index}"), task, row["input"], row["target"])
-            for task, rows in by_task.items()
-            for index, row in enumerate(rows)
-        ]
+        for task, rows in groupby(source.rows("test"), key=itemgetter("part")):
+            for index, row in enumerate(rows):
+                yield BBHItem(ItemId(f"bbh/{task}/{index}"), task, row["input"], row["target"])
 
     def card_subset(self, items: Sequence[BBHItem]) -> Sequence[BBHItem]:
         """40 questions of each task in the order drawn: tasks alphabetically, one random stream through all of them.
@@ -137,10 +136,7 @@ class BBH(Benchmark[BBHItem]):
 
     def summarize(self, grades: Sequence[Grade]) -> dict[str, Metric]:
         """The mean of the task means, and each task's own as "bbh/<task>"."""
-        groups = {task: [grade for grade in grades if grade.group == task] for task in sorted({grade.group for grade in grades})}
-        scores = {task: [grade.scores["bbh"] for grade in group if "bbh" in grade.scores] for task, group in groups.items()}
-        per_task = {f"bbh/{task}": stats.proportion(scores[task], len(group)) for task, group in groups.items()}
-        return {"bbh": stats.stratified(scores, len(grades), macro=True)} | per_task
+        return stats.by_group("bbh", grades, macro=True)
 
     def gold(self, item: BBHItem) -> str:
         """The target."""
@@ -155,10 +151,3 @@ def task_prompt(task: str) -> str:
     gap = " " if task == "sports_understanding" else "\n"
     shots = [f"Q: {sample['input']}\nA: Let's think step by step.{gap}{sample['target']}" for sample in published.samples]
     return (published.description + "\n\n".join(shots)).strip()
-
-
-def _by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    by_task: dict[str, list[Row]] = {}
-    for row in rows:
-        by_task.setdefault(row["part"], []).append(row)
-    return by_task

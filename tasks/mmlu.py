@@ -17,6 +17,8 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import IO
 
 from evals import stats
@@ -105,7 +107,7 @@ class MMLUItem(Item):
 
 def read_questions(file: IO[bytes]) -> Iterator[Row]:
     """Rows of a subject's file: no header; question, four options, the right letter. Raises ValueError for anything else."""
-    for number, cells in enumerate(csv.reader(io.TextIOWrapper(file, "utf-8", newline=""))):
+    for number, cells in enumerate(csv.reader(io.StringIO(file.read().decode("utf-8"), newline=""))):
         if len(cells) != 2 + len(LETTERS) or cells[-1] not in LETTERS:
             raise ValueError(f"row {number} is not a question, four options and a letter")
         yield {"question": cells[0], "choices": cells[1:-1], "answer": cells[-1]}
@@ -138,19 +140,17 @@ class MMLU(Benchmark[MMLUItem]):
         tables={"dev": _table("dev"), "test": _table("test")},
     )
 
-    def items(self, source: Source) -> Sequence[MMLUItem]:
+    def items(self, source: Source) -> Iterator[MMLUItem]:
         """All test questions, subjects by name, questions in file order. Raises InputError for a subject without its five shots."""
-        dev, test = _by_subject(source.rows("dev")), _by_subject(source.rows("test"))
-        items: list[MMLUItem] = []
-        for subject, rows in test.items():
-            shots = tuple(f"{_question(row)} {row['answer']}\n\n" for row in dev.get(subject, ()))
+        dev: dict[str, list[str]] = {}
+        for row in source.rows("dev"):
+            dev.setdefault(row["part"], []).append(f"{_question(row)} {row['answer']}\n\n")
+        for subject, rows in groupby(source.rows("test"), key=itemgetter("part")):
+            shots = tuple(dev.get(subject, ()))
             if len(shots) != N_SHOTS:
                 raise InputError(f"mmlu/{subject}: the dev file has {len(shots)} questions, not {N_SHOTS}. Use the public file.")
-            items += [
-                MMLUItem(ItemId(f"mmlu/{subject}/{index}"), subject, row["question"], tuple(row["choices"]), row["answer"], shots)
-                for index, row in enumerate(rows)
-            ]
-        return items
+            for index, row in enumerate(rows):
+                yield MMLUItem(ItemId(f"mmlu/{subject}/{index}"), subject, row["question"], tuple(row["choices"]), row["answer"], shots)
 
     def request(self, item: MMLUItem) -> Choose:
         """The header, the shots and the question; with fewer shots where the prompt is too long."""
@@ -178,10 +178,7 @@ class MMLU(Benchmark[MMLUItem]):
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """Accuracy over all questions, and each subject's own as "mmlu/<subject>"."""
-        groups = {subject: [grade for grade in grades if grade.group == subject] for subject in sorted({grade.group for grade in grades})}
-        scores = {subject: [grade.scores["mmlu"] for grade in group if "mmlu" in grade.scores] for subject, group in groups.items()}
-        per_subject = {f"mmlu/{subject}": stats.proportion(scores[subject], len(group)) for subject, group in groups.items()}
-        return {"mmlu": stats.stratified(scores, len(grades), macro=False)} | per_subject
+        return stats.by_group("mmlu", grades, macro=False)
 
     def gold(self, item: MMLUItem) -> str:
         """The right letter."""
@@ -205,10 +202,3 @@ def _render(question: str, choices: Sequence[str]) -> str:
 def _cell(text: str) -> str:
     # pandas took the cell "None" for a missing value and printed it so; ten test questions have one.
     return "nan" if text == "None" else text
-
-
-def _by_subject(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    by_subject: dict[str, list[Row]] = {}
-    for row in rows:
-        by_subject.setdefault(row["part"], []).append(row)
-    return by_subject

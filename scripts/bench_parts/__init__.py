@@ -21,6 +21,7 @@ from evals.runner import execute
 Figures = dict[str, Any]
 SUBJECTS = ("abstract_algebra", "anatomy", "astronomy")
 """Three MMLU subjects, 387 questions."""
+COMMITTED_RUN = Path("results/smollm2-135m-instruct-card")
 _LOAD_S = 1.0
 """Stands for the loading of an engine, which takes longer: what a run starts beside it is there by the first request."""
 

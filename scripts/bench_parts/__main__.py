@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import operator
 import os
 import platform
 import shutil
@@ -10,11 +11,12 @@ import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from evals.provenance import git_commit, host, versions
 from scripts.bench_parts import Figures, Options, child, options_of
 
-PARTS = ("overhead", "lm_eval", "order", "processes", "cache", "start", "grading", "growth")
+PARTS = ("overhead", "paced", "lm_eval", "order", "processes", "cache", "start", "grading", "growth")
 
 
 def machine(options: Options) -> Figures:
@@ -41,7 +43,7 @@ def table(kept: Figures) -> str:
     """Markdown: what, the ratio or rate, and what it has to be."""
     lines = ["| part | figure | measured | target |", "| --- | --- | ---: | ---: |"]
     lines += [
-        f"| {part} | {row['what']} | {number(row['value'])}{row.get('unit', '')}{between(row)} | {row.get('target', '')} |"
+        f"| {part} | {row['what']} | {number(row['value'])}{row.get('unit', '')}{between(row)} | {target(row)} |"
         for part in PARTS
         for row in kept.get(part, {}).get("rows", [])
     ]
@@ -58,10 +60,19 @@ def between(row: Figures) -> str:
     return f" ({' to '.join(map(number, row['interval']))})" if "interval" in row else ""
 
 
+def target(row: Figures) -> str:
+    """The row's target, where it has one, and that it is missed."""
+    if "target" not in row:
+        return ""
+    sign, bound = row["target"].split()
+    is_met = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}[sign](row["value"], float(bound))
+    return str(row["target"] if is_met else f"{row['target']}, missed")
+
+
 def main() -> int:
     """Run the parts that were asked for. One that fails is named, and leaves the others and its own earlier figures alone."""
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all, over an hour on two cores")
     parser.add_argument("--data", metavar="DIR", type=Path, default=os.environ.get("EVALS_DATA"), help="default: $EVALS_DATA")
     parser.add_argument("--model", default=Options.model, help="the evaluated model; default: the embedded one")
     parser.add_argument("--scale", metavar="N", type=int, default=1, help="N times the items and the batch, for a machine so much faster")
@@ -85,6 +96,9 @@ def main() -> int:
         except subprocess.CalledProcessError:
             failed.append(part)
             continue
+        except KeyboardInterrupt:
+            print(f"bench: stopped in {part}; the parts before it are kept.", file=sys.stderr)
+            return 130
         finally:
             shutil.rmtree(work, ignore_errors=True)
         if not asked.quick:
@@ -93,6 +107,11 @@ def main() -> int:
     if failed:
         print(f"bench: no figures of {', '.join(failed)}; why stands above.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def part_of(name: str) -> ModuleType:
+    """The module of a part."""
+    return import_module(f"scripts.bench_parts.{name}")
 
 
 def called(machine: Figures) -> str:
@@ -111,12 +130,13 @@ def keep(kept: Figures, path: Path) -> None:
         if part in kept:
             parts.setdefault(called(kept[part]["machine"]), []).append(part)
     machines = "; ".join(f"{', '.join(names)} on {machine}" for machine, names in parts.items())
-    path.with_suffix(".md").write_text(f"# scripts/bench\n\nMeasured: {machines}.\n\n{table(kept)}\n")
+    about = "\n".join(f"- {part}: {str(part_of(part).__doc__).splitlines()[0]}" for part in PARTS if part in kept)
+    path.with_suffix(".md").write_text(f"# scripts/bench\n\nMeasured: {machines}.\n\n{about}\n\n{table(kept)}\n")
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1].startswith("{"):
-        measured = import_module(f"scripts.bench_parts.{sys.argv[2]}").measure(options_of(sys.argv[1]))
+        measured = part_of(sys.argv[2]).measure(options_of(sys.argv[1]))
         print("\n" + json.dumps(measured))
         sys.exit(0)
     sys.exit(main())

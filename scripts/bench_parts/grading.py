@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from pathlib import Path
 
 from evals.data import load_card_data
 from evals.generators.replay import recorded_row
@@ -14,9 +13,8 @@ from evals.registry import benchmark_class
 from evals.run_folder import RunFolder
 from evals.runner import run
 from evals.store import Store
-from scripts.bench_parts import Figures, Options, child, options_of, peak_mb, toy
+from scripts.bench_parts import COMMITTED_RUN, Figures, Options, child, options_of, peak_mb, toy
 
-_RUN = Path("results/smollm2-135m-instruct-card")
 _ENGINE = 100.0
 """Answers a second from a fast engine: an 8B model that decodes 15,000 tokens a second, 150 an answer."""
 _STEP = 16
@@ -45,9 +43,9 @@ def grader_rate(options: Options, task: str) -> float:
     cls = benchmark_class(task)
     benchmark = cls(chat=True)
     items = {item.id: item for item in benchmark.items(load_card_data([cls.dataset], options.data)[cls.dataset.name])}
-    answers = [(items[row["id"]], recorded_row(row).completion) for row in RunFolder(_RUN).samples(task)]
+    answers = [(items[row["id"]], recorded_row(row).completion) for row in RunFolder(COMMITTED_RUN).samples(task)]
     if not answers:
-        raise RuntimeError(f"{_RUN} has no answers to {task}")
+        raise RuntimeError(f"{COMMITTED_RUN} has no answers to {task}")
     benchmark.grade(*answers[0], {})  # imports
     start = time.monotonic()
     for item, answer in answers:

@@ -220,7 +220,7 @@ def test_the_readme_of_the_recordings_holds_the_released_metrics(replay_dir: Pat
 
 def test_the_smoke_items_are_in_the_public_format() -> None:
     benchmark = BBH(chat=True)
-    smoke = benchmark.items(load_smoke_data(BBH.dataset))
+    smoke = list(benchmark.items(load_smoke_data(BBH.dataset)))
     grades = [benchmark.grade(item, completion(f"So the answer is {item.target}."), {}) for item in smoke]
     assert Counter(item.group for item in smoke) == {"boolean_expressions": 2, "object_counting": 2, "word_sorting": 2}
     assert benchmark.summarize(grades)["bbh"].value == 1.0

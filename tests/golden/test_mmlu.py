@@ -244,7 +244,7 @@ def test_a_row_of_another_form_is_refused(row: str) -> None:
 def test_a_subject_without_its_shots_is_refused(source: LoadedSource) -> None:
     dev = [row for row in source.rows("dev") if row["part"] != "virology"]
     with pytest.raises(InputError, match="mmlu/virology: the dev file has 0 questions, not 5"):
-        MMLU(chat=False).items(LoadedSource({"dev": dev, "test": source.rows("test")}, "test"))
+        list(MMLU(chat=False).items(LoadedSource({"dev": dev, "test": source.rows("test")}, "test")))
 
 
 def test_a_hub_row_becomes_the_row_of_the_file() -> None:
@@ -288,7 +288,7 @@ def test_recorded_letters_are_scored_as_the_leaderboard_did_but_for_options_writ
 
 def test_the_smoke_items_are_in_the_public_format() -> None:
     benchmark = MMLU(chat=True)
-    smoke = benchmark.items(load_smoke_data(MMLU.dataset))
+    smoke = list(benchmark.items(load_smoke_data(MMLU.dataset)))
     assert Counter(item.group for item in smoke) == {"astronomy": 6, "elementary_mathematics": 6}
     assert {item.answer for item in smoke} == set(LETTERS)
     assert benchmark.summarize([benchmark.grade(item, choice(item.answer), {}) for item in smoke])["mmlu"].value == 1.0

@@ -238,7 +238,7 @@ ENDS = {
 def rendered_smoke(tokenizer: Any, task: str, chat_format: Any) -> Iterator[Rendered]:
     cls = benchmark_class(task)
     benchmark = cls(chat=chat_format != "none")
-    items = benchmark.items(load_smoke_data(cls.dataset))
+    items = list(benchmark.items(load_smoke_data(cls.dataset)))
     assert items
     yield from Renderer(tokenizer, chat_format, 131_072).render([(item.id, "", benchmark.request(item)) for item in items])
 
@@ -284,7 +284,7 @@ def test_long_mmlu_prompts_lose_their_last_shots(
     llama: Any, data_dir: Path, chat_format: Any, n_shortened: int, left: dict[str, dict[int, int]]
 ) -> None:
     benchmark = MMLU(chat=chat_format != "none")
-    items = benchmark.items(load_card_data([MMLU.dataset], data_dir)["mmlu"])
+    items = list(benchmark.items(load_card_data([MMLU.dataset], data_dir)["mmlu"]))
     renderer = Renderer(llama, chat_format, None)
     # 2,048 tokens of English are never so few bytes; shorter prompts are not tokenized here.
     long = [item for item in items if len(renderer.text_of(benchmark.request(item)).encode()) > 8000]

@@ -91,7 +91,7 @@ def test_a_disk_without_room_for_the_rows_is_named(tmp_path: Path) -> None:
     recording = Recording()
     recording._rows.ask("PRAGMA max_page_count = 10")
     lines = [json.dumps({"id": f"gsm8k/{index}", "outputs": ["x" * 5_000]}).encode() for index in range(100)]
-    with pytest.raises(EnvironmentFault, match=r"temporary file \(database or disk is full\)\. Set TMPDIR"):
+    with pytest.raises(EnvironmentFault, match=r"temporary file cannot be written or read \(database or disk is full\)\. Set TMPDIR"):
         list(map(recording.add, lines))
 
 
@@ -100,7 +100,7 @@ def test_a_temporary_file_that_is_lost_is_named(tmp_path: Path) -> None:
     recording.add(b'{"id": "gsm8k/0", "outputs": ["1"]}')
     recording._rows.ask("DROP TABLE rows")
     for read in (lambda: recording[ItemId("gsm8k/0")], lambda: len(recording), lambda: list(recording)):
-        with pytest.raises(EnvironmentFault, match="cannot be kept in a temporary file"):
+        with pytest.raises(EnvironmentFault, match="temporary file cannot be written or read"):
             read()
 
 

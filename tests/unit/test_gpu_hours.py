@@ -43,6 +43,10 @@ def test_a_size_that_cannot_be_read_off_is_not_known(tmp_path: Path, config: dic
 def test_weights_that_do_not_fit_one_gpu_get_several() -> None:
     shape = Shape(70.6e9, 327_680)
     assert {gpu.name: estimate(shape, CARD, gpu).n for gpu in GPUS} == {"L40S 48 GB": 4, "A100 80 GB": 4, "H100 80 GB": 4, "H200 141 GB": 2}
+    assert {gpu.name: estimate(shape, CARD, gpu, 2).holds for gpu in GPUS} == {
+        "L40S 48 GB": False, "A100 80 GB": True, "H100 80 GB": True, "H200 141 GB": True,
+    }  # fmt: skip
+    assert estimate(shape, CARD, GPUS[0], 2).text() == "2 x L40S 48 GB: no room for the weights"
 
 
 SHAPES = st.builds(Shape, st.floats(1e8, 1e12), st.floats(1e3, 1e6))

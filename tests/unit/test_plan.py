@@ -15,6 +15,8 @@ from evals.errors import InputError
 from evals.generators import EngineSettings
 from evals.plan import RunSettings, default_folder, make_plan, spread
 from evals.records import Item, ItemId
+from evals.registry import BENCHMARKS
+from scripts.bench_parts import toy
 from tests.toydata import failure
 
 SMOKE = RunSettings("smollm2", suite="smoke")
@@ -139,6 +141,14 @@ def test_a_recording_of_nothing_known_is_refused(tmp_path: Path) -> None:
 
 
 # --- what is asked --------------------------------------------------------------------------------------------------------
+
+
+def test_two_items_with_one_id_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BENCHMARKS, "toy", "scripts.bench_parts.toy:Toy")
+    monkeypatch.setattr(toy.Toy, "items", lambda self, source: [toy.Sum(ItemId("toy/1"), "", "1 + 1?", "2")] * 2)
+    settings = RunSettings("openai:x@http://127.0.0.1:9/v1", suite="full", tasks=("toy",), data=toy.write_data(tmp_path, 2))
+    with pytest.raises(InputError, match="toy: two of its items have the id toy/1"):
+        make_plan(settings)
 
 
 def test_what_no_judge_decides_is_not_generated_unless_asked_for_by_name() -> None:

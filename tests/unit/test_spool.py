@@ -1,5 +1,6 @@
 """A spool is a list but for where its values lie."""
 
+import gc
 import os
 import tracemalloc
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.errors import EnvironmentFault
+from evals.errors import EnvironmentFault, InputError
 from evals.spool import Spool
 
 N = 100
@@ -94,6 +95,7 @@ def test_nobody_else_can_open_its_file_and_none_is_left() -> None:
     assert opened
     assert all(path.endswith(" (deleted)") for path in opened)
     del spool
+    gc.collect()
     assert not set(opened) & set(temporary_files())
 
 
@@ -101,5 +103,14 @@ def test_nobody_else_can_open_its_file_and_none_is_left() -> None:
 def test_a_file_that_is_lost_is_named(use: Any) -> None:
     spool = Spool(range(N))
     spool._blocks.ask("DROP TABLE rows")
-    with pytest.raises(EnvironmentFault, match=r"cannot be kept in a temporary file \(no such table: rows\)\. Set TMPDIR"):
+    with pytest.raises(EnvironmentFault, match=r"temporary file cannot be written or read \(no such table: rows\)\. Set TMPDIR"):
         use(spool)
+
+
+def test_what_cannot_be_kept_is_said() -> None:
+    class Local:
+        pass
+
+    for value in (Local(), [lambda: None]):
+        with pytest.raises(InputError, match=r"plain values and dataclasses of its module's top level: AttributeError"):
+            Spool([value] * N)

@@ -47,7 +47,7 @@ def graded(
 ) -> TaskResult:
     """The smoke items of a task, all answered alike but the first `lost`, with the same findings each."""
     benchmark = benchmark_class(name)(chat=chat)
-    items = benchmark.items(load_smoke_data(benchmark.dataset))
+    items = list(benchmark.items(load_smoke_data(benchmark.dataset)))
     answers = {item.id: Completion((Output(text),), {letter: -1.0 for letter in "ABCD"}) for item in items[lost:]}
     return grade_task(benchmark, items, answers, dict.fromkeys(answers, findings), capped)
 
