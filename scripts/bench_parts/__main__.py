@@ -62,7 +62,7 @@ def between(row: Figures) -> str:
 
 def target(row: Figures) -> str:
     """The row's target, where it has one, and that it is missed."""
-    if "target" not in row:
+    if not row.get("target"):
         return ""
     sign, bound = row["target"].split()
     is_met = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}[sign](row["value"], float(bound))

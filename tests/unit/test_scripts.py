@@ -24,9 +24,18 @@ def script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Comple
 def test_the_bench_keeps_the_figures_of_other_parts_and_prints_a_table(tmp_path: Path) -> None:
     kept = tmp_path / "figures.json"
     row = {"what": "a thing", "value": 1.0341, "interval": [0.99, 12345.6], "target": "<= 2"}
-    keep({"order": {"rows": [row], "machine": {"cores": 2, "cpu": "X"}}}, kept)
-    assert "| order | a thing | 1.034 (0.99 to 12,346) | <= 2 |" in kept.with_suffix(".md").read_text()
-    assert json.loads(kept.read_text())["order"]["rows"] == [row]
+    others = [{"what": "missed", "value": 1.0304, "target": "<= 1.03"}, {"what": "none", "value": 3, "target": ""}]
+    keep({"order": {"rows": [row, *others], "machine": {"cores": 2, "cpu": "X"}}}, kept)
+    assert kept.with_suffix(".md").read_text().splitlines()[4:] == [
+        "- order: Orders of the queue on one engine, and how full each keeps the batch.",
+        "",
+        "| part | figure | measured | target |",
+        "| --- | --- | ---: | ---: |",
+        "| order | a thing | 1.034 (0.99 to 12,346) | <= 2 |",
+        "| order | missed | 1.03 | <= 1.03, missed |",
+        "| order | none | 3 |  |",
+    ]
+    assert json.loads(kept.read_text())["order"]["rows"] == [row, *others]
 
 
 def test_a_part_of_the_bench_that_is_not_there_and_data_that_is_not_are_one_sentence(tmp_path: Path) -> None:
