@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from evals.errors import EnvironmentFault, InputError
-from evals.files import UNREADABLE, FileRecord, Row, difference, first_line, read_csv, read_json, read_jsonl, read_jsonl_gz
+from evals.files import UNREADABLE, FileRecord, Hashed, Row, difference, first_line, read_csv, read_json, read_jsonl, read_jsonl_gz
 from evals.spool import Spool
 
 __all__ = ["Dataset", "FileRecord", "HubTable", "LoadedSource", "Row", "Source", "Table", "content_hash", "data_folder", "fetch"]
@@ -238,7 +238,7 @@ def _read_file(dataset: Dataset, table: Table, part: str, file: Path, rows: Spoo
     before = len(rows)
     try:
         with file.open("rb", buffering=0) as opened:
-            hashed = _Hashed(opened)
+            hashed = Hashed(opened)
             stream = io.BufferedReader(hashed)
             flaw = _parse(table, part, stream, rows)
             while stream.read(1 << 20):
@@ -254,24 +254,6 @@ def _read_file(dataset: Dataset, table: Table, part: str, file: Path, rows: Spoo
         problems.append(f"{label} is missing from {file.parent}. Put the public file there (evals data list says where it comes from).")
     except OSError as error:
         problems.append(f"{label} cannot be read: {error.strerror or error}.")
-
-
-class _Hashed(io.RawIOBase):
-    """An open file whose content is hashed as it is read, so that what was checked is what was parsed."""
-
-    def __init__(self, file: io.FileIO) -> None:
-        self.file = file
-        self.digest = hashlib.sha256()
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """See io.RawIOBase."""
-        n = self.file.readinto(buffer) or 0
-        self.digest.update(memoryview(buffer)[:n])
-        return n
 
 
 def _parse(table: Table, part: str, file: IO[bytes], rows: Spool[Row]) -> str | None:

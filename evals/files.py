@@ -68,6 +68,24 @@ def _stream(raw: Raw) -> IO[bytes]:
     return io.BytesIO(raw) if isinstance(raw, bytes) else raw
 
 
+class Hashed(io.RawIOBase):
+    """An open file whose content is hashed as it is read, so that what was checked is what was parsed."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See io.RawIOBase."""
+        n = self.file.readinto(buffer) or 0
+        self.digest.update(memoryview(buffer)[:n])
+        return n
+
+
 class TooMuchError(ValueError):
     """A file holds more than any of ours: a stranger's must not fill the machine."""
 

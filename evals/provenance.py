@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,22 +18,14 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Software:
-    """What runs: versions of the packages a number depends on (those not installed are left out), and the clone's commit."""
-
-    versions: Mapping[str, str]
-    git_commit: str | None
-
-
-def software() -> Software:
-    """As it is now: the files that a long run was made with may be others by its end."""
-    return Software(versions(), git_commit())
+def software() -> dict[str, Any]:
+    """What runs, for run.json. Asked at a run's start: the files that a long run was made with may be others by its end."""
+    return {"versions": versions(), "git_commit": git_commit()}
 
 
 def run_record(
     plan: Plan,
-    made_with: Software,
+    made_with: Mapping[str, Any],
     head: Mapping[str, Any],
     capped: Mapping[str, int],
     phases: Mapping[str, Mapping[str, float]],
@@ -48,7 +40,7 @@ def run_record(
         "sandbox": sandbox,
         "engine": asdict(settings.engine),
         "host": host(),
-        **asdict(made_with),
+        **made_with,
     }
     return {
         "summary_header": dict(head),
@@ -67,7 +59,7 @@ def run_record(
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages a number depends on."""
+    """Versions of the packages a number depends on; those not installed are left out."""
     found = {}
     for name in ("model-card-evals", *_PACKAGES):
         try:
