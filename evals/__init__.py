@@ -11,23 +11,24 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "run"]
 
 if TYPE_CHECKING:
-    from evals.runner import RunResult
+    from evals.report.result import Result
 
 
-def run(model: str, **settings: Any) -> "RunResult":
+def run(model: str, **settings: Any) -> "Result":
     """Evaluate `model` and write its run folder.
 
-    settings: fields of evals.plan.RunSettings and of evals.generators.EngineSettings by name, e.g. suite="card",
+    settings: fields of evals.plan.settings.RunSettings and of evals.generators.EngineSettings by name, e.g. suite="card",
     tasks="mmlu,gsm8k", data="/data/evals", judges="xstest=strmatch", dtype="float32"; texts where paths or tuples are meant are taken.
     Raises evals.errors.EvalsError with one sentence for anything wrong with the input or the machine.
     """
     from dataclasses import fields
     from pathlib import Path
 
-    from evals import runner
     from evals.errors import InputError, nearest
     from evals.generators import EngineSettings
-    from evals.plan import RunSettings
+    from evals.plan.settings import RunSettings
+    from evals.report.result import Result
+    from evals.runs import session
 
     of_run, of_engine = ({field.name for field in fields(cls)} for cls in (RunSettings, EngineSettings))
     for name in settings:
@@ -42,4 +43,5 @@ def run(model: str, **settings: Any) -> "RunResult":
             settings[name] = Path(settings[name])
     if engine:
         settings["engine"] = EngineSettings(**engine)
-    return runner.run(RunSettings(model=model, **settings))
+    done = session.run(RunSettings(model=model, **settings))
+    return Result(done.folder, done.summary, done.n_missing)

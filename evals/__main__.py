@@ -1,5 +1,5 @@
 """python -m evals."""
 
-from evals.cli import main
+from evals.commands.app import main
 
 main()

@@ -6,9 +6,9 @@ needs from the world it declares (a request, a check); the result comes back as 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from evals.data import Dataset, Source
+from evals.data.dataset import Dataset, Source
 from evals.records import Check, Column, Completion, Findings, Grade, Item, Metric, Request
 
 ItemT = TypeVar("ItemT", bound=Item)
@@ -71,3 +71,9 @@ class Benchmark(ABC, Generic[ItemT]):
     def gold(self, item: ItemT) -> str:
         """The reference answer as `evals show` prints it ("" where there is none)."""
         return ""
+
+
+def roles_of_column(benchmark: Benchmark[Any] | type[Benchmark[Any]], column: str) -> Sequence[str]:
+    """The judge roles that decide a column: the role it is named after (alpaca_eval_2_lc: alpaca_eval_2), else all of them."""
+    named = [role for role in benchmark.judge_roles if f"{column}_".startswith(f"{role}_")]
+    return named or benchmark.judge_roles

@@ -46,3 +46,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return "Did you mean " + " or ".join(close) + "?"
     return "Known: " + ", ".join(names) + "."
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of its message."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

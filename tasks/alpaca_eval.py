@@ -21,7 +21,8 @@ from typing import Any
 
 from evals import stats
 from evals.benchmark import Benchmark
-from evals.data import Dataset, HubTable, Row, Source, Table, read_csv, read_json
+from evals.data.dataset import Dataset, HubTable, Source, Table
+from evals.data.files import Row, read_csv, read_json
 from evals.errors import InputError
 from evals.records import Check, Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling
 from tasks import length_control

@@ -24,7 +24,8 @@ from typing import IO
 
 from evals import stats
 from evals.benchmark import Benchmark
-from evals.data import Dataset, HubTable, Row, Source, Table
+from evals.data.dataset import Dataset, HubTable, Source, Table
+from evals.data.files import Row
 from evals.errors import InputError
 from evals.extract import exact_match, extract_bbh_answer
 from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling

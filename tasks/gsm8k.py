@@ -18,7 +18,8 @@ from functools import cache
 
 from evals import stats
 from evals.benchmark import Benchmark
-from evals.data import Dataset, HubTable, Row, Source, Table, read_jsonl
+from evals.data.dataset import Dataset, HubTable, Source, Table
+from evals.data.files import Row, read_jsonl
 from evals.errors import InputError
 from evals.extract import drop_separators, exact_match, extract_last_number
 from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling

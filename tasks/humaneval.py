@@ -20,7 +20,8 @@ from pathlib import Path
 
 from evals import stats
 from evals.benchmark import Benchmark
-from evals.data import Dataset, HubTable, Source, Table, read_jsonl_gz
+from evals.data.dataset import Dataset, HubTable, Source, Table
+from evals.data.files import read_jsonl_gz
 from evals.records import (
     Check,
     Column,

@@ -30,7 +30,8 @@ from typing import Any
 
 from evals import stats
 from evals.benchmark import Benchmark
-from evals.data import Dataset, HubTable, Row, Source, Table, read_jsonl
+from evals.data.dataset import Dataset, HubTable, Source, Table
+from evals.data.files import Row, read_jsonl
 from evals.errors import InputError
 from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Json, Message, Metric, Sampling
 

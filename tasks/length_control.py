@@ -18,7 +18,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from evals import stats
-from evals.data import Row
+from evals.data.files import Row
 from evals.records import Grade, Metric
 
 GLM_NAME = "length_controlled_v1"

@@ -23,7 +23,8 @@ from typing import IO
 
 from evals import stats
 from evals.benchmark import Benchmark
-from evals.data import Dataset, HubTable, Row, Source, Table
+from evals.data.dataset import Dataset, HubTable, Source, Table
+from evals.data.files import Row
 from evals.errors import InputError
 from evals.records import Choose, Column, Completion, Findings, Grade, Item, ItemId, Message, Metric
 

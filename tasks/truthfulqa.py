@@ -23,23 +23,10 @@ from functools import cache
 
 from evals import stats
 from evals.benchmark import Benchmark
-from evals.data import Dataset, HubTable, Row, Source, Table, read_csv
+from evals.data.dataset import Dataset, HubTable, Source, Table
+from evals.data.files import Row, read_csv
 from evals.errors import EnvironmentFault
-from evals.records import (
-    Check,
-    Choose,
-    Column,
-    Completion,
-    Finding,
-    Findings,
-    Generate,
-    Grade,
-    Item,
-    ItemId,
-    Message,
-    Metric,
-    Sampling,
-)
+from evals.records import Check, Choose, Column, Completion, Finding, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling
 from tasks.fewshot import task_file
 
 _MAX_TOKENS = 50

@@ -20,7 +20,8 @@ from typing import ClassVar
 
 from evals import stats
 from evals.benchmark import Benchmark
-from evals.data import Dataset, HubTable, Row, Source, Table, read_csv
+from evals.data.dataset import Dataset, HubTable, Source, Table
+from evals.data.files import Row, read_csv
 from evals.records import Check, Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling
 
 JUDGE_MESSAGE = (

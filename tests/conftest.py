@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from evals.plan import OFFLINE_VARIABLES
+from evals.plan.settings import OFFLINE_VARIABLES
 
 # How long an example may take is no property of the code on a machine that others use.
 settings.register_profile("house", deadline=None)

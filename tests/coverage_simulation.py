@@ -16,9 +16,9 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import betaln, expit
 
+from evals.cards.average import average, average_metric
 from evals.compare.paired import PairedDifference, Pairs, average_difference, paired_difference
 from evals.records import Column, ItemId, Metric
-from evals.report.table import average, average_metric
 from evals.stats import clustered_mean, mean, pass_at_k, proportion, stratified
 from tasks import length_control
 

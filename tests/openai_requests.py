@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from evals.generators import Failure
 from evals.generators.openai import OpenAIGenerator
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import Completion, ItemId, Message, Sampling
 from tests.openai_server import Body, OpenAIServer, Reply, Script, completion
 

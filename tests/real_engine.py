@@ -37,7 +37,7 @@ def answers_in(store: Path) -> int:
 @contextmanager
 def vllm_server(log: Path, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """vLLM's own OpenAI server with the small model: its URL and its process; gone afterwards, with its engine."""
-    from evals.models import embedded_folder
+    from evals.models.embedded import embedded_folder
 
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
     server = subprocess.Popen(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from evals.data import Dataset, FileRecord, HubTable, Table, read_jsonl
+from evals.data.dataset import Dataset, HubTable, Table
+from evals.data.files import FileRecord, read_jsonl
 from evals.errors import InputError
 from evals.registry import benchmark_class
 

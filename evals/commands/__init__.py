@@ -1,1 +1,1 @@
-"""The command line's rooms: parse, call, print."""
+"""The command line: parse, call, print."""

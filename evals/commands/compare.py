@@ -1,4 +1,4 @@
-"""`evals compare` and `evals check`, as evals.cli offers them: parse, call, print. Heavy imports stay inside."""
+"""`evals compare` and `evals check`, as evals.commands.app offers them: parse, call, print. Heavy imports stay inside."""
 
 import os
 import sys
@@ -49,7 +49,7 @@ def check(
     from evals.compare import gate_report as check_report
     from evals.compare.gate import check as check_runs
     from evals.compare.policy import Policy, read_policy
-    from evals.run_folder import RunFolder
+    from evals.storage.run_folder import RunFolder
 
     gate = check_runs(baseline, candidate, read_policy(policy) if policy else Policy(), data=data, strict=strict)
     text = check_report.markdown(gate)

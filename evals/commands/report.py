@@ -1,6 +1,7 @@
-"""`evals report`, `card` and `export`, as evals.cli offers them: parse, call, print. Heavy imports stay inside."""
+"""`evals report`, `card` and `export`, as evals.commands.app offers them: parse, call, print. Heavy imports stay inside."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +64,7 @@ def card(
 ) -> None:
     """Put the table and the hub's metadata into a model card and .eval_results/ beside it; all else stays byte for byte."""
     from evals.report.card import part_of_the_data, update
-    from evals.run_folder import RunFolder
+    from evals.storage.run_folder import RunFolder
 
     changed = update(readme, run, source, write=not check)
     if part := part_of_the_data(RunFolder(run[0]).read_json("summary.json")):
@@ -81,6 +82,20 @@ def export(
     from evals.report.export import write_items
 
     print(f"{write_items(run_folder, file):,} items in {file}")
+
+
+def show(run_folder: RunArgument, item_id: Annotated[str, typer.Argument(metavar="ITEM_ID")], data: DataOption = None) -> None:
+    """Print everything behind one item: prompt, output, extracted answer, gold, grade, the judge's words."""
+    from evals.report.show import describe_item
+
+    print(describe_item(run_folder, item_id, data))
+
+
+def show_rows(summaries: Sequence[Any]) -> None:
+    """The rows of some runs, from their parsed summaries."""
+    from evals.report.table import make_table, row_from_summary
+
+    show_table(make_table([row_from_summary(summary) for summary in summaries]), None)
 
 
 def show_table(table: Any, layout: str | None) -> None:

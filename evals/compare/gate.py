@@ -18,8 +18,8 @@ from evals.compare.paired import PairedDifference, holm, paired_columns
 from evals.compare.policy import Policy
 from evals.compare.runs import comparability, settled, unchanged
 from evals.report.table import row_from_summary
-from evals.run_folder import RunFolder
 from evals.stats import Z95
+from evals.storage.run_folder import RunFolder
 
 ALPHA = 0.05
 """Chance of a false alarm that the gate as a whole is held to."""

@@ -10,15 +10,15 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
+from evals.benchmark import roles_of_column
+from evals.cards.average import AVERAGE, average_metric
 from evals.errors import InputError
 from evals.generators.replay import RECORDED
-from evals.grading import roles_of_column
-from evals.judges import public_name
+from evals.models.resolve import public_name
 from evals.records import Column, Grade, ItemId, Metric
 from evals.registry import BENCHMARKS, benchmark_class
-from evals.report.table import AVERAGE, average_metric
-from evals.run_folder import RunFolder
 from evals.stats import Z95
+from evals.storage.run_folder import RunFolder
 
 Z80 = 0.8416212335729143
 N_RESAMPLES = 9999
@@ -276,9 +276,7 @@ def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Si
             return f"samples have {n:,} scored items where summary.json has {cell['n']:,}; make them again with evals score"
     roles = roles_of_column(benchmark_class(task)(chat=True), column.key)
     judges = [
-        sorted(
-            {_judge_name(found["by"]) for answer in side.values() for role in roles if (found := answer.row.get("findings", {}).get(role))}
-        )
+        sorted({_who(found["by"]) for answer in side.values() for role in roles if (found := answer.row.get("findings", {}).get(role))})
         for side in answers
     ]
     if judges[0] == judges[1] or not all(judges):
@@ -286,10 +284,8 @@ def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Si
     return f"{JUDGED_BY} {' and '.join(judges[0])} in the baseline, by {' and '.join(judges[1])} in the candidate"
 
 
-def _judge_name(by: str) -> str:
-    """A judge's name without the place of its folder."""
-    name = public_name(by)
-    return "an unknown judge" if name == RECORDED else Path(name).name if name.startswith(("/", ".", "~")) else name
+def _who(by: str) -> str:
+    return "an unknown judge" if by == RECORDED else public_name(by)
 
 
 def _agreeing(found: PairedDifference, cells: Sides) -> PairedDifference:
@@ -311,7 +307,7 @@ def _bootstrapped(pairs: Pairs, cells: Sides, replicates: Sequence[Sequence[floa
 
 
 def _replicates(run: RunFolder, task: str, column: Column, data: Path | None) -> Sequence[float]:
-    from evals.rescore import run_items
+    from evals.runs.rescore import run_items
 
     try:
         benchmark, _ = run_items(run.read_json("run.json"), task, data)

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evals.errors import InputError, nearest
-from evals.files import first_line
+from evals.cards.average import AVERAGE
+from evals.errors import InputError, first_line, nearest
 from evals.records import Json
 from evals.registry import BENCHMARKS, benchmark_class
-from evals.report.table import AVERAGE
 
 _KEYS = ("drop", "columns")
 

@@ -2,7 +2,7 @@
 
 from evals.compare.paired import PairedDifference, Pairs, average_difference, paired_difference
 from evals.compare.policy import Policy
-from evals.plan import Plan
+from evals.plan.make import Plan
 from evals.records import Column, Grade, ItemId
 
 CHANGED = 0.2

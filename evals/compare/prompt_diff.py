@@ -9,13 +9,14 @@ from typing import Any
 
 from evals.errors import EvalsError, InputError
 from evals.generators import EngineSettings
-from evals.models import resolve
-from evals.plan import RunSettings, make_plan
-from evals.prompts import load_tokenizer
+from evals.models.prompts import load_tokenizer
+from evals.models.resolve import resolve
+from evals.plan.make import make_plan
+from evals.plan.settings import RunSettings
 from evals.records import ItemId
-from evals.run_folder import RunFolder
-from evals.show import visible
-from evals.store import Store
+from evals.report.show import visible
+from evals.storage.run_folder import RunFolder
+from evals.storage.store import Store
 
 _BEFORE, _AFTER = 8, 4
 """Tokens shown around the first that differs."""

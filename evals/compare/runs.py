@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from evals.cards.average import AVERAGE, AVERAGED
 from evals.compare.paired import PairedDifference, holm, paired_columns
-from evals.report.table import AVERAGE, row_from_summary
-from evals.run_folder import RunFolder
-from evals.summary import AVERAGED
+from evals.report.table import row_from_summary
+from evals.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from evals.cards.average import AVERAGE
 from evals.compare.paired import JUDGED_BY, Answer, PairedDifference, read_answers
 from evals.compare.runs import Comparison
 from evals.records import Json
 from evals.registry import BENCHMARKS, benchmark_class
-from evals.report.table import AVERAGE, MISSING, escape, percent
-from evals.run_folder import RunFolder, to_json
-from evals.show import visible
+from evals.report.show import visible
+from evals.report.table import MISSING, escape, percent
+from evals.storage.run_folder import RunFolder, to_json
 
 _HEADS = ("Column", "Items", "A", "B", "B - A in points [95 %]", "p", "p (Holm)", "Better", "Worse", "Detectable")
 

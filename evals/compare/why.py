@@ -10,7 +10,7 @@ from evals.compare.prompt_diff import Asked, describe
 from evals.errors import InputError
 from evals.registry import BENCHMARKS
 from evals.report.table import MISSING, escape
-from evals.run_folder import RunFolder, to_json
+from evals.storage.run_folder import RunFolder, to_json
 
 _HEADER = ("protocol", "suite", "limit", "seed", "model", "chat_format", "bos_tokens", "prompts_by", "judges", "data")
 _SESSION = ("engine", "host", "versions", "git_commit", "sandbox")

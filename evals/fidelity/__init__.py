@@ -1,1 +1,1 @@
-"""Proof that the scorers are right: other people's recorded outputs, other harnesses, calibrated judges."""
+"""Proof that the scorers are right: other people's recorded outputs scored again, judges calibrated."""

@@ -5,22 +5,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evals import __version__
-from evals.asking import Asker
-from evals.cost import Cost, Price, parse_prices, spent
 from evals.errors import Incomplete, InputError
 from evals.fidelity.agreement import Pair, agreement, shift
 from evals.fidelity.calibration_data import Answer, Verdicts, read_verdicts
-from evals.judges import parse_judges, public_name
-from evals.judging import CALIBRATIONS, Question, judge_all, prepare
-from evals.plan import PROTOCOL_VERSION, RunSettings, default_folder, spread
-from evals.progress import Progress
-from evals.provenance import git_commit
+from evals.models.resolve import public_name
+from evals.plan.cost import Cost, Price, parse_prices, spent
+from evals.plan.items import spread
+from evals.plan.judges import CALIBRATIONS, parse_judges
+from evals.plan.questions import Question, prepare
+from evals.plan.settings import PROTOCOL_VERSION, RunSettings
 from evals.records import Completion, Finding, ItemId, Program
 from evals.registry import BENCHMARKS, benchmark_class
-from evals.run_folder import RunFolder
-from evals.runner import start_engine
-from evals.store import Store
+from evals.runs.asking import Asker
+from evals.runs.engines import start_engine
+from evals.runs.judging import judge_all
+from evals.runs.progress import Progress
+from evals.runs.provenance import git_commit, versions
+from evals.storage.run_folder import RunFolder, default_folder
+from evals.storage.store import Store
 
 Found = dict[tuple[ItemId, str], Finding]
 Record = dict[str, Any]
@@ -111,7 +113,7 @@ def _held(verdicts: Verdicts, chosen: Sequence[Answer], role: str, found: Found)
         held = agreement([pair for pair, is_judged in zip(pairs, judged, strict=True) if is_judged], role)
         against[who] = held | {"shifts": {column: shifts for column in columns if (shifts := _shifts(pairs, column))}}
     recorded = {"files": verdicts.files, "sha256": verdicts.sha256, "n": sum(judged)}
-    made_by = {"protocol": PROTOCOL_VERSION, "version": __version__, "git_commit": git_commit()}
+    made_by = {"protocol": PROTOCOL_VERSION, "version": versions().get("model-card-evals"), "git_commit": git_commit()}
     return {"schema": 1, "recorded": recorded, "against": against, "line": _line(role, sum(judged), against), "made_by": made_by}
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from evals.benchmark import Benchmark
-from evals.data import LoadedSource, data_folder, read_csv, read_json, read_jsonl
-from evals.errors import InputError
-from evals.files import UNREADABLE, Row, first_line
+from evals.data.dataset import LoadedSource
+from evals.data.files import UNREADABLE, Row, read_csv, read_json, read_jsonl
+from evals.data.load import data_folder
+from evals.errors import InputError, first_line
 from evals.records import Completion, Finding, Findings, Item, ItemId, Output
 from evals.registry import BENCHMARKS, benchmark_class
 

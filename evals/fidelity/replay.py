@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evals.benchmark import Benchmark
-from evals.data import load_card_data
-from evals.errors import InputError
+from evals.data.files import UNREADABLE
+from evals.data.load import load_card_data
+from evals.errors import InputError, first_line
 from evals.fidelity.corpora import Figure, Recording, Scored, Value, recordings
-from evals.files import UNREADABLE, first_line
-from evals.fingerprint import file_sha256
-from evals.grading import grade_task
-from evals.programs import Programs
-from evals.progress import Progress
+from evals.models.fingerprint import file_sha256
 from evals.records import Finding, Item, ItemId, Program
 from evals.registry import benchmark_class
-from evals.store import Store
+from evals.runs.grading import grade_task
+from evals.runs.programs import Programs
+from evals.runs.progress import Progress
+from evals.storage.store import Store
 
 State = Literal["agrees", "explained", "differs", "-"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import Completion
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from evals.generators import Failure
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import Completion
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators import Failure
 from evals.generators.spread import Server, Spread
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import Completion, Output
 
 _TIMEOUT_S = 1800.0

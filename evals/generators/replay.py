@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from evals.errors import InputError, nearest
-from evals.files import TooMuchError, bounded_lines
-from evals.fingerprint import recorded_files
 from evals.generators import Failure
-from evals.prompts import Rendered
+from evals.models.fingerprint import recorded_files
+from evals.models.prompts import Rendered
 from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, Output
 from evals.registry import BENCHMARKS
-from evals.spool import Scratch
+from evals.storage.files import TooMuchError, bounded_lines
+from evals.storage.spool import Scratch
 
 NOT_A_ROW = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a row that is not one may raise."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from threading import Condition
 from typing import Any
 
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 
 _RUN = 32
 """Requests a server takes from the queue at a time: neighbours share a prefix, which its cache then holds once."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings, Failure
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import Completion, Output
 
 _WINDOW = 2  # requests kept in the engine, in units of its batch size: enough to never drain it

@@ -1,1 +1,1 @@
-"""The report people look at: one self-contained HTML file."""
+"""What people look at: table, page, model card, exports, what a run would ask, what stands behind one item."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evals.errors import EnvironmentFault, InputError
-from evals.files import one_line
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.report.front_matter import FrontMatter
 from evals.report.table import MISSING, TableRow, as_markdown, make_table, row_from_summary
-from evals.run_folder import RunFolder
+from evals.storage.files import one_line
+from evals.storage.run_folder import RunFolder
 
 BEGIN, END = "<!-- evals: table -->", "<!-- /evals: table -->"
 PREFIX = "evals-"

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from evals.errors import InputError
-from evals.run_folder import RunFolder, to_json
+from evals.storage.run_folder import RunFolder, to_json
 
 COLUMNS = ("task", "id", "score", "extracted", "unparsed", "truncated", "n_outputs", "n_tokens", "outputs", "findings", "details")
 """score: the item's score, the mean over judges where several decide.  n_tokens: over all outputs.  extracted: text, else JSON.

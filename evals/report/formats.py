@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from evals.files import one_line
 from evals.report.table import LIMITED, MISSING, Table, TableCell, TableRow, as_markdown, interval_text
+from evals.storage.files import one_line
 
 _SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?([bm])(?![a-z])", re.IGNORECASE)
 

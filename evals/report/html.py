@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evals.card_rows import published_rows
+from evals.cards.published import published_rows
 from evals.records import Column
 from evals.registry import benchmark_class
 from evals.report import plots
 from evals.report.items import BLOCK, Part, TaskItems, task_items
 from evals.report.table import MISSING, TableRow, percent, row_from_summary, rows_from_published, table_columns
-from evals.run_folder import RunFolder, to_json
+from evals.storage.run_folder import RunFolder, to_json
 
 _HERE = Path(__file__).parent
 _PARTS = {"mmlu": "subjects", "bbh": "tasks", "ifeval": "instruction types", "xstest": "prompt types", "alpaca_eval": "sources"}

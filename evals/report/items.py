@@ -17,10 +17,10 @@ from evals.benchmark import Benchmark
 from evals.errors import EnvironmentFault, InputError
 from evals.records import Generate, Item, Json
 from evals.registry import benchmark_class
-from evals.rescore import run_items
-from evals.run_folder import RunFolder, to_json
-from evals.store import Store
-from evals.summary import metric_json
+from evals.runs.rescore import run_items
+from evals.runs.summary import metric_json
+from evals.storage.run_folder import RunFolder, to_json
+from evals.storage.store import Store
 
 BLOCK = 200
 """Items in one block of texts: small enough to open in some milliseconds."""

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evals.cards.average import AVERAGE
 from evals.errors import InputError
-from evals.report.table import AVERAGE, TableCell, TableRow, percent
+from evals.report.table import TableCell, TableRow, percent
 from evals.stats import Z95
 
 _METRICS: Mapping[str, tuple[tuple[str, str], ...]] = {

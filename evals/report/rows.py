@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evals.card_rows import PublishedRow, published_rows, row_of_short_name
+from evals.cards.published import PublishedRow, published_rows, row_of_short_name
 from evals.errors import InputError, nearest
 from evals.report.formats import by_size, with_best
 from evals.report.lm_eval_results import read_row
 from evals.report.table import Table, TableRow, delta_table, make_table, row_from_summary, rows_from_published
-from evals.run_folder import RunFolder
+from evals.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)

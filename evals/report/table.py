@@ -4,27 +4,22 @@ The only place where fractions become percent. A published row is printed exactl
 marks, so that no number is taken for more than it is. Pure functions; same rows, same bytes.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from evals.card_rows import CELL_KEYS, PublishedRow, published_rows
-from evals.files import one_line
-from evals.records import Column, Metric
+from evals.cards.average import AVERAGE, AVERAGED
+from evals.cards.published import CELL_KEYS, PublishedRow, published_rows
+from evals.records import Column
 from evals.registry import BENCHMARKS, benchmark_class
+from evals.storage.files import one_line
 
-AVERAGE = Column("average", "Average")
 MISSING = "-"
 LIMITED = "limited"
 """The group of our runs with a limit: they stand apart."""
 CARD_WOULD_OMIT = "The card prints - for the Average as soon as any cell of the row is -."
-
-_DIRECT = ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval")
-_XSTEST = ("xstest_safe_refused", "xstest_unsafe_followed")
-_N_INPUTS = len(_DIRECT) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,50 +47,6 @@ class TableRow:
     def cell(self, key: str) -> TableCell:
         """The cell under `key`; an empty one where the row has none."""
         return self.cells.get(key, TableCell())
-
-
-# --- the Average ---------------------------------------------------------------------------------------------------------
-
-
-def average(cells: Mapping[str, float | None]) -> float | None:
-    """The card's Average, from cells by key; fractions in, a fraction out.
-
-    Mean of seven: MMLU, GSM8K, BBH, HumanEval, TruthfulQA, IFEval, and XSTest as the mean of the two shares' complements.
-    AlpacaEval does not enter. None when any input is missing.  Source: PROTOCOL section 4, inferred from the card.
-    """
-    inputs: list[float] = []
-    for key in (*_DIRECT, *_XSTEST):
-        value = cells.get(key)
-        if value is None:
-            return None
-        inputs.append((1 - value) / 2 if key in _XSTEST else value)
-    return math.fsum(inputs) / _N_INPUTS
-
-
-def average_metric(metrics: Mapping[str, Metric]) -> Metric:
-    """The Average with its error and 95 % interval, both propagated from the cells, which are taken as independent.
-
-    n: how many of the seven inputs are there (XSTest counts when both its cells are); n_items: seven.
-    Without a value the reason names the missing cells.  Source of the interval: Zou & Donner 2008 (MOVER): the cells' own
-    distances to their bounds, squared and summed, so that a cell at 0 or 1 does not count as certain.
-    """
-    present = {key: metrics[key] for key in (*_DIRECT, *_XSTEST) if key in metrics and metrics[key].value is not None}
-    n = sum(key in present for key in _DIRECT) + all(key in present for key in _XSTEST)
-    value = average({key: metric.value for key, metric in present.items()})
-    if value is None:
-        missing = [key for key in (*_DIRECT, *_XSTEST) if key not in present]
-        return Metric(None, n, _N_INPUTS, reason=f"no value for {', '.join(missing)}")
-    shares = {key: (-0.5 if key in _XSTEST else 1) / _N_INPUTS for key in present}
-    stderrs = [metric.stderr * shares[key] for key, metric in present.items() if metric.stderr is not None]
-    stderr = math.hypot(*stderrs) if len(stderrs) == len(present) else None
-    ends = [
-        sorted((bound - metric.value) * shares[key] for bound in metric.ci95)
-        for key, metric in present.items()
-        if metric.ci95 is not None and metric.value is not None
-    ]
-    below, above = (math.hypot(*side) for side in zip(*ends, strict=True)) if ends else (0.0, 0.0)
-    ci95 = (max(0.0, value - below), min(1.0, value + above)) if len(ends) == len(present) else None
-    return Metric(value, n, _N_INPUTS, stderr, ci95, "cells independent")
 
 
 # --- printing numbers ----------------------------------------------------------------------------------------------------
@@ -183,7 +134,7 @@ def _own_average(found: Mapping[str, Mapping[str, Any]], cells: Mapping[str, Tab
     cell, reason = _own_cell(found.get(AVERAGE.key))
     if reason:
         return cell, reason
-    marks = [*cell.marks, *(mark for key in (*_DIRECT, *_XSTEST) for mark in cells[key].marks)]
+    marks = [*cell.marks, *(mark for key in AVERAGED for mark in cells[key].marks)]
     if any(cells[key].text == MISSING for key in CELL_KEYS[:-1]):
         marks.append(CARD_WOULD_OMIT)
     return TableCell(cell.text, tuple(dict.fromkeys(marks)), cell.ci95), ""

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from evals.files import one_line
 from evals.records import Column
 from evals.report.table import MISSING, Table, interval_text
+from evals.storage.files import one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evals.asking import longest_first
 from evals.generators import EngineSettings
 from evals.generators.vllm import VllmGenerator
-from evals.plan import Plan, RunSettings, make_plan
-from evals.progress import Progress
-from evals.runner import execute
+from evals.plan.make import Plan, make_plan
+from evals.plan.settings import RunSettings
+from evals.runs.asking import longest_first
+from evals.runs.progress import Progress
+from evals.runs.session import execute
 
 Figures = dict[str, Any]
 SUBJECTS = ("abstract_algebra", "anatomy", "astronomy")

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from evals.provenance import git_commit, host, versions
+from evals.runs.provenance import git_commit, host, versions
 from scripts.bench_parts import Figures, Options, child, options_of
 
 PARTS = ("overhead", "paced", "lm_eval", "order", "processes", "cache", "start", "grading", "growth")

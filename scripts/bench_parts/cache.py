@@ -3,7 +3,7 @@
 from typing import Any
 
 import evals.generators.vllm as vllm_generator
-from evals.prefix import cached_tokens
+from evals.plan.prefix import cached_tokens
 from evals.records import Completion
 from scripts.bench_parts import Figures, Options, first, in_our_order, plan_of, spread, start_engine, subjects
 

@@ -4,15 +4,15 @@ import json
 import sys
 import time
 
-from evals.data import load_card_data
+from evals.data.load import load_card_data
 from evals.generators.replay import recorded_row
-from evals.plan import RunSettings
-from evals.progress import Progress
+from evals.plan.settings import RunSettings
 from evals.records import Completion, Output
 from evals.registry import benchmark_class
-from evals.run_folder import RunFolder
-from evals.runner import run
-from evals.store import Store
+from evals.runs.progress import Progress
+from evals.runs.session import run
+from evals.storage.run_folder import RunFolder
+from evals.storage.store import Store
 from scripts.bench_parts import COMMITTED_RUN, Figures, Options, child, options_of, peak_mb, toy
 
 _ENGINE = 100.0

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 from evals.generators.fake import FakeGenerator
-from evals.plan import RunSettings, make_plan
-from evals.progress import Progress
+from evals.plan.make import make_plan
+from evals.plan.settings import RunSettings
 from evals.report.table import markdown, row_from_summary
-from evals.runner import execute
+from evals.runs.progress import Progress
+from evals.runs.session import execute
 from scripts.bench_parts import Figures, Options, child, options_of, peak_mb, toy
 
 _SERVER = "openai:fake@http://127.0.0.1:9/v1"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from evals.generators.vllm import _CPU_BLOCK
-from evals.models import resolve
-from evals.progress import Progress
-from evals.runner import execute
+from evals.models.resolve import resolve
+from evals.runs.progress import Progress
+from evals.runs.session import execute
 from scripts.bench_parts import SUBJECTS, Figures, Options, all_cores, first, options_of, plan_of, spec_of, subjects
 
 _MAX_NEW = 256

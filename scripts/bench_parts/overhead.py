@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from evals.generators.vllm import VllmGenerator, _sampling_params
-from evals.plan import Plan
+from evals.plan.make import Plan
 from scripts.bench_parts import Figures, Options, averaged, first, in_our_order, plan_of, spread, start_engine, timed_run
 
 _PAIRS = 4

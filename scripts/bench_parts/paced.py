@@ -12,12 +12,12 @@ from threading import Thread
 
 from evals.generators import Failure
 from evals.generators.replay import recorded_row
-from evals.plan import Plan
-from evals.progress import Progress
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
+from evals.plan.make import Plan
 from evals.records import Completion, Output
-from evals.run_folder import RunFolder
-from evals.runner import execute
+from evals.runs.progress import Progress
+from evals.runs.session import execute
+from evals.storage.run_folder import RunFolder
 from scripts.bench_parts import COMMITTED_RUN, Figures, Options, averaged, first, in_our_order, plan_of, spread
 
 _BATCH = 256

@@ -6,8 +6,8 @@ import sys
 import time
 from dataclasses import replace
 
-from evals.progress import Progress
-from evals.runner import execute
+from evals.runs.progress import Progress
+from evals.runs.session import execute
 from scripts.bench_parts import Figures, Options, all_cores, options_of, plan_of, spec_of
 from scripts.bench_parts.order import queue_of
 

@@ -18,7 +18,7 @@ llm.generate([{"prompt_token_ids": [1, 2, 3]}], SamplingParams(max_tokens=1), us
 
 def measure(options: Options) -> Figures:
     """Commands over an empty Python; a run's first token over the bare engine's; a compiled engine's second start over its first."""
-    from evals.models import resolve
+    from evals.models.resolve import resolve
 
     folder = resolve(options.model).source
     python = median([sys.executable, "-c", "pass"], 1 if options.quick else 7)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from evals import stats
 from evals.benchmark import Benchmark
-from evals.data import Dataset, HubTable, Source, Table, read_jsonl
-from evals.prompts import Rendered
+from evals.data.dataset import Dataset, HubTable, Source, Table
+from evals.data.files import read_jsonl
+from evals.models.prompts import Rendered
 from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Output, Sampling
 from evals.registry import BENCHMARKS
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from evals import stats
 from evals.records import Metric
-from evals.run_folder import RunFolder
-from evals.summary import metric_json
+from evals.runs.summary import metric_json
+from evals.storage.run_folder import RunFolder
 
 HOSTILE = (
     "</script><script>hacked = 1</script><img src=x onerror='hacked = 2'>&lt;b&gt; &amp; \"'`${hacked = 3}<!-- ]]> \u2028\u202e\x00\x1b[31m"

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from evals import spool
 from evals.benchmark import Benchmark
-from evals.data import load_smoke_data
-from evals.grading import grade_task
+from evals.data.load import load_smoke_data
 from evals.records import Choose, Completion, Finding, Generate, Grade, Item, ItemId, Message, Output, Program
 from evals.registry import BENCHMARKS, benchmark_class
-from evals.spool import Spool
+from evals.runs.grading import grade_task
+from evals.storage import spool
+from evals.storage.spool import Spool
 
 HEAVY = ("torch", "vllm", "pandas", "transformers", "datasets", "lm_eval", "alpaca_eval", "nltk", "scipy", "sklearn", "openai")
 ROOT_OF_MODULE = {name: path.partition(":")[0] for name, path in BENCHMARKS.items()}

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 from evals import stats
 from evals.benchmark import Benchmark
-from evals.data import Dataset, FileRecord, HubTable, Source, Table, read_jsonl
+from evals.data.dataset import Dataset, HubTable, Source, Table
+from evals.data.files import FileRecord, read_jsonl
 from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling
 
 

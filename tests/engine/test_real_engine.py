@@ -89,7 +89,7 @@ def test_letters_and_greedy_text_agree_with_transformers(smoke: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from evals.models import embedded_folder
+    from evals.models.embedded import embedded_folder
 
     folder = embedded_folder()
     tokenizer = AutoTokenizer.from_pretrained(folder)

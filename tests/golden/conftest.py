@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from evals.models import embedded_folder
-from evals.prompts import load_tokenizer
+from evals.models.embedded import embedded_folder
+from evals.models.prompts import load_tokenizer
 from tests.llama3 import BOS, SPECIAL, tokenizer_file
 
 INSTRUCT_TEMPLATE = (

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.data import LoadedSource, load_card_data, load_smoke_data
+from evals.data.dataset import LoadedSource
+from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.fidelity.corpora import Recording
 from evals.fidelity.corpora.alpaca_eval import recordings

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.data import LoadedSource, load_card_data
+from evals.data.dataset import LoadedSource
+from evals.data.load import load_card_data
 from evals.records import Finding, Generate
 from tasks import length_control
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem

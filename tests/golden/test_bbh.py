@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.data import LoadedSource, content_hash, load_card_data, load_smoke_data
+from evals.data.dataset import LoadedSource, content_hash
+from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.extract import compared_form, exact_match, extract_bbh_answer
 from evals.fidelity.corpora.bbh import recordings

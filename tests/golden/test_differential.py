@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from evals.fidelity.corpora import Recording, Scored
-from evals.fidelity.differential import PAIRS, Pair, compare, graded
+from scripts.proof.differential import PAIRS, Pair, compare, graded
 
 Corpora = Mapping[str, Sequence[tuple[Recording, Scored]]]
 STORED = json.loads((Path(__file__).resolve().parents[2] / "results/reproduction/differential.json").read_text("utf-8"))

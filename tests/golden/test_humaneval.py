@@ -10,7 +10,8 @@ from typing import get_args
 
 import pytest
 
-from evals.data import content_hash, load_card_data, load_smoke_data
+from evals.data.dataset import content_hash
+from evals.data.load import load_card_data, load_smoke_data
 from evals.fidelity.corpora import Recording, released_verdict
 from evals.fidelity.corpora.humaneval import recordings
 from evals.records import Completion, Finding, Findings, Message, Outcome, OutcomeStatus, Output, Program

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from evals.data import LoadedSource, load_card_data
+from evals.data.dataset import LoadedSource
+from evals.data.files import Row
+from evals.data.load import load_card_data
 from evals.errors import InputError
 from evals.fidelity.corpora import Recording
 from evals.fidelity.corpora.ifeval import recordings, released_rows
-from evals.files import Row
 from evals.records import Completion, Generate, Grade, ItemId, Message, Output, Sampling
 from tasks import ifeval
 from tasks.ifeval import IFEval, IFEvalItem, Instruction, follow, variants

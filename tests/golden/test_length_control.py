@@ -14,7 +14,9 @@ from statistics import fmean, stdev
 import pytest
 
 from evals import stats
-from evals.data import LoadedSource, Row, load_card_data, read_csv
+from evals.data.dataset import LoadedSource
+from evals.data.files import Row, read_csv
+from evals.data.load import load_card_data
 from evals.fidelity.replay import replay
 from evals.records import Finding
 from tasks import length_control

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from evals.cli import app
-from evals.data import load_card_data, load_smoke_data
+from evals.commands.app import app
+from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError
-from evals.models import embedded_folder
-from evals.prompts import Rendered, Renderer, glue, load_tokenizer, resolve_chat_format, tulu_text
+from evals.models.embedded import embedded_folder
+from evals.models.prompts import Rendered, Renderer, glue, load_tokenizer, resolve_chat_format, tulu_text
 from evals.records import Choose, Generate, ItemId, Message, Sampling
 from evals.registry import BENCHMARKS, benchmark_class
 from tasks.mmlu import CANDIDATES, MMLU
@@ -313,14 +313,14 @@ def test_a_question_too_long_without_any_shot_stays_whole(llama: Any) -> None:
 @pytest.mark.parametrize("at_once", [1, 5])
 def test_how_many_are_rendered_at_once_changes_nothing(llama: Any, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     whole = list(rendered_smoke(llama, "mmlu", "tulu"))
-    monkeypatch.setattr("evals.prompts._RENDERED_AT_ONCE", at_once)
+    monkeypatch.setattr("evals.models.prompts._RENDERED_AT_ONCE", at_once)
     assert list(rendered_smoke(llama, "mmlu", "tulu")) == whole
     assert len(whole) > 5
 
 
 def test_requests_are_taken_as_they_are_rendered(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the requests of 14,000 MMLU questions, each with its shorter forms, are not all there at once."""
-    monkeypatch.setattr("evals.prompts._RENDERED_AT_ONCE", 3)
+    monkeypatch.setattr("evals.models.prompts._RENDERED_AT_ONCE", 3)
     renderer = Renderer(llama, "none", None)
     taken: list[int] = []
     at_encoding: list[int] = []

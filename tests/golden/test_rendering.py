@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.errors import InputError
-from evals.plan import RunSettings, make_plan
-from evals.prompts import Renderer, check_room
+from evals.models.prompts import Renderer, check_room
+from evals.plan.make import make_plan
+from evals.plan.settings import RunSettings
 from evals.records import Choose, Completion, Generate, ItemId, Output, Sampling
 from tasks.mmlu import CANDIDATES
 from tests.golden.test_prompts import ask, one, user

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evals.fidelity.reproduction import markdown
+from scripts.proof.reproduction import markdown
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 NO_FIGURES = {"n", "n_prompts", "n_instructions", "length_controlled_v1_weights", "macro_accuracy_of_this_file"}

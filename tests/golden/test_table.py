@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evals.card_rows import CELL_KEYS, published_rows
-from evals.report.table import average, markdown, percent, rows_from_published
+from evals.cards.average import average
+from evals.cards.published import CELL_KEYS, published_rows
+from evals.report.table import markdown, percent, rows_from_published
 
 CARD = Path(__file__).resolve().parents[3] / "shared" / "MODEL_CARD.txt"
 HEADINGS = (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.data import load_card_data
+from evals.data.load import load_card_data
 from evals.records import Check, Choose, Completion, Finding, Generate, Grade, ItemId, Message, Output, Sampling
 from tasks.truthfulqa import TruthfulQA, TruthfulQAItem, base_answer, judge_prompt, primer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.data import load_card_data
+from evals.data.load import load_card_data
 from evals.fidelity.corpora import Recording
 from evals.fidelity.corpora.xstest import recordings
 from evals.fidelity.replay import replay

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals.cards.average import average, average_metric
 from evals.records import Metric
-from evals.report.table import average, average_metric
 from evals.stats import proportion
 
 DIRECT = ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval")

@@ -12,8 +12,8 @@ from evals.compare.gate_report import annotations, as_json, headline, junit, mar
 from evals.compare.paired import PairedDifference
 from evals.compare.policy import Policy
 from evals.records import Column
-from evals.run_folder import to_json
 from evals.stats import Z95
+from evals.storage.run_folder import to_json
 
 RANK = {"regressed": 0, "undecided": 1, "pass": 2}
 gains = st.floats(-0.4, 0.4)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from evals.data import load_smoke_data
+from evals.data.load import load_smoke_data
 from evals.records import Completion, Finding, ItemId, Json, Output
 from tasks.ifeval import _SHORTENED, IFEval, IFEvalItem, Instruction, _instruction_classes, follow, variants
 from tasks.truthfulqa import TruthfulQA, base_answer

@@ -18,8 +18,8 @@ from evals.extract import compared_form, drop_separators, extract_bbh_answer, ex
 from evals.generators.replay import NOT_A_ROW, recorded_row
 from evals.records import Finding, ItemId
 from evals.report.items import pack
+from evals.report.show import visible
 from evals.report.table import escape
-from evals.show import visible
 from tasks.alpaca_judges import read_logprobs, read_ranking
 from tasks.ifeval import _SHORTENED, IFEvalItem, Instruction, follow
 from tasks.truthfulqa import base_answer, judge_label

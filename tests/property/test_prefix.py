@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.prefix import cached_tokens
+from evals.plan.prefix import cached_tokens
 
 PROMPTS = st.lists(st.lists(st.integers(0, 2), max_size=40), max_size=12)
 

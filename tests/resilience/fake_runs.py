@@ -20,13 +20,15 @@ from unittest import mock
 
 from evals.generators import Failure
 from evals.generators.fake import FakeGenerator
-from evals.models import Model
-from evals.plan import Plan, RunSettings
-from evals.progress import Progress
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
+from evals.models.resolve import Model
+from evals.plan.make import Plan
+from evals.plan.settings import RunSettings
 from evals.records import Completion, Output
-from evals.run_folder import RunFolder
-from evals.runner import RunResult, run
+from evals.runs.progress import Progress
+from evals.runs.session import run
+from evals.runs.writing import RunResult
+from evals.storage.run_folder import RunFolder
 
 QUICK = ("mmlu", "gsm8k", "bbh", "xstest")
 KILLED = ("mmlu", "gsm8k", "humaneval", "truthfulqa", "xstest")
@@ -64,7 +66,7 @@ class Engines:
     n_started: int = 0
 
     def __call__(self, plan: Plan) -> FakeGenerator:
-        """See evals.runner.run, make_generator."""
+        """See evals.runs.session.run, make_generator."""
         self.n_started += 1
 
         def count(request: Rendered) -> Completion | Failure:
@@ -134,7 +136,7 @@ def run_logged(out: Path, log: Path, wait_s: float, progress: Progress | None = 
     def start_judge(model: Model, asked: RunSettings) -> LoggedEngine:
         return LoggedEngine(lambda request: request.key(model.fingerprint()), log, wait_s, judged)
 
-    with mock.patch("evals.runner.start_engine", start_judge):
+    with mock.patch("evals.runs.session.start_engine", start_judge):
         asked = settings(out, tasks=KILLED, judges=(f"all={SERVER.replace('fake', 'judge')}",))
         return run(asked, progress, make_generator=lambda plan: LoggedEngine(plan.key, log, wait_s))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evals.errors import EnvironmentFault
-from evals.runner import run
+from evals.runs.session import run
 from tests.resilience.fake_runs import Engines, results, settings, stored
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +105,7 @@ def test_a_store_damaged_anywhere_is_named_or_does_no_harm(seed: int, finished: 
 FROZEN = """
 import os, sys
 from unittest import mock
-from evals.cli import main
+from evals.commands.app import main
 from tests.resilience.fake_runs import Engines, SERVER, reply
 
 out = sys.argv[1]
@@ -117,7 +117,7 @@ def freeze(request):
 
 engines = Engines(freeze)
 sys.argv[1:] = ["run", SERVER, "--suite", "smoke", "--tasks", "gsm8k", "--out", out]
-with mock.patch("evals.runner.generator_for", engines):
+with mock.patch("evals.runs.session.generator_for", engines):
     main()
 """
 

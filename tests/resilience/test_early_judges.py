@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from evals.errors import InputError
-from evals.progress import Progress
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import Completion
-from evals.runner import run
+from evals.runs.progress import Progress
+from evals.runs.session import run
 from tests.openai_server import Reply, serving
 from tests.resilience.conftest import JUDGED, N_VERDICTS, Judge, verdict
 from tests.resilience.fake_runs import Engines, reply, results, settings, stored
@@ -113,7 +113,7 @@ def test_a_verdict_that_is_refused_is_missing_and_not_asked_again_in_the_same_ru
 
 def test_one_question_that_is_never_answered_holds_up_no_other(tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for as long after the last answer as _PATIENCE_S says, then asked again among the rest."""
-    monkeypatch.setattr("evals.early._PATIENCE_S", 0.3)
+    monkeypatch.setattr("evals.runs.early._PATIENCE_S", 0.3)
     first: list[str] = []
     released = threading.Event()
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from evals.errors import EnvironmentFault
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import Completion, Output
-from evals.rescore import rescore
-from evals.runner import run
+from evals.runs.rescore import rescore
+from evals.runs.session import run
 from tests.resilience.fake_runs import Engines, reply, results, settings, stored
 from tests.run_files import RECORD
 
@@ -97,7 +97,7 @@ def test_a_disk_that_fills_up_while_results_are_written_is_said_so(
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from evals.runner import run
+from evals.runs.session import run
 from tests.resilience.fake_runs import Engines, settings
 from tests.resilience.test_full_disk import wordy
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))

@@ -17,9 +17,11 @@ import pytest
 from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators import Failure
 from evals.generators.openai import OpenAIGenerator
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import Completion, ItemId, Message, Sampling
-from evals.runner import RunResult, run
+from evals.report.table import markdown, row_from_summary
+from evals.runs.session import run
+from evals.runs.writing import RunResult
 from tests.openai_server import Body, Reply, chat, error, serving
 from tests.resilience.fake_runs import Engines, results, settings
 from tests.resilience.test_judged_runs import JUDGED, N_VERDICTS, verdict
@@ -28,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys
 from pathlib import Path
-from evals.runner import run
+from evals.report.table import markdown, row_from_summary
+from evals.runs.session import run
 from tests.resilience.fake_runs import Engines, settings
 from tests.resilience.test_judged_runs import JUDGED
 run(settings(Path(sys.argv[1]), tasks=JUDGED, judges=(f"all=openai:judge@{sys.argv[2]}",)), make_generator=Engines())
@@ -230,6 +233,6 @@ def test_the_raw_text_of_every_verdict_is_kept_readable_or_not_and_the_unreadabl
         assert (cells[key]["n_judged"], cells[key]["n_unparsable"]) == (n, n)
     assert (cells["xstest_safe_refused"]["value"], cells["truthfulqa"]["value"]) == (0.0, 0.0)
     assert (cells["alpaca_eval_1"]["value"], cells["alpaca_eval_1"]["reason"]) == (None, "no annotation could be read")
-    table = result.table()
+    table = markdown([row_from_summary(result.summary)])
     assert "5 items judged, 5 of the verdicts unreadable" in table
     assert "no annotation could be read" in table

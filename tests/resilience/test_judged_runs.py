@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from evals.errors import InputError
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import Completion, Output
-from evals.rescore import rescore
-from evals.runner import RunResult, run
+from evals.runs.rescore import rescore
+from evals.runs.session import run
+from evals.runs.writing import RunResult
 from tests.resilience.conftest import JUDGED, N_VERDICTS, Judge, verdict
 from tests.resilience.fake_runs import Engines, reply, results, settings
 

@@ -10,23 +10,24 @@ from typing import Any
 
 import pytest
 
-from evals import runner, spool
-from evals.data import load_smoke_data
+from evals.data.load import load_smoke_data
 from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings
 from evals.generators.replay import Recording, read_recorded
-from evals.plan import RunSettings
-from evals.progress import Progress
+from evals.plan.settings import RunSettings
 from evals.records import ItemId
 from evals.registry import BENCHMARKS
-from evals.rescore import rescore
-from evals.run_folder import RunFolder
-from evals.runner import run
+from evals.runs import answering
+from evals.runs.progress import Progress
+from evals.runs.rescore import rescore
+from evals.runs.session import run
+from evals.storage import spool
+from evals.storage.run_folder import RunFolder
 from scripts.bench_parts import toy
 from tasks.xstest import XSTest
 from tests.openai_server import Body, Reply, chat, error, serving
 from tests.resilience.fake_runs import results
-from tests.unit.test_cli import recorded_rows
+from tests.unit.commands.test_app import recorded_rows
 
 GOOD = '{"id": "gsm8k/1", "outputs": ["42"]}\n'
 
@@ -43,7 +44,7 @@ def test_how_many_rows_are_taken_at_once_changes_nothing(tmp_path: Path, monkeyp
 
     usual = played("usual")
     assert len(usual) == 9
-    monkeypatch.setattr(runner, "_REPLAYED_AT_ONCE", at_once)
+    monkeypatch.setattr(answering, "_REPLAYED_AT_ONCE", at_once)
     monkeypatch.setattr(spool, "_BLOCK", at_once)
     assert played("other") == usual
 
@@ -54,7 +55,7 @@ def test_of_the_answers_only_a_few_are_in_memory(tmp_path: Path, data_dir: Path,
     with recording.open("w") as file:
         for index in range(n):
             file.write(json.dumps({"id": f"gsm8k/{index}", "outputs": [f"{index} is it. " * (length // 12)]}) + "\n")
-    monkeypatch.setattr(runner, "_REPLAYED_AT_ONCE", 5)
+    monkeypatch.setattr(answering, "_REPLAYED_AT_ONCE", 5)
     settings = RunSettings(f"replay:{recording}", suite="full", tasks=("gsm8k",), data=data_dir, out=tmp_path / "warm")
     run(settings)  # imports
     tracemalloc.start()
@@ -114,7 +115,7 @@ def recorded(path: Path, *tasks: str, change: Callable[[dict[str, Any]], object]
 
 
 def test_every_prompt_that_is_too_long_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_REPLAYED_AT_ONCE", 1)
+    monkeypatch.setattr(answering, "_REPLAYED_AT_ONCE", 1)
     argument = recorded(tmp_path / "rows.jsonl", "gsm8k")
     settings = RunSettings(argument, suite="smoke", tokenizer="smollm2", engine=EngineSettings(max_model_len=100), out=tmp_path / "run")
     with pytest.raises(InputError, match=r"\(6 such prompts"):
@@ -159,7 +160,7 @@ def test_a_file_that_is_not_what_was_read_is_refused(
         damage(path)
         return found
 
-    monkeypatch.setattr("evals.plan.read_recorded", read_then_damaged)
+    monkeypatch.setattr("evals.plan.make.read_recorded", read_then_damaged)
     with pytest.raises(InputError, match=r"rows.jsonl (changed while it was|cannot be) read"):
         run(RunSettings(argument, suite="smoke", out=tmp_path / "run"))
 

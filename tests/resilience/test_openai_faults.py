@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators.openai import OpenAIGenerator
-from evals.plan import RunSettings
+from evals.plan.settings import RunSettings
 from evals.records import Completion, Sampling
-from evals.runner import run
+from evals.runs.session import run
 from tests.openai_requests import KEY, Answers, answered, answers, chat_request, choose_request, collected, failed, first_then, ids_request
 from tests.openai_server import Body, Reply, Script, chat, completion, error, serving
 

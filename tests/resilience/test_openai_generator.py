@@ -10,7 +10,7 @@ import pytest
 
 from evals.errors import EnvironmentFault
 from evals.generators.openai import OpenAIGenerator
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import ItemId, Sampling
 from tests.openai_requests import KEY, answered, answers, chat_request, choose_request, collected, ids_request
 from tests.openai_server import Body, Reply, chat, completion, serving

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from evals.plan import RunSettings
-from evals.progress import Progress
+from evals.plan.settings import RunSettings
 from evals.report.html import write_report
-from evals.run_folder import RunFolder
-from evals.runner import run
-from evals.show import describe_item
+from evals.report.show import describe_item
+from evals.runs.progress import Progress
+from evals.runs.session import run
+from evals.storage.run_folder import RunFolder
 from tests.openai_requests import KEY, answered, answers, failed, ids_request
 from tests.openai_server import Body, Reply, chat, completion, error, serving
 

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from evals.asking import Asker
 from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings, Failure
 from evals.generators.fake import FakeGenerator
-from evals.progress import Progress
-from evals.prompts import Rendered, Renderer
+from evals.models.prompts import Rendered, Renderer
 from evals.records import Completion, ItemId, Output, Sampling
-from evals.rescore import rescore
-from evals.runner import run
-from evals.show import describe_item
-from evals.store import Store
+from evals.report.show import describe_item
+from evals.report.table import markdown, row_from_summary
+from evals.runs.asking import Asker
+from evals.runs.progress import Progress
+from evals.runs.rescore import rescore
+from evals.runs.session import run
+from evals.storage.store import Store
 from tests.resilience.fake_runs import SERVER, Engines, reply, results, settings, stored
 
 ALL_TASKS = ("mmlu,gsm8k,bbh,humaneval,alpaca_eval,truthfulqa,ifeval,xstest",)
@@ -227,7 +228,7 @@ def test_a_failed_request_keeps_its_place_and_is_asked_again(tmp_path: Path, und
     assert cells["mmlu"]["value"] is not None
     assert cells["average"]["value"] is None
     assert result.summary["tasks"]["gsm8k"]["n_items"] == 6
-    assert "-" in result.table()
+    assert "-" in markdown([row_from_summary(result.summary)])
     again = Engines()
     assert run(settings(out), make_generator=again).is_complete
     assert len(again.asked) == 2

@@ -22,18 +22,18 @@ from evals.compare.runs import compare as compare_runs
 from evals.compare.text import flips
 from evals.compare.why import why
 from evals.errors import EnvironmentFault, EvalsError, InputError
-from evals.files import MAX_LINE
-from evals.prompts import Rendered
+from evals.models.prompts import Rendered
 from evals.records import Completion, Output
 from evals.report.card import update
 from evals.report.export import write_items
 from evals.report.html import write_report
+from evals.report.show import describe_item
 from evals.report.table import markdown, row_from_summary
-from evals.rescore import rescore
-from evals.run_folder import RunFolder
-from evals.runner import run
-from evals.show import describe_item
-from evals.store import Store
+from evals.runs.rescore import rescore
+from evals.runs.session import run
+from evals.storage.files import MAX_LINE
+from evals.storage.run_folder import RunFolder
+from evals.storage.store import Store
 from tests.resilience.fake_runs import Engines, reply, results
 from tests.resilience.fake_runs import settings as asked
 from tests.run_files import HEADER

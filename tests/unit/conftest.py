@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from evals.cli import main
-from evals.plan import RunSettings
-from evals.runner import run
-from tests.unit.test_cli import recorded_rows
+from evals.commands.app import main
+from evals.plan.settings import RunSettings
+from evals.runs.session import run
+from tests.unit.commands.test_app import recorded_rows
 
 Make = Callable[..., Path]
 Call = Callable[..., tuple[int, str, str]]

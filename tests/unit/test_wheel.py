@@ -28,7 +28,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evals(site: Path, *arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(site)}
-    code = "import sys; from evals.cli import main; sys.argv[0] = 'evals'; main()"
+    code = "import sys; from evals.commands.app import main; sys.argv[0] = 'evals'; main()"
     done = subprocess.run([sys.executable, "-P", "-c", code, *arguments], cwd=site.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -51,4 +51,4 @@ def test_it_scores_recorded_outputs_on_the_smoke_items_it_ships(installed: Path,
     assert json.loads((out / "summary.json").read_text())["cells"]["gsm8k"]["n"] == 6
     evals(installed, "report", str(out), "--html", str(tmp_path / "page.html"))
     assert "<!doctype html>" in (tmp_path / "page.html").read_text("utf-8")[:500]
-    assert (installed / "evals" / "summary.schema.json").is_file()
+    assert (installed / "evals" / "storage" / "summary.schema.json").is_file()

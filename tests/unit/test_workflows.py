@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from evals.compare.policy import read_policy
-from evals.plan import RunSettings
-from evals.runner import run
-from tests.unit.test_cli import recorded_rows
+from evals.plan.settings import RunSettings
+from evals.runs.session import run
+from tests.unit.commands.test_app import recorded_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

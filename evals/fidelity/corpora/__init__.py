@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from evals.errors import InputError, nearest
 from evals.generators.replay import Recorded
-from evals.grading import TaskResult
 from evals.records import Finding, Item, ItemId, Outcome
 from evals.registry import BENCHMARKS
+from evals.runs.grading import TaskResult
 
 _HUNDRED = 100.0
 _DIGITS_OF_A_FLOAT = 9

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evals import stats
-from evals.data import load_card_data
+from evals.data.files import Row, read_json
+from evals.data.load import load_card_data
 from evals.fidelity.corpora import Figure, Recording, Scored, Value, metric
-from evals.files import Row, read_json
 from evals.generators.replay import Recorded, recorded_row
 from evals.records import ItemId
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from evals.data.files import read_json, read_jsonl_gz
 from evals.fidelity.corpora import Figure, Recording, Scored, Value, agreement, metric, released, share
-from evals.files import read_json, read_jsonl_gz
 from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
 

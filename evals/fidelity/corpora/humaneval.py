@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.data.files import read_jsonl
 from evals.fidelity.corpora import Figure, Recording, agreement, metric, released
-from evals.files import read_jsonl
 from evals.generators.replay import Recorded
 from evals.records import Completion, Item, Output
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from evals.data.files import Row, read_jsonl, read_jsonl_gz
 from evals.fidelity.corpora import Figure, Recording, Scored, Value
-from evals.files import Row, read_jsonl, read_jsonl_gz
 from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
 

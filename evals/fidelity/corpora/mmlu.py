@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from evals.data.files import read_csv
 from evals.fidelity.corpora import Figure, Recording, Value, metric, share
-from evals.files import read_csv
 from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
 

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from evals.data import data_folder
+from evals.data.files import Row, read_jsonl
+from evals.data.load import data_folder
 from evals.errors import InputError
 from evals.fidelity.corpora import Figure, Recording, Scored, Value
-from evals.files import Row, read_jsonl
 from evals.records import Choose, Completion, Finding, ItemId, Output
 
 _SHA256 = {

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.data.files import Row, read_csv
 from evals.fidelity.corpora import Figure, Recording, Scored, Value
-from evals.files import Row, read_csv
 from evals.generators.replay import Recorded
 from evals.records import Completion, Finding, Item, ItemId, Output
 from evals.registry import benchmark_class

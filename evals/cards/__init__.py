@@ -1,0 +1,1 @@
+"""The card: its published rows, its cells, its Average."""

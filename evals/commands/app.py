@@ -1,0 +1,90 @@
+"""The command line: every command in the order in which the help lists them, and how a process ends."""
+
+import os
+import sys
+from collections import namedtuple
+from typing import Annotated, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from evals import __version__
+from evals.commands import interrupt
+from evals.commands.compare import check, compare
+from evals.commands.data import data_fetch, data_list, data_verify, list_tasks
+from evals.commands.fidelity import judge_calibrate, replay
+from evals.commands.report import card, export, report, show
+from evals.commands.run import prompts, run, score
+from evals.errors import EvalsError
+
+app = typer.Typer(
+    name="evals",
+    help="Give it a model, get the model card's row: eight benchmarks, one vLLM engine, one table.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # formatting the help with rich takes longer than everything else it does
+)
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Where the benchmarks' data comes from, and whether it is on this machine."
+)
+app.add_typer(data_app, name="data")
+judge_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Judges held against recorded verdicts.")
+app.add_typer(judge_app, name="judge")
+
+
+@app.callback(invoke_without_command=True)
+def main_options(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    """Options of the program itself."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+for command in (run, report, card, export, compare, check, replay, prompts, score, show):
+    app.command()(command)
+app.command("tasks")(list_tasks)
+judge_app.command("calibrate")(judge_calibrate)
+data_app.command("list")(data_list)
+data_app.command("verify")(data_verify)
+data_app.command("fetch")(data_fetch)
+
+
+def main() -> None:
+    """The console command: shows an error as one sentence and exits with its code."""
+    try:
+        # Not standalone: typer then raises what is wrong with the words of a command, and returns 130 for Ctrl-C.
+        with interrupt.watched():
+            code = app(prog_name="evals", standalone_mode=False)
+    except EvalsError as error:
+        if os.environ.get("EVALS_TRACEBACK"):
+            raise
+        print(f"evals: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except TyperException as error:
+        print(_wrong_words(error), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        code = interrupt.EXIT_CODE
+    if code == interrupt.EXIT_CODE:
+        _stopped()
+    sys.exit(code or 0)
+
+
+def _wrong_words(error: TyperException) -> str:
+    """One sentence for what is wrong with a command's words, and where its help is; the help itself where there are no words."""
+    command = getattr(getattr(error, "ctx", None), "command_path", "evals")
+    sentence = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
+    return error.message if "Usage:" in error.message else f"evals: {sentence}. See: {command} --help"
+
+
+def _stopped() -> NoReturn:
+    print("\nevals: stopped. What was answered is kept; the same command goes on.", file=sys.stderr)
+    # Where the interrupt passed through the standard library's compiling of source (a dataclass being made), CPython remembers it although
+    # it was caught, and ends the process by SIGINT in place of our status, unless source is compiled and run again.
+    namedtuple("Forgotten", "")
+    sys.exit(interrupt.EXIT_CODE)
+
+
+if __name__ == "__main__":
+    main()

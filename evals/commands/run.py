@@ -1,0 +1,167 @@
+"""`evals run`, `prompts` and `score`: parse, call, print. Heavy imports stay inside."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evals.commands.options import DTYPES, DataOption, MaxLenOption, OfflineOption, PriceOption, RunArgument, TensorParallelOption, choice
+from evals.commands.report import show_rows
+from evals.errors import Incomplete
+
+if TYPE_CHECKING:
+    from evals.plan.make import Plan
+    from evals.plan.settings import RunSettings
+    from evals.runs.writing import RunResult
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Hub id, folder, smollm2 (embedded), a card row's short name (tulu-2-llama-3.1-8b-dpo), openai:NAME@URL, or replay:FILE.",
+    ),
+]
+SuiteOption = Annotated[str, typer.Option(help="card: the card's subsets. full: every item. smoke: a few items of ours, no data needed.")]
+FormatOption = Annotated[str, typer.Option(help="auto, tulu, tokenizer (its own template) or none (base model).")]
+TasksOption = Annotated[str, typer.Option(metavar="NAMES", help="Only these benchmarks, e.g. mmlu,gsm8k.")]
+LimitOption = Annotated[
+    int | None, typer.Option(metavar="N", help="N items of each benchmark, spread over its subjects or tasks by a fixed seed.")
+]
+
+
+def run(
+    model: ModelArgument,
+    name: Annotated[str | None, typer.Option(help="The row's name in the table (default: the model's).")] = None,
+    suite: SuiteOption = "card",
+    tasks: TasksOption = "",
+    data: DataOption = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder (default: results/<model>-<suite>).")] = None,
+    limit: LimitOption = None,
+    chat_format: FormatOption = "auto",
+    revision: Annotated[str | None, typer.Option(help="Hub revision: branch, tag or commit.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer's folder or hub id, for openai:NAME@URL: exact token ids are then sent.")
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=MODEL",
+            help="Roles: alpaca_eval_1, alpaca_eval_2, xstest, truth, info, all. `card`: the card's judges; xstest=strmatch: no model.",
+        ),
+    ] = None,
+    sandbox: Annotated[
+        str, typer.Option(help="auto, or require: refuse to run HumanEval's programs without namespace isolation.")
+    ] = "auto",
+    store: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Share one store of completions between runs (default: in the run folder).")
+    ] = None,
+    offline: OfflineOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked, and stop.")] = False,
+    price: PriceOption = None,
+    tensor_parallel_size: TensorParallelOption = None,
+    pipeline_parallel_size: Annotated[int | None, typer.Option(help="Stages the layers are split over.")] = None,
+    data_parallel_size: Annotated[int | None, typer.Option(help="Copies of the model.")] = None,
+    distributed_executor_backend: Annotated[str | None, typer.Option(help="mp, uni or ray.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
+    quantization: Annotated[str | None, typer.Option(help="As vLLM names it; the card used none.")] = None,
+    max_model_len: MaxLenOption = None,
+    gpu_memory_utilization: Annotated[float | None, typer.Option(help="Share of the memory the engine may take.")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Sequences in one batch.")] = None,
+    enforce_eager: Annotated[bool | None, typer.Option("--eager/--compile", help="Default: eager on CPU, compiled on GPU.")] = None,
+    seed: Annotated[int, typer.Option(help="Engine seed: names one draw of HumanEval's samples.")] = 0,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")] = False,
+    batch_invariant: Annotated[
+        bool,
+        typer.Option("--batch-invariant", help="GPU: answers that do not depend on what else is in the batch."),
+    ] = False,
+) -> None:
+    """Evaluate MODEL and write its row. The same command again goes on where it stopped."""
+    from evals.generators import EngineSettings
+    from evals.plan.settings import RunSettings
+
+    engine = EngineSettings(
+        tensor_parallel_size, pipeline_parallel_size, data_parallel_size, choice("--dtype", dtype, DTYPES), max_model_len,
+        gpu_memory_utilization, quantization, max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
+        batch_invariant,
+    )  # fmt: skip
+    settings = RunSettings(
+        model, name, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision, tokenizer, tuple(judge or ()),
+        choice("--sandbox", sandbox, ("auto", "require")), store, offline, engine,
+    )  # fmt: skip
+    if dry_run:
+        print(described(settings, price or ()))
+        return
+    if price:
+        raise typer.BadParameter("--price goes with --dry-run.")
+    result = measured(settings)
+    for task in result.summary["tasks"].values():
+        for warning in task["warnings"]:
+            print(f"warning: {warning}", file=sys.stderr)
+    show_rows([result.summary])
+    if not result.is_complete:
+        more = "The same command asks for them again; the rest is kept."
+        if model.startswith("replay:"):
+            more = "Add their rows to the file and score it into another --out."
+        raise Incomplete(f"{result.n_missing} answers or verdicts are missing. {more}")
+
+
+def measured(settings: "RunSettings") -> "RunResult":
+    """The run, carried out, with its progress on the terminal."""
+    from evals.plan.make import make_plan
+    from evals.runs.progress import Progress
+    from evals.runs.session import execute
+
+    plan = make_plan(settings)
+    return execute(plan, Progress(), notes=_power(plan))
+
+
+def described(settings: "RunSettings", prices: Sequence[str] = ()) -> str:
+    """What the run would ask, and what is to be said about its folder."""
+    from evals.plan.earlier import earlier_run
+    from evals.plan.make import make_plan
+    from evals.report.dry_run import describe
+
+    plan = make_plan(settings)
+    notes = earlier_run(plan)
+    return "\n".join([describe(plan, prices), *_power(plan), *notes])
+
+
+def _power(plan: "Plan") -> list[str]:
+    """For a limited run: what drop it could show at all."""
+    from evals.compare import power
+
+    return [power.sentence(plan)] if plan.settings.limit is not None else []
+
+
+def prompts(
+    task: Annotated[str, typer.Argument(metavar="TASK")],
+    model: Annotated[str, typer.Option(help="As for `evals run`; only its tokenizer is loaded.")],
+    chat_format: FormatOption = "auto",
+    suite: SuiteOption = "card",
+    data: DataOption = None,
+    limit: LimitOption = None,
+    revision: Annotated[str | None, typer.Option()] = None,
+    max_model_len: MaxLenOption = None,
+    offline: Annotated[bool, typer.Option("--offline")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code")] = False,
+) -> None:
+    """Print every prompt of TASK as JSON lines: id, prompt, prompt_token_ids, sampling, candidates."""
+    from evals.generators import EngineSettings
+    from evals.plan.settings import RunSettings
+    from evals.report.show import prompt_lines
+
+    engine = EngineSettings(max_model_len=max_model_len, trust_remote_code=trust_remote_code)
+    settings = RunSettings(
+        model, None, suite, (task,), data, limit=limit, chat_format=chat_format, revision=revision, offline=offline, engine=engine
+    )
+    for line in prompt_lines(settings):
+        print(line)
+
+
+def score(run_folder: RunArgument, data: DataOption = None) -> None:
+    """Grade the stored completions again; needs no model."""
+    from evals.runs.rescore import rescore
+
+    show_rows([rescore(run_folder, data)])

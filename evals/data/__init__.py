@@ -1,0 +1,1 @@
+"""Where benchmark rows come from, and the proof that they are the right ones."""

@@ -1,0 +1,1 @@
+"""What a model argument means, and the only place that tokenizes a prompt."""

@@ -1,0 +1,1 @@
+"""From settings to what will be asked, by whom it is judged, and what that costs."""

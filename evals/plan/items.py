@@ -1,0 +1,87 @@
+"""Which items of a benchmark a run asks, and why one is not asked at all."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from evals.benchmark import Benchmark, roles_of_column
+from evals.data.dataset import LoadedSource
+from evals.errors import InputError
+from evals.generators.replay import Recorded
+from evals.plan.judges import Judge
+from evals.plan.settings import RunSettings
+from evals.records import Item, ItemId
+from evals.storage.spool import Scratch, Spool
+
+LIMIT_SEED = 42
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """One benchmark's share of a run. skipped: why nothing is asked for it (None: it is run)."""
+
+    benchmark: Benchmark[Any]
+    items: Sequence[Item]
+    source: LoadedSource
+    skipped: str | None = None
+
+
+def plan_task(
+    benchmark: Benchmark[Any], source: LoadedSource, settings: RunSettings, judges: Mapping[str, Judge], recorded: Mapping[ItemId, Recorded]
+) -> TaskPlan:
+    """The benchmark's items under these settings. Raises InputError where ids are not unique or recorded rows match none."""
+    items: Sequence[Item] = Spool(benchmark.items(source))
+    _check_ids(benchmark, items, settings.model, recorded)
+    if settings.suite == "card":
+        items = benchmark.card_subset(items)
+    if settings.limit is not None:
+        items = spread(items, settings.limit)
+    asked_for = bool(settings.tasks) or bool(recorded)
+    # The rows have done their work.
+    return TaskPlan(benchmark, items, replace(source, tables={}), None if asked_for else _why_skipped(benchmark, judges))
+
+
+def _check_ids(benchmark: Benchmark[Any], items: Sequence[Item], model: str, recorded: Mapping[ItemId, Recorded]) -> None:
+    """Raise InputError when two items have one id, or recorded rows of this benchmark match no item."""
+    ids = Scratch("id TEXT PRIMARY KEY")
+    n_matched = 0
+    for item in items:
+        if not ids.ask("INSERT OR IGNORE INTO rows VALUES (?)", item.id).rowcount:
+            raise InputError(f"{benchmark.name}: two of its items have the id {item.id}. Give each item its own.")
+        n_matched += item.id in recorded
+    own = f"{benchmark.name}/"
+    if sum(item_id.startswith(own) for item_id in recorded) > n_matched:
+        strange = {item_id for item_id in recorded if item_id.startswith(own)} - {item.id for item in items}
+        raise InputError(f"{model}: {len(strange)} of its rows match no item of {benchmark.name}, e.g. {min(strange)}.")
+
+
+def _why_skipped(benchmark: Benchmark[Any], judges: Mapping[str, Judge]) -> str | None:
+    """Nothing is generated for a cell that cannot be had, unless the task is asked for by name."""
+    if not benchmark.runs_on_base and not benchmark.chat:
+        return "not run on base models, as on the card"
+    if any(all(role in judges for role in roles_of_column(benchmark, column.key)) for column in benchmark.columns):
+        return None
+    return no_judge(benchmark.judge_roles, benchmark.rules)
+
+
+def no_judge(roles: Sequence[str], rules: Mapping[str, Any] = {}) -> str:
+    """Why a cell has no value when its judge was not named, and what to set."""
+    flags = " ".join(f"--judge {role}=MODEL" for role in roles)
+    rule = "".join(f" (or --judge {roles[0]}={name}, which needs no model)" for name in rules)
+    return f"no judge: set {flags}{rule}"
+
+
+def spread(items: Sequence[Item], n: int) -> list[Item]:
+    """n items taken evenly over their groups by a fixed seed, in the order they had."""
+    rng = random.Random(LIMIT_SEED)
+    groups: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        groups.setdefault(item.group, []).append(index)
+    for indices in groups.values():
+        rng.shuffle(indices)
+    order = list(groups)
+    rng.shuffle(order)
+    rounds = max(map(len, groups.values()), default=0)
+    taken = [groups[name][turn] for turn in range(rounds) for name in order if turn < len(groups[name])][:n]
+    return [items[index] for index in sorted(taken)]

@@ -1,0 +1,260 @@
+"""From settings to what will be asked: model, data, items, judges. Everything that can be wrong is found here, before weights load."""
+
+import contextlib
+import gc
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from evals.benchmark import Benchmark
+from evals.data.dataset import LoadedSource
+from evals.data.load import load_card_data, load_smoke_data
+from evals.errors import InputError
+from evals.generators.replay import Recorded, read_recorded
+from evals.models.prompts import ChatFormat, Rendered, Renderer, check_room, load_tokenizer, resolve_chat_format
+from evals.models.resolve import Model, require_weights, resolve
+from evals.plan.items import TaskPlan, plan_task
+from evals.plan.judges import Judge, parse_judges
+from evals.plan.settings import PROTOCOL_VERSION, RunSettings, check_settings, go_offline
+from evals.records import ItemId
+from evals.registry import BENCHMARKS, benchmark_class
+from evals.storage.run_folder import default_folder
+
+SMOKE_MAX_NEW_TOKENS = 256  # the smoke suite is for seeing that everything works, in minutes
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that can start: nothing in it needs the engine."""
+
+    settings: RunSettings
+    model: Model
+    fingerprint: str
+    renderer: Renderer
+    chat_format: ChatFormat
+    tasks: Mapping[str, TaskPlan]
+    judges: Mapping[str, Judge]
+    recorded: Mapping[ItemId, Recorded]
+
+    @property
+    def run_key(self) -> str:
+        """Names this run's questions in a store: equal for the same model, format and protocol, whatever the suite."""
+        identity = [self.fingerprint, self.chat_format, PROTOCOL_VERSION, self.settings.suite == "smoke"]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+        return self.settings.out or Path("results") / default_folder(self.model.name, self.settings.suite)
+
+    def render(self, task: str, places: range | None = None) -> list[Rendered]:
+        """The task's requests as token ids, in item order. Raises InputError naming a prompt the model cannot take.
+
+        places: only of its items at these.
+        """
+        plan = self.tasks[task]
+        if plan.skipped:
+            return []
+        asked = plan.items if places is None else map(plan.items.__getitem__, places)
+        rendered = self.renderer.render((item.id, "", plan.benchmark.request(item)) for item in asked)
+        check_room(rendered, self.renderer.max_len)
+        return rendered
+
+    def key(self, rendered: Rendered) -> str:
+        """The store key of one of the model's own requests."""
+        if self.model.kind == "replay":
+            return rendered.key(f"{self.fingerprint}/{rendered.item_id}")
+        return rendered.key(self.fingerprint)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for garbage among the objects of a plan, of which a large one has millions and none is garbage."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+Classes = Mapping[str, type[Benchmark[Any]]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a run is made of, once it is known to be there. read_as: a recording's fingerprint before it was read."""
+
+    model: Model
+    recorded: Mapping[ItemId, Recorded]
+    read_as: str
+    classes: Classes
+    judges: Mapping[str, Judge]
+    sources: Mapping[str, LoadedSource]
+
+
+@_no_collection()
+def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
+    """Everything a run needs, resolved and checked: first the words, then what must be on this machine, then what is in it.
+
+    need_weights: False where only prompts are wanted: no weights, keys or judges need to be there.
+    Raises InputError (or EnvironmentFault) with one sentence for what is wrong.
+    """
+    if settings.offline:
+        go_offline()
+    check_settings(settings)
+    classes = _classes(settings.tasks)
+    judges = _judges(settings.judges, classes)
+    found = _find(settings, classes, judges, need_weights)
+    renderer = _renderer(found.model, settings)
+    fingerprint = _fingerprint(found, settings) if need_weights else ""
+    tasks = {
+        name: plan_task(cls(chat=renderer.chat_format != "none"), found.sources[name], settings, found.judges, found.recorded)
+        for name, cls in found.classes.items()
+    }
+    return Plan(settings, found.model, fingerprint, renderer, renderer.chat_format, tasks, found.judges, found.recorded)
+
+
+# --- the words ------------------------------------------------------------------------------------------------------------
+
+
+def _classes(asked: Sequence[str]) -> Classes:
+    """The benchmarks that --tasks names, in the registry's order; all of them where it names none."""
+    wanted = [part.strip() for name in asked for part in name.split(",") if part.strip()]
+    if any(asked) and not wanted:
+        raise InputError(f"--tasks {','.join(asked)} names no benchmark. Known: {', '.join(BENCHMARKS)}.")
+    known = {name: benchmark_class(name) for name in wanted or BENCHMARKS}
+    return {name: known[name] for name in BENCHMARKS if name in known}
+
+
+def _judges(arguments: Sequence[str], classes: Classes) -> Mapping[str, Judge]:
+    """The judges that --judge names, by role."""
+    rules = {role: tuple(cls.rules) for cls in classes.values() for role in cls.judge_roles}
+    return parse_judges(arguments, rules, tuple(rules))
+
+
+# --- what must be on this machine: told all at once -----------------------------------------------------------------------
+
+
+def _find(settings: RunSettings, classes: Classes, judges: Mapping[str, Judge], need_weights: bool) -> _Found:
+    """Model, recording, data and judges. Raises InputError with every one of them that is not to be had, a line each."""
+    problems: list[str] = []
+    model = _noting(problems, lambda: _model(settings, need_weights))
+    recorded, read_as = _recorded(model)
+    if recorded and not settings.tasks:
+        named = {item_id.partition("/")[0] for item_id in recorded}
+        classes = {name: cls for name, cls in classes.items() if name in named}
+    judges = {role: judge for role, judge in judges.items() if any(role in cls.judge_roles for cls in classes.values())}
+    sources = _noting(problems, lambda: _sources(classes, settings))
+    if need_weights:
+        _require_judges(judges, classes, settings, problems)
+    if problems or model is None or sources is None:
+        raise InputError("\n".join(problems))
+    return _Found(model, recorded, read_as, classes, judges, sources)
+
+
+def _noting(problems: list[str], call: Callable[[], T]) -> T | None:
+    """What `call` returns; its InputError is noted, so that everything wrong is told at once."""
+    try:
+        return call()
+    except InputError as error:
+        problems.append(str(error))
+        return None
+
+
+def _model(settings: RunSettings, need_weights: bool) -> Model:
+    """The model; a server's takes its files, and so its context, from --tokenizer."""
+    model = resolve(settings.model, revision=settings.revision, offline=settings.offline)
+    if settings.engine.batch_invariant and model.kind in ("server", "replay"):
+        raise InputError("--batch-invariant is the engine's own setting: start the server with VLLM_BATCH_INVARIANT=1 instead.")
+    if need_weights:
+        require_weights(model)
+    if settings.name:
+        model = replace(model, name=settings.name)
+    if model.kind == "server" and settings.tokenizer:
+        return replace(model, files=_tokenizer_files(settings.tokenizer, settings))
+    return model
+
+
+def _recorded(model: Model | None) -> tuple[Mapping[ItemId, Recorded], str]:
+    """What a recording holds, and the fingerprint it had before it was read; nothing for any other model."""
+    if model is None or model.kind != "replay":
+        return {}, ""
+    read_as = model.fingerprint()
+    return read_recorded(Path(model.source)), read_as
+
+
+def _require_judges(judges: Mapping[str, Judge], classes: Classes, settings: RunSettings, problems: list[str]) -> None:
+    """Note every judge this run would ask that is not to be had."""
+    asked: dict[str, list[str]] = {}
+    for role in (role for cls in classes.values() for role in cls.judge_roles):
+        if role in judges and not judges[role].is_rule:
+            asked.setdefault(judges[role].model, []).append(role)
+    for name, decides in asked.items():
+        _noting(problems, partial(_require_judge, name, decides, settings))
+
+
+def _require_judge(name: str, roles: Sequence[str], settings: RunSettings) -> None:
+    try:
+        model = resolve(name, offline=settings.offline)
+    except InputError as error:
+        raise InputError(f"Judge of {', '.join(roles)}: {error}") from error
+    if model.kind == "replay":
+        raise InputError(f"{name} is a recording; it cannot judge. Put recorded verdicts into its rows as findings.")
+    require_weights(model)
+
+
+def _sources(classes: Classes, settings: RunSettings) -> dict[str, LoadedSource]:
+    if settings.suite == "smoke":
+        return {name: load_smoke_data(cls.dataset) for name, cls in classes.items()}
+    loaded = load_card_data([cls.dataset for cls in classes.values()], settings.data)
+    return {name: loaded[cls.dataset.name] for name, cls in classes.items()}
+
+
+# --- what is in it --------------------------------------------------------------------------------------------------------
+
+
+def _renderer(model: Model, settings: RunSettings) -> Renderer:
+    """What turns requests into the model's token ids."""
+    tokenizer = _tokenizer(model, settings)
+    chat_format = _chat_format(model, settings, tokenizer)
+    max_len = model.max_len(settings.engine.max_model_len)
+    max_new = SMOKE_MAX_NEW_TOKENS if settings.suite == "smoke" else None
+    return Renderer(tokenizer, chat_format, max_len, settings.engine.seed, max_new)
+
+
+def _fingerprint(found: _Found, settings: RunSettings) -> str:
+    fingerprint = found.model.fingerprint(settings.engine.dtype, settings.engine.quantization)
+    if found.recorded and fingerprint != found.read_as:
+        raise InputError(f"{found.model.argument} changed while it was read. Give the command again when nothing writes to it.")
+    return fingerprint
+
+
+def _tokenizer(model: Model, settings: RunSettings) -> Any:
+    trust = settings.engine.trust_remote_code
+    if settings.tokenizer:
+        return load_tokenizer(str(_tokenizer_files(settings.tokenizer, settings)), trust_remote_code=trust)
+    if model.files is not None:
+        return load_tokenizer(str(model.files), trust_remote_code=trust)
+    return None
+
+
+def _tokenizer_files(argument: str, settings: RunSettings) -> Path:
+    files = resolve(argument, offline=settings.offline).files
+    if files is None:
+        raise InputError(f"--tokenizer {argument} has no tokenizer on this machine. Name a folder or a hub id.")
+    return files
+
+
+def _chat_format(model: Model, settings: RunSettings, tokenizer: Any) -> ChatFormat:
+    if tokenizer is None and settings.chat_format == "auto":
+        return "tokenizer"  # a chat server renders by itself; recorded outputs are graded as a chat model's
+    if tokenizer is None and settings.chat_format in ("tulu", "none") and model.kind == "server":
+        raise InputError(f"--chat-format {settings.chat_format} needs the model's tokenizer: name its folder or hub id with --tokenizer.")
+    return resolve_chat_format(settings.chat_format, tokenizer, model.row_format)

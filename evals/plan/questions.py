@@ -1,0 +1,52 @@
+"""A judge's questions as the judge is asked them: rendered for its own tokenizer, each with its store key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evals.models.prompts import Rendered, Renderer, load_tokenizer, resolve_chat_format
+from evals.models.resolve import Model, require_weights, resolve
+from evals.plan.settings import RunSettings
+from evals.records import ItemId, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One judge's request about one item."""
+
+    item_id: ItemId
+    role: str
+    ask: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One judge and its questions as it is asked them: each that fits with its store key, and those longer than its context."""
+
+    name: str
+    model: Model
+    fingerprint: str
+    renderer: Renderer
+    keyed: Sequence[tuple[str, Rendered]]
+    too_long: Sequence[Rendered]
+
+
+def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> Prepared:
+    """Render a judge's questions. Raises InputError when the judge cannot be had."""
+    model = resolve(name, offline=settings.offline)
+    require_weights(model)
+    fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization)
+    renderer = _renderer(model, settings)
+    rendered = renderer.render([(question.item_id, question.role, question.ask) for question in questions])
+    fits = [renderer.max_len is None or len(request.token_ids) < renderer.max_len for request in rendered]
+    keyed = [(request.key(fingerprint), request) for request, is_fit in zip(rendered, fits, strict=True) if is_fit]
+    too_long = [request for request, is_fit in zip(rendered, fits, strict=True) if not is_fit]
+    return Prepared(name, model, fingerprint, renderer, keyed, too_long)
+
+
+def _renderer(model: Model, settings: RunSettings) -> Renderer:
+    if model.files is None:
+        return Renderer(None, "tokenizer", None)
+    tokenizer = load_tokenizer(str(model.files), trust_remote_code=settings.engine.trust_remote_code)
+    own, limit = model.max_len(None), settings.engine.max_model_len
+    max_len = min(own, limit) if own and limit else own
+    return Renderer(tokenizer, resolve_chat_format("auto", tokenizer, model.row_format), max_len, settings.engine.seed)

@@ -1,0 +1,63 @@
+"""What the user asked for, and what in it is wrong on the face of it."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from evals.errors import InputError
+from evals.generators import EngineSettings
+
+Suite = Literal["card", "full", "smoke"]
+SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
+PROTOCOL_VERSION = "llama-3.1-tulu-2/1"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What the user asked for; see `evals run --help` for each."""
+
+    model: str
+    name: str | None = None
+    suite: str = "card"
+    tasks: tuple[str, ...] = ()
+    data: Path | None = None
+    out: Path | None = None
+    limit: int | None = None
+    chat_format: str = "auto"
+    revision: str | None = None
+    tokenizer: str | None = None
+    judges: tuple[str, ...] = ()
+    sandbox: Literal["auto", "require"] = "auto"
+    store: Path | None = None
+    offline: bool = False
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+
+def check_settings(settings: RunSettings) -> None:
+    """Raise InputError for the first setting that no model, data or judge could make right."""
+    if settings.suite not in SUITES:
+        raise InputError(f"Unknown suite {settings.suite!r}. Known: {', '.join(SUITES)}.")
+    if settings.limit is not None and settings.limit < 1:
+        raise InputError(f"--limit {settings.limit}: give the number of items of each benchmark, 1 or more.")
+    _check_engine(settings.engine)
+
+
+def _check_engine(engine: EngineSettings) -> None:
+    """What can be seen to be wrong before the engine is asked."""
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_num_seqs"):
+        value = getattr(engine, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more.")
+    share = engine.gpu_memory_utilization
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"--gpu-memory-utilization {share}: give a share of the memory above 0, at most 1.")
+
+
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK")
+
+
+def go_offline() -> None:
+    """Have every library of this process keep to what is on this machine."""
+    # Variables, not arguments: libraries below us open connections of their own, and read these when they are imported or called.
+    os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))

@@ -1,0 +1,1 @@
+"""One run: asking, programs, judging, grading, summary."""

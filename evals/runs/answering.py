@@ -1,0 +1,99 @@
+"""What a run asks: the requests of all its tasks as one queue, through the store to the engine."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from evals.generators import Generator
+from evals.models.prompts import Rendered
+from evals.plan.make import Plan
+from evals.records import Completion
+from evals.runs.asking import Asker, Waiting, work
+from evals.runs.early import EarlyJudges
+from evals.runs.landing import Landing
+
+_REPLAYED_AT_ONCE = 250
+"""Recorded answers that share a commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Has the evaluated model answer a plan's requests.
+
+    early: judges that are asked while the model still answers.  start: how to start the model's engine.
+    """
+
+    plan: Plan
+    asker: Asker
+    landing: Landing
+    early: EarlyJudges
+    start: Callable[[Plan], Generator]
+
+    def answer_all(self) -> None:
+        """Land what the store has, and have the engine answer the rest."""
+        if self.plan.model.kind == "replay":
+            self._replay()
+        else:
+            self._generate()
+        self.asker.progress.stop()
+        self.early.finish()
+
+    def _generate(self) -> None:
+        """All requests as one queue."""
+        progress = self.asker.progress
+        progress.start("tokenize")
+        keyed: list[tuple[str, Rendered]] = []
+        for name, task in self.plan.tasks.items():
+            of_task = self._keyed(name, range(len(task.items)))
+            self.landing.known.capped[name] = n_capped(of_task)
+            keyed += of_task
+        progress.start("generate")
+        waiting = self.asker.ask("", keyed, self.landing.land)
+        if waiting:
+            # The sandbox takes a second to start, the engine half a minute: beside it, it costs nothing.
+            if self._has_programs(waiting):
+                self.landing.programs.prepare()
+            self.asker.load(self.plan.model.argument, lambda: self.start(self.plan))
+            progress.start("generate", len(waiting), work(waiting))
+            self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
+
+    def _replay(self) -> None:
+        """What was recorded, a few items at a time, so that all texts are never in memory together."""
+        progress = self.asker.progress
+        self.asker.load(self.plan.model.argument, lambda: self.start(self.plan))
+        progress.start("generate", sum(len(task.items) for task in self.plan.tasks.values()))
+        # With a tokenizer there are prompts that may be too long, which are told all at once.
+        at_once = _REPLAYED_AT_ONCE if self.plan.renderer.tokenizer is None else sys.maxsize
+        for name, task in self.plan.tasks.items():
+            capped = 0
+            for first in range(0, len(task.items), at_once):
+                keyed = self._keyed(name, range(first, min(len(task.items), first + at_once)))
+                capped += n_capped(keyed)
+                waiting = self.asker.ask("", keyed, self.landing.land)
+                progress.spare(len(keyed) - len(waiting))
+                self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
+            self.landing.known.capped[name] = capped
+
+    def _keyed(self, task: str, places: range) -> list[tuple[str, Rendered]]:
+        """Requests of neighbouring items of a task, in their order, each with its store key."""
+        known = self.landing.known
+        rendered = self.plan.render(task, places)
+        keyed = [(self.plan.key(request), request) for request in rendered]
+        if known.n_bos is None and rendered and rendered[0].token_ids:
+            known.n_bos = self.plan.renderer.n_bos(rendered[0].token_ids)
+        known.expect(task, places, keyed)
+        return keyed
+
+    def _has_programs(self, waiting: Waiting) -> bool:
+        places = self.landing.known.places
+        tasks = {places[request.item_id][0] for _, requests in waiting for request in requests}
+        return any(self.plan.tasks[name].benchmark.runs_programs for name in tasks)
+
+    def _land_and_judge(self, request: Rendered, answer: Completion) -> None:
+        self.landing.land(request, answer)
+        self.early.ask(self.landing.known.questions)
+
+
+def n_capped(keyed: Sequence[tuple[str, Rendered]]) -> int:
+    """How many of the requests are cut to the room left in the model's context."""
+    return sum(request.is_capped for _, request in keyed)

@@ -1,0 +1,139 @@
+"""summary.json: what two equal runs have in common, and nothing else. Fractions everywhere; schema 1."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from evals.benchmark import roles_of_column
+from evals.cards.average import AVERAGED, average_metric
+from evals.models.resolve import public_name
+from evals.plan.items import no_judge
+from evals.plan.judges import Judge, calibration_notes
+from evals.plan.make import Plan
+from evals.plan.settings import PROTOCOL_VERSION
+from evals.records import Column, Metric
+from evals.runs.grading import TaskResult, cell_marks, verdict_counts
+from evals.storage.forms import SCHEMA
+
+
+def header(plan: Plan, n_bos: int | None, judge_notes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What the run is: everything of the summary but its numbers."""
+    return {
+        "schema": SCHEMA,
+        "protocol": PROTOCOL_VERSION,
+        "suite": plan.settings.suite,
+        "limit": plan.settings.limit,
+        "seed": plan.settings.engine.seed,
+        "model": {
+            "name": plan.model.name,
+            "id": plan.model.public_id,
+            "fingerprint": plan.fingerprint,
+            "revision": plan.model.revision,
+            "dtype": plan.settings.engine.dtype,
+            "quantization": plan.settings.engine.quantization,
+        },
+        "chat_format": plan.chat_format,
+        "bos_tokens": n_bos,
+        "prompts_by": _prompts_by(plan),
+        "differs": _differs(plan),
+        "judges": {
+            role: {
+                "name": public_name(judge.model),
+                "card": judge.is_card,
+                "notes": [note.replace(judge.model, public_name(judge.model)) for note in judge_notes.get(role, ())]
+                + (calibration_notes(role, judge.model, judge.rule_fingerprint) if judge.is_rule else []),
+            }
+            for role, judge in plan.judges.items()
+        },
+        "data": {name: {"tables": task.source.edition, "revision": task.source.revision} for name, task in plan.tasks.items()},
+    }
+
+
+def _prompts_by(plan: Plan) -> str:
+    """Who turned requests into prompts: our tokenizer, a chat server, or whoever made the recording."""
+    if plan.model.kind == "replay":
+        return "recording"
+    return "tokenizer" if plan.renderer.tokenizer is not None else "server"
+
+
+def _differs(plan: Plan) -> list[str]:
+    """What was asked for that the card did otherwise, in every cell of the run."""
+    differs = []
+    if (how := plan.settings.engine.quantization) is not None:
+        differs.append(f"weights quantized ({how}); the card's were not")
+    row_format, row_bos = plan.model.row_format, plan.model.row_bos
+    if row_format not in (None, plan.chat_format):
+        differs.append(f"chat format {plan.chat_format}; the card's row had {row_format}")
+    elif row_bos is not None and (n_bos := plan.renderer.bos_habit()) != row_bos:
+        differs.append(f"prompts start with {n_bos} BOS tokens; the card's row had {row_bos}")
+    return differs
+
+
+def summarize(
+    head: Mapping[str, Any], results: Sequence[TaskResult], skipped: Mapping[str, tuple[Sequence[Column], int, str]]
+) -> dict[str, Any]:
+    """The whole summary. skipped: task -> (its columns, its items, why nothing was asked)."""
+    judges = {role: Judge(role, entry["name"], is_rule=entry["name"] == "strmatch") for role, entry in head["judges"].items()}
+    cells: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, Metric] = {}
+    for result in results:
+        for column in result.benchmark.columns:
+            metric = _with_reason(result, column.key, judges)
+            metrics[column.key] = metric
+            counts = verdict_counts(result, column.key)
+            cells[column.key] = metric_json(metric) | {
+                "marks": cell_marks(result, column.key, judges, head) if metric.value is not None else [],
+                "n_judged": counts.judged if counts else None,
+                "n_unparsable": counts.unreadable if counts else None,
+            }
+    for columns, n_items, reason in skipped.values():
+        for column in columns:
+            metrics[column.key] = Metric(None, 0, n_items, reason=reason)
+            cells[column.key] = metric_json(metrics[column.key]) | {"marks": []}
+    mean = average_metric(metrics)
+    marks = sorted({mark for key in AVERAGED if key in cells for mark in cells[key]["marks"]})
+    cells["average"] = metric_json(mean) | {"marks": marks if mean.value is not None else []}
+    return {
+        **head,
+        "cells": cells,
+        "metrics": {result.benchmark.name: {name: metric_json(metric) for name, metric in result.metrics.items()} for result in results},
+        "tasks": {result.benchmark.name: _task_json(result) for result in results},
+    }
+
+
+def _with_reason(result: TaskResult, key: str, judges: Mapping[str, Judge]) -> Metric:
+    metric = result.metrics[key]
+    if not result.is_complete:
+        reason = f"{result.n_answered} of {len(result.grades)} items answered"
+        return replace(metric, value=None, stderr=None, ci95=None, reason=reason)
+    roles = [role for role in roles_of_column(result.benchmark, key) if role not in judges]
+    if metric.value is None and not result.benchmark.judge_roles:
+        why = {grade.missing for grade in result.grades if grade.missing}
+        if len(why) == 1:
+            return replace(metric, reason=f"{metric.n} of {metric.n_items} items scored: {why.pop()}")
+    lacks_verdicts = metric.value is None and metric.n < metric.n_items
+    return replace(metric, reason=no_judge(roles, result.benchmark.rules)) if roles and lacks_verdicts else metric
+
+
+def metric_json(metric: Metric) -> dict[str, Any]:
+    """A metric as the summary holds it."""
+    return {
+        "value": metric.value,
+        "n": metric.n,
+        "n_items": metric.n_items,
+        "stderr": metric.stderr,
+        "ci95": list(metric.ci95) if metric.ci95 else None,
+        "estimator": metric.estimator,
+        "reason": metric.reason,
+    }
+
+
+def _task_json(result: TaskResult) -> dict[str, Any]:
+    return {
+        "n_items": len(result.grades),
+        "n_scored": result.n_scored,
+        "n_answered": result.n_answered,
+        "capped": result.capped,
+        "warnings": result.warnings,
+        **result.shares,
+    }

@@ -1,0 +1,94 @@
+"""What a run leaves in its folder: samples, summary.json and run.json."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evals.plan.make import Plan
+from evals.records import Completion
+from evals.runs.asking import Asker
+from evals.runs.grading import Grading, TaskResult
+from evals.runs.known import Known
+from evals.runs.programs import Programs
+from evals.runs.provenance import run_record, software
+from evals.runs.summary import header, summarize
+from evals.storage.run_folder import RunFolder
+from evals.storage.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A run's folder and summary; n_missing: answers and verdicts that are still to be had."""
+
+    folder: RunFolder
+    summary: Mapping[str, Any]
+    n_missing: int
+
+    @property
+    def is_complete(self) -> bool:
+        """True when every item that was to be asked has its answer and its verdicts."""
+        return self.n_missing == 0
+
+    @property
+    def cells(self) -> Mapping[str, float | None]:
+        """Cell key -> fraction, None where the table prints `-`."""
+        return {key: cell["value"] for key, cell in self.summary["cells"].items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """Writes a run's folder from what is known. made_with: versions and commit, as they are when the run starts."""
+
+    plan: Plan
+    folder: RunFolder
+    asker: Asker
+    known: Known
+    programs: Programs
+    made_with: Mapping[str, Any] = field(default_factory=software)
+
+    def finish(self) -> RunResult:
+        """Grade what waited, and write everything."""
+        progress = self.asker.progress
+        progress.start("grade")
+        results = [self._graded(name) for name, task in self.plan.tasks.items() if not task.skipped]
+        skipped = {name: (task.benchmark.columns, len(task.items), task.skipped) for name, task in self.plan.tasks.items() if task.skipped}
+        summary = summarize(self._header(), results, skipped)
+        # The record before the summary: a folder with a summary is a finished run, and must lack nothing.
+        self.record(finished=True)
+        self.folder.write_json("summary.json", summary)
+        for (item_id, check), reason in list(self.asker.failures.items())[:3]:
+            progress.note(f"{item_id}{' ' + check if check else ''}: {reason}")
+        n_unanswered = sum(len(result.grades) - result.n_answered for result in results)
+        return RunResult(self.folder, summary, n_unanswered + self.known.n_unjudged)
+
+    def record(self, *, finished: bool) -> None:
+        """Write run.json: what this session did, after what earlier ones did; one that broke off takes back nothing they found out."""
+        self.asker.progress.stop()
+        path = self.folder.path / "run.json"
+        previous = self.folder.read_json("run.json") if path.exists() else {}
+        head, capped = self._header(), dict(self.known.capped)
+        if previous and not finished:
+            before = previous["summary_header"]
+            capped = {**previous["capped"], **capped}
+            head["bos_tokens"] = before.get("bos_tokens") if head["bos_tokens"] is None else head["bos_tokens"]
+            for role, judge in head["judges"].items():
+                kept = before["judges"].get(role, {})
+                judge["notes"] = judge["notes"] or (kept.get("notes", []) if kept.get("name") == judge["name"] else [])
+        phases = self.asker.progress.phases
+        self.folder.write_json("run.json", run_record(self.plan, self.made_with, head, capped, phases, self.programs.level, previous))
+
+    def _graded(self, task: str) -> TaskResult:
+        """A task's samples written, and its result."""
+        plan = self.plan.tasks[task]
+        grading = Grading(plan.benchmark, self.known.findings, self.known.capped[task], Spool())
+        answered = zip(plan.items, self._answers(task), self.known.graded[task], strict=True)
+        self.folder.write_samples(task, grading.rows(answered))
+        return grading.result()
+
+    def _answers(self, task: str) -> Iterator[Completion | None]:
+        """The task's answers out of the store, in item order; an item of a failed request has none."""
+        for _, answer in self.asker.store.get_each(self.known.keys[task]):
+            yield answer if isinstance(answer, Completion) else None
+
+    def _header(self) -> dict[str, Any]:
+        return header(self.plan, self.known.n_bos, self.known.judge_notes)

@@ -1,0 +1,35 @@
+"""Reading lines of files that may be a stranger's, and any text as one printable line."""
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+MAX_LINE = 32 << 20
+MAX_FILE = 1 << 30
+"""Bytes of a line, and of all lines of a file once it is unpacked: several times what the largest benchmark's answers take."""
+
+
+class TooMuchError(ValueError):
+    """A file holds more than any of ours: a stranger's must not fill the machine."""
+
+
+def bounded_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a plain or gzipped file that are not blank, numbered from 1.
+
+    Raises TooMuchError past MAX_LINE or MAX_FILE, and OSError, EOFError or zlib.error when the file cannot be read to its end.
+    """
+    number = n_bytes = 0
+    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
+        while line := stream.readline(MAX_LINE + 1):
+            number, n_bytes = number + 1, n_bytes + len(line)
+            if len(line) > MAX_LINE:
+                raise TooMuchError(f"line {number}: longer than {MAX_LINE >> 20} MB")
+            if n_bytes > MAX_FILE:
+                raise TooMuchError(f"line {number}: more than {MAX_FILE >> 20:,} MB up to here")
+            if line.strip():
+                yield number, line
+
+
+def one_line(text: str) -> str:
+    """Any text as one printable line: controls, line ends, lone surrogates and direction marks become single spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

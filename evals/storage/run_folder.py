@@ -1,0 +1,161 @@
+"""A run on disk: lock, samples, summary.json (what two equal runs share) and run.json (what varies)."""
+
+import contextlib
+import errno
+import gzip
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from evals.errors import EnvironmentFault, InputError
+from evals.storage.files import MAX_LINE, TooMuchError, bounded_lines
+from evals.storage.forms import from_json, what_is_wrong, wrong_field
+
+
+class RunFolder:
+    """The folder of one run. Files are written whole, under a temporary name, then renamed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def store_path(self) -> Path:
+        """Where the run's own store lies."""
+        return self.path / "store.sqlite"
+
+    def store_of(self, record: Mapping[str, Any]) -> Path | None:
+        """The store with the answers of this run.json: the one it shared with others, else the folder's own; None where it is not here."""
+        path = Path(record["store"]) if record.get("store") else self.store_path
+        return path if os.path.exists(path) else None  # Path.exists raises where a folder may not be looked into
+
+    def samples_path(self, task: str) -> Path:
+        """Where a task's graded items lie."""
+        return self.path / "samples" / f"{task}.jsonl.gz"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises EnvironmentFault when another run has it or it cannot be written."""
+        from filelock import FileLock, Timeout
+
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise EnvironmentFault(f"Another run is working in {self.path}. Wait for it, or choose another --out.") from None
+        except OSError as error:
+            raise EnvironmentFault(f"{self.path} cannot be written ({error.strerror or error}). Choose another --out.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_samples(self, task: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write one task's graded items; the same rows give the same bytes."""
+        with self._writing(self.samples_path(task)) as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as stream:
+            for row in rows:
+                stream.write(_bytes(to_json(row, indent=None)))
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write summary.json or run.json."""
+        self._write(self.path / name, _bytes(to_json(content)))
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write any other file."""
+        self._write(self.path / name, content)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read summary.json or run.json. Raises InputError when the folder is no run or the file is not of its form."""
+        path = self.path / name
+        try:
+            with path.open("rb") as stream:
+                raw = stream.read(MAX_LINE + 1)
+            if len(raw) > MAX_LINE:
+                raise TooMuchError(f"it is longer than {MAX_LINE >> 20} MB")
+            loaded = from_json(raw)
+            wrong = what_is_wrong(name, loaded)
+        except (OSError, ValueError, RecursionError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                raise InputError(
+                    f"{self.path} is not a finished run: it has no {name}. RUN is the folder that `evals run --out` wrote."
+                ) from None
+            raise InputError(f"{path} cannot be read ({error}). {self._remedy(name)}") from error
+        if wrong is not None:
+            raise InputError(f"{path} is damaged ({wrong}). {self._remedy(name)}")
+        return dict(loaded)
+
+    def _remedy(self, name: str) -> str:
+        if name == "run.json":
+            return "Move it away; the command that made the run writes it again and asks for nothing that is there."
+        return f"Make it again with: evals score {self.path}"
+
+    def samples(self, task: str) -> Iterator[dict[str, Any]]:
+        """The task's graded items. Raises InputError when the file is missing or damaged, or has an item twice."""
+        path = self.samples_path(task)
+        seen = set[str]()
+        try:
+            for number, line in bounded_lines(path):
+                row = from_json(line)
+                if (field := wrong_field(row)) is not None:
+                    raise ValueError(f"line {number} is no graded item{field and ': its ' + field}")
+                if row["id"] in seen:
+                    raise ValueError(f"line {number}: {row['id']} is there twice")
+                seen.add(row["id"])
+                yield row
+        except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+            raise InputError(f"{path} cannot be read ({error}). Make it again with: evals score {self.path}") from error
+
+    def _write(self, path: Path, content: bytes) -> None:
+        with self._writing(path) as file:
+            file.write(content)
+
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[IO[bytes]]:
+        """A file that takes the path's place once it is whole."""
+        part = path.parent / f"{path.name}.part"  # with_name would raise on "." and "/"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                yield file
+            part.replace(path)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            if not isinstance(error, OSError):
+                raise
+            raise EnvironmentFault(
+                f"{path} could not be written ({error.strerror or error}). The same command goes on once that is mended."
+            ) from error
+
+
+def _bytes(line: str) -> bytes:
+    # Only lone surrogates cannot be encoded; their backslash form is the same text to whoever reads the JSON.
+    return (line + "\n").encode("utf-8", "backslashreplace")
+
+
+def to_json(value: Any, indent: int | None = 1) -> str:
+    """JSON with sorted keys and floats at ten significant digits, so that equal results are equal bytes."""
+    return json.dumps(_fixed(value), sort_keys=True, ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def _fixed(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        rounded = float(f"{value:.10g}")
+        return rounded if math.isfinite(rounded) else None
+    if isinstance(value, Mapping):
+        return {str(key): _fixed(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fixed(entry) for entry in value]
+    return value
+
+
+def default_folder(name: str, suite: str) -> str:
+    """The run folder's name: the model's, lower case and safe as a file name, and the suite."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).strip("-.")
+    return f"{safe or 'model'}-{suite}"

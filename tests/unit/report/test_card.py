@@ -1,0 +1,295 @@
+"""A model card brought up to date: table, metadata, result files; every other byte stays; the hub's own parser reads it back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from typer.testing import CliRunner
+
+from evals.cards.published import CELL_KEYS
+from evals.commands.app import app
+from evals.errors import CheckFailed, InputError
+from evals.report import front_matter
+from evals.report.card import BEGIN, END, update
+from evals.report.front_matter import FrontMatter
+from evals.storage.run_folder import RunFolder
+from tests.run_files import summary
+
+ROOT = Path(__file__).resolve().parents[3]
+TULU = ROOT.parent / "shared" / "MODEL_CARD.txt"
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+def run_folder(folder: Path, name: str = "My 8B", value: float = 0.655, **cells: float | None) -> Path:
+    """A run with every cell at one value but those named."""
+    values: dict[str, float | None] = dict.fromkeys(CELL_KEYS, value) | cells
+    found = {
+        key: {"value": value, "n": 200, "n_items": 200, "stderr": 0.01, "ci95": [0.6, 0.7], "estimator": "Wilson", "reason": None,
+              "marks": ["judged by another"] if key.startswith("xstest") else []}
+        for key, value in values.items()
+    }  # fmt: skip
+    model = {"name": name, "id": "me/my-8b", "fingerprint": "f", "revision": None, "dtype": "auto", "quantization": None}
+    data = {"gsm8k": {"revision": SHA, "tables": {}}, "mmlu": {"revision": None, "tables": {}}}
+    RunFolder(folder).write_json("summary.json", summary(found, protocol="llama-3.1-tulu-2/1", model=model, data=data))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return run_folder(tmp_path / "run")
+
+
+def card(folder: Path, text: str) -> Path:
+    file = folder / "card" / "README.md"
+    file.parent.mkdir()
+    file.write_bytes(text.encode())
+    return file
+
+
+OTHERS = """model-index:
+- name: tulu
+  results:
+  - task: {type: text-generation, name: Text Generation}
+    dataset:
+      name: IFEval (0-Shot)
+      type: HuggingFaceH4/ifeval
+      args: {num_few_shot: 0}
+    metrics:
+    - type: inst_level_strict_acc and prompt_level_strict_acc
+      value: 55.4
+      name: strict accuracy
+    source:
+      url: https://example.org/board
+      name: A leaderboard
+"""
+PLAIN = "license: apache-2.0\nlanguage: [en]\n"
+ODD = """# a comment first
+"license" :   'apache-2.0'   # and one behind
+tags: [ a,
+        b ]
+
+
+base_model:
+    - "meta-llama/Meta-Llama-3.1-70B"
+text: |
+  model-index: not this one
+   and more
+empty:
+date: 2024-08-19
+"""
+BODY = "\n# Model Card for X\n\nWords — ünïcode, trailing spaces   \n\n## Performance\n\n| a | b |\n|---|---|\n| 1 | 2 |[^1]\n"
+BODY += "\n[^1]: the card's own\n\n## Use\n"
+SHAPES = {
+    "plain": f"---\n{PLAIN}---\n{BODY}",
+    "odd formatting": f"---\n{ODD}---\n{BODY}",
+    "others' results in the middle": f"---\n{PLAIN}{OTHERS}\n# about the tags\ntags: [x]\n---\n{BODY}",
+    "others' results last": f"---\n{PLAIN}{OTHERS}---\n{BODY}",
+    "no metadata": BODY.lstrip(),
+    "empty file": "",
+    "no end of line": "# X",
+    "empty metadata": f"---\n\n---\n{BODY}",
+    "blank lines before": f"\n \n---\n{PLAIN}---\n{BODY}",
+    "windows": f"---\n{PLAIN}{OTHERS}---\n{BODY}".replace("\n", "\r\n"),
+    "byte order mark": f"\ufeff---\n{PLAIN}---\n{BODY}",
+    "rule of dashes in the body": f"# X\n\n---\n\nlicense: none\n\n---\n{BODY}",
+    "fenced heading": f"---\n{PLAIN}---\n```\n## Performance\n```\n{BODY}",
+}
+
+
+def outside(metadata: FrontMatter) -> str:
+    """The metadata's text less model-index."""
+    start, stop = metadata._span("model-index")
+    return (metadata.text[:start] + metadata.text[stop:]).rstrip("\r\n")
+
+
+@pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES)
+def test_everything_but_ours_stays_byte_for_byte_and_a_second_time_changes_nothing(tmp_path: Path, run: Path, text: str) -> None:
+    file = card(tmp_path, text)
+    assert file in update(file, [run])
+    after = file.read_bytes().decode()
+    before, now = FrontMatter.of(text), FrontMatter.of(after)
+    assert outside(now) == outside(before)
+    if before.tail:
+        assert (now.head, now.tail) == (before.head, before.tail)
+    end = "\r\n" if "\r\n" in text else "\n"
+    start, stop = now.body.index(end * 2 + BEGIN), now.body.index(END) + len(END + end)
+    rest = now.body[:start] + now.body[stop:]
+    assert rest[: len(before.body)] == before.body
+    assert rest[len(before.body) :].strip() == ("" if "Performance" in before.body else "## Evaluation")
+    assert ("\n" in after.replace("\r\n", "")) == (end == "\n")
+    assert update(file, [run]) == []
+    assert file.read_bytes().decode() == after
+
+
+@pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES)
+def test_the_hubs_parser_reads_our_numbers_back_and_the_others_too(tmp_path: Path, run: Path, text: str) -> None:
+    file = card(tmp_path, text)
+    update(file, [run])
+    loaded = ModelCard.load(file)
+    ours = [result for result in loaded.data.eval_results if (result.dataset_args or {}).get("suite") == "card"]
+    assert {result.metric_name: result.metric_value for result in ours}["GSM8k 8-shot cot"] == 65.5
+    assert len(ours) == 10
+    gsm8k = next(result for result in ours if result.dataset_type == "openai/gsm8k")
+    assert (gsm8k.dataset_config, gsm8k.dataset_split, gsm8k.dataset_revision) == ("main", "test", SHA)
+    mmlu = next(result for result in ours if result.dataset_type == "cais/mmlu")
+    assert (mmlu.dataset_config, mmlu.dataset_split) == ("all", "test")
+    others = [result for result in loaded.data.eval_results if result not in ours]
+    assert [result.metric_value for result in others] == ([55.4] if "leaderboard" in text else [])
+    assert loaded.data.license == (None if "license" not in FrontMatter.of(text).data else "apache-2.0")
+    assert BEGIN in loaded.text
+
+
+def test_the_tulu_card_keeps_every_line_and_has_the_table_under_its_heading(tmp_path: Path, run: Path) -> None:
+    if not TULU.is_file():
+        pytest.skip("the model card's text is not beside the repository")
+    body = TULU.read_text("utf-8").replace("\nPerformance\n", "\n## Performance\n", 1)
+    file = card(tmp_path, f"---\n{PLAIN}---\n{body}")
+    update(file, [run], "https://example.org/run")
+    after = file.read_text("utf-8")
+    start = after.index("\n\n" + BEGIN)
+    assert after[:start].endswith("\n## Performance")
+    assert after[:start].partition("---\n")[2].partition("---\n")[2] + after[after.index(END) + len(END) + 1 :] == body
+    (source,) = {result.source_url for result in ModelCard.load(file).data.eval_results}
+    assert source == "https://example.org/run"
+    assert update(file, [run], "https://example.org/run") == []
+
+
+def test_new_numbers_replace_the_old_ones_and_nothing_else(tmp_path: Path, run: Path) -> None:
+    file = card(tmp_path, SHAPES["others' results in the middle"])
+    update(file, [run])
+    first = file.read_text("utf-8")
+    changed = update(file, [run_folder(tmp_path / "run", value=0.7)])
+    assert first.replace("65.5", "70.0") == file.read_text("utf-8")
+    assert {path.name for path in changed} == {"README.md", *(f"evals-{task}.yaml" for task in TASKS)}
+
+
+TASKS = ("mmlu", "gsm8k", "bbh", "humaneval", "alpaca_eval", "truthfulqa", "ifeval", "xstest")
+
+
+def test_result_files_are_the_hubs_and_say_what_each_number_is(tmp_path: Path, run: Path) -> None:
+    file = card(tmp_path, "# X\n")
+    update(file, [run], "https://example.org/run")
+    home = file.parent / ".eval_results"
+    assert sorted(path.name for path in home.iterdir()) == sorted(f"evals-{task}.yaml" for task in TASKS)
+    (gsm8k,) = parse_eval_result_entries(yaml.safe_load((home / "evals-gsm8k.yaml").read_text("utf-8")))
+    assert (gsm8k.dataset_id, gsm8k.task_id, gsm8k.value, gsm8k.dataset_revision) == ("openai/gsm8k", "gsm8k", 65.5, SHA)
+    assert gsm8k.source_url == "https://example.org/run"
+    assert gsm8k.notes == "GSM8k 8-shot cot, protocol llama-3.1-tulu-2/1, card suite; n = 200; 95 % interval 60.0 to 70.0"
+    xstest = parse_eval_result_entries(yaml.safe_load((home / "evals-xstest.yaml").read_text("utf-8")))
+    assert [entry.task_id for entry in xstest] == ["xstest_safe_refused", "xstest_unsafe_followed"]
+    assert all(str(entry.notes).endswith("; judged by another") for entry in xstest)
+
+
+def test_a_cell_without_a_value_leaves_table_metadata_and_files_and_other_peoples_files_stay(tmp_path: Path, run: Path) -> None:
+    file = card(tmp_path, "# X\n")
+    update(file, [run])
+    theirs = file.parent / ".eval_results" / "gsm8k.yaml"
+    theirs.write_text("- by: hand\n")
+    changed = update(file, [run_folder(tmp_path / "run", gsm8k=None)])
+    assert [path.name for path in changed] == ["README.md", "evals-gsm8k.yaml"]
+    assert not (file.parent / ".eval_results" / "evals-gsm8k.yaml").exists()
+    assert theirs.read_text() == "- by: hand\n"
+    assert "openai/gsm8k" not in file.read_text("utf-8")
+
+
+def test_footnotes_of_the_card_and_of_the_table_keep_apart(tmp_path: Path, run: Path) -> None:
+    file = card(tmp_path, SHAPES["plain"])
+    update(file, [run])
+    text = file.read_text("utf-8")
+    assert "[^evals-1]: judged by another\n" in text
+    assert text.count("[^1]") == 2
+
+
+def test_more_runs_are_more_rows_and_the_metadata_is_of_the_first(tmp_path: Path, run: Path) -> None:
+    file = card(tmp_path, "# X\n")
+    update(file, [run, run_folder(tmp_path / "other", "Another", 0.4)])
+    text = file.read_text("utf-8")
+    assert "| Another | 40.0 |" in text
+    assert {result.metric_value for result in ModelCard.load(file).data.eval_results} == {65.5}
+
+
+@pytest.mark.parametrize(("part", "words"), [({"suite": "smoke"}, "the smoke suite"), ({"limit": 5}, "a limit of 5")])
+def test_a_run_of_a_part_of_the_data_is_a_row_and_no_metadata(tmp_path: Path, run: Path, part: dict[str, Any], words: str) -> None:
+    file = card(tmp_path, SHAPES["others' results last"])
+    update(file, [run])
+    summary = RunFolder(run).read_json("summary.json")
+    RunFolder(run).write_json("summary.json", summary | part)
+    called = CliRunner().invoke(app, ["card", str(file), "--run", str(run)])
+    assert f"a run with {words}, not of the datasets" in called.stderr
+    text = file.read_text("utf-8")
+    assert "| My 8B (" in text
+    assert "openai/gsm8k" not in text
+    assert [result.dataset_type for result in ModelCard.load(file).data.eval_results] == ["HuggingFaceH4/ifeval"]
+    assert not list((file.parent / ".eval_results").iterdir())
+
+
+def test_the_command_checks_with_exit_code_1_and_writes_without(tmp_path: Path, run: Path) -> None:
+    file = card(tmp_path, "# X\n")
+    command = ["card", str(file), "--run", str(run)]
+    stale = CliRunner().invoke(app, [*command, "--check"])
+    assert isinstance(stale.exception, CheckFailed)
+    assert "README.md" in str(stale.exception)
+    assert file.read_text() == "# X\n"
+    assert CliRunner().invoke(app, command).stdout.splitlines()[0] == str(file)
+    assert CliRunner().invoke(app, [*command, "--check"]).stdout == "up to date\n"
+    assert CheckFailed.exit_code == 1
+
+
+def test_checking_writes_nothing_and_says_what_is_stale(tmp_path: Path, run: Path) -> None:
+    file = card(tmp_path, "# X\n")
+    assert len(update(file, [run], write=False)) == 9
+    assert [path.name for path in file.parent.iterdir()] == ["README.md"]
+    assert file.read_text() == "# X\n"
+    update(file, [run])
+    file.write_text(file.read_text("utf-8").replace("65.5", "99.9", 1))
+    assert update(file, [run], write=False) == [file]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{END} {BEGIN}", "once each"),
+        (f"{BEGIN}", "once each"),
+        (f"{BEGIN}{END}{BEGIN}{END}", "once each"),
+        ("---\n{license: mit, tags: [a]}\n---\n", "in braces"),
+        ("---\n- a\n---\n", "no YAML mapping"),
+        ("---\na: [\n---\n", "no valid YAML"),
+        ("---\nreleased: 2024-02-30\n---\n", "no valid YAML: day is out of range"),
+        ("---\nmodel-index: 7\n---\n", "not a list of models"),
+        ("---\nmodel-index: []\nmodel-index: []\n---\n", "twice"),
+        ("---\nmodel-index: &a []\nothers: *a\n---\n", "replaced alone"),
+    ],
+)
+def test_a_card_that_cannot_be_edited_safely_is_refused_and_left_alone(tmp_path: Path, run: Path, text: str, words: str) -> None:
+    file = card(tmp_path, text)
+    with pytest.raises(InputError, match=words):
+        update(file, [run])
+    assert file.read_text() == text
+    assert not (file.parent / ".eval_results").exists()
+
+
+def test_a_missing_card_and_one_that_is_no_text_are_refused(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(InputError, match="There is no"):
+        update(tmp_path / "README.md", [run])
+    (tmp_path / "README.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="cannot be read as UTF-8"):
+        update(tmp_path / "README.md", [run])
+
+
+def test_the_front_matter_is_found_where_the_hub_finds_it() -> None:
+    assert front_matter._BLOCK.pattern.replace("(?:\\r\\n|\\n|$)", "(\\r\\n|\\n|$)") == REGEX_YAML_BLOCK.pattern
+
+
+def test_names_of_models_cannot_break_out_of_the_block(tmp_path: Path) -> None:
+    file = card(tmp_path, "# X\n")
+    update(file, [run_folder(tmp_path / "run", f"a {END} | b\n---\nlicense: x")])
+    text = file.read_text("utf-8")
+    assert FrontMatter.of(text).body.count(END) == 1
+    assert update(file, [tmp_path / "run"]) == []
+    metadata: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
+    assert list(metadata) == ["model-index"]
+    assert json.dumps(metadata)
