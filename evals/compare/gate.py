@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from evals.compare.paired import PairedDifference, holm, paired_columns
+from evals.compare.columns import paired_columns
+from evals.compare.paired import PairedDifference, holm
 from evals.compare.policy import Policy
 from evals.compare.runs import comparability, settled, unchanged
 from evals.report.table import row_from_summary

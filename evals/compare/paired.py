@@ -6,24 +6,15 @@ Fractions, in a column's own units; `gain` turns them so that up is better. Stra
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from evals.benchmark import roles_of_column
 from evals.cards.average import AVERAGE, average_metric
-from evals.errors import InputError
-from evals.generators.replay import RECORDED
-from evals.models.resolve import public_name
-from evals.records import Column, Grade, ItemId, Metric
-from evals.registry import BENCHMARKS, benchmark_class
+from evals.records import Column, ItemId, Metric
 from evals.stats import Z95
-from evals.storage.run_folder import RunFolder
 
 Z80 = 0.8416212335729143
 N_RESAMPLES = 9999
-JUDGED_BY = "judged by"
-"""How the reason begins why a column that other judges decided is not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +96,18 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
     return replace(found, ci95=_around(centre, stderr), p=p, run_to_run=spread, estimator=f"Bonett-Price, {how}")
 
 
+def bootstrapped_difference(pairs: Pairs, values: tuple[float, float], replicates: Sequence[Sequence[float]]) -> PairedDifference:
+    """The difference of a column that is no mean of scores: its error is the spread of the differences of both runs' replicates.
+
+    values: the column's in baseline and candidate.
+    """
+    if not replicates[0] or len(replicates[0]) != len(replicates[1]):
+        return PairedDifference(pairs.column, 0, reason="its data is not here: give --data")
+    spread = stdev(b - a for a, b in zip(*replicates, strict=True))
+    stderr = _with_two_pairs(spread**2, len(pairs.ids), pairs)
+    return replace(_normal(pairs, values, stderr), estimator="paired bootstrap, normal")
+
+
 def average_difference(differences: Mapping[str, PairedDifference]) -> PairedDifference:
     """The Average's difference from its inputs' by cell key, which are independent; normal interval and p."""
     baseline, candidate, spread = (
@@ -184,135 +187,3 @@ def _p_value(change: Any, weights: Any, n_resamples: int) -> tuple[float, str]:
         rng=np.random.default_rng(0),
     )
     return float(found.pvalue), "paired permutation"
-
-
-# --- from run folders ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One row of samples. scores: by column key, None where a verdict could not be read."""
-
-    row: Mapping[str, Any]
-    scores: Mapping[str, float | None]
-
-    def says_the_same(self, other: "Answer") -> bool:
-        """Whether both answers are equal: the texts, or the choice; its log-probabilities differ in the last digits between processors."""
-        return bool((self.row.get("outputs") or self.row.get("extracted")) == (other.row.get("outputs") or other.row.get("extracted")))
-
-
-Answers = Mapping[ItemId, Answer]
-Sides = tuple[Mapping[str, Any], Mapping[str, Any]]
-
-
-def paired_columns(baseline: Path, candidate: Path, data: Path | None = None) -> dict[str, PairedDifference]:
-    """Every column of two runs by key, in the table's order, the Average last; a column that cannot be paired has a `reason`.
-
-    data: folder of the public data files, for what samples do not hold (length control).  Raises InputError where a folder is no run.
-    """
-    runs = RunFolder(baseline), RunFolder(candidate)
-    cells = tuple(run.read_json("summary.json")["cells"] for run in runs)
-    found: dict[str, PairedDifference] = {}
-    for name in BENCHMARKS:
-        columns = [column for column in benchmark_class(name).columns if any(column.key in side for side in cells)]
-        lacking = {column.key: why for column in columns if (why := _why_not(column.key, cells))}
-        answers = [read_answers(run, name) for run in runs] if len(lacking) < len(columns) else []
-        for column in columns:
-            if column.key in lacking:
-                found[column.key] = PairedDifference(column, 0, reason=lacking[column.key])
-                continue
-            sides = (cells[0][column.key], cells[1][column.key])
-            if why := _why_unlike(name, column, answers, sides):
-                found[column.key] = PairedDifference(column, 0, reason=why)
-                continue
-            pairs = pairs_of(column, answers[0], answers[1], macro=str(sides[0]["estimator"]).startswith("macro"))
-            if sides[0]["estimator"] == "bootstrap":
-                found[column.key] = _bootstrapped(pairs, sides, [_replicates(run, name, column, data) for run in runs])
-            else:
-                found[column.key] = _agreeing(paired_difference(pairs), sides)
-    return found | {AVERAGE.key: average_difference(found)}
-
-
-def read_answers(run: RunFolder, task: str) -> dict[ItemId, Answer]:
-    """A task's items in their order. Raises InputError naming a file whose rows lack id or score."""
-    columns = benchmark_class(task).columns
-    found = {}
-    for row in run.samples(task):
-        try:
-            if "scores" in row:
-                roles = [(c.key, role) for c in columns for role in row["scores"] if f"{c.key}_".startswith(f"{role}_")]
-                scores = {key: row["scores"][role] for key, role in roles}
-            else:  # XSTest alone has two columns and one score: safe items count in the first
-                scores = {columns[0 if len(columns) == 1 or row["safe"] else 1].key: row["score"]}
-            found[ItemId(row["id"])] = Answer(row, {key: None if score is None else float(score) for key, score in scores.items()})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            path = run.samples_path(task)
-            raise InputError(f"{path}: a row lacks its id or score ({error!r}). Make it again with: evals score {run.path}") from error
-    return found
-
-
-def pairs_of(column: Column, baseline: Answers, candidate: Answers, *, macro: bool) -> Pairs:
-    """The items of a column that both runs scored; the stratum is what stands between an id's task and its number."""
-    before = {i: score for i, answer in baseline.items() if (score := answer.scores.get(column.key)) is not None}
-    after = {i: score for i, answer in candidate.items() if (score := answer.scores.get(column.key)) is not None}
-    ids = tuple(i for i in before if i in after)
-    n_same = sum(baseline[i].says_the_same(candidate[i]) for i in ids)
-    strata = tuple(i.partition("/")[2].rpartition("/")[0] for i in ids)
-    return Pairs(column, ids, tuple(before[i] for i in ids), tuple(after[i] for i in ids), strata, macro, n_same)
-
-
-def _why_not(key: str, cells: Sequence[Mapping[str, Any]]) -> str | None:
-    for side, which in zip(cells, ("baseline", "candidate"), strict=True):
-        if side.get(key, {}).get("value") is None:
-            return f"{which}: {side[key].get('reason') or 'no value' if key in side else 'not run'}"
-    return None
-
-
-def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Sides) -> str | None:
-    """Why samples cannot be held against each other: they lack items that their cell counts, or other judges decided them."""
-    for side, cell in zip(answers, cells, strict=True):
-        n = sum(answer.scores.get(column.key) is not None for answer in side.values())
-        if n != cell["n"]:
-            return f"samples have {n:,} scored items where summary.json has {cell['n']:,}; make them again with evals score"
-    roles = roles_of_column(benchmark_class(task)(chat=True), column.key)
-    judges = [
-        sorted({_who(found["by"]) for answer in side.values() for role in roles if (found := answer.row.get("findings", {}).get(role))})
-        for side in answers
-    ]
-    if judges[0] == judges[1] or not all(judges):
-        return None
-    return f"{JUDGED_BY} {' and '.join(judges[0])} in the baseline, by {' and '.join(judges[1])} in the candidate"
-
-
-def _who(by: str) -> str:
-    return "an unknown judge" if by == RECORDED else public_name(by)
-
-
-def _agreeing(found: PairedDifference, cells: Sides) -> PairedDifference:
-    """The difference, unless cells over the same items have other values: the run's files are then not of one scoring."""
-    for value, cell in zip((found.baseline, found.candidate), cells, strict=True):
-        if value is not None and cell["n"] == found.n and abs(value - cell["value"]) > 1e-6:
-            why = f"samples give {value:.6f} where summary.json has {cell['value']:.6f}; make them again with evals score"
-            return PairedDifference(found.column, 0, reason=why)
-    return found
-
-
-def _bootstrapped(pairs: Pairs, cells: Sides, replicates: Sequence[Sequence[float]]) -> PairedDifference:
-    """A column that is no mean of scores: its error is the spread of the differences of both runs' replicates."""
-    if not replicates[0] or len(replicates[0]) != len(replicates[1]):
-        return PairedDifference(pairs.column, 0, reason="its data is not here: give --data")
-    spread = stdev(b - a for a, b in zip(*replicates, strict=True))
-    stderr = _with_two_pairs(spread**2, len(pairs.ids), pairs)
-    return replace(_normal(pairs, (cells[0]["value"], cells[1]["value"]), stderr), estimator="paired bootstrap, normal")
-
-
-def _replicates(run: RunFolder, task: str, column: Column, data: Path | None) -> Sequence[float]:
-    from evals.runs.rescore import run_items
-
-    try:
-        benchmark, _ = run_items(run.read_json("run.json"), task, data)
-    except InputError:
-        return ()
-    rows = list(run.samples(task))
-    grades = [Grade(row["id"], "", {k: v for k, v in row["scores"].items() if v is not None}, details=row) for row in rows]
-    return benchmark.replicates(grades).get(column.key, ())

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from evals.cards.average import AVERAGE, AVERAGED
-from evals.compare.paired import PairedDifference, holm, paired_columns
+from evals.compare.columns import paired_columns
+from evals.compare.paired import PairedDifference, holm
 from evals.report.table import row_from_summary
 from evals.storage.run_folder import RunFolder
 

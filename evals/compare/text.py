@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from evals.cards.average import AVERAGE
-from evals.compare.paired import JUDGED_BY, Answer, PairedDifference, read_answers
+from evals.compare.columns import JUDGED_BY, Answer, read_answers
+from evals.compare.paired import PairedDifference
 from evals.compare.runs import Comparison
 from evals.records import Json
 from evals.registry import BENCHMARKS, benchmark_class

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from evals.compare.paired import Answer
+from evals.compare.columns import Answer
 from evals.compare.prompt_diff import Asked, describe
 from evals.errors import InputError
 from evals.registry import BENCHMARKS

@@ -6,21 +6,19 @@ back-off; any other 4xx is never asked again. Of several servers one may be lost
 """
 
 import logging
-import math
 import os
 import random
 import resource
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import Any
 
 from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators import Failure
+from evals.generators.openai_api import ask_by_ids, ask_by_messages
 from evals.generators.spread import Server, Spread
 from evals.models.prompts import Rendered
-from evals.records import Completion, Output
+from evals.records import Completion
 
 _TIMEOUT_S = 1800.0
 _CONNECT_S = 10.0
@@ -32,7 +30,6 @@ _LONGEST_RETRY_AFTER_S = 120.0
 _BUSY = (408, 409, 429)
 _ABOUT_THE_REQUEST = (400, 413, 422)  # its length, its content; any other 4xx is about the model, the account or the address
 _REFUSALS = 32  # so many such refusals and no answer: it is not the request
-_MAX_STOPS = 4  # what the API takes; the others are cut here
 
 _CONCURRENCY_IDS = 256
 """Requests under way at a URL that takes token ids: a vLLM server, whose default batch this is; it queues what is more."""
@@ -156,7 +153,7 @@ class OpenAIGenerator:
         while True:
             n_asked += 1
             try:
-                answer = self._completion(server.client, request) if request.token_ids else self._chat(server.client, request)
+                answer = (ask_by_ids if request.token_ids else ask_by_messages)(server.client, self._name, request)
             except self._openai.APIError as error:
                 wait_s = self._wait_s(server, error, n_asked)
                 if wait_s is None or stopped.wait(wait_s):
@@ -224,60 +221,6 @@ class OpenAIGenerator:
         text = " ".join(str(getattr(error, "message", error)).split())
         return (text.replace(self._key, "***") if self._key != "none" else text)[:200]
 
-    def _completion(self, client: Any, request: Rendered) -> Outcome:
-        sampling = request.sampling
-        asked: dict[str, Any] = {"model": self._name, "prompt": list(request.token_ids), "max_tokens": request.max_new_tokens}
-        extra: dict[str, Any] = {"return_token_ids": True}
-        if request.candidates:
-            asked |= {"temperature": 0.0, "logprobs": len(request.candidates)}
-            extra |= {"logprob_token_ids": [token_id for _, token_id in request.candidates], "return_tokens_as_token_ids": True}
-        else:
-            asked |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
-            asked |= {"stop": list(sampling.stop[:_MAX_STOPS])} if sampling.stop else {}
-            asked |= {"logprobs": sampling.n_logprobs} if sampling.n_logprobs else {}
-            # The server would else take what the request leaves open from the checkpoint's own sampling defaults.
-            extra |= {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-        answer = client.completions.create(**asked, extra_body=extra)
-        counted = Completion(n_prompt_tokens=len(request.token_ids), n_cached_tokens=_n_cached(answer))
-        if request.candidates:
-            top = answer.choices[0].logprobs.top_logprobs[0]
-            found = {label: _finite(top[f"token_id:{token_id}"]) for label, token_id in request.candidates}
-            return replace(counted, choice_logprobs=found)
-        if len(answer.choices) != sampling.n:
-            return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
-        choices = sorted(answer.choices, key=lambda choice: choice.index)
-        outputs = tuple(_cut_at(_output(choice.text, choice), sampling.stop[_MAX_STOPS:]) for choice in choices)
-        logprobs = choices[0].logprobs
-        top_logprobs = dict(logprobs.top_logprobs[0]) if sampling.n_logprobs and logprobs else None
-        return replace(counted, outputs=outputs, top_logprobs=top_logprobs)
-
-    def _chat(self, client: Any, request: Rendered) -> Outcome:
-        sampling = request.sampling
-        asked: dict[str, Any] = {"model": self._name, "messages": [{"role": m.role, "content": m.content} for m in request.messages]}
-        asked |= {"max_tokens": request.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
-        if sampling.stop:
-            asked["stop"] = list(sampling.stop[:_MAX_STOPS])
-        n_logprobs = 20 if request.labels else sampling.n_logprobs
-        if n_logprobs:
-            asked |= {"logprobs": True, "top_logprobs": n_logprobs}
-        answer = client.chat.completions.create(**asked)
-        if len(answer.choices) != sampling.n:
-            return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
-        choices = sorted(answer.choices, key=lambda choice: choice.index)
-        outputs = tuple(_cut_at(_output(_said(choice.message), choice), sampling.stop[_MAX_STOPS:]) for choice in choices)
-        n_prompt = int(answer.usage.prompt_tokens or 0) if answer.usage else 0
-        top = None
-        if n_logprobs and choices[0].logprobs and choices[0].logprobs.content:
-            top = {entry.token: _finite(entry.logprob) for entry in choices[0].logprobs.content[0].top_logprobs}
-        if not request.labels:
-            return Completion(outputs, top_logprobs=top, n_prompt_tokens=n_prompt)
-        if not top:
-            return Completion(outputs, n_prompt_tokens=n_prompt)
-        # A chat server shows only its likeliest tokens; a label it does not show gets less than the least of them.
-        least = min(top.values()) - 1
-        found = {label: max((v for t, v in top.items() if t.strip() == text.strip()), default=least) for label, text in request.labels}
-        return Completion(outputs, choice_logprobs=found, n_prompt_tokens=n_prompt)
-
 
 def _arrived(done: SimpleQueue[Done | None]) -> Iterator[Done | None]:
     """What has arrived, after waiting for the first of it."""
@@ -297,12 +240,6 @@ def _affordable(at_once: int, n_servers: int) -> int:
     return max(1, at_once)
 
 
-def _n_cached(answer: Any) -> int:
-    """Prompt tokens the server's prefix cache held, where it says so (vLLM: --enable-prompt-tokens-details)."""
-    details = getattr(getattr(answer, "usage", None), "prompt_tokens_details", None)
-    return int(getattr(details, "cached_tokens", None) or 0)
-
-
 def _seconds(header: str | None) -> float | None:
     """A Retry-After header in seconds; None where it is not a number of them."""
     try:
@@ -310,29 +247,3 @@ def _seconds(header: str | None) -> float | None:
     except ValueError:
         return None
     return found if found >= 0 else None
-
-
-def _finite(value: Any) -> float:
-    """The number. Raises TypeError or ValueError when it is none."""
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError("a log-probability is not finite")
-    return number
-
-
-def _said(message: Any) -> Any:
-    """The message's words; a refusal's are in a field of their own."""
-    return message.content or getattr(message, "refusal", None) or ""
-
-
-def _output(text: Any, choice: Any) -> Output:
-    if not isinstance(text, str):
-        raise TypeError("the output is not a text")
-    ids = getattr(choice, "token_ids", None) or ()
-    return Output(text, "length" if choice.finish_reason == "length" else "stop", tuple(map(int, ids)))
-
-
-def _cut_at(output: Output, stops: Sequence[str]) -> Output:
-    """The output cut before the first of the stop strings the server was not told of."""
-    found = [at for stop in stops if (at := output.text.find(stop)) >= 0]
-    return replace(output, text=output.text[: min(found)], finish_reason="stop") if found else output

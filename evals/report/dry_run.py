@@ -11,7 +11,7 @@ from evals.plan.make import Plan
 from evals.plan.prefix import cached_tokens
 from evals.plan.questions import Question, prepare
 from evals.records import Completion, ItemId, Output, Program
-from evals.sandbox import Sandbox
+from evals.sandbox.pool import Sandbox
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
 

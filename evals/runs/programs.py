@@ -13,7 +13,7 @@ from evals.runs.progress import Progress
 from evals.storage.store import Store
 
 if TYPE_CHECKING:
-    from evals.sandbox import Sandbox
+    from evals.sandbox.pool import Sandbox
 
 _BATCH = 64
 
@@ -40,7 +40,7 @@ class Programs:
 
     def prepare(self) -> None:
         """Have the sandbox ready before the first program. Raises EnvironmentFault when the policy cannot be met."""
-        from evals.sandbox import Sandbox
+        from evals.sandbox.pool import Sandbox
 
         if self._sandbox is None:
             self._sandbox = Sandbox(self.policy)
@@ -49,7 +49,7 @@ class Programs:
 
     def submit(self, item_id: ItemId, check: str, program: Program) -> None:
         """Have a program run; its finding comes with `collect`. Raises EnvironmentFault when the policy cannot be met."""
-        from evals.sandbox import SANDBOX_VERSION
+        from evals.sandbox.pool import SANDBOX_VERSION
 
         key = hashlib.sha256(json.dumps([SANDBOX_VERSION, asdict(program)]).encode("utf-8", "surrogatepass")).hexdigest()
         if key not in self._uncommitted:

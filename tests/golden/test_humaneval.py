@@ -15,7 +15,8 @@ from evals.data.load import load_card_data, load_smoke_data
 from evals.fidelity.corpora import Recording, released_verdict
 from evals.fidelity.corpora.humaneval import recordings
 from evals.records import Completion, Finding, Findings, Message, Outcome, OutcomeStatus, Output, Program
-from evals.sandbox import Level, Sandbox
+from evals.sandbox.launch import Level
+from evals.sandbox.pool import Sandbox
 from tasks.humaneval import HumanEval, HumanEvalItem, program
 
 BENCHMARK = HumanEval(chat=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from evals.records import Outcome, Program
-from evals.sandbox import _BOOT, Level, Sandbox
+from evals.sandbox.launch import _BOOT, Level
+from evals.sandbox.pool import Sandbox
 from tests.resilience.hostile import CORPUS, Attack
 
 GOOD = Program("import os\nassert os.listdir('.') == []\ndef double(x):\n    return x + x", "assert double(2) == 4")
@@ -146,7 +147,7 @@ def test_on_a_kernel_without_filters_and_file_rules_daemons_and_mass_murder_stil
     if level == "namespace" and not shutil.which("bwrap"):
         pytest.skip("bubblewrap (bwrap) is not installed: the namespace level is not tested")
     older = "from jail import confine; confine._ARCHITECTURES = {}; confine.landlock_version = lambda: 0; "
-    monkeypatch.setattr("evals.sandbox._BOOT", _BOOT.replace("from jail import server", older + "from jail import server"))
+    monkeypatch.setattr("evals.sandbox.launch._BOOT", _BOOT.replace("from jail import server", older + "from jail import server"))
     before = set(children())
     with Sandbox(level=level, workers=1) as sandbox:
         if "namespaces" not in sandbox.level_reason:

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from evals.compare.paired import Z80, PairedDifference, Pairs, average_difference, paired_columns, paired_difference, read_answers
+from evals.compare.columns import paired_columns, read_answers
+from evals.compare.paired import Z80, PairedDifference, Pairs, average_difference, paired_difference
 from evals.compare.power import detectable_drops, planned_difference, sentence
 from evals.compare.runs import compare
 from evals.compare.text import headline

