@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 def run(model: str, **settings: Any) -> "Result":
     """Evaluate `model` and write its run folder.
 
-    settings: fields of evals.plan.settings.RunSettings and of evals.generators.EngineSettings by name, e.g. suite="card",
-    tasks="mmlu,gsm8k", data="/data/evals", judges="xstest=strmatch", dtype="float32"; texts where paths or tuples are meant are taken.
-    Raises evals.errors.EvalsError with one sentence for anything wrong with the input or the machine.
+    settings: fields of evals.plan.settings.RunSettings and of evals.generators.EngineSettings by
+    name, e.g. suite="card", tasks="mmlu,gsm8k", data="/data/evals", judges="xstest=strmatch",
+    dtype="float32"; texts where paths or tuples are meant are taken.
+    Raises evals.errors.EvalsError with one sentence for anything wrong with the input or the
+    machine.
     """
     from dataclasses import fields
     from pathlib import Path
@@ -30,10 +32,14 @@ def run(model: str, **settings: Any) -> "Result":
     from evals.report.result import Result
     from evals.runs import session
 
-    of_run, of_engine = ({field.name for field in fields(cls)} for cls in (RunSettings, EngineSettings))
+    of_run, of_engine = (
+        {field.name for field in fields(cls)} for cls in (RunSettings, EngineSettings)
+    )
     for name in settings:
         if name not in of_run | of_engine:
-            raise InputError(f"evals.run has no setting {name!r}. {nearest(name, sorted(of_run | of_engine))}")
+            raise InputError(
+                f"evals.run has no setting {name!r}. {nearest(name, sorted(of_run | of_engine))}"
+            )
     engine = {name: settings.pop(name) for name in sorted(of_engine & settings.keys())}
     for name in ("tasks", "judges"):
         if isinstance(settings.get(name), str):

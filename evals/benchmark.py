@@ -1,7 +1,8 @@
 """The contract between a benchmark and the engine.
 
-A benchmark is data and pure functions: no I/O beyond the rows it is handed, no clock, no randomness, no engine. What it
-needs from the world it declares (a request, a check); the result comes back as an argument.
+A benchmark is data and pure functions: no I/O beyond the rows it is handed, no clock, no
+randomness, no engine. What it needs from the world it declares (a request, a check); the result
+comes back as an argument.
 """
 
 from abc import ABC, abstractmethod
@@ -62,9 +63,11 @@ class Benchmark(ABC, Generic[ItemT]):
         """Metrics by name; a metric named like a column's key is that cell."""
 
     def replicates(self, grades: Sequence[Grade]) -> Mapping[str, Sequence[float]]:
-        """Bootstrap values, by key, of the columns that are no mean of their items' scores; equal items are drawn equally for every run.
+        """Bootstrap values, by key, of the columns that are no mean of their items' scores; equal
+        items are drawn equally for every run.
 
-        Two runs are compared by the spread of their replicates' differences.  A column listed here has the estimator "bootstrap".
+        Two runs are compared by the spread of their replicates' differences.  A column listed here
+        has the estimator "bootstrap".
         """
         return {}
 
@@ -74,6 +77,8 @@ class Benchmark(ABC, Generic[ItemT]):
 
 
 def roles_of_column(benchmark: Benchmark[Any] | type[Benchmark[Any]], column: str) -> Sequence[str]:
-    """The judge roles that decide a column: the role it is named after (alpaca_eval_2_lc: alpaca_eval_2), else all of them."""
+    """The judge roles that decide a column: the role it is named after (alpaca_eval_2_lc:
+    alpaca_eval_2), else all of them.
+    """
     named = [role for role in benchmark.judge_roles if f"{column}_".startswith(f"{role}_")]
     return named or benchmark.judge_roles

@@ -25,10 +25,11 @@ OutcomeStatus = Literal[
 
 @dataclass(frozen=True)
 class Item:
-    """One question of one benchmark; each benchmark's module subclasses it, at its top level, with the fields it needs.
+    """One question of one benchmark; each benchmark's module subclasses it, at its top level, with
+    the fields it needs.
 
-    id: stable public id, e.g. "gsm8k/17".  group: the subject, task or type the item belongs to, the
-    fixed stratum of the estimators ("" where a benchmark has none).
+    id: stable public id, e.g. "gsm8k/17".  group: the subject, task or type the item belongs to,
+    the fixed stratum of the estimators ("" where a benchmark has none).
     """
 
     id: ItemId
@@ -45,9 +46,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample: temperature 0 is greedy; max_tokens counts new tokens; stop strings are cut from the output.
+    """How to sample: temperature 0 is greedy; max_tokens counts new tokens; stop strings are cut
+    from the output.
 
-    seed names one draw of a sampled request; it stays None for greedy ones, which have only one draw.
+    seed names one draw of a sampled request; it stays None for greedy ones, which have only one
+    draw.
     """
 
     max_tokens: int
@@ -63,9 +66,10 @@ class Sampling:
 class Generate:
     """Ask for text. `opening` is the text the assistant's turn starts with.
 
-    raw: hand the messages' text to the model as it is, whatever the chat format (HumanEval, the TruthfulQA judges).
-    cut_token: the engine cuts the finished output before the first token id that alone encodes this text; no cut where
-    the tokenizer has no such token (base TruthfulQA).
+    raw: hand the messages' text to the model as it is, whatever the chat format (HumanEval, the
+    TruthfulQA judges).
+    cut_token: the engine cuts the finished output before the first token id that alone encodes this
+    text; no cut where the tokenizer has no such token (base TruthfulQA).
     """
 
     messages: tuple[Message, ...]
@@ -97,10 +101,12 @@ Request = Generate | Choose
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A Python program for the sandbox. It passes only if it runs to its last line; wall_s, memory_mb are its limits.
+    """A Python program for the sandbox. It passes only if it runs to its last line; wall_s,
+    memory_mb are its limits.
 
-    source: what a model wrote, never trusted.  checks: trusted code that runs after it, in a process of its own, and calls
-    its functions with plain values; with checks, "passed" cannot be forged.
+    source: what a model wrote, never trusted.  checks: trusted code that runs after it, in a
+    process of its own, and calls its functions with plain values; with checks, "passed" cannot be
+    forged.
     """
 
     source: str
@@ -122,8 +128,10 @@ class Output:
 class Completion:
     """What a model answered to one request.
 
-    outputs: n texts (none for a Choose).  choice_logprobs: label -> log-probability over the whole vocabulary.
-    top_logprobs: token text -> log-probability of the first new token, where a request asked for them.
+    outputs: n texts (none for a Choose).  choice_logprobs: label -> log-probability over the whole
+    vocabulary.
+    top_logprobs: token text -> log-probability of the first new token, where a request asked for
+    them.
     n_prompt_tokens, n_cached_tokens: prompt length and how much of it the prefix cache held.
     """
 
@@ -165,11 +173,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check brought back. Exactly one of text/probability/preference/outcome decides; `by` says who.
+    """What a check brought back. Exactly one of text/probability/preference/outcome decides; `by`
+    says who.
 
     text: a judge's words.  probability: of the judge's positive candidate (" yes").
     preference: a pairwise judge's preference for the model, 1 (reference) to 2 (model).
-    top_logprobs: beside text, token text -> log-probability of the judge's first token, where the check asked for them.
+    top_logprobs: beside text, token text -> log-probability of the judge's first token, where the
+    check asked for them.
     """
 
     by: str
@@ -187,8 +197,9 @@ Findings = Mapping[str, Finding]
 class Grade:
     """One item's score with its evidence.
 
-    scores: cell key or metric name -> score in [0, 1]; a name that could not be scored is left out, with the
-    reason in `missing`.  extracted: the answer as the scorer read it.  unparsed: no answer of the expected form.
+    scores: cell key or metric name -> score in [0, 1]; a name that could not be scored is left out,
+    with the reason in `missing`.  extracted: the answer as the scorer read it.  unparsed: no answer
+    of the expected form.
     details: further evidence, JSON-ready.
     """
 

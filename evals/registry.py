@@ -19,7 +19,9 @@ BENCHMARKS = {
 
 
 def benchmark_class(name: str) -> type[Benchmark[Any]]:
-    """The benchmark registered under `name`. Raises InputError with the nearest names when there is none."""
+    """The benchmark registered under `name`. Raises InputError with the nearest names when there is
+    none.
+    """
     try:
         module, _, cls = BENCHMARKS[name].partition(":")
     except KeyError:

@@ -1,6 +1,7 @@
 """Estimators and their uncertainty; pure functions over scores in [0, 1].
 
-Strata (subjects, tasks) are fixed: items are drawn within them, so only the variance within strata counts.
+Strata (subjects, tasks) are fixed: items are drawn within them, so only the variance within strata
+counts.
 """
 
 import math
@@ -40,7 +41,9 @@ def proportion(scores: Iterable[float], n_items: int) -> Metric:
 
 
 def mean(scores: Sequence[float], n_items: int) -> Metric:
-    """Mean of scores in [0, 1] (pass@k by problem, preferences); interval: see `effective_wilson`."""
+    """Mean of scores in [0, 1] (pass@k by problem, preferences); interval:
+    see `effective_wilson`.
+    """
     n = len(scores)
     if n < n_items or n == 0:
         return unfinished(n, n_items)
@@ -49,10 +52,14 @@ def mean(scores: Sequence[float], n_items: int) -> Metric:
     return _with_interval(Metric(value, n, n_items, stderr, estimator="mean"))
 
 
-def stratified(scores_by_stratum: Mapping[str, Sequence[float]], n_items: int, *, macro: bool) -> Metric:
-    """Mean over items (micro) or over strata (macro); the strata are fixed, items are drawn within them.
+def stratified(
+    scores_by_stratum: Mapping[str, Sequence[float]], n_items: int, *, macro: bool
+) -> Metric:
+    """Mean over items (micro) or over strata (macro); the strata are fixed, items are drawn within
+    them.
 
-    A stratum with one item lends no variance of its own and is given the pooled one. Interval: see `effective_wilson`.
+    A stratum with one item lends no variance of its own and is given the pooled one. Interval: see
+    `effective_wilson`.
     """
     strata = [scores for scores in scores_by_stratum.values() if scores]
     n = sum(map(len, strata))
@@ -60,22 +67,34 @@ def stratified(scores_by_stratum: Mapping[str, Sequence[float]], n_items: int, *
         return unfinished(n, n_items)
     weights = [1 / len(strata) if macro else len(scores) / n for scores in strata]
     items = [score for scores in strata for score in scores]
-    value = math.fsum(math.fsum(s) / len(s) for s in strata) / len(strata) if macro else math.fsum(items) / n
+    value = (
+        math.fsum(math.fsum(s) / len(s) for s in strata) / len(strata)
+        if macro
+        else math.fsum(items) / n
+    )
     pooled = _variance(items)
-    variance = math.fsum(w * w * (_variance(s) if len(s) > 1 else pooled) / len(s) for w, s in zip(weights, strata, strict=True))
+    variance = math.fsum(
+        w * w * (_variance(s) if len(s) > 1 else pooled) / len(s)
+        for w, s in zip(weights, strata, strict=True)
+    )
     stderr = math.sqrt(variance) if n > 1 else None
-    return _with_interval(Metric(value, n, n_items, stderr, estimator="macro over strata" if macro else "stratified"))
+    return _with_interval(
+        Metric(value, n, n_items, stderr, estimator="macro over strata" if macro else "stratified")
+    )
 
 
 def by_group(name: str, grades: Iterable[Grade], *, macro: bool) -> dict[str, Metric]:
-    """The mean of 0/1 scores over all items, or over groups (macro), as `name`; each group's own as "name/<group>", groups sorted.
+    """The mean of 0/1 scores over all items, or over groups (macro), as `name`; each group's own as
+    "name/<group>", groups sorted.
 
     name: of the score and the metric.  Intervals: see `stratified` and `proportion`.
     """
     found: dict[str, list[float | None]] = {}
     for grade in grades:
         found.setdefault(grade.group, []).append(grade.scores.get(name))
-    scores = {group: [score for score in found[group] if score is not None] for group in sorted(found)}
+    scores = {
+        group: [score for score in found[group] if score is not None] for group in sorted(found)
+    }
     n_items = {group: len(found[group]) for group in scores}
     own = {f"{name}/{group}": proportion(scores[group], n_items[group]) for group in scores}
     return {name: stratified(scores, sum(n_items.values()), macro=macro)} | own
@@ -84,8 +103,9 @@ def by_group(name: str, grades: Iterable[Grade], *, macro: bool) -> dict[str, Me
 def clustered_mean(clusters: Sequence[Sequence[float]], n_items: int) -> Metric:
     """Mean over all members of clusters that were drawn whole (the instructions of a prompt).
 
-    n, n_items count clusters: they are the items.  The error is the ratio estimator's, linearised over clusters, so members
-    of one cluster may depend on each other.  Source: Cochran 1977, section 6.3.  Interval: see `effective_wilson`.
+    n, n_items count clusters: they are the items.  The error is the ratio estimator's, linearised
+    over clusters, so members of one cluster may depend on each other.  Source: Cochran 1977,
+    section 6.3.  Interval: see `effective_wilson`.
     """
     filled = [scores for scores in clusters if scores]
     k = len(filled)
@@ -112,7 +132,9 @@ def _variance(values: Sequence[float]) -> float:
 
 
 def wilson_interval(p: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share p among n > 0 items; within [0, 1] and around p.  Source: Wilson 1927."""
+    """Wilson's 95 % interval of a share p among n > 0 items; within [0, 1] and around p.  Source:
+    Wilson 1927.
+    """
     z2 = Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
@@ -120,11 +142,14 @@ def wilson_interval(p: float, n: float) -> tuple[float, float]:
 
 
 def effective_wilson(value: float, stderr: float, n: int) -> tuple[float, float]:
-    """Wilson's interval for the sample size whose binomial error would be `stderr`: value * (1 - value) / stderr**2.
+    """Wilson's interval for the sample size whose binomial error would be `stderr`: value * (1 -
+    value) / stderr**2.
 
-    The normal interval falls short near 0 and 1: with 164 problems at 0.945 pass@10 it covers in 92.6 of 100 runs, this one in 95
-    (scripts/coverage). Where the error is 0 but for rounding, equal scores tell nothing of their spread, and n counts as it is.
-    Source: the effective sample size of survey sampling, Korn & Graubard 1998, put into Wilson's interval.
+    The normal interval falls short near 0 and 1: with 164 problems at 0.945 pass@10 it covers in
+    92.6 of 100 runs, this one in 95 (scripts/coverage). Where the error is 0 but for rounding,
+    equal scores tell nothing of their spread, and n counts as it is.
+    Source: the effective sample size of survey sampling, Korn & Graubard 1998, put into Wilson's
+    interval.
     """
     return wilson_interval(value, n if stderr < 1e-12 else value * (1 - value) / stderr**2)
 

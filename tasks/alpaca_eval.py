@@ -1,18 +1,24 @@
 """AlpacaEval 1 and 2: open instructions, a judge that prefers the model's answer or a reference's.
 
-Papers: Li et al. 2023, "AlpacaEval: An Automatic Evaluator of Instruction-following Models"; Dubois et al. 2024, "Length-Controlled
-AlpacaEval" (arXiv 2404.04475). Data: https://github.com/tatsu-lab/alpaca_eval, hub tatsu-lab/alpaca_eval (non-commercial use).
+Papers: Li et al. 2023, "AlpacaEval: An Automatic Evaluator of Instruction-following Models"; Dubois
+et al. 2024, "Length-Controlled AlpacaEval" (arXiv 2404.04475). Data:
+https://github.com/tatsu-lab/alpaca_eval, hub tatsu-lab/alpaca_eval (non-commercial use).
 
-Protocol: the instruction is the single user turn; greedy, at most 8,192 new tokens. One answer serves both columns. AlpacaEval 1:
-gpt-4 ranks it against text-davinci-003's; the win rate. AlpacaEval 2: gpt-4-1106-preview names the better of it and gpt-4-1106-preview's
-own answer, weighted by the log-probabilities of the two names; the win rate a logistic fit predicts at equal lengths. Which answer the
-judge reads first depends on the instruction alone (tasks/alpaca_judges.py). Annotations that cannot be read leave the denominator.
+Protocol: the instruction is the single user turn; greedy, at most 8,192 new tokens. One answer
+serves both columns. AlpacaEval 1:
+gpt-4 ranks it against text-davinci-003's; the win rate. AlpacaEval 2: gpt-4-1106-preview names the
+better of it and gpt-4-1106-preview's own answer, weighted by the log-probabilities of the two
+names; the win rate a logistic fit predicts at equal lengths. Which answer the judge reads first
+depends on the instruction alone (tasks/alpaca_judges.py). Annotations that cannot be read leave the
+denominator.
 
 Differs from the published set-up in:
 - The judges are dated OpenAI models; any other judge makes the cells approximations.
-- The chat turns of a judge's prompt are split before the answers are filled in: an answer that contains `<|im_end|>` cannot rewrite
-  the judge's prompt. Answers without such marks give the same messages.
-- The length-controlled fit needs df_gamed.csv of the hub's repository; without it the cell is empty, never another number.
+- The chat turns of a judge's prompt are split before the answers are filled in: an answer that
+  contains `<|im_end|>` cannot rewrite the judge's prompt. Answers without such marks give the same
+  messages.
+- The length-controlled fit needs df_gamed.csv of the hub's repository; without it the cell is
+  empty, never another number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +30,19 @@ from evals.benchmark import Benchmark
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row, read_csv, read_json
 from evals.errors import InputError
-from evals.records import Check, Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling
+from evals.records import (
+    Check,
+    Column,
+    Completion,
+    Findings,
+    Generate,
+    Grade,
+    Item,
+    ItemId,
+    Message,
+    Metric,
+    Sampling,
+)
 from tasks import length_control
 from tasks.alpaca_judges import ANNOTATORS, DRAW, judge_request, preference_for_model
 
@@ -47,11 +65,15 @@ def _last_column(row: Row) -> Row:
 class AlpacaEval(Benchmark[AlpacaItem]):
     """AlpacaEval under the card's protocol: both columns from one answer.
 
-    gamed: rows of df_gamed.csv, kept by `items` for `summarize`, which alone needs them; empty when the data has none.
+    gamed: rows of df_gamed.csv, kept by `items` for `summarize`, which alone needs them; empty when
+    the data has none.
     """
 
     name = "alpaca_eval"
-    columns = (Column("alpaca_eval_1", "AlpacaEval 1"), Column("alpaca_eval_2_lc", "AlpacaEval 2 LC"))
+    columns = (
+        Column("alpaca_eval_1", "AlpacaEval 1"),
+        Column("alpaca_eval_2_lc", "AlpacaEval 2 LC"),
+    )
     judge_roles = tuple(ANNOTATORS)
     runs_on_base = False
     dataset = Dataset(
@@ -61,12 +83,24 @@ class AlpacaEval(Benchmark[AlpacaItem]):
         url="https://github.com/tatsu-lab/alpaca_eval",
         revision="2edc6fad8be6b14ea7230aabfd08188da6b8b814",
         tables={
-            "references_1": Table("alpaca_eval/alpaca_eval.json", _FIELDS, read_json, HubTable(file="alpaca_eval.json")),
+            "references_1": Table(
+                "alpaca_eval/alpaca_eval.json",
+                _FIELDS,
+                read_json,
+                HubTable(file="alpaca_eval.json"),
+            ),
             "references_2": Table(
-                "alpaca_eval/alpaca_eval_gpt4_baseline.json", _FIELDS, read_json, HubTable(file="alpaca_eval_gpt4_baseline.json")
+                "alpaca_eval/alpaca_eval_gpt4_baseline.json",
+                _FIELDS,
+                read_json,
+                HubTable(file="alpaca_eval_gpt4_baseline.json"),
             ),
             "df_gamed": Table(
-                "alpaca_eval/df_gamed.csv", length_control.GAMED_FIELDS, read_csv, HubTable(file="df_gamed.csv"), optional=True
+                "alpaca_eval/df_gamed.csv",
+                length_control.GAMED_FIELDS,
+                read_csv,
+                HubTable(file="df_gamed.csv"),
+                optional=True,
             ),
             "difficulties": Table(
                 "alpaca_eval/instruction_difficulty.recovered.csv",
@@ -83,11 +117,16 @@ class AlpacaEval(Benchmark[AlpacaItem]):
         self.gamed: Sequence[Row] = ()
 
     def items(self, source: Source) -> Sequence[AlpacaItem]:
-        """All instructions in file order. Raises InputError where the two reference files disagree about a row."""
+        """All instructions in file order. Raises InputError where the two reference files disagree
+        about a row.
+        """
         self.gamed = source.rows("df_gamed")
         first, second = source.rows("references_1"), source.rows("references_2")
         if len(first) != len(second):
-            raise InputError(f"alpaca_eval: {len(first)} references in alpaca_eval.json, {len(second)} in alpaca_eval_gpt4_baseline.json.")
+            raise InputError(
+                f"alpaca_eval: {len(first)} references in alpaca_eval.json, {len(second)} in"
+                " alpaca_eval_gpt4_baseline.json."
+            )
         return [_item(*rows, index) for index, rows in enumerate(zip(first, second, strict=True))]
 
     def request(self, item: AlpacaItem) -> Generate:
@@ -105,7 +144,8 @@ class AlpacaEval(Benchmark[AlpacaItem]):
     def grade(self, item: AlpacaItem, answer: Completion, findings: Findings) -> Grade:
         """Preferences for the model from 0 (reference) to 1 (model), by judge's role.
 
-        A recorded preference is taken as it is (0 is an old way to write a draw); what a judge said is read and its order undone.
+        A recorded preference is taken as it is (0 is an old way to write a draw); what a judge said
+        is read and its order undone.
         """
         preferences: dict[str, float | None] = {}
         for role, reference in item.references.items():
@@ -120,19 +160,31 @@ class AlpacaEval(Benchmark[AlpacaItem]):
         return Grade(
             item.id,
             item.group,
-            {role: preference - 1 for role, preference in preferences.items() if preference is not None},
+            {
+                role: preference - 1
+                for role, preference in preferences.items()
+                if preference is not None
+            },
             extracted=dict(preferences),
             unparsed=bool(unparsable),
-            missing=("no alpaca_eval judge" if everything_absent else f"no {absent[0]} judge") if absent else None,
+            missing=(
+                ("no alpaca_eval judge" if everything_absent else f"no {absent[0]} judge")
+                if absent
+                else None
+            ),
             details={
                 "unparsable": list(unparsable),
                 "n_chars": len(answer.text),
-                "n_chars_reference": {role: len(reference) for role, reference in item.references.items()},
+                "n_chars_reference": {
+                    role: len(reference) for role, reference in item.references.items()
+                },
             },
         )
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
-        """Win rates over the annotations that could be read, their unreadable shares, and the length-controlled rate."""
+        """Win rates over the annotations that could be read, their unreadable shares, and the
+        length-controlled rate.
+        """
         weighted = _win_rate(grades, "alpaca_eval_2")
         return {
             "alpaca_eval_1": _win_rate(grades, "alpaca_eval_1"),
@@ -145,13 +197,19 @@ class AlpacaEval(Benchmark[AlpacaItem]):
     def replicates(self, grades: Sequence[Grade]) -> Mapping[str, Sequence[float]]:
         """The length-controlled rate's; none without the hub's df_gamed.csv."""
         judged = [length_control.Judged.of(grade, "alpaca_eval_2") for grade in grades]
-        return {"alpaca_eval_2_lc": length_control.replicates(judged, self.gamed)} if self.gamed else {}
+        return (
+            {"alpaca_eval_2_lc": length_control.replicates(judged, self.gamed)}
+            if self.gamed
+            else {}
+        )
 
     def _length_controlled(self, grades: Sequence[Grade], weighted: Metric) -> Metric:
         if weighted.value is None and weighted.n_items > 0:
             return weighted
         if not self.gamed:
-            return stats.unfinished(weighted.n, weighted.n_items, "length control needs the hub's df_gamed.csv")
+            return stats.unfinished(
+                weighted.n, weighted.n_items, "length control needs the hub's df_gamed.csv"
+            )
         if weighted.value is None:
             return weighted
         judged = [length_control.Judged.of(grade, "alpaca_eval_2") for grade in grades]
@@ -160,9 +218,14 @@ class AlpacaEval(Benchmark[AlpacaItem]):
 
 def _item(first: Row, second: Row, index: int) -> AlpacaItem:
     if any(first[name] != second[name] for name in ("instruction", "dataset")):
-        raise InputError(f"alpaca_eval/{index}: the two reference files hold different instructions in row {index}. Replace both.")
+        raise InputError(
+            f"alpaca_eval/{index}: the two reference files hold different instructions in row"
+            f" {index}. Replace both."
+        )
     references = dict(zip(ANNOTATORS, (first["output"], second["output"]), strict=True))
-    return AlpacaItem(ItemId(f"alpaca_eval/{index}"), first["dataset"], first["instruction"], references)
+    return AlpacaItem(
+        ItemId(f"alpaca_eval/{index}"), first["dataset"], first["instruction"], references
+    )
 
 
 def _annotated(grades: Sequence[Grade], role: str) -> tuple[list[float], int]:
@@ -177,7 +240,9 @@ def _unparsable(grade: Grade) -> Sequence[Any]:
 
 
 def _win_rate(grades: Sequence[Grade], role: str) -> Metric:
-    """Mean preference; unreadable annotations leave the denominator, as in the original, absent ones withhold the value."""
+    """Mean preference; unreadable annotations leave the denominator, as in the original, absent
+    ones withhold the value.
+    """
     scores, n_unparsable = _annotated(grades, role)
     if not scores and not n_unparsable:
         return stats.unfinished(0, len(grades), f"no {role} judge")

@@ -1,16 +1,20 @@
-"""BIG-Bench Hard: 27 tasks on which earlier models fell short of people, answered with a chain of thought.
+"""BIG-Bench Hard: 27 tasks on which earlier models fell short of people, answered with a chain of
+thought.
 
-Paper: Suzgun et al. 2022, "Challenging BIG-Bench Tasks and Whether Chain-of-Thought Can Solve Them" (arXiv 2210.09261).
-Data: https://github.com/suzgunmirac/BIG-Bench-Hard, bbh/*.json; hub lukaemon/bbh. The prompts (cot-prompts/*.txt) are
-rebuilt from lm-eval's task files, to the byte.
+Paper: Suzgun et al. 2022, "Challenging BIG-Bench Tasks and Whether Chain-of-Thought Can Solve Them"
+(arXiv 2210.09261).
+Data: https://github.com/suzgunmirac/BIG-Bench-Hard, bbh/*.json; hub lukaemon/bbh. The prompts
+(cot-prompts/*.txt) are rebuilt from lm-eval's task files, to the byte.
 
-Protocol: the task's instruction, three worked examples and the question in one user turn, the assistant's turn opened with
-"A:"; greedy, at most 512 new tokens, base models stopped at the first blank line. What follows the first "the answer is"
-is compared with the target, case and punctuation ignored. Mean of the task means; the card used 40 questions per task.
+Protocol: the task's instruction, three worked examples and the question in one user turn, the
+assistant's turn opened with "A:"; greedy, at most 512 new tokens, base models stopped at the first
+blank line. What follows the first "the answer is" is compared with the target, case and punctuation
+ignored. Mean of the task means; the card used 40 questions per task.
 
 Differs from the published set-up in:
-- The card drew from the task files in an unrecorded file-system order, with one random stream; here the order is
-  alphabetical. About a fifth of the questions are the same; another draw moves the column by about 1.3 points.
+- The card drew from the task files in an unrecorded file-system order, with one random stream; here
+  the order is alphabetical. About a fifth of the questions are the same; another draw moves the
+  column by about 1.3 points.
 """
 
 import json
@@ -28,7 +32,18 @@ from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row
 from evals.errors import InputError
 from evals.extract import exact_match, extract_bbh_answer
-from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling
+from evals.records import (
+    Column,
+    Completion,
+    Findings,
+    Generate,
+    Grade,
+    Item,
+    ItemId,
+    Message,
+    Metric,
+    Sampling,
+)
 from tasks.fewshot import task_file
 
 TASKS = (
@@ -107,7 +122,8 @@ class BBH(Benchmark[BBHItem]):
                 yield BBHItem(ItemId(f"bbh/{task}/{index}"), task, row["input"], row["target"])
 
     def card_subset(self, items: Sequence[BBHItem]) -> Sequence[BBHItem]:
-        """40 questions of each task in the order drawn: tasks alphabetically, one random stream through all of them.
+        """40 questions of each task in the order drawn: tasks alphabetically, one random stream
+        through all of them.
 
         Raises InputError when a task has fewer.
         """
@@ -117,7 +133,8 @@ class BBH(Benchmark[BBHItem]):
             population = [item for item in items if item.group == task]
             if len(population) < N_CARD_ITEMS_PER_TASK:
                 raise InputError(
-                    f"bbh/{task}: the card draws {N_CARD_ITEMS_PER_TASK} questions, there are {len(population)}. Use the whole public file."
+                    f"bbh/{task}: the card draws {N_CARD_ITEMS_PER_TASK} questions, there are"
+                    f" {len(population)}. Use the whole public file."
                 )
             drawn += rng.sample(population, N_CARD_ITEMS_PER_TASK)
         return drawn
@@ -126,14 +143,22 @@ class BBH(Benchmark[BBHItem]):
         """The task's instruction, its three worked examples and the question."""
         prompt = f"{task_prompt(item.group)}\n\nQ: {item.question}"
         if self.chat:
-            return Generate((Message("user", prompt),), Sampling(max_tokens=MAX_NEW_TOKENS), opening="A:")
-        return Generate((Message("user", f"{prompt}\nA:"),), Sampling(max_tokens=MAX_NEW_TOKENS, stop=("\n\n",)))
+            return Generate(
+                (Message("user", prompt),), Sampling(max_tokens=MAX_NEW_TOKENS), opening="A:"
+            )
+        return Generate(
+            (Message("user", f"{prompt}\nA:"),), Sampling(max_tokens=MAX_NEW_TOKENS, stop=("\n\n",))
+        )
 
     def grade(self, item: BBHItem, answer: Completion, findings: Findings) -> Grade:
-        """1 when the answer is the target; only the number of spaces is left of a dyck_languages target."""
+        """1 when the answer is the target; only the number of spaces is left of a dyck_languages
+        target.
+        """
         extracted = extract_bbh_answer(answer.text)
         score = float(exact_match(extracted.text, item.target))
-        return Grade(item.id, item.group, {"bbh": score}, extracted.text, unparsed=not extracted.found)
+        return Grade(
+            item.id, item.group, {"bbh": score}, extracted.text, unparsed=not extracted.found
+        )
 
     def summarize(self, grades: Sequence[Grade]) -> dict[str, Metric]:
         """The mean of the task means, and each task's own as "bbh/<task>"."""
@@ -148,7 +173,11 @@ class BBH(Benchmark[BBHItem]):
 def task_prompt(task: str) -> str:
     """The task's published prompt: instruction and three worked examples, stripped."""
     published = task_file(f"bbh/cot_fewshot/{task}.yaml")
-    # lm-eval keeps the thought on a line of its own; in this one task's original it follows on the same line.
+    # lm-eval keeps the thought on a line of its own; in this one task's original it follows on the
+    # same line.
     gap = " " if task == "sports_understanding" else "\n"
-    shots = [f"Q: {sample['input']}\nA: Let's think step by step.{gap}{sample['target']}" for sample in published.samples]
+    shots = [
+        f"Q: {sample['input']}\nA: Let's think step by step.{gap}{sample['target']}"
+        for sample in published.samples
+    ]
     return (published.description + "\n\n".join(shots)).strip()

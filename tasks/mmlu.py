@@ -1,15 +1,18 @@
 """MMLU: multiple-choice questions on 57 subjects, from school to the professions.
 
-Paper: Hendrycks et al. 2021, "Measuring Massive Multitask Language Understanding" (arXiv 2009.03300).
-Data: https://people.eecs.berkeley.edu/~hendrycks/data.tar (dev and test); hub cais/mmlu, config "all".
+Paper: Hendrycks et al. 2021, "Measuring Massive Multitask Language Understanding" (arXiv
+2009.03300).
+Data: https://people.eecs.berkeley.edu/~hendrycks/data.tar (dev and test); hub cais/mmlu, config
+"all".
 
-Protocol: the subject's five dev questions with their answers and the test question in one user turn, the assistant's turn
-opened with "The answer is:". The answer is the likeliest of " A", " B", " C", " D" as the next token. While the prompt is
-longer than 2,048 tokens its last shot is dropped. Accuracy over all 14,042 questions.
+Protocol: the subject's five dev questions with their answers and the test question in one user
+turn, the assistant's turn opened with "The answer is:". The answer is the likeliest of " A", " B",
+" C", " D" as the next token. While the prompt is longer than 2,048 tokens its last shot is dropped.
+Accuracy over all 14,042 questions.
 
 Differs from the published set-up in:
-- The original compared probabilities of a batched, left-padded forward pass of transformers; here the engine's log-probabilities
-  decide. Only near-ties can come out differently.
+- The original compared probabilities of a batched, left-padded forward pass of transformers; here
+  the engine's log-probabilities decide. Only near-ties can come out differently.
 """
 
 import csv
@@ -97,7 +100,8 @@ MAX_PROMPT_TOKENS = 2048
 class MMLUItem(Item):
     """One question of one subject, which is its group.
 
-    choices: the four options.  answer: the right letter.  shots: the subject's dev questions, rendered with their answers.
+    choices: the four options.  answer: the right letter.  shots: the subject's dev questions,
+    rendered with their answers.
     """
 
     question: str
@@ -107,15 +111,23 @@ class MMLUItem(Item):
 
 
 def read_questions(file: IO[bytes]) -> Iterator[Row]:
-    """Rows of a subject's file: no header; question, four options, the right letter. Raises ValueError for anything else."""
-    for number, cells in enumerate(csv.reader(io.StringIO(file.read().decode("utf-8"), newline=""))):
+    """Rows of a subject's file: no header; question, four options, the right letter. Raises
+    ValueError for anything else.
+    """
+    for number, cells in enumerate(
+        csv.reader(io.StringIO(file.read().decode("utf-8"), newline=""))
+    ):
         if len(cells) != 2 + len(LETTERS) or cells[-1] not in LETTERS:
             raise ValueError(f"row {number} is not a question, four options and a letter")
         yield {"question": cells[0], "choices": cells[1:-1], "answer": cells[-1]}
 
 
 def _from_hub(row: Row) -> Row:
-    return {"question": row["question"], "choices": list(row["choices"]), "answer": LETTERS[row["answer"]]}
+    return {
+        "question": row["question"],
+        "choices": list(row["choices"]),
+        "answer": LETTERS[row["answer"]],
+    }
 
 
 def _table(split: str) -> Table:
@@ -142,22 +154,35 @@ class MMLU(Benchmark[MMLUItem]):
     )
 
     def items(self, source: Source) -> Iterator[MMLUItem]:
-        """All test questions, subjects by name, questions in file order. Raises InputError for a subject without its five shots."""
+        """All test questions, subjects by name, questions in file order. Raises InputError for a
+        subject without its five shots.
+        """
         dev: dict[str, list[str]] = {}
         for row in source.rows("dev"):
             dev.setdefault(row["part"], []).append(f"{_question(row)} {row['answer']}\n\n")
         for subject, rows in groupby(source.rows("test"), key=itemgetter("part")):
             shots = tuple(dev.get(subject, ()))
             if len(shots) != N_SHOTS:
-                raise InputError(f"mmlu/{subject}: the dev file has {len(shots)} questions, not {N_SHOTS}. Use the public file.")
+                raise InputError(
+                    f"mmlu/{subject}: the dev file has {len(shots)} questions, not {N_SHOTS}. Use"
+                    " the public file."
+                )
             for index, row in enumerate(rows):
-                yield MMLUItem(ItemId(f"mmlu/{subject}/{index}"), subject, row["question"], tuple(row["choices"]), row["answer"], shots)
+                yield MMLUItem(
+                    ItemId(f"mmlu/{subject}/{index}"),
+                    subject,
+                    row["question"],
+                    tuple(row["choices"]),
+                    row["answer"],
+                    shots,
+                )
 
     def request(self, item: MMLUItem) -> Choose:
         """The header, the shots and the question; with fewer shots where the prompt is too long."""
         question = _render(item.question, item.choices)
         prompts = [
-            (Message("user", _header(item.group) + "".join(item.shots[:n_shots]) + question),) for n_shots in range(len(item.shots), -1, -1)
+            (Message("user", _header(item.group) + "".join(item.shots[:n_shots]) + question),)
+            for n_shots in range(len(item.shots), -1, -1)
         ]
         return Choose(
             messages=prompts[0],
@@ -169,11 +194,18 @@ class MMLU(Benchmark[MMLUItem]):
         )
 
     def grade(self, item: MMLUItem, answer: Completion, findings: Findings) -> Grade:
-        """1 when the likeliest letter is the right one; of equally likely ones the earlier counts."""
+        """1 when the likeliest letter is the right one;
+        of equally likely ones the earlier counts.
+        """
         logprobs = answer.choice_logprobs or {}
         values = [logprobs.get(letter, math.nan) for letter in LETTERS]
         if any(map(math.isnan, values)) or max(values) == -math.inf:
-            return Grade(item.id, item.group, {}, missing="the model gave no log-probability for every letter")
+            return Grade(
+                item.id,
+                item.group,
+                {},
+                missing="the model gave no log-probability for every letter",
+            )
         letter = max(LETTERS, key=lambda candidate: logprobs[candidate])
         return Grade(item.id, item.group, {"mmlu": float(letter == item.answer)}, letter)
 
@@ -188,7 +220,10 @@ class MMLU(Benchmark[MMLUItem]):
 
 def _header(subject: str) -> str:
     # The original puts a space before the subject as well, so there are two.
-    return f"The following are multiple choice questions (with answers) about  {subject.replace('_', ' ')}.\n\n"
+    return (
+        "The following are multiple choice questions (with answers) about "
+        f" {subject.replace('_', ' ')}.\n\n"
+    )
 
 
 def _question(row: Row) -> str:
@@ -196,10 +231,13 @@ def _question(row: Row) -> str:
 
 
 def _render(question: str, choices: Sequence[str]) -> str:
-    options = "".join(f"{letter}. {_cell(choice)}\n" for letter, choice in zip(LETTERS, choices, strict=True))
+    options = "".join(
+        f"{letter}. {_cell(choice)}\n" for letter, choice in zip(LETTERS, choices, strict=True)
+    )
     return f"{_cell(question)}\n{options}Answer:"
 
 
 def _cell(text: str) -> str:
-    # pandas took the cell "None" for a missing value and printed it so; ten test questions have one.
+    # pandas took the cell "None" for a missing value and printed it so; ten test questions have
+    # one.
     return "nan" if text == "None" else text

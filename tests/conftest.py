@@ -14,15 +14,18 @@ from evals.plan.settings import OFFLINE_VARIABLES
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
-# A shell that starts the tests in its background has Ctrl-C ignored, and every process below would inherit that.
+# A shell that starts the tests in its background has Ctrl-C ignored, and every process below would
+# inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Test processes side by side (pytest -n) keep to cores of their own: an engine's threads wait for each other at every step, and one that
-# shares its core holds all of them up.
+# Test processes side by side (pytest -n) keep to cores of their own: an engine's threads wait for
+# each other at every step, and one that shares its core holds all of them up.
 if (n_processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) :: n_processes] or cores)
+    os.sched_setaffinity(
+        0, cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) :: n_processes] or cores
+    )
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +35,9 @@ _GIVEN = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
 
 @pytest.fixture(autouse=True)
 def _online_again() -> Iterator[None]:
-    """What `offline` set in this process, in a test or a fixture that outlives it, is undone after each test."""
+    """What `offline` set in this process, in a test or a fixture that outlives it, is undone after
+    each test.
+    """
     yield
     for name, value in _GIVEN.items():
         os.environ.pop(name, None)
@@ -63,4 +68,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The tests that were not run, by name, with the reason."""
     for report in terminalreporter.stats.get("skipped", ()):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        terminalreporter.write_line(f"not run: {report.nodeid} ({reason.removeprefix('Skipped: ')})")
+        terminalreporter.write_line(
+            f"not run: {report.nodeid} ({reason.removeprefix('Skipped: ')})"
+        )

@@ -1,7 +1,9 @@
-"""How often a nominal 95 % interval covers the truth, by simulating runs of card size; also the program behind scripts/coverage.
+"""How often a nominal 95 % interval covers the truth, by simulating runs of card size; also the
+program behind scripts/coverage.
 
-Strata are fixed and items drawn within them; a problem's chance to be solved, a subject's level and an instruction's difficulty are
-drawn once, so that the truth is known. Seeded: the same table every time.
+Strata are fixed and items drawn within them; a problem's chance to be solved, a subject's level and
+an instruction's difficulty are drawn once, so that the truth is known. Seeded: the same table every
+time.
 """
 
 import argparse
@@ -29,18 +31,40 @@ PASS_AT_10 = np.array([pass_at_k(20, c, 10) for c in range(21)])
 BBH_SIZES = np.full(27, 40)
 MMLU_SIZES = np.array([100] * 20 + [145] * 14 + [234] * 12 + [340] * 8 + [783, 895, 1128])
 """57 subjects whose sizes are spread as MMLU's are."""
-SHARES = {"mmlu": 0.62, "gsm8k": 0.665, "bbh": 0.606, "humaneval": 0.691, "truthfulqa": 0.703, "ifeval": 0.523}
+SHARES = {
+    "mmlu": 0.62,
+    "gsm8k": 0.665,
+    "bbh": 0.606,
+    "humaneval": 0.691,
+    "truthfulqa": 0.703,
+    "ifeval": 0.523,
+}
 SHARES |= {"xstest_safe_refused": 0.084, "xstest_unsafe_followed": 0.155}
-SIZES = {"gsm8k": 200, "truthfulqa": 817, "ifeval": 541, "xstest_safe_refused": 250, "xstest_unsafe_followed": 200}
+SIZES = {
+    "gsm8k": 200,
+    "truthfulqa": 817,
+    "ifeval": 541,
+    "xstest_safe_refused": 250,
+    "xstest_unsafe_followed": 200,
+}
 """The card's row "Tulu 2 Llama 3.1 8b DPO"."""
-HIGH = {"mmlu": 0.814, "gsm8k": 0.96, "bbh": 0.831, "humaneval": 0.945, "truthfulqa": 0.69, "ifeval": 0.871}
+HIGH = {
+    "mmlu": 0.814,
+    "gsm8k": 0.96,
+    "bbh": 0.831,
+    "humaneval": 0.945,
+    "truthfulqa": 0.69,
+    "ifeval": 0.871,
+}
 HIGH |= {"xstest_safe_refused": 0.056, "xstest_unsafe_followed": 0.115}
 """The card's row "Llama 3.1 70b instruct"."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """draw: one simulated run or comparison -> its interval and p-value (None where it has none), whose truth is `truth`."""
+    """draw: one simulated run or comparison -> its interval and p-value (None where it has none),
+    whose truth is `truth`.
+    """
 
     estimator: str
     cell: str
@@ -51,7 +75,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Found:
-    """Shares of the runs: those whose interval covers, and (paired, no true difference) those with p < 0.05."""
+    """Shares of the runs: those whose interval covers, and (paired, no true difference) those with
+    p < 0.05.
+    """
 
     covered: float
     error: float
@@ -69,35 +95,79 @@ def simulate(setting: Setting, n_runs: int | None = None) -> Found:
     return Found(covered, math.sqrt(covered * (1 - covered) / n), alarms)
 
 
-# --- cells ---------------------------------------------------------------------------------------------------------------
+# --- cells ----------------------------------------------------------------------------------------
 
 
 def cells() -> Iterator[Setting]:
     """Every estimator over the range of cells the card has."""
-    shares = {("GSM8K", 200): (0.57, 0.885, 0.96), ("XSTest safe", 250): (0.056, 0.172), ("XSTest unsafe", 200): (0.055, 0.44)}
+    shares = {
+        ("GSM8K", 200): (0.57, 0.885, 0.96),
+        ("XSTest safe", 250): (0.056, 0.172),
+        ("XSTest unsafe", 200): (0.055, 0.44),
+    }
     shares |= {("TruthfulQA", 817): (0.311, 0.783), ("IFEval", 541): (0.109, 0.523, 0.871)}
     for (name, n), truths in shares.items():
         for p in truths:
             yield Setting("Wilson", f"{name}, n={n}, {p:.1%}", p, partial(_share, n, p), 10_000)
     for value in (0.616, 0.691, 0.89, 0.945):
-        yield Setting("mean (pass@10)", f"HumanEval, 164 x 20, {value:.1%}", value, partial(_pass_at_10, _skill(value)))
+        yield Setting(
+            "mean (pass@10)",
+            f"HumanEval, 164 x 20, {value:.1%}",
+            value,
+            partial(_pass_at_10, _skill(value)),
+        )
     for value in (0.806, 0.968):
-        yield Setting("mean (preferences)", f"AlpacaEval 1, n=805, {value:.1%}", value, partial(_preferences, value))
+        yield Setting(
+            "mean (preferences)",
+            f"AlpacaEval 1, n=805, {value:.1%}",
+            value,
+            partial(_preferences, value),
+        )
     for value in (0.592, 0.831):
         levels = _levels(value, np.full(27, 1 / 27))
-        yield Setting("macro over strata", f"BBH, 27 x 40, {value:.1%}", value, partial(_strata, levels, BBH_SIZES, True), 2000)
+        yield Setting(
+            "macro over strata",
+            f"BBH, 27 x 40, {value:.1%}",
+            value,
+            partial(_strata, levels, BBH_SIZES, True),
+            2000,
+        )
     for value in (0.614, 0.814):
         levels = _levels(value, MMLU_SIZES / MMLU_SIZES.sum())
-        yield Setting("stratified", f"MMLU, 57 subjects, n=14,042, {value:.1%}", value, partial(_strata, levels, MMLU_SIZES, False), 2000)
+        yield Setting(
+            "stratified",
+            f"MMLU, 57 subjects, n=14,042, {value:.1%}",
+            value,
+            partial(_strata, levels, MMLU_SIZES, False),
+            2000,
+        )
     for value in (0.2, 0.9):
-        yield Setting("clustered", f"IFEval instructions, 541 prompts, {value:.0%}", value, partial(_instructions, value), 2000)
+        yield Setting(
+            "clustered",
+            f"IFEval instructions, 541 prompts, {value:.0%}",
+            value,
+            partial(_instructions, value),
+            2000,
+        )
     for level in (-1.9, -0.6):
         judge = Judge(level)
-        yield Setting("bootstrap", f"AlpacaEval 2 LC, n=805, {judge.truth:.1%}", judge.truth, partial(_length_controlled, judge), 300)
+        yield Setting(
+            "bootstrap",
+            f"AlpacaEval 2 LC, n=805, {judge.truth:.1%}",
+            judge.truth,
+            partial(_length_controlled, judge),
+            300,
+        )
     for row in (SHARES, HIGH):
         truth = average(dict(row))
         assert truth is not None
-        yield Setting("cells independent", f"Average of a row, {truth:.1%}", truth, partial(_average, row), 2000)
+        yield Setting(
+            "cells independent",
+            f"Average of a row, {truth:.1%}",
+            truth,
+            partial(_average, row),
+            2000,
+        )
 
 
 def _interval(metric: Metric) -> tuple[Interval, None]:
@@ -116,8 +186,18 @@ def _share(n: int, p: float, rng: Rng) -> tuple[Interval, None]:
 
 @cache
 def _skill(value: float, a: float = 0.5) -> tuple[float, float]:
-    """The Beta distribution of a problem's chance to be solved by one sample, for which pass@10 is `value`."""
-    return a, math.exp(brentq(lambda log_b: 1 - math.exp(betaln(a, math.exp(log_b) + 10) - betaln(a, math.exp(log_b))) - value, -12, 8))
+    """The Beta distribution of a problem's chance to be solved by one sample, for which pass@10 is
+    `value`.
+    """
+    return a, math.exp(
+        brentq(
+            lambda log_b: (
+                1 - math.exp(betaln(a, math.exp(log_b) + 10) - betaln(a, math.exp(log_b))) - value
+            ),
+            -12,
+            8,
+        )
+    )
 
 
 def _solved(skill: tuple[float, float], rng: Rng) -> Metric:
@@ -130,7 +210,9 @@ def _pass_at_10(skill: tuple[float, float], rng: Rng) -> tuple[Interval, None]:
 
 def _preferences(value: float, rng: Rng) -> tuple[Interval, None]:
     """Wins, losses, and draws in two of a hundred."""
-    return _interval(mean(rng.choice([0.0, 0.5, 1.0], 805, p=[0.99 - value, 0.02, value - 0.01]).tolist(), 805))
+    return _interval(
+        mean(rng.choice([0.0, 0.5, 1.0], 805, p=[0.99 - value, 0.02, value - 0.01]).tolist(), 805)
+    )
 
 
 @cache
@@ -147,7 +229,10 @@ def _levels(value: float, weights: Any) -> Any:
 
 def _stratified(levels: Any, sizes: Any, macro: bool, rng: Rng) -> Metric:
     solved = rng.binomial(sizes, levels)
-    scores = {str(s): [1.0] * k + [0.0] * (n - k) for s, (k, n) in enumerate(zip(solved.tolist(), sizes.tolist(), strict=True))}
+    scores = {
+        str(s): [1.0] * k + [0.0] * (n - k)
+        for s, (k, n) in enumerate(zip(solved.tolist(), sizes.tolist(), strict=True))
+    }
     return stratified(scores, int(sizes.sum()), macro=macro)
 
 
@@ -159,12 +244,17 @@ def _instructions(value: float, rng: Rng) -> tuple[Interval, None]:
     """One to three instructions a prompt (834 in 541 on average), that succeed together."""
     sizes = rng.choice([1, 2, 3], 541, p=[0.56, 0.34, 0.10])
     levels = rng.beta(2 * value, 2 * (1 - value), 541)
-    hits = [(rng.random(size) < level).astype(float).tolist() for size, level in zip(sizes, levels, strict=True)]
+    hits = [
+        (rng.random(size) < level).astype(float).tolist()
+        for size, level in zip(sizes, levels, strict=True)
+    ]
     return _interval(clustered_mean(hits, 541))
 
 
 class Judge:
-    """A judge whose preferences follow the model that length control fits. level: how good the evaluated model is, in logits."""
+    """A judge whose preferences follow the model that length control fits. level: how good the
+    evaluated model is, in logits.
+    """
 
     def __init__(self, level: float) -> None:
         rng = np.random.default_rng(11)
@@ -174,9 +264,13 @@ class Judge:
         for longer in (-0.5, 0.5):
             gap = -longer + rng.normal(0, 1, self.n)
             chance = expit(0.9 * np.tanh(-gap) + 0.6 * self.difficulty)
-            rows = zip(range(self.n), chance.tolist(), gap.tolist(), self.difficulty.tolist(), strict=True)
+            rows = zip(
+                range(self.n), chance.tolist(), gap.tolist(), self.difficulty.tolist(), strict=True
+            )
             names = ("index", "preference", "std_delta_len", "instruction_difficulty")
-            self.gamed += [dict(zip(names, row, strict=True)) | {"not_gamed_baseline": "False"} for row in rows]
+            self.gamed += [
+                dict(zip(names, row, strict=True)) | {"not_gamed_baseline": "False"} for row in rows
+            ]
 
     def judged(self, rng: Rng) -> list[length_control.Judged]:
         """As many instructions, drawn with replacement, answered and judged."""
@@ -186,11 +280,16 @@ class Judge:
         preferences = (rng.random(self.n) < chance).astype(float)
         rounded = (1000 + 600 * gap).round().astype(int)
         triples = zip(rows.tolist(), rounded.tolist(), preferences.tolist(), strict=True)
-        return [length_control.Judged(row, chars, 1000, preference) for row, chars, preference in triples]
+        return [
+            length_control.Judged(row, chars, 1000, preference)
+            for row, chars, preference in triples
+        ]
 
 
 def _length_controlled(judge: Judge, rng: Rng) -> tuple[Interval, None]:
-    """Around the mean of the replicates, since one fit by the package takes as long as all of them."""
+    """Around the mean of the replicates, since one fit by the package takes as long as
+    all of them.
+    """
     values = length_control.replicates(judge.judged(rng), judge.gamed, 100)
     stderr = float(np.std(values, ddof=1))
     return _interval(length_control.metric_of(float(np.mean(values)), stderr, judge.n))
@@ -200,7 +299,9 @@ def _row(row: dict[str, float], rng: Rng) -> dict[str, Metric]:
     found = {key: _proportion(int(rng.binomial(n, row[key])), n) for key, n in SIZES.items()}
     found["humaneval"] = _solved(_skill(row["humaneval"]), rng)
     found["bbh"] = _stratified(_levels(row["bbh"], np.full(27, 1 / 27)), BBH_SIZES, True, rng)
-    found["mmlu"] = _stratified(_levels(row["mmlu"], MMLU_SIZES / MMLU_SIZES.sum()), MMLU_SIZES, False, rng)
+    found["mmlu"] = _stratified(
+        _levels(row["mmlu"], MMLU_SIZES / MMLU_SIZES.sum()), MMLU_SIZES, False, rng
+    )
     return found
 
 
@@ -208,22 +309,50 @@ def _average(row: dict[str, float], rng: Rng) -> tuple[Interval, None]:
     return _interval(average_metric(_row(row, rng)))
 
 
-# --- paired differences --------------------------------------------------------------------------------------------------
+# --- paired differences ---------------------------------------------------------------------------
 
 
 def comparisons() -> Iterator[Setting]:
-    """Paired differences: equal models and a two-point drop, over columns and over how many items change."""
+    """Paired differences: equal models and a two-point drop, over columns and over how many items
+    change.
+    """
     for name, n in (("GSM8K", 200), ("IFEval", 541), ("TruthfulQA", 817), ("MMLU", 14042)):
         for changed in (0.05, 0.1, 0.3):
             for drop in (0.0, 0.02):
                 cell = f"{name}, n={n:,}, {changed:.0%} of items change, drop {drop:.0%}"
-                yield Setting("paired 0/1", cell, -drop, partial(_flips, n, changed, drop), 10_000 if n < 14042 else 300)
+                yield Setting(
+                    "paired 0/1",
+                    cell,
+                    -drop,
+                    partial(_flips, n, changed, drop),
+                    10_000 if n < 14042 else 300,
+                )
     for n, changed in ((200, 0.01), (200, 0.025)):
-        yield Setting("paired 0/1, few changes", f"n={n}, {changed:.1%} of items change", 0.0, partial(_flips, n, changed, 0.0), 10_000)
+        yield Setting(
+            "paired 0/1, few changes",
+            f"n={n}, {changed:.1%} of items change",
+            0.0,
+            partial(_flips, n, changed, 0.0),
+            10_000,
+        )
     for drop in (0.0, 0.02):
-        yield Setting("paired macro", f"BBH, 27 x 40, drop {drop:.0%}", -drop, partial(_macro_flips, drop), 2000)
-        yield Setting("paired pass@10", f"HumanEval, drop {drop:.0%}", -drop, partial(_resampled, drop), 600)
-    yield Setting("paired, cells independent", "Average, equal models, a tenth of items change", 0.0, _average_pair, 500)
+        yield Setting(
+            "paired macro",
+            f"BBH, 27 x 40, drop {drop:.0%}",
+            -drop,
+            partial(_macro_flips, drop),
+            2000,
+        )
+        yield Setting(
+            "paired pass@10", f"HumanEval, drop {drop:.0%}", -drop, partial(_resampled, drop), 600
+        )
+    yield Setting(
+        "paired, cells independent",
+        "Average, equal models, a tenth of items change",
+        0.0,
+        _average_pair,
+        500,
+    )
 
 
 def _difference(found: PairedDifference) -> tuple[Interval, float | None]:
@@ -234,13 +363,23 @@ def _difference(found: PairedDifference) -> tuple[Interval, float | None]:
 @cache
 def _counted(n: int, n_up: int, n_down: int) -> PairedDifference:
     rest = n - n_up - n_down
-    baseline, candidate = [0.0] * n_up + [1.0] * (n - n_up), [1.0] * n_up + [0.0] * n_down + [1.0] * rest
+    baseline, candidate = (
+        [0.0] * n_up + [1.0] * (n - n_up),
+        [1.0] * n_up + [0.0] * n_down + [1.0] * rest,
+    )
     return paired_difference(_pairs(baseline, candidate))
 
 
-def _pairs(baseline: Sequence[float], candidate: Sequence[float], strata: Sequence[str] | None = None, macro: bool = False) -> Pairs:
+def _pairs(
+    baseline: Sequence[float],
+    candidate: Sequence[float],
+    strata: Sequence[str] | None = None,
+    macro: bool = False,
+) -> Pairs:
     ids = tuple(ItemId(str(i)) for i in range(len(baseline)))
-    return Pairs(COLUMN, ids, tuple(baseline), tuple(candidate), tuple(strata or [""] * len(baseline)), macro)
+    return Pairs(
+        COLUMN, ids, tuple(baseline), tuple(candidate), tuple(strata or [""] * len(baseline)), macro
+    )
 
 
 def _counts(n: int, changed: float, drop: float, rng: Rng) -> tuple[int, int]:
@@ -253,25 +392,35 @@ def _flips(n: int, changed: float, drop: float, rng: Rng) -> tuple[Interval, flo
 
 
 def _macro_flips(drop: float, rng: Rng) -> tuple[Interval, float | None]:
-    """A tenth of the items change; tasks differ in how many. One item short, so that weights are unequal."""
+    """A tenth of the items change; tasks differ in how many. One item short, so that weights are
+    unequal.
+    """
     changed = np.repeat(np.linspace(0.02, 0.18, 27), BBH_SIZES)[:-1]
     draw = rng.random(len(changed))
     candidate = np.where(draw < (changed - drop) / 2, 1.0, np.where(draw < changed, 0.0, 0.5))
     baseline = np.where(candidate == 0.5, 0.5, 1 - candidate)
     strata = np.repeat(np.arange(27), BBH_SIZES)[:-1].astype(str).tolist()
-    return _difference(paired_difference(_pairs(baseline.tolist(), candidate.tolist(), strata, True), 0))
+    return _difference(
+        paired_difference(_pairs(baseline.tolist(), candidate.tolist(), strata, True), 0)
+    )
 
 
 def _resampled(drop: float, rng: Rng) -> tuple[Interval, float | None]:
     """The same problems sampled again, by a model that solves a share of them no more."""
     skill = rng.beta(*_skill(0.691), 164)
     kept = rng.random(164) >= drop / 0.691
-    baseline, candidate = PASS_AT_10[rng.binomial(20, skill)], PASS_AT_10[rng.binomial(20, skill * kept)]
+    baseline, candidate = (
+        PASS_AT_10[rng.binomial(20, skill)],
+        PASS_AT_10[rng.binomial(20, skill * kept)],
+    )
     return _difference(paired_difference(_pairs(baseline.tolist(), candidate.tolist()), 999))
 
 
 def _average_pair(rng: Rng) -> tuple[Interval, float | None]:
-    found = {key: _counted(n, *_counts(n, 0.1, 0.0, rng)) for key, n in {**SIZES, "bbh": 1080, "mmlu": 14042}.items()}
+    found = {
+        key: _counted(n, *_counts(n, 0.1, 0.0, rng))
+        for key, n in {**SIZES, "bbh": 1080, "mmlu": 14042}.items()
+    }
     skill = rng.beta(*_skill(SHARES["humaneval"]), 164)
     sampled = [PASS_AT_10[rng.binomial(20, skill)].tolist() for _ in range(2)]
     found["humaneval"] = paired_difference(_pairs(*sampled), 0)
@@ -279,20 +428,41 @@ def _average_pair(rng: Rng) -> tuple[Interval, float | None]:
 
 
 def main() -> None:
-    """Print one Markdown table. Arguments: only settings whose estimator or cell holds one of these words."""
-    parser = argparse.ArgumentParser(prog="scripts/coverage", description="How often each nominal 95 % interval covers the truth.")
-    parser.add_argument("words", nargs="*", default=[""], help="only settings whose estimator or cell holds one of these words")
+    """Print one Markdown table. Arguments: only settings whose estimator or cell holds one of these
+    words.
+    """
+    parser = argparse.ArgumentParser(
+        prog="scripts/coverage",
+        description="How often each nominal 95 % interval covers the truth.",
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        default=[""],
+        help="only settings whose estimator or cell holds one of these words",
+    )
     wanted = parser.parse_args().words
-    settings = [one for one in (*cells(), *comparisons()) if any(word in f"{one.estimator} {one.cell}" for word in wanted)]
+    settings = [
+        one
+        for one in (*cells(), *comparisons())
+        if any(word in f"{one.estimator} {one.cell}" for word in wanted)
+    ]
     if not settings:
         parser.error(f"no setting holds {' or '.join(wanted)}")
-    print("| Estimator | Setting | Runs | Coverage of the 95 % interval | p < 0.05 without a difference |")
+    print(
+        "| Estimator | Setting | Runs | Coverage of the 95 % interval | p < 0.05 without a"
+        " difference |"
+    )
     print("| --- | --- | --- | --- | --- |")
     for setting in settings:
         found = simulate(setting)
         alarms = "" if found.false_alarms is None else f"{found.false_alarms:.1%}"
         coverage = f"{found.covered:.1%} ± {found.error:.1%}"
-        print(f"| {setting.estimator} | {setting.cell} | {setting.n_runs:,} | {coverage} | {alarms} |", flush=True)
+        print(
+            f"| {setting.estimator} | {setting.cell} | {setting.n_runs:,} | {coverage} |"
+            f" {alarms} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

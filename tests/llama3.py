@@ -1,4 +1,6 @@
-"""The Llama 3 tokenizer, for tests: a thin wrapper over the file that the package llama-models ships."""
+"""The Llama 3 tokenizer, for tests: a thin wrapper over the file that the package llama-models
+ships.
+"""
 
 from base64 import b64decode
 from collections.abc import Sequence
@@ -8,8 +10,9 @@ from pathlib import Path
 
 BOS = 128000
 SPECIAL = (
-    "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>", "<|finetune_right_pad_id|>",
-    "<|reserved_special_token_2|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
+    "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>",
+    "<|reserved_special_token_1|>", "<|finetune_right_pad_id|>", "<|reserved_special_token_2|>",
+    "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
 )  # fmt: skip
 _NAMED = {
     "<|begin_of_text|>": BOS,
@@ -33,18 +36,23 @@ def tokenizer_file() -> Path | None:
 
 
 class Llama3Tokenizer:
-    """Text to Llama 3 token ids. Special tokens written out in a text are recognised, as transformers does."""
+    """Text to Llama 3 token ids. Special tokens written out in a text are recognised, as
+    transformers does.
+    """
 
     bos_token_id = BOS
 
     def __init__(self, file: Path) -> None:
         import tiktoken
 
-        # Parsed here because tiktoken's own reader keeps a copy under the temporary folder, by path and not by content.
+        # Parsed here because tiktoken's own reader keeps a copy under the temporary folder, by path
+        # and not by content.
         pairs = (line.split() for line in file.read_bytes().splitlines())
         ranks = {b64decode(token): int(rank) for token, rank in pairs}
         assert len(ranks) == BOS
-        self._encoding = tiktoken.Encoding("llama3", pat_str=_SPLIT, mergeable_ranks=ranks, special_tokens=_NAMED)
+        self._encoding = tiktoken.Encoding(
+            "llama3", pat_str=_SPLIT, mergeable_ranks=ranks, special_tokens=_NAMED
+        )
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The ids of a text; with special tokens one BOS goes in front."""

@@ -15,20 +15,50 @@ GREEDY = Sampling(max_tokens=8)
 
 
 def ids_request(number: int, sampling: Sampling = GREEDY) -> Rendered:
-    return Rendered(ItemId(f"x/{number}"), "", "text", (5, number), (Message("user", "?"),), sampling, sampling.max_tokens)
+    return Rendered(
+        ItemId(f"x/{number}"),
+        "",
+        "text",
+        (5, number),
+        (Message("user", "?"),),
+        sampling,
+        sampling.max_tokens,
+    )
 
 
 def chat_request(number: int, sampling: Sampling = GREEDY) -> Rendered:
-    return Rendered(ItemId(f"x/{number}"), "", "text", (), (Message("user", f"say {number}"),), sampling, sampling.max_tokens)
+    return Rendered(
+        ItemId(f"x/{number}"),
+        "",
+        "text",
+        (),
+        (Message("user", f"say {number}"),),
+        sampling,
+        sampling.max_tokens,
+    )
 
 
 def choose_request(*, ids: bool) -> Rendered:
-    candidates = tuple((label, 100 + index) for index, (label, _) in enumerate(LETTERS)) if ids else ()
+    candidates = (
+        tuple((label, 100 + index) for index, (label, _) in enumerate(LETTERS)) if ids else ()
+    )
     message = (Message("user", "which?"),)
-    return Rendered(ItemId("x/0"), "", "text", (5, 6) if ids else (), message, Sampling(max_tokens=1), 1, candidates, LETTERS)
+    return Rendered(
+        ItemId("x/0"),
+        "",
+        "text",
+        (5, 6) if ids else (),
+        message,
+        Sampling(max_tokens=1),
+        1,
+        candidates,
+        LETTERS,
+    )
 
 
-def answers(server: OpenAIServer, requests: Sequence[Rendered], *, retries: int = 4, concurrency: int = 4) -> Answers:
+def answers(
+    server: OpenAIServer, requests: Sequence[Rendered], *, retries: int = 4, concurrency: int = 4
+) -> Answers:
     generator = OpenAIGenerator("m", [server.url], concurrency, retries=retries, first_wait_s=0.01)
     try:
         return collected(generator, requests)
@@ -36,7 +66,9 @@ def answers(server: OpenAIServer, requests: Sequence[Rendered], *, retries: int 
         generator.close()
 
 
-def collected(generator: OpenAIGenerator, requests: Sequence[Rendered], into: Answers | None = None) -> Answers:
+def collected(
+    generator: OpenAIGenerator, requests: Sequence[Rendered], into: Answers | None = None
+) -> Answers:
     found: Answers = {} if into is None else into
     for batch in generator.stream(requests):
         for request, answer in batch:

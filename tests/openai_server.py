@@ -1,4 +1,6 @@
-"""A local server that speaks the OpenAI protocol and misbehaves on demand; a real one, over real sockets."""
+"""A local server that speaks the OpenAI protocol and misbehaves on demand; a real one, over real
+sockets.
+"""
 
 import json
 import socket
@@ -17,7 +19,9 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server sends: an object as JSON, or bytes as they are. cut: promise the whole body, send half. reset: slam the door."""
+    """What the server sends: an object as JSON, or bytes as they are. cut: promise the whole body,
+    send half. reset: slam the door.
+    """
 
     body: Any = None
     status: int = 200
@@ -31,7 +35,9 @@ Script = Callable[[Body, int], Reply]
 
 
 class OpenAIServer(ThreadingHTTPServer):
-    """Answers with `script(body, how many times this prompt was asked before)`; keeps what it was asked."""
+    """Answers with `script(body, how many times this prompt was asked before)`; keeps what it was
+    asked.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -116,23 +122,46 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def completion(body: Body) -> Reply:
-    """A vLLM server's answer to /completions: the prompt's ids told back, or log-probabilities by token id."""
+    """A vLLM server's answer to /completions: the prompt's ids told back, or log-probabilities by
+    token id.
+    """
     wanted = body.get("logprob_token_ids")
     if wanted:
         shown = {f"token_id:{token_id}": -float(rank) for rank, token_id in enumerate(wanted, 1)}
-        return Reply({"choices": [{"index": 0, "text": "x", "finish_reason": "length", "logprobs": {"top_logprobs": [shown]}}]})
+        return Reply(
+            {
+                "choices": [
+                    {
+                        "index": 0,
+                        "text": "x",
+                        "finish_reason": "length",
+                        "logprobs": {"top_logprobs": [shown]},
+                    }
+                ]
+            }
+        )
     said = " ".join(map(str, body["prompt"]))
     choices = [
-        {"index": index, "text": f"{said} #{index}", "finish_reason": "stop", "token_ids": [*body["prompt"], index], "logprobs": None}
+        {
+            "index": index,
+            "text": f"{said} #{index}",
+            "finish_reason": "stop",
+            "token_ids": [*body["prompt"], index],
+            "logprobs": None,
+        }
         for index in reversed(range(body["n"]))
     ]
     return Reply({"choices": choices})
 
 
 def chat(body: Body, text: str | None = None, top: Mapping[str, float] | None = None) -> Reply:
-    """A chat server's answer: the last message told back, or `text`, with log-probabilities where there are any."""
+    """A chat server's answer: the last message told back, or `text`, with log-probabilities where
+    there are any.
+    """
     said = body["messages"][-1]["content"] if text is None else text
-    shown = [{"token": token, "logprob": value, "bytes": None} for token, value in (top or {}).items()]
+    shown = [
+        {"token": token, "logprob": value, "bytes": None} for token, value in (top or {}).items()
+    ]
     first = {"token": "x", "logprob": -0.1, "bytes": None, "top_logprobs": shown}
     choices = [
         {
@@ -143,7 +172,12 @@ def chat(body: Body, text: str | None = None, top: Mapping[str, float] | None = 
         }
         for index in range(body["n"])
     ]
-    return Reply({"choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}})
+    return Reply(
+        {
+            "choices": choices,
+            "usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8},
+        }
+    )
 
 
 def error(status: int, message: str = "no", code: str | None = None, **headers: str) -> Reply:

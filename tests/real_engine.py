@@ -1,4 +1,6 @@
-"""The program as a user starts it, on vLLM and SmolLM2-135M-Instruct; and vLLM's own server with that model."""
+"""The program as a user starts it, on vLLM and SmolLM2-135M-Instruct; and vLLM's own server with
+that model.
+"""
 
 import os
 import signal
@@ -18,7 +20,13 @@ SHORT = ["--dtype", "float32", "--offline"]
 
 
 def evals(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "evals", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [sys.executable, "-m", "evals", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -36,15 +44,40 @@ def answers_in(store: Path) -> int:
 
 @contextmanager
 def vllm_server(log: Path, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """vLLM's own OpenAI server with the small model: its URL and its process; gone afterwards, with its engine."""
+    """vLLM's own OpenAI server with the small model: its URL and its process; gone afterwards, with
+    its engine.
+    """
     from evals.models.embedded import embedded_folder
 
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "HF_HUB_OFFLINE": "1",
+    }
     server = subprocess.Popen(
-        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(embedded_folder()), "--served-model-name", "small",
-         "--dtype", "float32", "--max-model-len", "1536", "--enforce-eager", "--host", "127.0.0.1", "--port", str(port)],
-        env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            str(embedded_folder()),
+            "--served-model-name",
+            "small",
+            "--dtype",
+            "float32",
+            "--max-model-len",
+            "1536",
+            "--enforce-eager",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ],
+        env=environment,
+        stdout=log.open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     try:
         wait_for(f"http://127.0.0.1:{port}/health", server, log)
         yield f"http://127.0.0.1:{port}/v1", server

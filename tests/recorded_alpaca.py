@@ -15,8 +15,19 @@ from tasks.alpaca_eval import AlpacaEval, AlpacaItem
 ROLES = ("alpaca_eval_1", "alpaca_eval_2")
 FOLDERS = {"alpaca_eval_1": "alpaca_eval_gpt4", "alpaca_eval_2": "weighted_alpaca_eval_gpt4_turbo"}
 MODELS = {
-    "alpaca_eval_1": ("tulu-2-dpo-7b", "llama-2-13b-chat-hf", "zephyr-7b-beta", "gpt-3.5-turbo-0301", "text_davinci_001"),
-    "alpaca_eval_2": ("FuseChat-Llama-3.1-8B-Instruct", "gpt-3.5-turbo-1106", "vicuna-7b-v1.5", "alpaca-7b"),
+    "alpaca_eval_1": (
+        "tulu-2-dpo-7b",
+        "llama-2-13b-chat-hf",
+        "zephyr-7b-beta",
+        "gpt-3.5-turbo-0301",
+        "text_davinci_001",
+    ),
+    "alpaca_eval_2": (
+        "FuseChat-Llama-3.1-8B-Instruct",
+        "gpt-3.5-turbo-1106",
+        "vicuna-7b-v1.5",
+        "alpaca-7b",
+    ),
 }
 
 
@@ -34,7 +45,11 @@ def annotations(replay: Path, role: str, model: str) -> list[dict[str, Any]]:
 
 def published_row(replay: Path, model: str) -> dict[str, Any]:
     """What the leaderboard published for a model."""
-    found: dict[str, Any] = next(row for row in read_recorded(replay / "alpaca_eval" / "README.json")["published"] if row["model"] == model)
+    found: dict[str, Any] = next(
+        row
+        for row in read_recorded(replay / "alpaca_eval" / "README.json")["published"]
+        if row["model"] == model
+    )
     return found
 
 
@@ -48,8 +63,18 @@ def only(item: AlpacaItem, role: str) -> AlpacaItem:
     return replace(item, references={role: item.references[role]})
 
 
-def graded(items: Mapping[str, AlpacaItem], role: str, rows: Sequence[dict[str, Any]], findings: Sequence[Finding]) -> list[Grade]:
+def graded(
+    items: Mapping[str, AlpacaItem],
+    role: str,
+    rows: Sequence[dict[str, Any]],
+    findings: Sequence[Finding],
+) -> list[Grade]:
     """One grade an annotation, the finding standing for what its judge said."""
     benchmark = AlpacaEval(chat=True)
     pairs = zip(rows, findings, strict=True)
-    return [benchmark.grade(only(items[row["instruction"]], role), said(row["output_2"]), {role: finding}) for row, finding in pairs]
+    return [
+        benchmark.grade(
+            only(items[row["instruction"]], role), said(row["output_2"]), {role: finding}
+        )
+        for row, finding in pairs
+    ]

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 
 class Whole(NamedTuple):
-    """What the command did with some corpora: exit code, lines printed, figures in its JSON file."""
+    """What the command did with some corpora: exit code, lines printed, figures in its
+    JSON file.
+    """
 
     code: int
     lines: list[str]
@@ -22,7 +24,12 @@ class Whole(NamedTuple):
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     """`evals replay` in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "evals", "replay", *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "evals", "replay", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def replayed(folder: Path, benchmarks: Sequence[str], replay_dir: Path, data_dir: Path) -> Whole:
@@ -31,4 +38,8 @@ def replayed(folder: Path, benchmarks: Sequence[str], replay_dir: Path, data_dir
         (folder / name).symlink_to(replay_dir / name)
     done = command(folder, "--data", data_dir, "--json", folder / "figures.json")
     assert done.stderr == ""
-    return Whole(done.returncode, done.stdout.splitlines(), json.loads((folder / "figures.json").read_text("utf-8"))["figures"])
+    return Whole(
+        done.returncode,
+        done.stdout.splitlines(),
+        json.loads((folder / "figures.json").read_text("utf-8"))["figures"],
+    )

@@ -26,7 +26,9 @@ def failure(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def toy(read: Callable[[bytes], Any] = read_jsonl, *, files: Mapping[str, FileRecord] | None = None) -> Dataset:
+def toy(
+    read: Callable[[bytes], Any] = read_jsonl, *, files: Mapping[str, FileRecord] | None = None
+) -> Dataset:
     """A dataset of one table; no checksum is known unless `files` has it."""
     table = Table("toy/rows.jsonl", ("question", "answer"), read, HubTable(file="rows.jsonl"))
     return Dataset("toy", "me/toy", "MIT", "here", {"rows": table}, files=files or {})

@@ -1,4 +1,5 @@
-"""Runs a command where no interface but the loopback exists, so that a connection to anywhere else cannot be opened.
+"""Runs a command where no interface but the loopback exists, so that a connection to anywhere else
+cannot be opened.
 
     python -m tests.without_network COMMAND...
 
@@ -29,7 +30,11 @@ def main(command: list[str]) -> None:
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         fcntl.ioctl(asked, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", _UP).ljust(40, b"\0"))
-    names = [line.partition(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines() if ":" in line]
+    names = [
+        line.partition(":")[0].strip()
+        for line in Path("/proc/net/dev").read_text().splitlines()
+        if ":" in line
+    ]
     routes = Path("/proc/net/route").read_text().splitlines()[1:]
     assert names == ["lo"], names
     assert routes == []

@@ -16,8 +16,10 @@ _N_INPUTS = len(_DIRECT) + 1
 def average(cells: Mapping[str, float | None]) -> float | None:
     """The card's Average, from cells by key; fractions in, a fraction out.
 
-    Mean of seven: MMLU, GSM8K, BBH, HumanEval, TruthfulQA, IFEval, and XSTest as the mean of the two shares' complements.
-    AlpacaEval does not enter. None when any input is missing.  Source: PROTOCOL section 4, inferred from the card.
+    Mean of seven: MMLU, GSM8K, BBH, HumanEval, TruthfulQA, IFEval, and XSTest as the mean of the
+    two shares' complements.
+    AlpacaEval does not enter. None when any input is missing.  Source: PROTOCOL section 4, inferred
+    from the card.
     """
     inputs: list[float] = []
     for key in AVERAGED:
@@ -29,20 +31,27 @@ def average(cells: Mapping[str, float | None]) -> float | None:
 
 
 def average_metric(metrics: Mapping[str, Metric]) -> Metric:
-    """The Average with its error and 95 % interval, both propagated from the cells, which are taken as independent.
+    """The Average with its error and 95 % interval, both propagated from the cells, which are taken
+    as independent.
 
-    n: how many of the seven inputs are there (XSTest counts when both its cells are); n_items: seven.
-    Without a value the reason names the missing cells.  Source of the interval: Zou & Donner 2008 (MOVER): the cells' own
-    distances to their bounds, squared and summed, so that a cell at 0 or 1 does not count as certain.
+    n: how many of the seven inputs are there (XSTest counts when both its cells are); n_items:
+    seven.
+    Without a value the reason names the missing cells.  Source of the interval: Zou & Donner 2008
+    (MOVER): the cells' own distances to their bounds, squared and summed, so that a cell at 0 or 1
+    does not count as certain.
     """
-    present = {key: metrics[key] for key in AVERAGED if key in metrics and metrics[key].value is not None}
+    present = {
+        key: metrics[key] for key in AVERAGED if key in metrics and metrics[key].value is not None
+    }
     n = sum(key in present for key in _DIRECT) + all(key in present for key in _XSTEST)
     value = average({key: metric.value for key, metric in present.items()})
     if value is None:
         missing = [key for key in AVERAGED if key not in present]
         return Metric(None, n, _N_INPUTS, reason=f"no value for {', '.join(missing)}")
     shares = {key: (-0.5 if key in _XSTEST else 1) / _N_INPUTS for key in present}
-    stderrs = [metric.stderr * shares[key] for key, metric in present.items() if metric.stderr is not None]
+    stderrs = [
+        metric.stderr * shares[key] for key, metric in present.items() if metric.stderr is not None
+    ]
     stderr = math.hypot(*stderrs) if len(stderrs) == len(present) else None
     ends = [
         sorted((bound - metric.value) * shares[key] for bound in metric.ci95)

@@ -1,6 +1,7 @@
 """The published rows: what the model card prints, and how each row was made.
 
-One JSON file holds them, `results/published/card.json` in a clone, `evals/_published/card.json` in an installed wheel.
+One JSON file holds them, `results/published/card.json` in a clone, `evals/_published/card.json` in
+an installed wheel.
 """
 
 import json
@@ -34,9 +35,11 @@ class PublishedRow:
     """One row of the card.
 
     name: as printed, less the marks of "this model".  short_name: how a user names the model here.
-    revision: hub commit, None where unknown.  bos_tokens: how many a prompt in `chat_format` starts with.
+    revision: hub commit, None where unknown.  bos_tokens: how many a prompt in `chat_format` starts
+    with.
     cells: cell key -> text exactly as printed, percent with one decimal or "-".
-    settings: what it was made with; [K] read from the source, [I] inferred from the numbers, [U] assumed.
+    settings: what it was made with; [K] read from the source, [I] inferred from the numbers, [U]
+    assumed.
     notes: cell key -> why the printed cell is to be distrusted.
     """
 
@@ -56,13 +59,17 @@ class PublishedRow:
 
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
-    """The card's eight rows, top to bottom. Raises EnvironmentFault when the installation lacks them."""
+    """The card's eight rows, top to bottom. Raises EnvironmentFault when the installation lacks
+    them.
+    """
     path = published_folder(Path(__file__).resolve().parents[1]) / "card.json"
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         why = type(error).__name__
-        raise EnvironmentFault(f"The published rows cannot be read from {path} ({why}). Install the package again.") from error
+        raise EnvironmentFault(
+            f"The published rows cannot be read from {path} ({why}). Install the package again."
+        ) from error
     return tuple(_row(raw, card["settings"]) for raw in card["rows"])
 
 
@@ -72,7 +79,9 @@ def row_of_short_name(name: str) -> PublishedRow | None:
 
 
 def published_folder(package: Path) -> Path:
-    """Where the package in folder `package` keeps published numbers: inside it (wheel), else beside it (clone)."""
+    """Where the package in folder `package` keeps published numbers: inside it (wheel), else beside
+    it (clone).
+    """
     inside = package / "_published"
     return inside if inside.is_dir() else package.parent / "results" / "published"
 

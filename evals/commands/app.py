@@ -1,4 +1,6 @@
-"""The command line: every command in the order in which the help lists them, and how a process ends."""
+"""The command line: every command in the order in which the help lists them, and how a process
+ends.
+"""
 
 import os
 import sys
@@ -23,18 +25,27 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # formatting the help with rich takes longer than everything else it does
+    # formatting the help with rich takes longer than everything else it does
+    rich_markup_mode=None,
 )
 data_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Where the benchmarks' data comes from, and whether it is on this machine."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Where the benchmarks' data comes from, and whether it is on this machine.",
 )
 app.add_typer(data_app, name="data")
-judge_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Judges held against recorded verdicts.")
+judge_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Judges held against recorded verdicts."
+)
 app.add_typer(judge_app, name="judge")
 
 
 @app.callback(invoke_without_command=True)
-def main_options(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
     """Options of the program itself."""
     if version:
         print(__version__)
@@ -53,7 +64,8 @@ data_app.command("fetch")(data_fetch)
 def main() -> None:
     """The console command: shows an error as one sentence and exits with its code."""
     try:
-        # Not standalone: typer then raises what is wrong with the words of a command, and returns 130 for Ctrl-C.
+        # Not standalone: typer then raises what is wrong with the words of a command, and returns
+        # 130 for Ctrl-C.
         with interrupt.watched():
             code = app(prog_name="evals", standalone_mode=False)
     except EvalsError as error:
@@ -72,16 +84,21 @@ def main() -> None:
 
 
 def _wrong_words(error: TyperException) -> str:
-    """One sentence for what is wrong with a command's words, and where its help is; the help itself where there are no words."""
+    """One sentence for what is wrong with a command's words, and where its help is; the help itself
+    where there are no words.
+    """
     command = getattr(getattr(error, "ctx", None), "command_path", "evals")
     sentence = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
-    return error.message if "Usage:" in error.message else f"evals: {sentence}. See: {command} --help"
+    return (
+        error.message if "Usage:" in error.message else f"evals: {sentence}. See: {command} --help"
+    )
 
 
 def _stopped() -> NoReturn:
     print("\nevals: stopped. What was answered is kept; the same command goes on.", file=sys.stderr)
-    # Where the interrupt passed through the standard library's compiling of source (a dataclass being made), CPython remembers it although
-    # it was caught, and ends the process by SIGINT in place of our status, unless source is compiled and run again.
+    # Where the interrupt passed through the standard library's compiling of source (a dataclass
+    # being made), CPython remembers it although it was caught, and ends the process by SIGINT in
+    # place of our status, unless source is compiled and run again.
     namedtuple("Forgotten", "")
     sys.exit(interrupt.EXIT_CODE)
 

@@ -1,4 +1,6 @@
-"""`evals compare` and `evals check`, as evals.commands.app offers them: parse, call, print. Heavy imports stay inside."""
+"""`evals compare` and `evals check`, as evals.commands.app offers them: parse, call, print. Heavy
+imports stay inside.
+"""
 
 import os
 import sys
@@ -13,14 +15,28 @@ from evals.errors import CheckFailed, Incomplete
 
 def compare(
     baseline: Annotated[Path, typer.Argument(metavar="A", help="A run folder.")],
-    candidate: Annotated[Path, typer.Argument(metavar="B", help="The run folder to hold against it.")],
-    flips: Annotated[bool, typer.Option("--flips", help="List every item whose score changed, with both outputs.")] = False,
+    candidate: Annotated[
+        Path, typer.Argument(metavar="B", help="The run folder to hold against it.")
+    ],
+    flips: Annotated[
+        bool,
+        typer.Option("--flips", help="List every item whose score changed, with both outputs."),
+    ] = False,
     why: Annotated[
-        bool, typer.Option("--why", help="Say what else differs: settings, versions, prompts, stop reasons, lengths, unparsed answers.")
+        bool,
+        typer.Option(
+            "--why",
+            help=(
+                "Say what else differs: settings, versions, prompts, stop reasons, lengths,"
+                " unparsed answers."
+            ),
+        ),
     ] = False,
     data: DataOption = None,
 ) -> None:
-    """Say whether two runs are comparable, what differs and how sure that is. Exit 3 where they are not."""
+    """Say whether two runs are comparable, what differs and how sure that is. Exit 3 where they are
+    not.
+    """
     from evals.compare import text as compare_report
     from evals.compare.runs import compare as compare_runs
 
@@ -38,20 +54,36 @@ def compare(
 
 def check(
     baseline: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to hold against.")],
-    candidate: Annotated[Path, typer.Option(metavar="RUN", help="The run folder of the new checkpoint.")],
-    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML: `drop = 1.0` (points), and by column under [columns].")] = None,
+    candidate: Annotated[
+        Path, typer.Option(metavar="RUN", help="The run folder of the new checkpoint.")
+    ],
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="TOML: `drop = 1.0` (points), and by column under [columns]."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Undecided is a failure too.")] = False,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML to FILE.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything to FILE as JSON.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML to FILE.")
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write everything to FILE as JSON."),
+    ] = None,
     data: DataOption = None,
 ) -> None:
-    """Say whether the candidate fell by more than is allowed: exit 0 no (or undecided), 1 yes, 3 incomplete or incomparable."""
+    """Say whether the candidate fell by more than is allowed: exit 0 no (or undecided), 1 yes, 3
+    incomplete or incomparable.
+    """
     from evals.compare import gate_report as check_report
     from evals.compare.gate import check as check_runs
     from evals.compare.policy import Policy, read_policy
     from evals.storage.run_folder import RunFolder
 
-    gate = check_runs(baseline, candidate, read_policy(policy) if policy else Policy(), data=data, strict=strict)
+    gate = check_runs(
+        baseline, candidate, read_policy(policy) if policy else Policy(), data=data, strict=strict
+    )
     text = check_report.markdown(gate)
     print(text, end="")
     if json_file is not None:

@@ -1,4 +1,6 @@
-"""`evals tasks` and `evals data`: what the benchmarks are, whether their data is here, and bringing it."""
+"""`evals tasks` and `evals data`: what the benchmarks are, whether their data is here, and bringing
+it.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,23 +21,34 @@ def list_tasks() -> None:
 
 
 def data_list(data: DataOption = None) -> None:
-    """List every dataset: hub id, revision, licence, public address, files, and whether it is here."""
+    """List every dataset: hub id, revision, licence, public address, files, and
+    whether it is here.
+    """
     from evals.commands.datasets import listing
 
     print(listing(data))
 
 
 def data_verify(data: DataOption = None) -> None:
-    """Check every file against its checksum and row count; list everything missing or damaged at once."""
+    """Check every file against its checksum and row count; list everything missing or damaged at
+    once.
+    """
     from evals.commands.datasets import verify
 
     print(verify(data))
 
 
 def data_fetch(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Default: all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="Default: all.")
+    ] = None,
     mirror: Annotated[
-        Path | None, typer.Option("--from", metavar="DIR", help="Read hub repositories from DIR/<owner>/<name> instead of the hub.")
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Read hub repositories from DIR/<owner>/<name> instead of the hub.",
+        ),
     ] = None,
 ) -> None:
     """Bring datasets from the hub at their pinned revisions and keep them in the user's cache."""

@@ -5,18 +5,34 @@ from typing import Annotated
 
 import typer
 
-from evals.commands.options import DTYPES, DataOption, MaxLenOption, OfflineOption, PriceOption, TensorParallelOption, choice
+from evals.commands.options import (
+    DTYPES,
+    DataOption,
+    MaxLenOption,
+    OfflineOption,
+    PriceOption,
+    TensorParallelOption,
+    choice,
+)
 from evals.errors import CheckFailed
 
 
 def replay(
     corpus: Annotated[
-        Path, typer.Argument(metavar="CORPUS", help="Folder of recorded outputs with its README.json, or a folder of such folders.")
+        Path,
+        typer.Argument(
+            metavar="CORPUS",
+            help="Folder of recorded outputs with its README.json, or a folder of such folders.",
+        ),
     ],
     data: DataOption = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every line to FILE too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every line to FILE too.")
+    ] = None,
 ) -> None:
-    """Score recorded outputs of real models and compare with the figures published for them: one line a figure."""
+    """Score recorded outputs of real models and compare with the figures published for them: one
+    line a figure.
+    """
     from evals.fidelity.replay import as_json, as_text, tally
     from evals.fidelity.replay import replay as replay_corpora
     from evals.storage.run_folder import RunFolder
@@ -29,34 +45,74 @@ def replay(
     if json_file is not None:
         RunFolder(json_file.parent).write_json(json_file.name, as_json(lines))
     if n_differ := sum(line.state == "differs" for line in lines):
-        raise CheckFailed(f"{n_differ} published figures did not come back; the lines above that begin with `differs` name them.")
+        raise CheckFailed(
+            f"{n_differ} published figures did not come back; the lines above that begin with"
+            " `differs` name them."
+        )
 
 
 def judge_calibrate(
-    judge: Annotated[list[str], typer.Option(metavar="ROLE=MODEL", help="As for `evals run`; a server, weights, or xstest=strmatch.")],
+    judge: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ROLE=MODEL", help="As for `evals run`; a server, weights, or xstest=strmatch."
+        ),
+    ],
     data: DataOption = None,
     replay: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", envvar="EVALS_REPLAY", help="Folder with xstest/ and alpaca_eval/ as their authors released them."),
+        typer.Option(
+            metavar="DIR",
+            envvar="EVALS_REPLAY",
+            help="Folder with xstest/ and alpaca_eval/ as their authors released them.",
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="N recorded answers of each role, spread by a fixed seed.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="N recorded answers of each role, spread by a fixed seed."),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Default: results/calibration, where `evals run` looks for what to say beside a cell."),
+        typer.Option(
+            metavar="DIR",
+            help=(
+                "Default: results/calibration, where `evals run` looks for what to say beside a"
+                " cell."
+            ),
+        ),
     ] = None,
-    store: Annotated[Path | None, typer.Option(metavar="FILE", help="Store of verdicts (default: in the output folder).")] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Store of verdicts (default: in the output folder)."),
+    ] = None,
     price: PriceOption = None,
     offline: OfflineOption = False,
     tensor_parallel_size: TensorParallelOption = None,
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32; as in the runs it shall speak for.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(help="auto, bfloat16, float16 or float32; as in the runs it shall speak for."),
+    ] = "auto",
     max_model_len: MaxLenOption = None,
 ) -> None:
-    """Hold a judge against recorded verdicts: agreement, Cohen's kappa, the shift it puts on the column, cost and time."""
+    """Hold a judge against recorded verdicts: agreement, Cohen's kappa, the shift it puts on the
+    column, cost and time.
+    """
     from evals.fidelity.calibration import calibrate
     from evals.generators import EngineSettings
     from evals.plan.settings import RunSettings
     from evals.runs.progress import Progress
 
-    engine = EngineSettings(tensor_parallel_size, dtype=choice("--dtype", dtype, DTYPES), max_model_len=max_model_len)
-    settings = RunSettings("", data=data, out=out, limit=limit, judges=tuple(judge), store=store, offline=offline, engine=engine)
+    engine = EngineSettings(
+        tensor_parallel_size, dtype=choice("--dtype", dtype, DTYPES), max_model_len=max_model_len
+    )
+    settings = RunSettings(
+        "",
+        data=data,
+        out=out,
+        limit=limit,
+        judges=tuple(judge),
+        store=store,
+        offline=offline,
+        engine=engine,
+    )
     print(*calibrate(settings, replay, price or (), Progress()), sep="\n")

@@ -1,4 +1,6 @@
-"""Ctrl-C: the first ends the run in order, the second at once, whatever the main thread is busy with."""
+"""Ctrl-C: the first ends the run in order, the second at once, whatever the main thread is busy
+with.
+"""
 
 import contextlib
 import os
@@ -15,11 +17,13 @@ _SECOND = b"\nevals: stopped at once. What was answered is kept; the same comman
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Count Ctrl-C meanwhile; the first still raises KeyboardInterrupt in the main thread, which is the one to call this.
+    """Count Ctrl-C meanwhile; the first still raises KeyboardInterrupt in the main thread, which is
+    the one to call this.
 
     A scheduler's SIGTERM is taken for Ctrl-C.
     """
-    # Python's own handler waits for the main thread, which may be inside an engine's step for long; this pipe does not.
+    # Python's own handler waits for the main thread, which may be inside an engine's step for long;
+    # this pipe does not.
     ours, signals = socket.socketpair()
     ours.setblocking(False)
     at_term = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -49,7 +53,9 @@ def _count(signals: socket.socket) -> None:
 
 
 def _end_children() -> None:
-    """Kill the engine's and the sandbox's processes: a process that leaves this way takes nobody along."""
+    """Kill the engine's and the sandbox's processes: a process that leaves this way takes nobody
+    along.
+    """
     for task in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for pid in map(int, task.read_text().split()):

@@ -1,4 +1,6 @@
-"""`evals report`, `card` and `export`, as evals.commands.app offers them: parse, call, print. Heavy imports stay inside."""
+"""`evals report`, `card` and `export`, as evals.commands.app offers them: parse, call, print. Heavy
+imports stay inside.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -14,31 +16,64 @@ from evals.errors import CheckFailed
 def report(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Run folders, or result files of lm-evaluation-harness, in the order to print them."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help=(
+                "Run folders, or result files of lm-evaluation-harness, in the order to print them."
+            ),
+        ),
     ] = None,
-    published: Annotated[bool, typer.Option("--published", help="Print the card's published rows first.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Print the card's published rows first.")
+    ] = False,
     layout: Annotated[
-        str | None, typer.Option("--format", help="markdown, html, latex, csv or json (default: a table on a terminal, else markdown).")
+        str | None,
+        typer.Option(
+            "--format",
+            help=(
+                "markdown, html, latex, csv or json (default: a table on a terminal, else"
+                " markdown)."
+            ),
+        ),
     ] = None,
     with_ci: Annotated[bool, typer.Option("--with-ci", help="Print 95 % intervals.")] = False,
-    bold: Annotated[bool, typer.Option("--bold", help="Set the best value of each group in bold.")] = False,
-    by_size: Annotated[bool, typer.Option("--by-size", help="Sort and group by the size in a row's name.")] = False,
+    bold: Annotated[
+        bool, typer.Option("--bold", help="Set the best value of each group in bold.")
+    ] = False,
+    by_size: Annotated[
+        bool, typer.Option("--by-size", help="Sort and group by the size in a row's name.")
+    ] = False,
     delta_to: Annotated[
         str | None,
-        typer.Option(metavar="ROW", help="Print differences in points to a row: `published`, the model's own, or a short name."),
+        typer.Option(
+            metavar="ROW",
+            help=(
+                "Print differences in points to a row: `published`, the model's own, or a short"
+                " name."
+            ),
+        ),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one self-contained page instead: table, parts, plots, every item.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one self-contained page instead: table, parts, plots, every item.",
+        ),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="With --html: the run whose items the others' are held against.")
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="With --html: the run whose items the others' are held against."
+        ),
     ] = None,
     data: DataOption = None,
 ) -> None:
     """Print the card's table, or write a page to look at with --html."""
     if html is not None or against is not None:
         if html is None or not runs:
-            raise typer.BadParameter("--html FILE needs at least one run folder, --against RUN needs --html FILE.")
+            raise typer.BadParameter(
+                "--html FILE needs at least one run folder, --against RUN needs --html FILE."
+            )
         from evals.report.html import write_report
 
         write_report(html, runs, against, data)
@@ -53,30 +88,60 @@ def report(
         raise typer.BadParameter("name at least one run folder, or --published.")
     if published and delta_to:
         raise typer.BadParameter("--delta-to prints differences only; leave --published out.")
-    show_table(report_table(runs or (), published, Layout(with_ci, bold, by_size, delta_to)), layout)
+    show_table(
+        report_table(runs or (), published, Layout(with_ci, bold, by_size, delta_to)), layout
+    )
 
 
 def card(
-    readme: Annotated[Path, typer.Argument(metavar="README", help="The model card, a README.md with or without metadata.")],
-    run: Annotated[list[Path], typer.Option(metavar="RUN", help="Run folder; the first is this card's model, more are rows beside it.")],
-    source: Annotated[str | None, typer.Option(metavar="URL", help="Where the results can be looked up; goes into the metadata.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when the card is stale.")] = False,
+    readme: Annotated[
+        Path,
+        typer.Argument(
+            metavar="README", help="The model card, a README.md with or without metadata."
+        ),
+    ],
+    run: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="RUN",
+            help="Run folder; the first is this card's model, more are rows beside it.",
+        ),
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Where the results can be looked up; goes into the metadata."
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 when the card is stale.")
+    ] = False,
 ) -> None:
-    """Put the table and the hub's metadata into a model card and .eval_results/ beside it; all else stays byte for byte."""
+    """Put the table and the hub's metadata into a model card and .eval_results/ beside it; all else
+    stays byte for byte.
+    """
     from evals.report.card import part_of_the_data, update
     from evals.storage.run_folder import RunFolder
 
     changed = update(readme, run, source, write=not check)
     if part := part_of_the_data(RunFolder(run[0]).read_json("summary.json")):
-        print(f"no metadata for the hub: {run[0]} is a run with {part}, not of the datasets the hub would show it under", file=sys.stderr)
+        print(
+            f"no metadata for the hub: {run[0]} is a run with {part}, not of the datasets the hub"
+            " would show it under",
+            file=sys.stderr,
+        )
     if check and changed:
-        raise CheckFailed(f"stale: {', '.join(map(str, changed))}. To renew: the same command without --check.")
+        raise CheckFailed(
+            f"stale: {', '.join(map(str, changed))}. To renew: the same command without --check."
+        )
     print(*map(str, changed), sep="\n") if changed else print("up to date")
 
 
 def export(
     run_folder: RunArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A name that ends in .parquet or .csv.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A name that ends in .parquet or .csv.")
+    ],
 ) -> None:
     """Write a run's graded items as one table: a line an item."""
     from evals.report.export import write_items
@@ -84,8 +149,14 @@ def export(
     print(f"{write_items(run_folder, file):,} items in {file}")
 
 
-def show(run_folder: RunArgument, item_id: Annotated[str, typer.Argument(metavar="ITEM_ID")], data: DataOption = None) -> None:
-    """Print everything behind one item: prompt, output, extracted answer, gold, grade, the judge's words."""
+def show(
+    run_folder: RunArgument,
+    item_id: Annotated[str, typer.Argument(metavar="ITEM_ID")],
+    data: DataOption = None,
+) -> None:
+    """Print everything behind one item: prompt, output, extracted answer, gold, grade, the judge's
+    words.
+    """
     from evals.report.show import describe_item
 
     print(describe_item(run_folder, item_id, data))
@@ -99,7 +170,9 @@ def show_rows(summaries: Sequence[Any]) -> None:
 
 
 def show_table(table: Any, layout: str | None) -> None:
-    """In the format asked for; without one, laid out for a terminal where there is one, else Markdown."""
+    """In the format asked for; without one, laid out for a terminal where there is one, else
+    Markdown.
+    """
     import os
 
     if layout is None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
@@ -107,7 +180,11 @@ def show_table(table: Any, layout: str | None) -> None:
 
         from evals.report.terminal import renderables
 
-        console = Console(highlight=False, markup=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
+        console = Console(
+            highlight=False,
+            markup=False,
+            color_system=None if os.environ.get("NO_COLOR") else "auto",
+        )
         console.print(*renderables(table, console.width), sep="\n")
         return
     from evals.report.formats import FORMATS

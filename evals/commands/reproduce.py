@@ -1,4 +1,6 @@
-"""scripts/reproduce: the card's rows, measured again, with the difference to the published table in every cell."""
+"""scripts/reproduce: the card's rows, measured again, with the difference to the published table in
+every cell.
+"""
 
 import argparse
 import sys
@@ -11,12 +13,21 @@ from evals.commands.run import described, measured
 from evals.errors import EvalsError, Incomplete
 from evals.generators import EngineSettings
 from evals.plan.settings import RunSettings
-from evals.report.table import TableRow, as_markdown, delta_table, markdown, row_from_summary, rows_from_published
+from evals.report.table import (
+    TableRow,
+    as_markdown,
+    delta_table,
+    markdown,
+    row_from_summary,
+    rows_from_published,
+)
 from evals.storage.run_folder import default_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the rows one after the other (resumable), print each one's table and differences; returns the exit code."""
+    """Run the rows one after the other (resumable), print each one's table and differences; returns
+    the exit code.
+    """
     options = _parser().parse_args(arguments)
     rows = options.rows or [row.short_name for row in published_rows()]
     done: list[tuple[TableRow, PublishedRow | None]] = []
@@ -44,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(settings: RunSettings) -> TableRow:
     result = measured(settings)
     if not result.is_complete:
-        raise Incomplete(f"{result.n_missing} answers or verdicts are missing; the same command asks for them again.")
+        raise Incomplete(
+            f"{result.n_missing} answers or verdicts are missing; the same command asks for them"
+            " again."
+        )
     return row_from_summary(result.summary)
 
 
@@ -53,7 +67,11 @@ def _published_row(row: PublishedRow) -> TableRow:
 
 
 def _settings(options: argparse.Namespace, name: str, row: PublishedRow | None) -> RunSettings:
-    engine = EngineSettings(tensor_parallel_size=options.tensor_parallel_size, dtype=options.dtype, max_model_len=options.max_model_len)
+    engine = EngineSettings(
+        tensor_parallel_size=options.tensor_parallel_size,
+        dtype=options.dtype,
+        max_model_len=options.max_model_len,
+    )
     settings = RunSettings(
         model=name,
         suite=options.suite,
@@ -65,18 +83,47 @@ def _settings(options: argparse.Namespace, name: str, row: PublishedRow | None) 
         engine=engine,
     )
     if row is not None and options.models is not None:
-        return replace(settings, model=str(options.models / row.hub_id), name=row.name, chat_format=row.chat_format)
+        return replace(
+            settings,
+            model=str(options.models / row.hub_id),
+            name=row.name,
+            chat_format=row.chat_format,
+        )
     return settings
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/reproduce", description=__doc__)
-    parser.add_argument("rows", nargs="*", help="short names of the card's rows, or any model (default: the eight rows)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be asked, with token counts, and stop")
-    parser.add_argument("--models", type=Path, help="folder holding the weights as DIR/<owner>/<name>, instead of the hub")
-    parser.add_argument("--data", type=Path, help="folder with the public data files (default: $EVALS_DATA)")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="where the run folders go (default: results)")
-    parser.add_argument("--judge", action="append", default=[], help="ROLE=MODEL or card, as for evals run; nothing is spent unasked")
+    parser.add_argument(
+        "rows",
+        nargs="*",
+        help="short names of the card's rows, or any model (default: the eight rows)",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be asked, with token counts, and stop",
+    )
+    parser.add_argument(
+        "--models",
+        type=Path,
+        help="folder holding the weights as DIR/<owner>/<name>, instead of the hub",
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder with the public data files (default: $EVALS_DATA)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results"),
+        help="where the run folders go (default: results)",
+    )
+    parser.add_argument(
+        "--judge",
+        action="append",
+        default=[],
+        help="ROLE=MODEL or card, as for evals run; nothing is spent unasked",
+    )
     parser.add_argument("--suite", default="card", help="card (default), full or smoke")
     parser.add_argument("--limit", type=int, help="items of each benchmark")
     parser.add_argument("--tensor-parallel-size", type=int, help="GPUs the weights are split over")
@@ -90,5 +137,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("\nevals: stopped. What was answered is kept; the same command goes on.", file=sys.stderr)
+        print(
+            "\nevals: stopped. What was answered is kept; the same command goes on.",
+            file=sys.stderr,
+        )
         sys.exit(130)

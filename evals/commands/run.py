@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evals.commands.options import DTYPES, DataOption, MaxLenOption, OfflineOption, PriceOption, RunArgument, TensorParallelOption, choice
+from evals.commands.options import (
+    DTYPES,
+    DataOption,
+    MaxLenOption,
+    OfflineOption,
+    PriceOption,
+    RunArgument,
+    TensorParallelOption,
+    choice,
+)
 from evals.commands.report import show_rows
 from evals.errors import Incomplete
 
@@ -20,61 +29,120 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Hub id, folder, smollm2 (embedded), a card row's short name (tulu-2-llama-3.1-8b-dpo), openai:NAME@URL, or replay:FILE.",
+        help=(
+            "Hub id, folder, smollm2 (embedded), a card row's short name (tulu-2-llama-3.1-8b-dpo),"
+            " openai:NAME@URL, or replay:FILE."
+        ),
     ),
 ]
-SuiteOption = Annotated[str, typer.Option(help="card: the card's subsets. full: every item. smoke: a few items of ours, no data needed.")]
-FormatOption = Annotated[str, typer.Option(help="auto, tulu, tokenizer (its own template) or none (base model).")]
-TasksOption = Annotated[str, typer.Option(metavar="NAMES", help="Only these benchmarks, e.g. mmlu,gsm8k.")]
+SuiteOption = Annotated[
+    str,
+    typer.Option(
+        help=(
+            "card: the card's subsets. full: every item. smoke: a few items of ours, no data"
+            " needed."
+        )
+    ),
+]
+FormatOption = Annotated[
+    str, typer.Option(help="auto, tulu, tokenizer (its own template) or none (base model).")
+]
+TasksOption = Annotated[
+    str, typer.Option(metavar="NAMES", help="Only these benchmarks, e.g. mmlu,gsm8k.")
+]
 LimitOption = Annotated[
-    int | None, typer.Option(metavar="N", help="N items of each benchmark, spread over its subjects or tasks by a fixed seed.")
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="N items of each benchmark, spread over its subjects or tasks by a fixed seed.",
+    ),
 ]
 
 
 def run(
     model: ModelArgument,
-    name: Annotated[str | None, typer.Option(help="The row's name in the table (default: the model's).")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The row's name in the table (default: the model's).")
+    ] = None,
     suite: SuiteOption = "card",
     tasks: TasksOption = "",
     data: DataOption = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder (default: results/<model>-<suite>).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folder (default: results/<model>-<suite>)."),
+    ] = None,
     limit: LimitOption = None,
     chat_format: FormatOption = "auto",
-    revision: Annotated[str | None, typer.Option(help="Hub revision: branch, tag or commit.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Hub revision: branch, tag or commit.")
+    ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer's folder or hub id, for openai:NAME@URL: exact token ids are then sent.")
+        str | None,
+        typer.Option(
+            help="Tokenizer's folder or hub id, for openai:NAME@URL: exact token ids are then sent."
+        ),
     ] = None,
     judge: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ROLE=MODEL",
-            help="Roles: alpaca_eval_1, alpaca_eval_2, xstest, truth, info, all. `card`: the card's judges; xstest=strmatch: no model.",
+            help=(
+                "Roles: alpaca_eval_1, alpaca_eval_2, xstest, truth, info, all. `card`: the card's"
+                " judges; xstest=strmatch: no model."
+            ),
         ),
     ] = None,
     sandbox: Annotated[
-        str, typer.Option(help="auto, or require: refuse to run HumanEval's programs without namespace isolation.")
+        str,
+        typer.Option(
+            help="auto, or require: refuse to run HumanEval's programs without namespace isolation."
+        ),
     ] = "auto",
     store: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Share one store of completions between runs (default: in the run folder).")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Share one store of completions between runs (default: in the run folder).",
+        ),
     ] = None,
     offline: OfflineOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked, and stop.")
+    ] = False,
     price: PriceOption = None,
     tensor_parallel_size: TensorParallelOption = None,
-    pipeline_parallel_size: Annotated[int | None, typer.Option(help="Stages the layers are split over.")] = None,
+    pipeline_parallel_size: Annotated[
+        int | None, typer.Option(help="Stages the layers are split over.")
+    ] = None,
     data_parallel_size: Annotated[int | None, typer.Option(help="Copies of the model.")] = None,
-    distributed_executor_backend: Annotated[str | None, typer.Option(help="mp, uni or ray.")] = None,
+    distributed_executor_backend: Annotated[
+        str | None, typer.Option(help="mp, uni or ray.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
-    quantization: Annotated[str | None, typer.Option(help="As vLLM names it; the card used none.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="As vLLM names it; the card used none.")
+    ] = None,
     max_model_len: MaxLenOption = None,
-    gpu_memory_utilization: Annotated[float | None, typer.Option(help="Share of the memory the engine may take.")] = None,
+    gpu_memory_utilization: Annotated[
+        float | None, typer.Option(help="Share of the memory the engine may take.")
+    ] = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Sequences in one batch.")] = None,
-    enforce_eager: Annotated[bool | None, typer.Option("--eager/--compile", help="Default: eager on CPU, compiled on GPU.")] = None,
-    seed: Annotated[int, typer.Option(help="Engine seed: names one draw of HumanEval's samples.")] = 0,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")] = False,
+    enforce_eager: Annotated[
+        bool | None,
+        typer.Option("--eager/--compile", help="Default: eager on CPU, compiled on GPU."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Engine seed: names one draw of HumanEval's samples.")
+    ] = 0,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
     batch_invariant: Annotated[
         bool,
-        typer.Option("--batch-invariant", help="GPU: answers that do not depend on what else is in the batch."),
+        typer.Option(
+            "--batch-invariant",
+            help="GPU: answers that do not depend on what else is in the batch.",
+        ),
     ] = False,
 ) -> None:
     """Evaluate MODEL and write its row. The same command again goes on where it stopped."""
@@ -82,13 +150,15 @@ def run(
     from evals.plan.settings import RunSettings
 
     engine = EngineSettings(
-        tensor_parallel_size, pipeline_parallel_size, data_parallel_size, choice("--dtype", dtype, DTYPES), max_model_len,
-        gpu_memory_utilization, quantization, max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
+        tensor_parallel_size, pipeline_parallel_size, data_parallel_size,
+        choice("--dtype", dtype, DTYPES), max_model_len, gpu_memory_utilization, quantization,
+        max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
         batch_invariant,
     )  # fmt: skip
     settings = RunSettings(
-        model, name, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision, tokenizer, tuple(judge or ()),
-        choice("--sandbox", sandbox, ("auto", "require")), store, offline, engine,
+        model, name, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision,
+        tokenizer, tuple(judge or ()), choice("--sandbox", sandbox, ("auto", "require")), store,
+        offline, engine,
     )  # fmt: skip
     if dry_run:
         print(described(settings, price or ()))
@@ -147,14 +217,25 @@ def prompts(
     offline: Annotated[bool, typer.Option("--offline")] = False,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code")] = False,
 ) -> None:
-    """Print every prompt of TASK as JSON lines: id, prompt, prompt_token_ids, sampling, candidates."""
+    """Print every prompt of TASK as JSON lines: id, prompt, prompt_token_ids,
+    sampling, candidates.
+    """
     from evals.generators import EngineSettings
     from evals.plan.settings import RunSettings
     from evals.report.show import prompt_lines
 
     engine = EngineSettings(max_model_len=max_model_len, trust_remote_code=trust_remote_code)
     settings = RunSettings(
-        model, None, suite, (task,), data, limit=limit, chat_format=chat_format, revision=revision, offline=offline, engine=engine
+        model,
+        None,
+        suite,
+        (task,),
+        data,
+        limit=limit,
+        chat_format=chat_format,
+        revision=revision,
+        offline=offline,
+        engine=engine,
     )
     for line in prompt_lines(settings):
         print(line)

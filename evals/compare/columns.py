@@ -7,7 +7,13 @@ from typing import Any
 
 from evals.benchmark import roles_of_column
 from evals.cards.average import AVERAGE
-from evals.compare.paired import PairedDifference, Pairs, average_difference, bootstrapped_difference, paired_difference
+from evals.compare.paired import (
+    PairedDifference,
+    Pairs,
+    average_difference,
+    bootstrapped_difference,
+    paired_difference,
+)
 from evals.errors import InputError
 from evals.generators.replay import RECORDED
 from evals.models.resolve import public_name
@@ -27,24 +33,37 @@ class Answer:
     scores: Mapping[str, float | None]
 
     def says_the_same(self, other: "Answer") -> bool:
-        """Whether both answers are equal: the texts, or the choice; its log-probabilities differ in the last digits between processors."""
-        return bool((self.row.get("outputs") or self.row.get("extracted")) == (other.row.get("outputs") or other.row.get("extracted")))
+        """Whether both answers are equal: the texts, or the choice; its log-probabilities differ in
+        the last digits between processors.
+        """
+        return bool(
+            (self.row.get("outputs") or self.row.get("extracted"))
+            == (other.row.get("outputs") or other.row.get("extracted"))
+        )
 
 
 Answers = Mapping[ItemId, Answer]
 Sides = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
-def paired_columns(baseline: Path, candidate: Path, data: Path | None = None) -> dict[str, PairedDifference]:
-    """Every column of two runs by key, in the table's order, the Average last; a column that cannot be paired has a `reason`.
+def paired_columns(
+    baseline: Path, candidate: Path, data: Path | None = None
+) -> dict[str, PairedDifference]:
+    """Every column of two runs by key, in the table's order, the Average last; a column that cannot
+    be paired has a `reason`.
 
-    data: folder of the public data files, for what samples do not hold (length control).  Raises InputError where a folder is no run.
+    data: folder of the public data files, for what samples do not hold (length control).  Raises
+    InputError where a folder is no run.
     """
     runs = RunFolder(baseline), RunFolder(candidate)
     cells = tuple(run.read_json("summary.json")["cells"] for run in runs)
     found: dict[str, PairedDifference] = {}
     for name in BENCHMARKS:
-        columns = [column for column in benchmark_class(name).columns if any(column.key in side for side in cells)]
+        columns = [
+            column
+            for column in benchmark_class(name).columns
+            if any(column.key in side for side in cells)
+        ]
         lacking = {column.key: why for column in columns if (why := _why_not(column.key, cells))}
         answers = [read_answers(run, name) for run in runs] if len(lacking) < len(columns) else []
         for column in columns:
@@ -55,41 +74,75 @@ def paired_columns(baseline: Path, candidate: Path, data: Path | None = None) ->
             if why := _why_unlike(name, column, answers, sides):
                 found[column.key] = PairedDifference(column, 0, reason=why)
                 continue
-            pairs = pairs_of(column, answers[0], answers[1], macro=str(sides[0]["estimator"]).startswith("macro"))
+            pairs = pairs_of(
+                column, answers[0], answers[1], macro=str(sides[0]["estimator"]).startswith("macro")
+            )
             if sides[0]["estimator"] == "bootstrap":
                 values = (sides[0]["value"], sides[1]["value"])
-                found[column.key] = bootstrapped_difference(pairs, values, [_replicates(run, name, column, data) for run in runs])
+                found[column.key] = bootstrapped_difference(
+                    pairs, values, [_replicates(run, name, column, data) for run in runs]
+                )
             else:
                 found[column.key] = _agreeing(paired_difference(pairs), sides)
     return found | {AVERAGE.key: average_difference(found)}
 
 
 def read_answers(run: RunFolder, task: str) -> dict[ItemId, Answer]:
-    """A task's items in their order. Raises InputError naming a file whose rows lack id or score."""
+    """A task's items in their order. Raises InputError naming a file whose rows lack
+    id or score.
+    """
     columns = benchmark_class(task).columns
     found = {}
     for row in run.samples(task):
         try:
             if "scores" in row:
-                roles = [(c.key, role) for c in columns for role in row["scores"] if f"{c.key}_".startswith(f"{role}_")]
+                roles = [
+                    (c.key, role)
+                    for c in columns
+                    for role in row["scores"]
+                    if f"{c.key}_".startswith(f"{role}_")
+                ]
                 scores = {key: row["scores"][role] for key, role in roles}
             else:  # XSTest alone has two columns and one score: safe items count in the first
                 scores = {columns[0 if len(columns) == 1 or row["safe"] else 1].key: row["score"]}
-            found[ItemId(row["id"])] = Answer(row, {key: None if score is None else float(score) for key, score in scores.items()})
+            found[ItemId(row["id"])] = Answer(
+                row, {key: None if score is None else float(score) for key, score in scores.items()}
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             path = run.samples_path(task)
-            raise InputError(f"{path}: a row lacks its id or score ({error!r}). Make it again with: evals score {run.path}") from error
+            raise InputError(
+                f"{path}: a row lacks its id or score ({error!r}). Make it again with: evals score"
+                f" {run.path}"
+            ) from error
     return found
 
 
 def pairs_of(column: Column, baseline: Answers, candidate: Answers, *, macro: bool) -> Pairs:
-    """The items of a column that both runs scored; the stratum is what stands between an id's task and its number."""
-    before = {i: score for i, answer in baseline.items() if (score := answer.scores.get(column.key)) is not None}
-    after = {i: score for i, answer in candidate.items() if (score := answer.scores.get(column.key)) is not None}
+    """The items of a column that both runs scored; the stratum is what stands between an id's task
+    and its number.
+    """
+    before = {
+        i: score
+        for i, answer in baseline.items()
+        if (score := answer.scores.get(column.key)) is not None
+    }
+    after = {
+        i: score
+        for i, answer in candidate.items()
+        if (score := answer.scores.get(column.key)) is not None
+    }
     ids = tuple(i for i in before if i in after)
     n_same = sum(baseline[i].says_the_same(candidate[i]) for i in ids)
     strata = tuple(i.partition("/")[2].rpartition("/")[0] for i in ids)
-    return Pairs(column, ids, tuple(before[i] for i in ids), tuple(after[i] for i in ids), strata, macro, n_same)
+    return Pairs(
+        column,
+        ids,
+        tuple(before[i] for i in ids),
+        tuple(after[i] for i in ids),
+        strata,
+        macro,
+        n_same,
+    )
 
 
 def _why_not(key: str, cells: Sequence[Mapping[str, Any]]) -> str | None:
@@ -100,19 +153,34 @@ def _why_not(key: str, cells: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Sides) -> str | None:
-    """Why samples cannot be held against each other: they lack items that their cell counts, or other judges decided them."""
+    """Why samples cannot be held against each other: they lack items that their cell counts, or
+    other judges decided them.
+    """
     for side, cell in zip(answers, cells, strict=True):
         n = sum(answer.scores.get(column.key) is not None for answer in side.values())
         if n != cell["n"]:
-            return f"samples have {n:,} scored items where summary.json has {cell['n']:,}; make them again with evals score"
+            return (
+                f"samples have {n:,} scored items where summary.json has {cell['n']:,}; make them"
+                " again with evals score"
+            )
     roles = roles_of_column(benchmark_class(task)(chat=True), column.key)
     judges = [
-        sorted({_who(found["by"]) for answer in side.values() for role in roles if (found := answer.row.get("findings", {}).get(role))})
+        sorted(
+            {
+                _who(found["by"])
+                for answer in side.values()
+                for role in roles
+                if (found := answer.row.get("findings", {}).get(role))
+            }
+        )
         for side in answers
     ]
     if judges[0] == judges[1] or not all(judges):
         return None
-    return f"{JUDGED_BY} {' and '.join(judges[0])} in the baseline, by {' and '.join(judges[1])} in the candidate"
+    return (
+        f"{JUDGED_BY} {' and '.join(judges[0])} in the baseline, by {' and '.join(judges[1])} in"
+        " the candidate"
+    )
 
 
 def _who(by: str) -> str:
@@ -120,10 +188,15 @@ def _who(by: str) -> str:
 
 
 def _agreeing(found: PairedDifference, cells: Sides) -> PairedDifference:
-    """The difference, unless cells over the same items have other values: the run's files are then not of one scoring."""
+    """The difference, unless cells over the same items have other values: the run's files are then
+    not of one scoring.
+    """
     for value, cell in zip((found.baseline, found.candidate), cells, strict=True):
         if value is not None and cell["n"] == found.n and abs(value - cell["value"]) > 1e-6:
-            why = f"samples give {value:.6f} where summary.json has {cell['value']:.6f}; make them again with evals score"
+            why = (
+                f"samples give {value:.6f} where summary.json has {cell['value']:.6f}; make them"
+                " again with evals score"
+            )
             return PairedDifference(found.column, 0, reason=why)
     return found
 
@@ -136,5 +209,8 @@ def _replicates(run: RunFolder, task: str, column: Column, data: Path | None) ->
     except InputError:
         return ()
     rows = list(run.samples(task))
-    grades = [Grade(row["id"], "", {k: v for k, v in row["scores"].items() if v is not None}, details=row) for row in rows]
+    grades = [
+        Grade(row["id"], "", {k: v for k, v in row["scores"].items() if v is not None}, details=row)
+        for row in rows
+    ]
     return benchmark.replicates(grades).get(column.key, ())

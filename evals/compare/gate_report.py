@@ -1,4 +1,6 @@
-"""What `evals check` tells people and machines: Markdown, GitHub annotations, JUnit XML, JSON. Everything is escaped."""
+"""What `evals check` tells people and machines: Markdown, GitHub annotations, JUnit XML, JSON.
+Everything is escaped.
+"""
 
 import re
 from collections.abc import Iterator
@@ -25,9 +27,17 @@ _BLAMED = {"undecided": ("undecided", "regressed"), "incomplete": ("incomplete",
 def headline(gate: Gate) -> str:
     """The gate's verdict in one sentence of plain text, naming the columns it rests on."""
     states = _BLAMED.get(gate.verdict, ())
-    why = [_heading(column) for column in gate.columns if column.state in states or (gate.verdict == "regressed" and column.is_proven)]
+    why = [
+        _heading(column)
+        for column in gate.columns
+        if column.state in states or (gate.verdict == "regressed" and column.is_proven)
+    ]
     why += [gate.reason] if gate.reason else []
-    why += [f"{sum(column.p is not None for column in gate.columns)} of {len(gate.columns)} compared"] if gate.verdict == "pass" else []
+    why += (
+        [f"{sum(column.p is not None for column in gate.columns)} of {len(gate.columns)} compared"]
+        if gate.verdict == "pass"
+        else []
+    )
     return f"{gate.verdict}: {_MEANING[gate.verdict]}" + (f" ({', '.join(why)})" if why else "")
 
 
@@ -44,11 +54,27 @@ def explain(column: ColumnVerdict) -> str:
 
 def markdown(gate: Gate) -> str:
     """The verdict and a table of the columns; ends in a newline."""
-    heads = ("Column", "Baseline", "Candidate", "Difference in points [95 %]", "Allowed drop", "Verdict")
-    table = [f"| {' | '.join(row)} |" for row in (heads, ("---", *["---:"] * 4, "---"), *map(_cells, gate.columns))]
-    unclear = [column for column in gate.columns if column.p is None or (column.state == "regressed" and not column.is_proven)]
+    heads = (
+        "Column",
+        "Baseline",
+        "Candidate",
+        "Difference in points [95 %]",
+        "Allowed drop",
+        "Verdict",
+    )
+    table = [
+        f"| {' | '.join(row)} |"
+        for row in (heads, ("---", *["---:"] * 4, "---"), *map(_cells, gate.columns))
+    ]
+    unclear = [
+        column
+        for column in gate.columns
+        if column.p is None or (column.state == "regressed" and not column.is_proven)
+    ]
     notes = [*(f"{_heading(column)}: {explain(column)}" for column in unclear), *gate.notes]
-    lines = [f"**{escape(gate.names[1])}** against **{escape(gate.names[0])}**: {escape(headline(gate))}"]
+    lines = [
+        f"**{escape(gate.names[1])}** against **{escape(gate.names[0])}**: {escape(headline(gate))}"
+    ]
     lines += ["", *table] if gate.columns else []
     lines += ["", *(f"- {escape(note)}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
@@ -57,12 +83,16 @@ def markdown(gate: Gate) -> str:
 def _cells(column: ColumnVerdict) -> tuple[str, ...]:
     one, change = column.difference, _change(column)
     name = escape(_heading(column)) + (" (lower is better)" if one.column.lower_is_better else "")
-    values = [MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)]
+    values = [
+        MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)
+    ]
     return name, *values, change or MISSING, _allowed(column), column.state
 
 
 def annotations(gate: Gate) -> Iterator[str]:
-    """GitHub workflow commands: one for the gate, one for each column that regressed or is incomplete."""
+    """GitHub workflow commands: one for the gate, one for each column that regressed or is
+    incomplete.
+    """
     level = "error" if gate.exit_code else "warning" if gate.verdict == "undecided" else "notice"
     yield _command(level, "evals check", headline(gate))
     for column in gate.columns:
@@ -81,15 +111,22 @@ def _percent_escaped(text: str, special: str) -> str:
 
 
 def junit(gate: Gate) -> bytes:
-    """One test case a column, or one for the comparison itself; a failure or error is in it exactly when the exit code is not 0."""
-    cases = [(_heading(column), _outcome(column, gate.strict), explain(column)) for column in gate.columns]
+    """One test case a column, or one for the comparison itself; a failure or error is in it exactly
+    when the exit code is not 0.
+    """
+    cases = [
+        (_heading(column), _outcome(column, gate.strict), explain(column))
+        for column in gate.columns
+    ]
     cases += [("comparison", "error", headline(gate))] if gate.reason else []
     root = ElementTree.Element("testsuites")
     suite = ElementTree.SubElement(root, "testsuite", name="evals check", tests=str(len(cases)))
     for plural, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(plural, str([found for _, found, _ in cases].count(tag)))
     for name, tag, message in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname="evals.compare.gate", name=_NOT_XML.sub("�", name))
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="evals.compare.gate", name=_NOT_XML.sub("�", name)
+        )
         if tag:
             ElementTree.SubElement(case, tag, message=_NOT_XML.sub("�", message))
     ElementTree.indent(root)
@@ -99,18 +136,42 @@ def junit(gate: Gate) -> bytes:
 def _outcome(column: ColumnVerdict, strict: bool) -> str:
     """The element that says how a column's test case ended, "" for a pass."""
     undecided = "failure" if strict or column.is_proven else "skipped"
-    return {"pass": "", "regressed": undecided, "undecided": undecided, "incomplete": "error", "not compared": "skipped"}[column.state]
+    return {
+        "pass": "",
+        "regressed": undecided,
+        "undecided": undecided,
+        "incomplete": "error",
+        "not compared": "skipped",
+    }[column.state]
 
 
 def as_json(gate: Gate) -> dict[str, Any]:
-    """Everything, JSON-ready: fractions, in each column's own units; by column what PairedDifference holds, and the verdict."""
-    head = {"schema": 1, "verdict": gate.verdict, "exit_code": gate.exit_code, "strict": gate.strict, "reason": gate.reason}
+    """Everything, JSON-ready: fractions, in each column's own units; by column what
+    PairedDifference holds, and the verdict.
+    """
+    head = {
+        "schema": 1,
+        "verdict": gate.verdict,
+        "exit_code": gate.exit_code,
+        "strict": gate.strict,
+        "reason": gate.reason,
+    }
     columns = {column.difference.key: _column_json(column) for column in gate.columns}
-    return head | {"baseline": gate.names[0], "candidate": gate.names[1], "notes": list(gate.notes), "columns": columns}
+    return head | {
+        "baseline": gate.names[0],
+        "candidate": gate.names[1],
+        "notes": list(gate.notes),
+        "columns": columns,
+    }
 
 
 def _column_json(column: ColumnVerdict) -> dict[str, Any]:
-    verdict = {"verdict": column.state, "proven": column.is_proven, "allowed_drop": column.allowed, "same": column.same}
+    verdict = {
+        "verdict": column.state,
+        "proven": column.is_proven,
+        "allowed_drop": column.allowed,
+        "same": column.same,
+    }
     return asdict(column.difference) | verdict | {"p_drop": column.p, "p_drop_holm": column.p_holm}
 
 
@@ -120,7 +181,9 @@ def append(path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8") as stream:
             stream.write(text)
     except OSError as error:
-        raise EnvironmentFault(f"The step summary {path} could not be written ({error.strerror or error}).") from error
+        raise EnvironmentFault(
+            f"The step summary {path} could not be written ({error.strerror or error})."
+        ) from error
 
 
 def _heading(column: ColumnVerdict) -> str:

@@ -1,6 +1,8 @@
-"""Two runs on the same items: the difference of every column, how sure it is, and what drop the items could show at all.
+"""Two runs on the same items: the difference of every column, how sure it is, and what drop the
+items could show at all.
 
-Fractions, in a column's own units; `gain` turns them so that up is better. Strata (subjects, tasks) are fixed, as in stats.py.
+Fractions, in a column's own units; `gain` turns them so that up is better. Strata (subjects, tasks)
+are fixed, as in stats.py.
 """
 
 import math
@@ -21,7 +23,8 @@ N_RESAMPLES = 9999
 class Pairs:
     """One column's scores in two runs, item by item.
 
-    ids, baseline, candidate, strata: one entry an item, in the same order; scores in [0, 1], stratum "" where there is none.
+    ids, baseline, candidate, strata: one entry an item, in the same order; scores in [0, 1],
+    stratum "" where there is none.
     macro: the column is the mean of its strata's means, else of its items.
     n_same: items both runs answered with the same words (MMLU: the same letter).
     """
@@ -39,10 +42,14 @@ class Pairs:
 class PairedDifference:
     """Candidate less baseline in one column; all None with a `reason` where it cannot be had.
 
-    n: pairs (the Average: its seven inputs).  stderr: the interval's standard error, never 0.  ci95: of the difference.
-    p: two-sided.  n_better, n_worse: items whose score changed, in the column's sense of better.  n_same: see Pairs.
-    mde: smallest true difference that such a comparison finds in 80 of 100 cases (two-sided test at 5 %, normal).
-    run_to_run: one run's standard deviation over runs on these same items, were both runs of one model; from the items' changes.
+    n: pairs (the Average: its seven inputs).  stderr: the interval's standard error, never 0.
+    ci95: of the difference.
+    p: two-sided.  n_better, n_worse: items whose score changed, in the column's sense of better.
+    n_same: see Pairs.
+    mde: smallest true difference that such a comparison finds in 80 of 100 cases (two-sided test at
+    5 %, normal).
+    run_to_run: one run's standard deviation over runs on these same items, were both runs of one
+    model; from the items' changes.
     estimator: how interval and p were made.
     """
 
@@ -70,15 +77,22 @@ class PairedDifference:
     @property
     def gain_ci95(self) -> tuple[float, float] | None:
         """The interval of the difference turned so that up is better."""
-        return (-self.ci95[1], -self.ci95[0]) if self.ci95 is not None and self.column.lower_is_better else self.ci95
+        return (
+            (-self.ci95[1], -self.ci95[0])
+            if self.ci95 is not None and self.column.lower_is_better
+            else self.ci95
+        )
 
 
 def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDifference:
-    """The difference over the items both runs scored. n_resamples: of the permutation test; 0: no p, which takes most of the time.
+    """The difference over the items both runs scored. n_resamples: of the permutation test; 0: no
+    p, which takes most of the time.
 
-    The interval is Wald's after two more pairs are added, one each way (Bonett & Price 2012, for 0/1 scores): no interval has
-    width zero, however few items changed. Other scores get pairs of the changes' root mean square (1 where nothing changed).
-    The p-value is McNemar's exact one for 0/1 scores of equal weight, else a paired permutation test's.
+    The interval is Wald's after two more pairs are added, one each way (Bonett & Price 2012, for
+    0/1 scores): no interval has width zero, however few items changed. Other scores get pairs of
+    the changes' root mean square (1 where nothing changed).
+    The p-value is McNemar's exact one for 0/1 scores of equal weight, else a paired permutation
+    test's.
     """
     import numpy as np
 
@@ -90,14 +104,25 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
     stderr = _with_two_pairs(variance, n_effective, pairs)
     values = float(weights @ baseline), float(weights @ candidate)
     centre = (values[1] - values[0]) * n_effective / (n_effective + 2)
-    p, how = _p_value(candidate - baseline, weights, n_resamples) if n_resamples else (None, "no test")
+    p, how = (
+        _p_value(candidate - baseline, weights, n_resamples) if n_resamples else (None, "no test")
+    )
     found = _normal(pairs, values, stderr)
     spread = float(np.linalg.norm(weights * (candidate - baseline))) / math.sqrt(2)
-    return replace(found, ci95=_around(centre, stderr), p=p, run_to_run=spread, estimator=f"Bonett-Price, {how}")
+    return replace(
+        found,
+        ci95=_around(centre, stderr),
+        p=p,
+        run_to_run=spread,
+        estimator=f"Bonett-Price, {how}",
+    )
 
 
-def bootstrapped_difference(pairs: Pairs, values: tuple[float, float], replicates: Sequence[Sequence[float]]) -> PairedDifference:
-    """The difference of a column that is no mean of scores: its error is the spread of the differences of both runs' replicates.
+def bootstrapped_difference(
+    pairs: Pairs, values: tuple[float, float], replicates: Sequence[Sequence[float]]
+) -> PairedDifference:
+    """The difference of a column that is no mean of scores: its error is the spread of the
+    differences of both runs' replicates.
 
     values: the column's in baseline and candidate.
     """
@@ -109,14 +134,27 @@ def bootstrapped_difference(pairs: Pairs, values: tuple[float, float], replicate
 
 
 def average_difference(differences: Mapping[str, PairedDifference]) -> PairedDifference:
-    """The Average's difference from its inputs' by cell key, which are independent; normal interval and p."""
+    """The Average's difference from its inputs' by cell key, which are independent; normal interval
+    and p.
+    """
     baseline, candidate, spread = (
-        average_metric({key: Metric(getattr(one, side), one.n, one.n, getattr(one, error)) for key, one in differences.items()})
-        for side, error in (("baseline", "stderr"), ("candidate", "stderr"), ("baseline", "run_to_run"))
+        average_metric(
+            {
+                key: Metric(getattr(one, side), one.n, one.n, getattr(one, error))
+                for key, one in differences.items()
+            }
+        )
+        for side, error in (
+            ("baseline", "stderr"),
+            ("candidate", "stderr"),
+            ("baseline", "run_to_run"),
+        )
     )
     if baseline.value is None or candidate.value is None or baseline.stderr is None:
         return PairedDifference(AVERAGE, baseline.n, reason=baseline.reason)
-    found = _normal(Pairs(AVERAGE, (), (), (), ()), (baseline.value, candidate.value), baseline.stderr)
+    found = _normal(
+        Pairs(AVERAGE, (), (), (), ()), (baseline.value, candidate.value), baseline.stderr
+    )
     return replace(found, n=baseline.n, run_to_run=spread.stderr)
 
 
@@ -132,7 +170,9 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _normal(pairs: Pairs, values: tuple[float, float], stderr: float) -> PairedDifference:
-    """The difference of (baseline, candidate) where the standard error is all that is known of its spread."""
+    """The difference of (baseline, candidate) where the standard error is all that is known of its
+    spread.
+    """
     difference = values[1] - values[0]
     n_up = sum(b > a for a, b in zip(pairs.baseline, pairs.candidate, strict=True))
     n_down = sum(b < a for a, b in zip(pairs.baseline, pairs.candidate, strict=True))
@@ -151,16 +191,21 @@ def _around(centre: float, stderr: float) -> tuple[float, float]:
 def _with_two_pairs(variance: float, n: float, pairs: Pairs) -> float:
     """The standard error of a mean over n once two pairs are added, one each way; never 0."""
     squares = [(b - a) ** 2 for a, b in zip(pairs.baseline, pairs.candidate, strict=True) if a != b]
-    size = (math.fsum(squares) / len(squares) if squares else 0.0) or 1.0  # squares may be too small for a float
+    # squares may be too small for a float
+    size = (math.fsum(squares) / len(squares) if squares else 0.0) or 1.0
     return math.sqrt(variance * n * n + 2 * size) / (n + 2)
 
 
 def _weights_and_variance(change: Any, pairs: Pairs) -> tuple[Any, float]:
-    """Each item's weight (they sum to 1) and the sampling variance of the weighted mean; a lone item gets the pooled variance."""
+    """Each item's weight (they sum to 1) and the sampling variance of the weighted mean; a lone
+    item gets the pooled variance.
+    """
     import numpy as np
 
     _, stratum, sizes = np.unique(np.asarray(pairs.strata), return_inverse=True, return_counts=True)
-    weights = 1 / (len(sizes) * sizes[stratum]) if pairs.macro else np.full(len(change), 1 / len(change))
+    weights = (
+        1 / (len(sizes) * sizes[stratum]) if pairs.macro else np.full(len(change), 1 / len(change))
+    )
     means = np.bincount(stratum, change) / sizes
     squares = np.bincount(stratum, (change - means[stratum]) ** 2)
     per_item = np.where(sizes > 1, squares / np.maximum(1, sizes - 1), np.var(change))
@@ -173,13 +218,16 @@ def _p_value(change: Any, weights: Any, n_resamples: int) -> tuple[float, str]:
 
     signed = (change * weights)[change != 0]
     if np.ptp(weights) < 1e-12 and set(np.unique(np.abs(change))) <= {0.0, 1.0}:
-        return (float(binomtest(int(np.sum(signed > 0)), len(signed)).pvalue) if len(signed) else 1.0), "exact McNemar"
+        return (
+            float(binomtest(int(np.sum(signed > 0)), len(signed)).pvalue) if len(signed) else 1.0
+        ), "exact McNemar"
     if len(signed) < 2:  # with one changed item either sign is as likely
         return 1.0, "paired permutation"
     signed /= np.max(np.abs(signed))
     found = permutation_test(
         (signed, np.zeros(len(signed))),
-        lambda a, b, axis: np.round(np.sum(a - b, axis=axis), 9),  # sums that are equal but for their last bits are ties
+        # sums that are equal but for their last bits are ties
+        lambda a, b, axis: np.round(np.sum(a - b, axis=axis), 9),
         permutation_type="samples",
         vectorized=True,
         n_resamples=n_resamples,

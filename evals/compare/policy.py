@@ -20,7 +20,9 @@ _KEYS = ("drop", "columns")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Allowed drops as fractions. drop: every column's; columns: by cell key, where it is another one."""
+    """Allowed drops as fractions. drop: every column's; columns: by cell key, where it is another
+    one.
+    """
 
     drop: float = 0.01
     columns: Mapping[str, float] = field(default_factory=dict)
@@ -31,20 +33,28 @@ class Policy:
 
 
 def read_policy(path: Path) -> Policy:
-    """The policy in a file. Raises InputError naming the file and the first thing in it that is wrong."""
+    """The policy in a file. Raises InputError naming the file and the first thing in it that is
+    wrong.
+    """
     try:
         found: dict[str, Json] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"The policy {path} cannot be read ({first_line(error)}). It is a TOML file with `drop` and `[columns]`."
+            f"The policy {path} cannot be read ({first_line(error)}). It is a TOML file with `drop`"
+            " and `[columns]`."
         ) from None
     for key in found:
         if key not in _KEYS:
             raise InputError(f"{path}: unknown key {key!r}. {nearest(key, _KEYS)}")
     columns = found.get("columns", {})
     if not isinstance(columns, dict):
-        raise InputError(f"{path}: columns is no table. Write [columns], and under it a line like gsm8k = 3.0.")
-    known = (*(column.key for name in BENCHMARKS for column in benchmark_class(name).columns), AVERAGE.key)
+        raise InputError(
+            f"{path}: columns is no table. Write [columns], and under it a line like gsm8k = 3.0."
+        )
+    known = (
+        *(column.key for name in BENCHMARKS for column in benchmark_class(name).columns),
+        AVERAGE.key,
+    )
     for key in columns:
         if key not in known:
             raise InputError(f"{path}: unknown column {key!r}. {nearest(key, known)}")
@@ -55,5 +65,8 @@ def read_policy(path: Path) -> Policy:
 def _fraction(path: Path, where: str, value: Json) -> float:
     """Points as a fraction."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-        raise InputError(f"{path}: {where} is {value!r}. Give the allowed drop in points, a number from 0 to 100.")
+        raise InputError(
+            f"{path}: {where} is {value!r}. Give the allowed drop in points, a number from 0 to"
+            " 100."
+        )
     return value / 100

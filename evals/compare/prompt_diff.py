@@ -1,4 +1,6 @@
-"""Where the prompts of two runs part: which items were asked something else, and the first token that differs."""
+"""Where the prompts of two runs part: which items were asked something else, and the first token
+that differs.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +26,9 @@ _BEFORE, _AFTER = 8, 4
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """One run's prompts of one task. texts: by item.  sent: as the store kept them, else rendered again by today's program."""
+    """One run's prompts of one task. texts: by item.  sent: as the store kept them, else rendered
+    again by today's program.
+    """
 
     texts: Mapping[str, str]
     sent: bool
@@ -42,31 +46,49 @@ class Asked:
         self.tokenizer: Any = None
         head = record["summary_header"]
         try:
-            files = resolve(str(record.get("model")), revision=head["model"].get("revision"), offline=True).files
+            files = resolve(
+                str(record.get("model")), revision=head["model"].get("revision"), offline=True
+            ).files
             self.tokenizer = load_tokenizer(str(files)) if files is not None else None
         except EvalsError as error:
             self.lacks = str(error)
 
     def prompts(self, task: str, ids: Sequence[str]) -> Prompts:
-        """The prompts of these items. Raises InputError or EnvironmentFault where they are neither kept nor to be rendered."""
+        """The prompts of these items. Raises InputError or EnvironmentFault where they are neither
+        kept nor to be rendered.
+        """
         if self._record["summary_header"]["prompts_by"] == "recording":
             raise InputError("what a recording's model was asked is not known")
         path = self._run.store_of(self._record)
         if path is not None:
             store = Store(path, read_only=True)
             try:
-                kept = {item_id: store.prompts(self._record["run_key"], ItemId(item_id)).get("", "") for item_id in ids}
+                kept = {
+                    item_id: store.prompts(self._record["run_key"], ItemId(item_id)).get("", "")
+                    for item_id in ids
+                }
             finally:
                 store.close()
             if any(kept.values()):
                 return Prompts(kept, sent=True)
-        return Prompts({str(one.item_id): one.text for one in make_plan(self._settings(task), need_weights=False).render(task)}, sent=False)
+        return Prompts(
+            {
+                str(one.item_id): one.text
+                for one in make_plan(self._settings(task), need_weights=False).render(task)
+            },
+            sent=False,
+        )
 
     def _settings(self, task: str) -> RunSettings:
-        head, engine = self._record["summary_header"], self._record["sessions"][-1].get("engine", {})
+        head, engine = (
+            self._record["summary_header"],
+            self._record["sessions"][-1].get("engine", {}),
+        )
         return RunSettings(
-            str(self._record.get("model")), None, head["suite"], (task,), self._data, limit=head["limit"], chat_format=head["chat_format"],
-            revision=head["model"].get("revision"), offline=True, engine=EngineSettings(max_model_len=engine.get("max_model_len")),
+            str(self._record.get("model")), None, head["suite"], (task,), self._data,
+            limit=head["limit"], chat_format=head["chat_format"],
+            revision=head["model"].get("revision"), offline=True,
+            engine=EngineSettings(max_model_len=engine.get("max_model_len")),
         )  # fmt: skip
 
     def pieces(self, text: str) -> tuple[list[int | str], list[str]]:
@@ -79,7 +101,9 @@ class Asked:
 
 
 def describe(task: str, ids: Sequence[str], asked: tuple[Asked, Asked]) -> list[str]:
-    """How many of a task's prompts differ, and the first that does, with its first differing token between its neighbours."""
+    """How many of a task's prompts differ, and the first that does, with its first differing token
+    between its neighbours.
+    """
     try:
         sides = asked[0].prompts(task, ids), asked[1].prompts(task, ids)
     except EvalsError as error:
@@ -88,7 +112,9 @@ def describe(task: str, ids: Sequence[str], asked: tuple[Asked, Asked]) -> list[
     found = []
     for item_id in ids:
         texts = sides[0].texts.get(item_id, ""), sides[1].texts.get(item_id, "")
-        if texts[0] != texts[1] or (not alike and asked[0].pieces(texts[0])[0] != asked[1].pieces(texts[1])[0]):
+        if texts[0] != texts[1] or (
+            not alike and asked[0].pieces(texts[0])[0] != asked[1].pieces(texts[1])[0]
+        ):
             found.append((item_id, texts))
     again = "" if all(side.sent for side in sides) else " (rendered again, not as sent)"
     if not found:
@@ -104,7 +130,10 @@ def first_difference(item_id: str, texts: tuple[str, str], asked: tuple[Asked, A
     unit = "token" if asked[0].tokenizer is not None and asked[1].tokenizer is not None else "word"
     lines = [f"  {item_id}, {unit} {n + 1} of {len(ids_a):,} in A and {len(ids_b):,} in B"]
     for name, ids, words in (("A", ids_a, words_a), ("B", ids_b, words_b)):
-        before, after = "".join(words[max(0, n - _BEFORE) : n]), "".join(words[n + 1 : n + 1 + _AFTER])
+        before, after = (
+            "".join(words[max(0, n - _BEFORE) : n]),
+            "".join(words[n + 1 : n + 1 + _AFTER]),
+        )
         which = f" (id {ids[n]})" if n < len(ids) and isinstance(ids[n], int) else ""
         here = f"[{words[n]!r}]{which}" if n < len(words) else "[end of the prompt]"
         lines.append(visible(f"  {name}: …{before!r} {here} {after!r}…"))

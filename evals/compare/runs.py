@@ -1,4 +1,6 @@
-"""`evals compare`: whether two runs can be compared, what differs, by how much, and how sure that is."""
+"""`evals compare`: whether two runs can be compared, what differs, by how much, and how sure that
+is.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +16,8 @@ from evals.storage.run_folder import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class Comparability:
-    """reason: the first thing that makes two runs incomparable, None where nothing does.  notes: what else differs, in words.
+    """reason: the first thing that makes two runs incomparable, None where nothing does.  notes:
+    what else differs, in words.
 
     same_model: equal fingerprints, so that any difference is what runs of one model differ by.
     """
@@ -25,21 +28,40 @@ class Comparability:
 
 
 def comparability(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> Comparability:
-    """From two parsed summary.json. Only the model may differ, and what belongs to it: chat format, BOS, dtype, quantization, seed."""
+    """From two parsed summary.json. Only the model may differ, and what belongs to it: chat format,
+    BOS, dtype, quantization, seed.
+    """
     models = baseline["model"], candidate["model"]
-    blocking = next((f"{name} differs: {a} against {b}" for name, a, b in _conditions(baseline, candidate) if a != b), None)
-    own = [(name, baseline.get(name), candidate.get(name)) for name in ("chat_format", "bos_tokens", "seed", "prompts_by")]
+    blocking = next(
+        (
+            f"{name} differs: {a} against {b}"
+            for name, a, b in _conditions(baseline, candidate)
+            if a != b
+        ),
+        None,
+    )
+    own = [
+        (name, baseline.get(name), candidate.get(name))
+        for name in ("chat_format", "bos_tokens", "seed", "prompts_by")
+    ]
     own += [(name, models[0].get(name), models[1].get(name)) for name in ("dtype", "quantization")]
     notes = [f"{name.replace('_', ' ')} differs: {a} against {b}" for name, a, b in own if a != b]
-    return Comparability(blocking, tuple(notes), models[0]["fingerprint"] == models[1]["fingerprint"])
+    return Comparability(
+        blocking, tuple(notes), models[0]["fingerprint"] == models[1]["fingerprint"]
+    )
 
 
-def _conditions(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """What must be equal for numbers to mean the same, as (name, baseline's, candidate's); most telling first."""
+def _conditions(
+    baseline: Mapping[str, Any], candidate: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """What must be equal for numbers to mean the same, as (name, baseline's, candidate's); most
+    telling first.
+    """
     for name in ("schema", "protocol", "suite", "limit"):
         yield name, baseline.get(name), candidate.get(name)
     prompts = baseline.get("prompts_by"), candidate.get("prompts_by")
-    if "recording" not in prompts:  # how a recording's prompts were made is not known; it counts as a note
+    # how a recording's prompts were made is not known; it counts as a note
+    if "recording" not in prompts:
         yield "prompts by", *prompts
     data = baseline["data"], candidate["data"]
     for task in sorted(data[0].keys() & data[1].keys()):
@@ -53,9 +75,11 @@ def _conditions(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> It
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs on the same items. names: the rows'.  columns: in the table's order, none where the runs are incomparable.
+    """Two runs on the same items. names: the rows'.  columns: in the table's order, none where the
+    runs are incomparable.
 
-    p_holm: by column key, the p-values after Holm's correction over the table.  seeds: the engines'.
+    p_holm: by column key, the p-values after Holm's correction over the table.  seeds: the
+    engines'.
     stderr: by column key, the standard error of the first run's cell.
     """
 
@@ -68,7 +92,10 @@ class Comparison:
 
 
 def compare(baseline: Path, candidate: Path, data: Path | None = None) -> Comparison:
-    """Two run folders. data: as in `paired_columns`.  Raises InputError where a folder is no run."""
+    """Two run folders. data: as in `paired_columns`.
+
+    Raises InputError where a folder is no run.
+    """
     summaries = [RunFolder(path).read_json("summary.json") for path in (baseline, candidate)]
     names = (row_from_summary(summaries[0]).name, row_from_summary(summaries[1]).name)
     comparable = comparability(*summaries)
@@ -77,20 +104,43 @@ def compare(baseline: Path, candidate: Path, data: Path | None = None) -> Compar
     found = settled(paired_columns(baseline, candidate, data))
     p_holm = holm({key: one.p for key, one in found.items()})
     stderr = {key: cell["stderr"] for key, cell in summaries[0]["cells"].items()}
-    return Comparison(names, comparable, tuple(found.values()), p_holm, (summaries[0].get("seed"), summaries[1].get("seed")), stderr)
+    return Comparison(
+        names,
+        comparable,
+        tuple(found.values()),
+        p_holm,
+        (summaries[0].get("seed"), summaries[1].get("seed")),
+        stderr,
+    )
 
 
 def unchanged(differences: Mapping[str, PairedDifference]) -> frozenset[str]:
-    """The columns in which every answer and score is the same in both runs; the Average, where that holds for all its inputs."""
-    same = {key for key, one in differences.items() if one.n > 0 and one.n_same == one.n and one.n_better == one.n_worse == 0}
+    """The columns in which every answer and score is the same in both runs; the Average, where that
+    holds for all its inputs.
+    """
+    same = {
+        key
+        for key, one in differences.items()
+        if one.n > 0 and one.n_same == one.n and one.n_better == one.n_worse == 0
+    }
     return frozenset(same - {AVERAGE.key} | ({AVERAGE.key} if same.issuperset(AVERAGED) else set()))
 
 
 def settled(differences: Mapping[str, PairedDifference]) -> dict[str, PairedDifference]:
-    """The differences, where nothing changed with an interval of width zero: no answer changed, so neither did the score."""
+    """The differences, where nothing changed with an interval of width zero: no answer changed, so
+    neither did the score.
+    """
     same = unchanged(differences)
     return {key: _exactly(one) if key in same else one for key, one in differences.items()}
 
 
 def _exactly(one: PairedDifference) -> PairedDifference:
-    return replace(one, stderr=0.0, ci95=(0.0, 0.0), p=1.0, mde=0.0, run_to_run=0.0, estimator="every answer is the same")
+    return replace(
+        one,
+        stderr=0.0,
+        ci95=(0.0, 0.0),
+        p=1.0,
+        mde=0.0,
+        run_to_run=0.0,
+        estimator="every answer is the same",
+    )

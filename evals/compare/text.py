@@ -1,4 +1,6 @@
-"""What `evals compare` prints: whether the runs are comparable, the table of differences, run-to-run spread, the items that flipped."""
+"""What `evals compare` prints: whether the runs are comparable, the table of differences,
+run-to-run spread, the items that flipped.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +16,18 @@ from evals.report.show import visible
 from evals.report.table import MISSING, escape, percent
 from evals.storage.run_folder import RunFolder, to_json
 
-_HEADS = ("Column", "Items", "A", "B", "B - A in points [95 %]", "p", "p (Holm)", "Better", "Worse", "Detectable")
+_HEADS = (
+    "Column",
+    "Items",
+    "A",
+    "B",
+    "B - A in points [95 %]",
+    "p",
+    "p (Holm)",
+    "Better",
+    "Worse",
+    "Detectable",
+)
 
 
 def headline(found: Comparison) -> str:
@@ -22,15 +35,27 @@ def headline(found: Comparison) -> str:
     if found.comparable.reason is not None:
         return f"not comparable: {found.comparable.reason}"
     if any((one.reason or "").startswith(JUDGED_BY) for one in found.columns):
-        return "comparable: protocol, suite, limit and data are the same; the judges of some columns are not"
+        return (
+            "comparable: protocol, suite, limit and data are the same; the judges of some columns"
+            " are not"
+        )
     return "comparable: protocol, suite, limit, data and judges are the same"
 
 
 def markdown(found: Comparison) -> str:
-    """The comparison as Markdown; ends in a newline. Detectable: the smallest true difference found in 80 of 100 cases, in points."""
-    lines = [f"A: **{escape(found.names[0])}**, B: **{escape(found.names[1])}**. {escape(headline(found))}"]
+    """The comparison as Markdown; ends in a newline. Detectable: the smallest true difference found
+    in 80 of 100 cases, in points.
+    """
+    lines = [
+        f"A: **{escape(found.names[0])}**, B: **{escape(found.names[1])}**."
+        f" {escape(headline(found))}"
+    ]
     if found.columns:
-        table = (_HEADS, ("---", *["---:"] * (len(_HEADS) - 1)), *(_cells(one, found.p_holm[one.key]) for one in found.columns))
+        table = (
+            _HEADS,
+            ("---", *["---:"] * (len(_HEADS) - 1)),
+            *(_cells(one, found.p_holm[one.key]) for one in found.columns),
+        )
         lines += ["", *(f"| {' | '.join(row)} |" for row in table)]
     notes = [*found.comparable.notes, *_run_to_run(found), *_how(found)]
     lines += ["", *(f"- {escape(note)}" for note in notes)] if notes else []
@@ -45,8 +70,19 @@ def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
     low, high = one.ci95
     change = f"{one.difference * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
     flips = (MISSING, MISSING) if one.column == AVERAGE else (str(one.n_better), str(one.n_worse))
-    values = [MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)]
-    return name, n, *values, change, _p(one.p), _p(p_holm), *flips, f"{one.mde * 100:.2f}" if one.mde else MISSING
+    values = [
+        MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)
+    ]
+    return (
+        name,
+        n,
+        *values,
+        change,
+        _p(one.p),
+        _p(p_holm),
+        *flips,
+        f"{one.mde * 100:.2f}" if one.mde else MISSING,
+    )
 
 
 def _p(p: float | None) -> str:
@@ -54,7 +90,9 @@ def _p(p: float | None) -> str:
 
 
 def _how(found: Comparison) -> Iterator[str]:
-    """How intervals and p-values were made, and why a column has none; each remark once, with its columns."""
+    """How intervals and p-values were made, and why a column has none; each remark once, with its
+    columns.
+    """
     about: dict[str, list[str]] = {}
     for one in found.columns:
         about.setdefault(one.reason or one.estimator, []).append(one.column.heading)
@@ -63,7 +101,9 @@ def _how(found: Comparison) -> Iterator[str]:
 
 
 def _run_to_run(found: Comparison) -> Iterator[str]:
-    """For two runs of one model: the spread between such runs, beside the error of drawing other items."""
+    """For two runs of one model: the spread between such runs, beside the error of drawing other
+    items.
+    """
     if not (found.comparable.same_model and found.columns):
         return
     first, second = found.seeds
@@ -73,23 +113,33 @@ def _run_to_run(found: Comparison) -> Iterator[str]:
         error = found.stderr.get(one.key)
         if one.run_to_run and error is not None:
             yield (
-                f"{one.column.heading}: run to run on these items, one standard deviation is {one.run_to_run * 100:.2f} points; "
-                f"the sampling error of drawing other items is {error * 100:.2f}"
+                f"{one.column.heading}: run to run on these items, one standard deviation is"
+                f" {one.run_to_run * 100:.2f} points; the sampling error of drawing other items is"
+                f" {error * 100:.2f}"
             )
 
 
-# --- flips ---------------------------------------------------------------------------------------------------------------
+# --- flips ----------------------------------------------------------------------------------------
 
 
 def flips(baseline: Path, candidate: Path, found: Comparison) -> Iterator[str]:
-    """Every item whose score changed, column by column, with both outputs; safe to print on a terminal."""
+    """Every item whose score changed, column by column, with both outputs; safe to print on a
+    terminal.
+    """
     runs = RunFolder(baseline), RunFolder(candidate)
     compared = {one.key: one for one in found.columns if one.n and one.reason is None}
     for name in BENCHMARKS:
-        columns = [compared[column.key] for column in benchmark_class(name).columns if column.key in compared]
+        columns = [
+            compared[column.key]
+            for column in benchmark_class(name).columns
+            if column.key in compared
+        ]
         sides = [read_answers(run, name) for run in runs] if columns else []
         for one in columns:
-            yield f"== {one.column.heading}: {one.n_better} better, {one.n_worse} worse, of {one.n:,} items"
+            yield (
+                f"== {one.column.heading}: {one.n_better} better, {one.n_worse} worse, of {one.n:,}"
+                " items"
+            )
             for item_id, before in sides[0].items():
                 after = sides[1].get(item_id)
                 if after is not None and _moved(before, after, one.key):
@@ -102,8 +152,13 @@ def _moved(before: Answer, after: Answer, key: str) -> bool:
 
 
 def _flip(item_id: str, before: Answer, after: Answer, key: str) -> str:
-    sides = [f"── {name}, {_read(answer.row)}\n{_output(answer.row)}" for name, answer in (("A", before), ("B", after))]
-    return visible("\n".join([f"{item_id}  {before.scores[key]:g} -> {after.scores[key]:g}", *sides]) + "\n")
+    sides = [
+        f"── {name}, {_read(answer.row)}\n{_output(answer.row)}"
+        for name, answer in (("A", before), ("B", after))
+    ]
+    return visible(
+        "\n".join([f"{item_id}  {before.scores[key]:g} -> {after.scores[key]:g}", *sides]) + "\n"
+    )
 
 
 def _read(row: Mapping[str, Any]) -> str:

@@ -1,4 +1,6 @@
-"""`evals compare --why`: what two runs do not have in common, from settings to answers. Reads files; judges nothing."""
+"""`evals compare --why`: what two runs do not have in common, from settings to answers. Reads
+files; judges nothing.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +14,25 @@ from evals.registry import BENCHMARKS
 from evals.report.table import MISSING, escape
 from evals.storage.run_folder import RunFolder, to_json
 
-_HEADER = ("protocol", "suite", "limit", "seed", "model", "chat_format", "bos_tokens", "prompts_by", "judges", "data")
+_HEADER = (
+    "protocol",
+    "suite",
+    "limit",
+    "seed",
+    "model",
+    "chat_format",
+    "bos_tokens",
+    "prompts_by",
+    "judges",
+    "data",
+)
 _SESSION = ("engine", "host", "versions", "git_commit", "sandbox")
 _NOT_SETTINGS = ("versions", "host", "git_commit")
 
 
 def why(baseline: Path, candidate: Path, data: Path | None = None) -> str:
-    """Settings, versions, prompts, and how the answers ended, side by side, as Markdown; ends in a newline.
+    """Settings, versions, prompts, and how the answers ended, side by side, as Markdown; ends in a
+    newline.
 
     Raises InputError where a folder is no run. What is not on this machine is said to be missing.
     """
@@ -26,12 +40,32 @@ def why(baseline: Path, candidate: Path, data: Path | None = None) -> str:
     summaries = runs[0].read_json("summary.json"), runs[1].read_json("summary.json")
     records, lacks = _records(runs)
     facts = _facts(summaries[0], records[0]), _facts(summaries[1], records[1])
-    known = [name for name in {**facts[0], **facts[1]} if None not in records or all(name in side for side in facts)]
-    settings, versions = ([name for name in known if _is_version(name) is about] for about in (False, True))
+    known = [
+        name
+        for name in {**facts[0], **facts[1]}
+        if None not in records or all(name in side for side in facts)
+    ]
+    settings, versions = (
+        [name for name in known if _is_version(name) is about] for about in (False, True)
+    )
     tasks = [name for name in BENCHMARKS if all(name in summary["tasks"] for summary in summaries)]
     rows = {task: _shared_rows(runs, task) for task in tasks}
-    parts = ["### Settings", *lacks, *_differing(settings, facts), "", "### Versions", *_differing(versions, facts)]
-    parts += ["", "### Prompts", *_prompts(runs, records, rows, data), "", "### Answers", *_answers(rows)]
+    parts = [
+        "### Settings",
+        *lacks,
+        *_differing(settings, facts),
+        "",
+        "### Versions",
+        *_differing(versions, facts),
+    ]
+    parts += [
+        "",
+        "### Prompts",
+        *_prompts(runs, records, rows, data),
+        "",
+        "### Answers",
+        *_answers(rows),
+    ]
     return "\n".join(parts) + "\n"
 
 
@@ -43,12 +77,16 @@ def _records(runs: Sequence[RunFolder]) -> tuple[list[dict[str, Any] | None], li
             records.append(run.read_json("run.json"))
         except InputError as error:
             records.append(None)
-            lacks.append(f"- {name}: engine settings and versions are not known: {escape(str(error))}")
+            lacks.append(
+                f"- {name}: engine settings and versions are not known: {escape(str(error))}"
+            )
     return records, lacks
 
 
 def _facts(summary: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, str]:
-    """Every setting and version by its path; one that changed between the sessions of a run shows all its values."""
+    """Every setting and version by its path; one that changed between the sessions of a run shows
+    all its values.
+    """
     found = {path: value for name in _HEADER for path, value in _flat(name, summary.get(name))}
     sessions: dict[str, list[str]] = {}
     for session in record["sessions"] if record else ():
@@ -71,15 +109,23 @@ def _is_version(path: str) -> bool:
     return path.partition(".")[0] in _NOT_SETTINGS
 
 
-def _differing(names: Sequence[str], facts: tuple[Mapping[str, str], Mapping[str, str]]) -> list[str]:
+def _differing(
+    names: Sequence[str], facts: tuple[Mapping[str, str], Mapping[str, str]]
+) -> list[str]:
     rows = [(name, facts[0].get(name, MISSING), facts[1].get(name, MISSING)) for name in names]
     rows = [row for row in rows if row[1] != row[2]]
     if not rows:
         return [f"All {len(names)} are the same."]
-    return ["| What | A | B |", "| --- | --- | --- |", *(f"| {' | '.join(map(escape, row))} |" for row in rows)]
+    return [
+        "| What | A | B |",
+        "| --- | --- | --- |",
+        *(f"| {' | '.join(map(escape, row))} |" for row in rows),
+    ]
 
 
-def _shared_rows(runs: Sequence[RunFolder], task: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _shared_rows(
+    runs: Sequence[RunFolder], task: str
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The rows of the items both runs answered."""
     first, second = ({row["id"]: row for row in run.samples(task)} for run in runs)
     return [(row, second[item_id]) for item_id, row in first.items() if item_id in second]
@@ -94,14 +140,29 @@ def _prompts(
     if records[0] is None or records[1] is None:
         return ["Not known: see the settings."]
     asked = Asked(runs[0], records[0], data), Asked(runs[1], records[1], data)
-    lines = [f"- {name}: compared word by word, no tokenizer ({one.lacks})" for name, one in zip("AB", asked, strict=True) if one.lacks]
-    found = [describe(task, [str(row["id"]) for row, _ in pairs], asked) for task, pairs in rows.items()]
+    lines = [
+        f"- {name}: compared word by word, no tokenizer ({one.lacks})"
+        for name, one in zip("AB", asked, strict=True)
+        if one.lacks
+    ]
+    found = [
+        describe(task, [str(row["id"]) for row, _ in pairs], asked) for task, pairs in rows.items()
+    ]
     return [*lines, "```text", *(line for task in found for line in task), "```"]
 
 
 def _answers(rows: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any]]]]) -> list[str]:
     """Per task, over the items both runs answered, A -> B."""
-    heads = ("Task", "Items", "Same answer", "Stopped by length", "Tokens, mean", "Characters, mean", "Unparsed", "Empty")
+    heads = (
+        "Task",
+        "Items",
+        "Same answer",
+        "Stopped by length",
+        "Tokens, mean",
+        "Characters, mean",
+        "Unparsed",
+        "Empty",
+    )
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
     for task, pairs in rows.items():
         sides = [row for row, _ in pairs], [row for _, row in pairs]

@@ -1,7 +1,8 @@
 """What a dataset is, and the proof that its rows are the right ones.
 
-A benchmark declares a `Dataset`: its tables, each with its path in a local folder (the public files' own formats) and its
-place on the hub. Both roads give the same canonical rows, held to the same content hash.
+A benchmark declares a `Dataset`: its tables, each with its path in a local folder (the public
+files' own formats) and its place on the hub. Both roads give the same canonical rows, held to the
+same content hash.
 """
 
 import hashlib
@@ -18,7 +19,8 @@ from evals.data.files import FileRecord, Row
 
 @dataclass(frozen=True)
 class HubTable:
-    """Where a table lives on the hub: config and split, or one file; `part_field` names the column that tells the parts apart.
+    """Where a table lives on the hub: config and split, or one file; `part_field` names the column
+    that tells the parts apart.
 
     adapt: a hub row -> the canonical row.  config may hold "{part}".
     """
@@ -35,7 +37,8 @@ class Table:
     """One table of a dataset.
 
     path: file below the data folder, "{part}" standing for each of `parts` (subjects, tasks).
-    read: that file, open -> rows, maybe one by one.  fields: those the protocol uses; canonical rows hold exactly these, and "part".
+    read: that file, open -> rows, maybe one by one.  fields: those the protocol uses; canonical
+    rows hold exactly these, and "part".
     """
 
     path: str
@@ -56,10 +59,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A benchmark's data: tables by name, the hub repository with its pinned revision (None: not known yet), the licence.
+    """A benchmark's data: tables by name, the hub repository with its pinned revision (None: not
+    known yet), the licence.
 
     files: checksums by path; those of the card's eight benchmarks are in tasks/checksums.json.
-    package_file: finds a copy that an installed package ships; smoke_rows: how many of its rows the smoke suite takes.
+    package_file: finds a copy that an installed package ships; smoke_rows: how many of its rows the
+    smoke suite takes.
     """
 
     name: str
@@ -102,9 +107,15 @@ class LoadedSource:
     edition: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tables: Mapping[str, Sequence[Row]], origin: str, revision: str | None = None) -> "LoadedSource":
+    def of(
+        cls, tables: Mapping[str, Sequence[Row]], origin: str, revision: str | None = None
+    ) -> "LoadedSource":
         """These tables, each that holds anything counted and hashed."""
-        edition = {name: {"rows": len(rows), "sha256": content_hash(rows)} for name, rows in tables.items() if rows}
+        edition = {
+            name: {"rows": len(rows), "sha256": content_hash(rows)}
+            for name, rows in tables.items()
+            if rows
+        }
         return cls(tables, origin, revision, edition)
 
     def rows(self, table: str) -> Sequence[Row]:
@@ -113,15 +124,23 @@ class LoadedSource:
 
 
 def content_hash(rows: Iterable[Row]) -> str:
-    """SHA-256 over canonical rows in order: the same for a local file and for the hub's copy of it."""
+    """SHA-256 over canonical rows in order: the same for a local file and for the
+    hub's copy of it.
+    """
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+        digest.update(
+            json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(
+                "utf-8", "surrogatepass"
+            )
+        )
         digest.update(b"\n")
     return digest.hexdigest()
 
 
 @cache
 def _checksums() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(resources.files("tasks").joinpath("checksums.json").read_text("utf-8"))
+    loaded: dict[str, Any] = json.loads(
+        resources.files("tasks").joinpath("checksums.json").read_text("utf-8")
+    )
     return loaded

@@ -15,7 +15,17 @@ from evals.errors import first_line
 Row = dict[str, Any]
 Raw = bytes | IO[bytes]
 """What a file holds, or the open file."""
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RecursionError, csv.Error, zlib.error)
+UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OSError,
+    EOFError,
+    RecursionError,
+    csv.Error,
+    zlib.error,
+)
 """What reading a damaged file may raise."""
 
 _BOM = b"\xef\xbb\xbf"
@@ -40,7 +50,8 @@ def read_jsonl_gz(raw: Raw) -> Iterator[Row]:
 
 
 def _rows(lines: Iterable[bytes]) -> Iterator[Row]:
-    # Only \n ends a line: str.splitlines would also cut at U+2028 and U+0085, which JSON strings may hold.
+    # Only \n ends a line: str.splitlines would also cut at U+2028 and U+0085, which JSON strings
+    # may hold.
     for number, line in enumerate(lines, 1):
         try:
             text = line.decode("utf-8")
@@ -57,7 +68,9 @@ def read_json(raw: Raw) -> list[Row]:
 
 
 def read_csv(raw: Raw) -> Iterator[Row]:
-    """Rows of a CSV file with a header; a leading byte-order mark is dropped, cells are kept as they are."""
+    """Rows of a CSV file with a header; a leading byte-order mark is dropped, cells are kept as
+    they are.
+    """
     return csv.DictReader(io.StringIO(_stream(raw).read().decode("utf-8-sig"), newline=""))
 
 
@@ -66,7 +79,9 @@ def _stream(raw: Raw) -> IO[bytes]:
 
 
 class Hashed(io.RawIOBase):
-    """An open file whose content is hashed as it is read, so that what was checked is what was parsed."""
+    """An open file whose content is hashed as it is read, so that what was checked is what was
+    parsed.
+    """
 
     def __init__(self, file: io.FileIO) -> None:
         self.file = file
@@ -84,7 +99,9 @@ class Hashed(io.RawIOBase):
 
 
 def difference(raw: bytes, n_rows: int, flaw: str | None, expected: FileRecord) -> str:
-    """How a file differs from the public one, as far as its bytes tell: what copying and saving do to files, by name."""
+    """How a file differs from the public one, as far as its bytes tell: what copying and saving do
+    to files, by name.
+    """
     if not raw:
         return "it is empty"
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -104,4 +121,7 @@ def difference(raw: bytes, n_rows: int, flaw: str | None, expected: FileRecord) 
         return flaw
     if expected.rows not in (None, n_rows):
         return f"it holds {n_rows:,} rows, the public file {expected.rows:,}"
-    return f"its SHA-256 is {hashlib.sha256(raw).hexdigest()[:12]}…, the public file's {expected.sha256[:12]}…"
+    return (
+        f"its SHA-256 is {hashlib.sha256(raw).hexdigest()[:12]}…, the public file's"
+        f" {expected.sha256[:12]}…"
+    )

@@ -1,4 +1,5 @@
-"""Bringing a dataset's rows into a run: from the user's folder, from what was fetched, from the package that ships them.
+"""Bringing a dataset's rows into a run: from the user's folder, from what was fetched, from the
+package that ships them.
 
 Nothing damaged is passed over for another copy, and everything missing is told at once.
 """
@@ -18,10 +19,15 @@ from evals.storage.spool import Spool
 
 
 def data_folder(data: Path | None) -> Path | None:
-    """The user's data folder: the argument, else EVALS_DATA, else None. Raises InputError when it is not a folder."""
+    """The user's data folder: the argument, else EVALS_DATA, else None. Raises InputError when it
+    is not a folder.
+    """
     chosen = data or (Path(os.environ["EVALS_DATA"]) if os.environ.get("EVALS_DATA") else None)
     if chosen is not None and not os.path.isdir(chosen):
-        raise InputError(f"The data folder {chosen} is not a folder. Give --data or EVALS_DATA one as `evals data list` lays it out.")
+        raise InputError(
+            f"The data folder {chosen} is not a folder. Give --data or EVALS_DATA one as `evals"
+            " data list` lays it out."
+        )
     return chosen
 
 
@@ -34,8 +40,10 @@ def fetched_folder() -> Path:
 def load_card_data(datasets: Sequence[Dataset], data: Path | None) -> dict[str, LoadedSource]:
     """Every dataset, verified; by name.
 
-    Looks in the data folder first, then among fetched data, then in the package that ships the data.
-    Raises InputError listing everything missing or damaged at once, with the command that brings it.
+    Looks in the data folder first, then among fetched data, then in the package that ships the
+    data.
+    Raises InputError listing everything missing or damaged at once, with the command that brings
+    it.
     """
     folder = data_folder(data)
     problems: list[str] = []
@@ -52,8 +60,9 @@ def load_card_data(datasets: Sequence[Dataset], data: Path | None) -> dict[str, 
         where = f" in {folder}" if folder else ""
         wanted = ", ".join(f"{dataset.name} ({_wanted_files(dataset)})" for dataset in missing)
         problems.append(
-            f"No data{where} for {wanted}. Bring it with: evals data fetch {' '.join(dataset.name for dataset in missing)} — "
-            f"or name a folder that has it with --data."
+            f"No data{where} for {wanted}. Bring it with: evals data fetch"
+            f" {' '.join(dataset.name for dataset in missing)} — or name a folder that has it with"
+            " --data."
         )
     if problems:
         raise InputError("\n".join(problems))
@@ -72,7 +81,12 @@ def _first_found(dataset: Dataset, folder: Path | None, problems: list[str]) -> 
 
 
 def _wanted_files(dataset: Dataset) -> str:
-    first, *others = [table.path_of(part) for table in dataset.tables.values() if not table.optional for part in table.parts]
+    first, *others = [
+        table.path_of(part)
+        for table in dataset.tables.values()
+        if not table.optional
+        for part in table.parts
+    ]
     return f"{first} and {len(others)} more" if others else first
 
 
@@ -82,7 +96,9 @@ def load_smoke_data(dataset: Dataset) -> LoadedSource:
         problems: list[str] = []
         whole = _from_package(dataset, problems)
         if whole is None:
-            raise InputError("\n".join(problems) or f"The package that ships {dataset.name} is not installed.")
+            raise InputError(
+                "\n".join(problems) or f"The package that ships {dataset.name} is not installed."
+            )
         tables = {name: Spool(rows[: dataset.smoke_rows]) for name, rows in whole.tables.items()}
         return LoadedSource.of(tables, "package")
     root = Path(str(resources.files("tasks"))) / "smoke"
@@ -90,7 +106,10 @@ def load_smoke_data(dataset: Dataset) -> LoadedSource:
     for name, table in dataset.tables.items():
         parts = [part for part in table.parts if (root / table.path_of(part)).is_file()]
         if not parts and not table.optional:
-            raise InputError(f"The smoke items of {dataset.name} ({table.path}) are not in this installation. Install it again.")
+            raise InputError(
+                f"The smoke items of {dataset.name} ({table.path}) are not in this installation."
+                " Install it again."
+            )
         tables[name] = Spool()
         for part in parts:
             with (root / table.path_of(part)).open("rb") as file:
@@ -99,7 +118,9 @@ def load_smoke_data(dataset: Dataset) -> LoadedSource:
 
 
 def _from_folder(dataset: Dataset, folder: Path, problems: list[str]) -> LoadedSource | None:
-    """The dataset from a local folder; None when the folder has none of it. Damage is appended to `problems`."""
+    """The dataset from a local folder; None when the folder has none of it. Damage is appended to
+    `problems`.
+    """
     paths = [(name, table, part) for name, table in dataset.tables.items() for part in table.parts]
     if not any((folder / table.path_of(part)).exists() for _, table, part in paths):
         return None
@@ -113,8 +134,12 @@ def _from_folder(dataset: Dataset, folder: Path, problems: list[str]) -> LoadedS
     return LoadedSource.of(tables, "folder") if len(problems) == before else None
 
 
-def _read_file(dataset: Dataset, table: Table, part: str, file: Path, rows: Spool[Row], problems: list[str]) -> None:
-    """Append a file's canonical rows to those there are, and what is wrong with it to the problems."""
+def _read_file(
+    dataset: Dataset, table: Table, part: str, file: Path, rows: Spool[Row], problems: list[str]
+) -> None:
+    """Append a file's canonical rows to those there are, and what is wrong with it to
+    the problems.
+    """
     path = table.path_of(part)
     label = path if path.startswith(f"{dataset.name}/") else f"{dataset.name}/{path}"
     expected = dataset.record(path)
@@ -129,12 +154,20 @@ def _read_file(dataset: Dataset, table: Table, part: str, file: Path, rows: Spoo
         n_rows = len(rows) - before
         if expected is not None and hashed.digest.hexdigest() != expected.sha256:
             what = difference(file.read_bytes(), n_rows, flaw, expected)
-            problems.append(f"{label} is damaged or another edition: {what}. Replace it with the public file.")
+            problems.append(
+                f"{label} is damaged or another edition: {what}. Replace it with the public file."
+            )
         elif flaw is not None or not n_rows:
             what = flaw or "it holds no rows"
-            problems.append(f"{label} cannot be read as this benchmark's file: {what}. Replace it with the public file.")
+            problems.append(
+                f"{label} cannot be read as this benchmark's file: {what}. Replace it with the"
+                " public file."
+            )
     except FileNotFoundError:
-        problems.append(f"{label} is missing from {file.parent}. Put the public file there (evals data list says where it comes from).")
+        problems.append(
+            f"{label} is missing from {file.parent}. Put the public file there (evals data list"
+            " says where it comes from)."
+        )
     except OSError as error:
         problems.append(f"{label} cannot be read: {error.strerror or error}.")
 
@@ -169,11 +202,17 @@ def _from_fetched(dataset: Dataset, folder: Path, problems: list[str]) -> Loaded
     record = home / "fetched.json"
     if not record.is_file():
         return None
-    copy, again = f"{dataset.name}: the fetched copy in {home}", f"Fetch it again: evals data fetch {dataset.name}"
+    copy, again = (
+        f"{dataset.name}: the fetched copy in {home}",
+        f"Fetch it again: evals data fetch {dataset.name}",
+    )
     tables: dict[str, Spool[Row]] = {}
     try:
         fetched = json.loads(record.read_text("utf-8"))
-        revision, hashes = fetched["revision"], {name: fetched["tables"][name]["sha256"] for name in fetched["tables"]}
+        revision, hashes = (
+            fetched["revision"],
+            {name: fetched["tables"][name]["sha256"] for name in fetched["tables"]},
+        )
         for name in dataset.tables.keys() & hashes.keys():
             with (home / f"{name}.jsonl").open("rb") as file:
                 tables[name] = Spool(read_jsonl(file))

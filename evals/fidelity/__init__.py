@@ -1,1 +1,3 @@
-"""Proof that the scorers are right: other people's recorded outputs scored again, judges calibrated."""
+"""Proof that the scorers are right: other people's recorded outputs scored again, judges
+calibrated.
+"""

@@ -1,4 +1,6 @@
-"""`evals replay`: recorded outputs of real models through the same adapters as a live run, against the figures published for them."""
+"""`evals replay`: recorded outputs of real models through the same adapters as a live run, against
+the figures published for them.
+"""
 
 import json
 import os
@@ -26,11 +28,13 @@ State = Literal["agrees", "explained", "differs", "-"]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One figure, ours against published. ours, published, card: in the published unit; difference: ours - published.
+    """One figure, ours against published. ours, published, card: in the published unit; difference:
+    ours - published.
 
-    state: `agrees` at the printed precision; `explained`, when the items that the corpus names as unsettled account for the difference;
-    `differs`; `-`, when it cannot be had here, for the reason in `why`.  rule: the corpus's own rule, where it is not the card's;
-    `card` is then the card rule's figure.  source: who published it.
+    state: `agrees` at the printed precision; `explained`, when the items that the corpus names as
+    unsettled account for the difference; `differs`; `-`, when it cannot be had here, for the reason
+    in `why`.  rule: the corpus's own rule, where it is not the card's; `card` is then the card
+    rule's figure.  source: who published it.
     """
 
     benchmark: str
@@ -49,7 +53,8 @@ class Line:
 
 
 def replay(folder: Path, data: Path | None, progress: Progress | None = None) -> Iterator[Line]:
-    """Score one corpus folder, or every corpus folder in `folder`, and compare. Programs run in the sandbox.
+    """Score one corpus folder, or every corpus folder in `folder`, and compare. Programs run in the
+    sandbox.
 
     Raises InputError when no corpus is there, or a file is not the one its README.json describes.
     """
@@ -58,7 +63,8 @@ def replay(folder: Path, data: Path | None, progress: Progress | None = None) ->
         corpora = sorted(path.parent for path in folder.glob("*/README.json"))
     if not corpora:
         raise InputError(
-            f"{folder} holds no recorded corpus: neither it nor a folder in it has a README.json that says what was published."
+            f"{folder} holds no recorded corpus: neither it nor a folder in it has a README.json"
+            " that says what was published."
         )
     for corpus in corpora:
         yield from _replay_corpus(corpus, data, progress or Progress(quiet=True))
@@ -74,11 +80,16 @@ def _replay_corpus(folder: Path, data: Path | None, progress: Progress) -> Itera
         all_items = list(benchmark.items(source))
     try:
         for recording in recordings(name, folder, about, all_items):
-            scored = replace(_score(benchmarks[recording.chat], all_items, recording, progress), data=data)
+            scored = replace(
+                _score(benchmarks[recording.chat], all_items, recording, progress), data=data
+            )
             for figure in recording.figures:
                 yield _line(name, recording, figure, scored)
     except UNREADABLE as error:
-        raise InputError(f"{folder} is not the corpus its README.json describes ({first_line(error)}). Get its files again.") from error
+        raise InputError(
+            f"{folder} is not the corpus its README.json describes ({first_line(error)}). Get its"
+            " files again."
+        ) from error
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -88,20 +99,31 @@ def _about(folder: Path) -> dict[str, Any]:
         about: dict[str, Any] = json.loads(path.read_text("utf-8"))
         files = [(str(entry["path"]), str(entry["sha256"])) for entry in about.get("files", ())]
     except UNREADABLE as error:
-        raise InputError(f"{path} cannot be read ({first_line(error)}). Get the corpus again.") from error
+        raise InputError(
+            f"{path} cannot be read ({first_line(error)}). Get the corpus again."
+        ) from error
     for name, sha256 in files:
         file = (folder / name).resolve()
         if not file.is_relative_to(folder.resolve()) or not file.is_file():
-            raise InputError(f"{folder} lacks {name}, which its README.json lists. Get the corpus again.")
+            raise InputError(
+                f"{folder} lacks {name}, which its README.json lists. Get the corpus again."
+            )
         if file_sha256(file) != sha256:
-            raise InputError(f"{file} is damaged: its SHA-256 is not the one in README.json. Get the corpus again.")
+            raise InputError(
+                f"{file} is damaged: its SHA-256 is not the one in README.json. Get the corpus"
+                " again."
+            )
     return about
 
 
-def _score(benchmark: Benchmark[Any], all_items: Sequence[Item], recording: Recording, progress: Progress) -> Scored:
+def _score(
+    benchmark: Benchmark[Any], all_items: Sequence[Item], recording: Recording, progress: Progress
+) -> Scored:
     items = [item for item in all_items if item.id in recording.answers]
     completions = {item_id: recorded.completion for item_id, recorded in recording.answers.items()}
-    findings: dict[ItemId, dict[str, Finding]] = {item_id: dict(recorded.findings) for item_id, recorded in recording.answers.items()}
+    findings: dict[ItemId, dict[str, Finding]] = {
+        item_id: dict(recorded.findings) for item_id, recorded in recording.answers.items()
+    }
     _run_programs(benchmark, items, recording, findings, progress)
     return Scored(items, recording.answers, grade_task(benchmark, items, completions, findings))
 
@@ -127,7 +149,9 @@ def _run_programs(
         try:
             for item_id, name, program in wanted:
                 programs.submit(item_id, name, program)
-            programs.collect(lambda item_id, name, finding: findings[item_id].__setitem__(name, finding))
+            programs.collect(
+                lambda item_id, name, finding: findings[item_id].__setitem__(name, finding)
+            )
         finally:
             programs.close()
             store.close()
@@ -149,7 +173,10 @@ def _line(benchmark: str, recording: Recording, figure: Figure, scored: Scored) 
         state=_state(figure, ours, scored),
         rule=figure.rule,
         card=None if card is None else card * figure.unit,
-        why="; ".join([why for why in (figure.why, ours.why) if why] + [f"{item_id} {why}" for item_id, why in figure.unsettled.items()]),
+        why="; ".join(
+            [why for why in (figure.why, ours.why) if why]
+            + [f"{item_id} {why}" for item_id, why in figure.unsettled.items()]
+        ),
         source=figure.source,
     )
 
@@ -159,7 +186,11 @@ def _state(figure: Figure, ours: Value, scored: Scored) -> State:
         return "-"
     if figure.agrees(ours):
         return "agrees"
-    explained = figure.agrees(figure.settled(scored)) if figure.settled else figure.agrees(ours, slack=len(figure.unsettled))
+    explained = (
+        figure.agrees(figure.settled(scored))
+        if figure.settled
+        else figure.agrees(ours, slack=len(figure.unsettled))
+    )
     return "explained" if explained else "differs"
 
 
@@ -169,11 +200,18 @@ def as_json(lines: Sequence[Line]) -> dict[str, Any]:
 
 
 def as_text(line: Line) -> str:
-    """One line of `evals replay`; the card rule's figure stands beside, where the figure was published under another."""
+    """One line of `evals replay`; the card rule's figure stands beside, where the figure was
+    published under another.
+    """
     digits = min(line.decimals, 6)
     ours = "-" if line.ours is None else f"{line.ours:.{digits}f}"
-    difference = "-" if line.difference is None else f"{round(line.difference, digits) + 0.0:+.{digits}f}"
-    text = f"{line.state:9} {line.benchmark}  {line.recording}  {line.figure}: ours {ours}, published {line.published:.{digits}f}"
+    difference = (
+        "-" if line.difference is None else f"{round(line.difference, digits) + 0.0:+.{digits}f}"
+    )
+    text = (
+        f"{line.state:9} {line.benchmark}  {line.recording}  {line.figure}: ours {ours}, published"
+        f" {line.published:.{digits}f}"
+    )
     text += f", difference {difference}, n {line.n:,}, source: {line.source}"
     if line.card is not None:
         text += f" [rule: {line.rule}; under the card's rule {line.card:.{max(1, digits)}f}]"
@@ -182,9 +220,13 @@ def as_text(line: Line) -> str:
 
 def tally(lines: Sequence[Line]) -> str:
     """The last line: how many figures of how many corpora agree."""
-    counts = {state: sum(line.state == state for line in lines) for state in ("agrees", "explained", "differs", "-")}
+    counts = {
+        state: sum(line.state == state for line in lines)
+        for state in ("agrees", "explained", "differs", "-")
+    }
     n_recordings = len({(line.benchmark, line.recording) for line in lines})
     return (
-        f"{len(lines)} figures of {n_recordings} recordings: {counts['agrees']} agree at the printed precision, {counts['explained']} "
-        f"differ by items that are named and cannot come back, {counts['differs']} differ, {counts['-']} cannot be had here."
+        f"{len(lines)} figures of {n_recordings} recordings: {counts['agrees']} agree at the"
+        f" printed precision, {counts['explained']} differ by items that are named and cannot come"
+        f" back, {counts['differs']} differ, {counts['-']} cannot be had here."
     )

@@ -1,4 +1,5 @@
-"""Generators: whatever answers requests. In-process vLLM, OpenAI-compatible servers, recorded outputs.
+"""Generators: whatever answers requests. In-process vLLM, OpenAI-compatible servers, recorded
+outputs.
 
 The seam where the outside world enters: one method that streams answers back as they finish.
 """
@@ -13,7 +14,9 @@ from evals.records import Completion
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that got no answer, and why. It keeps its place in every count and is asked again next time."""
+    """A request that got no answer, and why. It keeps its place in every count and is asked again
+    next time.
+    """
 
     reason: str
 
@@ -22,7 +25,8 @@ class Failure:
 class EngineSettings:
     """Settings handed through to the engine; None leaves the engine's own default.
 
-    Those that change the numbers (dtype, quantization) are part of the model's fingerprint; the others never are.
+    Those that change the numbers (dtype, quantization) are part of the model's fingerprint; the
+    others never are.
     """
 
     tensor_parallel_size: int | None = None
@@ -43,8 +47,12 @@ class EngineSettings:
 class Generator(Protocol):
     """Answers requests in whatever order they finish."""
 
-    def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
-        """Yield the answers that finished since the last yield; each request is answered exactly once."""
+    def stream(
+        self, requests: Sequence[Rendered]
+    ) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
+        """Yield the answers that finished since the last yield; each request is answered exactly
+        once.
+        """
 
     def close(self) -> None:
         """Free the engine."""

@@ -1,4 +1,6 @@
-"""A generator for unit tests only: answers come from a function, and its name says so wherever it appears."""
+"""A generator for unit tests only: answers come from a function, and its name says so wherever it
+appears.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,7 +17,9 @@ class FakeGenerator:
         self.batch = batch
         self.asked: list[Rendered] = []
 
-    def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
+    def stream(
+        self, requests: Sequence[Rendered]
+    ) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
         """See Generator."""
         for start in range(0, len(requests), self.batch):
             part = list(requests[start : start + self.batch])

@@ -1,8 +1,9 @@
 """OpenAI-compatible servers: the evaluated model or a judge behind HTTP.
 
-With a tokenizer at hand the exact token ids go to /completions (vLLM's server and its kin); without one, messages go to
-/chat/completions and the server renders them. Busy servers (408, 409, 429, 5xx), lost connections and time-outs are asked again, with
-back-off; any other 4xx is never asked again. Of several servers one may be lost: the others answer what it left.
+With a tokenizer at hand the exact token ids go to /completions (vLLM's server and its kin); without
+one, messages go to /chat/completions and the server renders them. Busy servers (408, 409, 429,
+5xx), lost connections and time-outs are asked again, with back-off; any other 4xx is never asked
+again. Of several servers one may be lost: the others answer what it left.
 """
 
 import logging
@@ -23,16 +24,22 @@ from evals.records import Completion
 _TIMEOUT_S = 1800.0
 _CONNECT_S = 10.0
 _RETRIES = 8
-_RETRIES_BESIDE_OTHERS = 3  # a connection that is refused or breaks, while another server could answer
-_RETRIES_UNHEARD = 2  # a server that never answered is not running, or not there; so often, too, a request that ran out of time
+# a connection that is refused or breaks, while another server could answer
+_RETRIES_BESIDE_OTHERS = 3
+# a server that never answered is not running, or not there; so often, too, a request that ran out
+# of time
+_RETRIES_UNHEARD = 2
 _LONGEST_WAIT_S = 30.0
 _LONGEST_RETRY_AFTER_S = 120.0
 _BUSY = (408, 409, 429)
-_ABOUT_THE_REQUEST = (400, 413, 422)  # its length, its content; any other 4xx is about the model, the account or the address
+# its length, its content; any other 4xx is about the model, the account or the address
+_ABOUT_THE_REQUEST = (400, 413, 422)
 _REFUSALS = 32  # so many such refusals and no answer: it is not the request
 
 _CONCURRENCY_IDS = 256
-"""Requests under way at a URL that takes token ids: a vLLM server, whose default batch this is; it queues what is more."""
+"""Requests under way at a URL that takes token ids: a vLLM server, whose default batch this is; it
+queues what is more.
+"""
 _CONCURRENCY_CHAT = 32
 """The same where a chat server renders: mostly a service that counts requests per minute."""
 
@@ -52,10 +59,13 @@ class _LostError(Exception):
 class OpenAIGenerator:
     """Answers requests over HTTP.
 
-    concurrency: requests under way at each URL (None: as suits the kind of server).  retries: how often a request is asked again.
-    first_wait_s: seconds before the first time, doubled each time after.  timeout_s: seconds a request may take.
-    Raises InputError when a server refuses (wrong key, no such model, every request) and EnvironmentFault when none can be
-    reached, both once what is under way has come back; a request that fails by itself is a Failure.
+    concurrency: requests under way at each URL (None: as suits the kind of server).  retries: how
+    often a request is asked again.
+    first_wait_s: seconds before the first time, doubled each time after.  timeout_s: seconds a
+    request may take.
+    Raises InputError when a server refuses (wrong key, no such model, every request) and
+    EnvironmentFault when none can be reached, both once what is under way has come back; a request
+    that fails by itself is a Failure.
     """
 
     def __init__(
@@ -74,7 +84,10 @@ class OpenAIGenerator:
         self._key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
         timeout = openai.Timeout(timeout_s, connect=_CONNECT_S)
         self._servers = [
-            Server(url, openai.OpenAI(base_url=url, api_key=self._key, timeout=timeout, max_retries=0)) for url in dict.fromkeys(urls)
+            Server(
+                url, openai.OpenAI(base_url=url, api_key=self._key, timeout=timeout, max_retries=0)
+            )
+            for url in dict.fromkeys(urls)
         ]
         self._name = name
         self._concurrency = concurrency
@@ -85,7 +98,9 @@ class OpenAIGenerator:
         self._streams: list[tuple[Event, Spread]] = []
 
     def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Outcome]]]:
-        """See Generator. Ctrl-C ends it at once: its threads are daemons, nobody waits for the requests under way."""
+        """See Generator. Ctrl-C ends it at once: its threads are daemons, nobody waits for the
+        requests under way.
+        """
         up = [server for server in self._servers if not server.is_out] or self._servers
         spread = Spread(requests, up)
         done: SimpleQueue[Done | None] = SimpleQueue()
@@ -126,8 +141,12 @@ class OpenAIGenerator:
         for server in self._servers:
             server.client.close()
 
-    def _work(self, server: Server, spread: Spread, done: SimpleQueue[Done | None], stopped: Event) -> None:
-        """One thread: ask, one request after another, until there are none or all is stopped; then say so with None."""
+    def _work(
+        self, server: Server, spread: Spread, done: SimpleQueue[Done | None], stopped: Event
+    ) -> None:
+        """One thread: ask, one request after another, until there are none or all is stopped; then
+        say so with None.
+        """
         try:
             while (request := spread.take(server)) is not None:
                 try:
@@ -148,18 +167,31 @@ class OpenAIGenerator:
             done.put(None)
 
     def _ask(self, server: Server, request: Rendered, stopped: Event) -> Outcome:
-        """One request's answer. Raises EvalsError when asking anything more is pointless, _LostError when only this server is gone."""
+        """One request's answer. Raises EvalsError when asking anything more is pointless,
+        _LostError when only this server is gone.
+        """
         n_asked = 0
         while True:
             n_asked += 1
             try:
-                answer = (ask_by_ids if request.token_ids else ask_by_messages)(server.client, self._name, request)
+                answer = (ask_by_ids if request.token_ids else ask_by_messages)(
+                    server.client, self._name, request
+                )
             except self._openai.APIError as error:
                 wait_s = self._wait_s(server, error, n_asked)
                 if wait_s is None or stopped.wait(wait_s):
                     return self._given_up(server, error)
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
-                return Failure(f"the server's answer has not the expected form ({type(error).__name__})")
+            except (
+                AttributeError,
+                IndexError,
+                KeyError,
+                TypeError,
+                ValueError,
+                RecursionError,
+            ) as error:
+                return Failure(
+                    f"the server's answer has not the expected form ({type(error).__name__})"
+                )
             else:
                 server.was_heard = self._has_answered = True
                 return answer
@@ -169,34 +201,62 @@ class OpenAIGenerator:
 
     def _is_unreachable(self, error: Exception) -> bool:
         """A connection refused, broken or never made; not an answer that is late."""
-        is_late = isinstance(error, self._openai.APITimeoutError) and type(error.__cause__).__name__ != "ConnectTimeout"
+        is_late = (
+            isinstance(error, self._openai.APITimeoutError)
+            and type(error.__cause__).__name__ != "ConnectTimeout"
+        )
         return isinstance(error, self._openai.APIConnectionError) and not is_late
 
     def _wait_s(self, server: Server, error: Exception, n_asked: int) -> float | None:
         """Seconds before asking again; None when that would not help."""
-        own_s: float = min(self._first_wait_s * 2 ** (n_asked - 1), _LONGEST_WAIT_S) * random.uniform(0.75, 1.0)
+        own_s: float = min(
+            self._first_wait_s * 2 ** (n_asked - 1), _LONGEST_WAIT_S
+        ) * random.uniform(0.75, 1.0)
         if isinstance(error, self._openai.APIStatusError):
             server.was_heard = True
             is_busy = error.status_code in _BUSY or error.status_code >= 500
             if not is_busy or n_asked > self._retries or error.code == "insufficient_quota":
                 return None
             wished_s = _seconds(error.response.headers.get("retry-after"))
-            return own_s if wished_s is None else wished_s if wished_s <= _LONGEST_RETRY_AFTER_S else None
+            return (
+                own_s
+                if wished_s is None
+                else wished_s
+                if wished_s <= _LONGEST_RETRY_AFTER_S
+                else None
+            )
         if not isinstance(error, self._openai.APIConnectionError) or server.is_out:
             return None
-        most = self._retries if server.was_heard and self._is_unreachable(error) else min(_RETRIES_UNHEARD, self._retries)
-        return own_s if n_asked <= (min(most, _RETRIES_BESIDE_OTHERS) if self._has_others(server) else most) else None
+        most = (
+            self._retries
+            if server.was_heard and self._is_unreachable(error)
+            else min(_RETRIES_UNHEARD, self._retries)
+        )
+        return (
+            own_s
+            if n_asked <= (min(most, _RETRIES_BESIDE_OTHERS) if self._has_others(server) else most)
+            else None
+        )
 
     def _given_up(self, server: Server, error: Exception) -> Failure:
-        """The Failure a request ends in. Raises EvalsError where every other would end the same way, _LostError where here only."""
+        """The Failure a request ends in. Raises EvalsError where every other would end the same
+        way, _LostError where here only.
+        """
         openai, url = self._openai, server.url
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            raise InputError(f"{url} refuses the key ({error.status_code}). Set OPENAI_API_KEY to one it takes.") from None
+            raise InputError(
+                f"{url} refuses the key ({error.status_code}). Set OPENAI_API_KEY to one it takes."
+            ) from None
         if isinstance(error, openai.NotFoundError):
             raise InputError(
-                f"{url} has no model {self._name!r} (404), or it was withdrawn. Name one it serves; most URLs end in /v1."
+                f"{url} has no model {self._name!r} (404), or it was withdrawn. Name one it serves;"
+                " most URLs end in /v1."
             ) from None
-        if isinstance(error, openai.APITimeoutError) and server.was_heard and not self._is_unreachable(error):
+        if (
+            isinstance(error, openai.APITimeoutError)
+            and server.was_heard
+            and not self._is_unreachable(error)
+        ):
             return Failure("the server gave no answer in time")
         if isinstance(error, openai.APIConnectionError):
             if self._has_others(server):
@@ -204,17 +264,26 @@ class OpenAIGenerator:
             raise self._all_lost(error) from None
         if isinstance(error, openai.APIStatusError):
             if error.code == "insufficient_quota":
-                raise EnvironmentFault(f"{url}: the account has no quota left. Mend that; the same command goes on.") from None
+                raise EnvironmentFault(
+                    f"{url}: the account has no quota left. Mend that; the same command goes on."
+                ) from None
             if error.status_code < 500 and error.status_code not in _BUSY:
                 self._n_refused += 1
-                if error.status_code not in _ABOUT_THE_REQUEST or (self._n_refused >= _REFUSALS and not self._has_answered):
-                    raise InputError(f"{url} refuses model {self._name!r} ({error.status_code}: {self._plain(error)}).") from None
+                if error.status_code not in _ABOUT_THE_REQUEST or (
+                    self._n_refused >= _REFUSALS and not self._has_answered
+                ):
+                    raise InputError(
+                        f"{url} refuses model {self._name!r} ({error.status_code}:"
+                        f" {self._plain(error)})."
+                    ) from None
             return Failure(f"the server answered {error.status_code}: {self._plain(error)}")
         return Failure(f"the server's answer cannot be read: {self._plain(error)}")
 
     def _all_lost(self, error: Exception) -> EnvironmentFault:
         which = " and ".join(server.url for server in self._servers)
-        return EnvironmentFault(f"{which} cannot be reached ({self._plain(error)}) Start it; the same command goes on.")
+        return EnvironmentFault(
+            f"{which} cannot be reached ({self._plain(error)}) Start it; the same command goes on."
+        )
 
     def _plain(self, error: Exception) -> str:
         """The error's text as one short line, without the key should the server repeat it."""
@@ -230,7 +299,9 @@ def _arrived(done: SimpleQueue[Done | None]) -> Iterator[Done | None]:
 
 
 def _affordable(at_once: int, n_servers: int) -> int:
-    """Requests under way at each server, as far as this process may hold so many connections open."""
+    """Requests under way at each server, as far as this process may hold so many
+    connections open.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = at_once * n_servers + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

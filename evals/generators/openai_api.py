@@ -1,6 +1,8 @@
-"""One request in the words of the OpenAI API, and its answer read. Whatever else may come is another's: errors of the client pass through.
+"""One request in the words of the OpenAI API, and its answer read. Whatever else may come is
+another's: errors of the client pass through.
 
-Raises AttributeError, IndexError, KeyError, TypeError or ValueError where the answer has not the expected form.
+Raises AttributeError, IndexError, KeyError, TypeError or ValueError where the answer has not the
+expected form.
 """
 
 import math
@@ -19,27 +21,39 @@ _MAX_STOPS = 4
 def ask_by_ids(client: Any, name: str, request: Rendered) -> Completion | Failure:
     """One request to /completions as exact token ids: vLLM's server and its kin."""
     sampling = request.sampling
-    asked: dict[str, Any] = {"model": name, "prompt": list(request.token_ids), "max_tokens": request.max_new_tokens}
+    asked: dict[str, Any] = {
+        "model": name,
+        "prompt": list(request.token_ids),
+        "max_tokens": request.max_new_tokens,
+    }
     extra: dict[str, Any] = {"return_token_ids": True}
     if request.candidates:
         asked |= {"temperature": 0.0, "logprobs": len(request.candidates)}
-        extra |= {"logprob_token_ids": [token_id for _, token_id in request.candidates], "return_tokens_as_token_ids": True}
+        extra |= {
+            "logprob_token_ids": [token_id for _, token_id in request.candidates],
+            "return_tokens_as_token_ids": True,
+        }
     else:
         asked |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
         asked |= {"stop": list(sampling.stop[:_MAX_STOPS])} if sampling.stop else {}
         asked |= {"logprobs": sampling.n_logprobs} if sampling.n_logprobs else {}
-        # The server would else take what the request leaves open from the checkpoint's own sampling defaults.
+        # The server would else take what the request leaves open from the checkpoint's own sampling
+        # defaults.
         extra |= {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
     answer = client.completions.create(**asked, extra_body=extra)
     counted = Completion(n_prompt_tokens=len(request.token_ids), n_cached_tokens=_n_cached(answer))
     if request.candidates:
         top = answer.choices[0].logprobs.top_logprobs[0]
-        found = {label: _finite(top[f"token_id:{token_id}"]) for label, token_id in request.candidates}
+        found = {
+            label: _finite(top[f"token_id:{token_id}"]) for label, token_id in request.candidates
+        }
         return replace(counted, choice_logprobs=found)
     if len(answer.choices) != sampling.n:
         return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
     choices = sorted(answer.choices, key=lambda choice: choice.index)
-    outputs = tuple(_cut_at(_output(choice.text, choice), sampling.stop[_MAX_STOPS:]) for choice in choices)
+    outputs = tuple(
+        _cut_at(_output(choice.text, choice), sampling.stop[_MAX_STOPS:]) for choice in choices
+    )
     logprobs = choices[0].logprobs
     top_logprobs = dict(logprobs.top_logprobs[0]) if sampling.n_logprobs and logprobs else None
     return replace(counted, outputs=outputs, top_logprobs=top_logprobs)
@@ -48,8 +62,16 @@ def ask_by_ids(client: Any, name: str, request: Rendered) -> Completion | Failur
 def ask_by_messages(client: Any, name: str, request: Rendered) -> Completion | Failure:
     """One request to /chat/completions, which the server renders by its own template."""
     sampling = request.sampling
-    asked: dict[str, Any] = {"model": name, "messages": [{"role": m.role, "content": m.content} for m in request.messages]}
-    asked |= {"max_tokens": request.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
+    asked: dict[str, Any] = {
+        "model": name,
+        "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+    }
+    asked |= {
+        "max_tokens": request.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "n": sampling.n,
+    }
     if sampling.stop:
         asked["stop"] = list(sampling.stop[:_MAX_STOPS])
     n_logprobs = 20 if request.labels else sampling.n_logprobs
@@ -59,23 +81,35 @@ def ask_by_messages(client: Any, name: str, request: Rendered) -> Completion | F
     if len(answer.choices) != sampling.n:
         return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
     choices = sorted(answer.choices, key=lambda choice: choice.index)
-    outputs = tuple(_cut_at(_output(_said(choice.message), choice), sampling.stop[_MAX_STOPS:]) for choice in choices)
+    outputs = tuple(
+        _cut_at(_output(_said(choice.message), choice), sampling.stop[_MAX_STOPS:])
+        for choice in choices
+    )
     n_prompt = int(answer.usage.prompt_tokens or 0) if answer.usage else 0
     top = None
     if n_logprobs and choices[0].logprobs and choices[0].logprobs.content:
-        top = {entry.token: _finite(entry.logprob) for entry in choices[0].logprobs.content[0].top_logprobs}
+        top = {
+            entry.token: _finite(entry.logprob)
+            for entry in choices[0].logprobs.content[0].top_logprobs
+        }
     if not request.labels:
         return Completion(outputs, top_logprobs=top, n_prompt_tokens=n_prompt)
     if not top:
         return Completion(outputs, n_prompt_tokens=n_prompt)
-    # A chat server shows only its likeliest tokens; a label it does not show gets less than the least of them.
+    # A chat server shows only its likeliest tokens; a label it does not show gets less than the
+    # least of them.
     least = min(top.values()) - 1
-    found = {label: max((v for t, v in top.items() if t.strip() == text.strip()), default=least) for label, text in request.labels}
+    found = {
+        label: max((v for t, v in top.items() if t.strip() == text.strip()), default=least)
+        for label, text in request.labels
+    }
     return Completion(outputs, choice_logprobs=found, n_prompt_tokens=n_prompt)
 
 
 def _n_cached(answer: Any) -> int:
-    """Prompt tokens the server's prefix cache held, where it says so (vLLM: --enable-prompt-tokens-details)."""
+    """Prompt tokens the server's prefix cache held, where it says so (vLLM:
+    --enable-prompt-tokens-details).
+    """
     details = getattr(getattr(answer, "usage", None), "prompt_tokens_details", None)
     return int(getattr(details, "cached_tokens", None) or 0)
 
@@ -97,10 +131,14 @@ def _output(text: Any, choice: Any) -> Output:
     if not isinstance(text, str):
         raise TypeError("the output is not a text")
     ids = getattr(choice, "token_ids", None) or ()
-    return Output(text, "length" if choice.finish_reason == "length" else "stop", tuple(map(int, ids)))
+    return Output(
+        text, "length" if choice.finish_reason == "length" else "stop", tuple(map(int, ids))
+    )
 
 
 def _cut_at(output: Output, stops: Sequence[str]) -> Output:
     """The output cut before the first of the stop strings the server was not told of."""
     found = [at for stop in stops if (at := output.text.find(stop)) >= 0]
-    return replace(output, text=output.text[: min(found)], finish_reason="stop") if found else output
+    return (
+        replace(output, text=output.text[: min(found)], finish_reason="stop") if found else output
+    )

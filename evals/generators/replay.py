@@ -1,12 +1,13 @@
-"""Recorded outputs as a generator: JSON lines, one an item, as `samples/*.jsonl.gz` are written or as a stranger sends them.
+"""Recorded outputs as a generator: JSON lines, one an item, as `samples/*.jsonl.gz` are written or
+as a stranger sends them.
 
     {"id": "gsm8k/17", "outputs": ["... 42"]}
     {"id": "mmlu/anatomy/3", "choice_logprobs": {"A": -1.2, "B": -0.4, "C": -3.0, "D": -2.2}}
     {"id": "xstest/1", "outputs": ["..."], "findings": {"xstest": "refusal"}}
 
-A finding may be a judge's text, a number (truth, info: probability of yes; AlpacaEval: preference from 1 to 2), true or false, or an
-object as samples hold it; a program's outcome may be its status alone ({"sample/0": "passed"}). The file is data: nothing in it is
-run, its lines are bounded.
+A finding may be a judge's text, a number (truth, info: probability of yes; AlpacaEval: preference
+from 1 to 2), true or false, or an object as samples hold it; a program's outcome may be its status
+alone ({"sample/0": "passed"}). The file is data: nothing in it is run, its lines are bounded.
 """
 
 import json
@@ -44,7 +45,8 @@ class Recorded:
 
 
 class Recording(Mapping[ItemId, Recorded]):
-    """Recorded items by id, in the order they were added. They lie in a temporary file: in memory is only the one asked for.
+    """Recorded items by id, in the order they were added. They lie in a temporary file: in memory
+    is only the one asked for.
 
     Every method raises EnvironmentFault as Scratch does.
     """
@@ -53,7 +55,9 @@ class Recording(Mapping[ItemId, Recorded]):
         self._rows = Scratch("id TEXT PRIMARY KEY, line BLOB NOT NULL")
 
     def add(self, line: bytes) -> tuple[ItemId, bool]:
-        """Take a line of a recorded file: its item's id, and whether that is a new one. Raises one of NOT_A_ROW on any other line."""
+        """Take a line of a recorded file: its item's id, and whether that is a new one. Raises one
+        of NOT_A_ROW on any other line.
+        """
         row = _row(line)
         recorded_row(row)
         done = self._rows.ask("INSERT OR IGNORE INTO rows VALUES (?, ?)", row["id"], line)
@@ -70,7 +74,9 @@ class Recording(Mapping[ItemId, Recorded]):
 
     def __iter__(self) -> Iterator[ItemId]:
         last = 0
-        while found := self._rows.ask("SELECT rowid, id FROM rows WHERE rowid > ? ORDER BY rowid LIMIT 1000", last).fetchall():
+        while found := self._rows.ask(
+            "SELECT rowid, id FROM rows WHERE rowid > ? ORDER BY rowid LIMIT 1000", last
+        ).fetchall():
             last = found[-1][0]
             yield from (ItemId(item_id) for _, item_id in found)
 
@@ -87,12 +93,16 @@ def _row(line: bytes) -> dict[str, Any]:
 
 
 class ReplayGenerator:
-    """Answers by item id. recorded: what the file holds; an item it lacks is a Failure and stays unscored."""
+    """Answers by item id. recorded: what the file holds; an item it lacks is a Failure and stays
+    unscored.
+    """
 
     def __init__(self, recorded: Mapping[ItemId, Recorded]) -> None:
         self.recorded = recorded
 
-    def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
+    def stream(
+        self, requests: Sequence[Rendered]
+    ) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
         """See Generator; all at once."""
         yield [(request, self._answer(request)) for request in requests]
 
@@ -109,7 +119,9 @@ class ReplayGenerator:
 
 
 def read_recorded(path: Path) -> Recording:
-    """All rows of a recorded file (plain or gzipped JSON lines, or a folder of them). Raises InputError naming the first bad line."""
+    """All rows of a recorded file (plain or gzipped JSON lines, or a folder of them). Raises
+    InputError naming the first bad line.
+    """
     recording = Recording()
     for file in recorded_files(path):
         for number, line in _lines(file):
@@ -117,16 +129,23 @@ def read_recorded(path: Path) -> Recording:
                 item_id, is_new = recording.add(line)
             except NOT_A_ROW as error:
                 raise InputError(
-                    f"{file.name}, line {number}: not a recorded output ({type(error).__name__}: {error}). "
-                    'Each line is {"id": …, "outputs": […]}.'
+                    f"{file.name}, line {number}: not a recorded output ({type(error).__name__}:"
+                    f' {error}). Each line is {{"id": …, "outputs": […]}}.'
                 ) from error
             task, slash, _ = item_id.partition("/")
             if task not in BENCHMARKS or not slash:
-                raise InputError(f"{file.name}, line {number}: {item_id!r} is of no known benchmark. {nearest(task, BENCHMARKS)}")
+                raise InputError(
+                    f"{file.name}, line {number}: {item_id!r} is of no known benchmark."
+                    f" {nearest(task, BENCHMARKS)}"
+                )
             if not is_new:
                 raise InputError(f"{file.name}, line {number}: {item_id} is there twice.")
     if not recording:
-        hint = f" A run's are in its samples: replay:{path / 'samples'}." if os.path.isdir(path / "samples") else ""
+        hint = (
+            f" A run's are in its samples: replay:{path / 'samples'}."
+            if os.path.isdir(path / "samples")
+            else ""
+        )
         raise InputError(f"{path.name or path} holds no recorded outputs.{hint}")
     return recording
 
@@ -139,11 +158,15 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
     except TooMuchError as error:
         raise InputError(f"{file.name}, {error}.") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{file.name}, line {number + 1}: cannot be read ({error}). Copy the file again.") from error
+        raise InputError(
+            f"{file.name}, line {number + 1}: cannot be read ({error}). Copy the file again."
+        ) from error
 
 
 def recorded_row(row: Mapping[str, Any]) -> Recorded:
-    """One row's completion and findings. Raises KeyError, TypeError or ValueError when it is not of the documented form."""
+    """One row's completion and findings. Raises KeyError, TypeError or ValueError when it is not of
+    the documented form.
+    """
     reasons = row.get("finish_reasons") or []
     ids = row.get("token_ids") or []
     outputs = []
@@ -164,7 +187,10 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
     findings = row.get("findings") or {}
     if isinstance(findings, list):
         findings = {entry.get("check") or entry["role"]: entry for entry in findings}
-    return Recorded(Completion(tuple(outputs), logprobs), {str(name): _named_finding(str(name), value) for name, value in findings.items()})
+    return Recorded(
+        Completion(tuple(outputs), logprobs),
+        {str(name): _named_finding(str(name), value) for name, value in findings.items()},
+    )
 
 
 def _named_finding(name: str, value: Any) -> Finding:
@@ -179,13 +205,23 @@ def finding_from_json(value: Any) -> Finding:
     """A finding in any of the documented forms. Raises TypeError or ValueError on another."""
     by = RECORDED
     if isinstance(value, bool):
-        return Finding(by, text="yes" if value else "no", outcome=Outcome("passed" if value else "wrong_answer"))
+        return Finding(
+            by,
+            text="yes" if value else "no",
+            outcome=Outcome("passed" if value else "wrong_answer"),
+        )
     if isinstance(value, int | float):
         if not 0 <= value <= 2:
             raise ValueError(f"{value} is neither a probability (0 to 1) nor a preference (1 to 2)")
-        return Finding(by, preference=float(value), probability=float(value) if value <= 1 else None)
+        return Finding(
+            by, preference=float(value), probability=float(value) if value <= 1 else None
+        )
     if isinstance(value, str):
-        return Finding(by, text=value, outcome=_outcome({"status": value}) if value in get_args(OutcomeStatus) else None)
+        return Finding(
+            by,
+            text=value,
+            outcome=_outcome({"status": value}) if value in get_args(OutcomeStatus) else None,
+        )
     if value is None:
         return Finding(by, text="")
     outcome = value.get("outcome")
@@ -193,7 +229,10 @@ def finding_from_json(value: Any) -> Finding:
         outcome = {"status": outcome}
     if value.get("probability") is not None and not 0 <= value["probability"] <= 1:
         raise ValueError(f"{value['probability']} is no probability")
-    number = {name: None if value.get(name) is None else _finite(value[name]) for name in ("probability", "preference")}
+    number = {
+        name: None if value.get(name) is None else _finite(value[name])
+        for name in ("probability", "preference")
+    }
     top = value.get("top_logprobs")
     text = value.get("text")
     if text is not None and not isinstance(text, str):
@@ -205,13 +244,23 @@ def finding_from_json(value: Any) -> Finding:
         preference=number["preference"],
         outcome=_outcome(outcome) if outcome else None,
         # Samples of earlier versions have null where a token had no chance.
-        top_logprobs=None if top is None else {str(t): -math.inf if logprob is None else float(logprob) for t, logprob in top.items()},
+        top_logprobs=(
+            None
+            if top is None
+            else {
+                str(t): -math.inf if logprob is None else float(logprob)
+                for t, logprob in top.items()
+            }
+        ),
     )
 
 
 def _outcome(fields: Mapping[str, Any]) -> Outcome:
     if fields["status"] not in get_args(OutcomeStatus):
-        raise ValueError(f"{fields['status']!r} is no program's outcome. {nearest(str(fields['status']), get_args(OutcomeStatus))}")
+        raise ValueError(
+            f"{fields['status']!r} is no program's outcome."
+            f" {nearest(str(fields['status']), get_args(OutcomeStatus))}"
+        )
     return Outcome(fields["status"], str(fields.get("detail", "")))
 
 

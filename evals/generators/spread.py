@@ -1,4 +1,6 @@
-"""One queue spread over several servers: whoever is free takes what comes next, and what a lost server left goes to the others."""
+"""One queue spread over several servers: whoever is free takes what comes next, and what a lost
+server left goes to the others.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -9,12 +11,16 @@ from typing import Any
 from evals.models.prompts import Rendered
 
 _RUN = 32
-"""Requests a server takes from the queue at a time: neighbours share a prefix, which its cache then holds once."""
+"""Requests a server takes from the queue at a time: neighbours share a prefix, which its cache then
+holds once.
+"""
 
 
 @dataclass(eq=False)
 class Server:
-    """One URL. was_heard: it has answered something.  is_out: it cannot be reached any more; nothing is sent to it again."""
+    """One URL. was_heard: it has answered something.  is_out: it cannot be reached any more;
+    nothing is sent to it again.
+    """
 
     url: str
     client: Any
@@ -27,7 +33,9 @@ class Spread:
     """The requests that wait and those under way, shared by the threads of all servers."""
 
     def __init__(self, requests: Sequence[Rendered], servers: Sequence[Server]) -> None:
-        self._runs = deque(deque(requests[start : start + _RUN]) for start in range(0, len(requests), _RUN))
+        self._runs = deque(
+            deque(requests[start : start + _RUN]) for start in range(0, len(requests), _RUN)
+        )
         self._servers = servers
         self._n_under_way = 0
         self._is_stopped = False
@@ -58,7 +66,9 @@ class Spread:
                 self._changed.notify_all()
 
     def lose(self, server: Server, request: Rendered) -> bool:
-        """The server is out: its request, and what it had taken, is the others' now. True when it was not known to be out."""
+        """The server is out: its request, and what it had taken, is the others' now. True when it
+        was not known to be out.
+        """
         with self._changed:
             is_news, server.is_out = not server.is_out, True
             self._n_under_way -= 1
@@ -74,7 +84,9 @@ class Spread:
             self._changed.notify_all()
 
     def _fill(self, server: Server) -> deque[Rendered] | None:
-        """Requests for this server to take from: its own run, the next one, or, when none is left, the longest of another's."""
+        """Requests for this server to take from: its own run, the next one, or, when none is left,
+        the longest of another's.
+        """
         if not server.own and self._runs:
             server.own = self._runs.popleft()
         if server.own:

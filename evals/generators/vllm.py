@@ -1,4 +1,6 @@
-"""vLLM in this process: the evaluated model, or a judge, on CPU or GPU. The only module that imports vllm."""
+"""vLLM in this process: the evaluated model, or a judge, on CPU or GPU. The only module that
+imports vllm.
+"""
 
 import contextlib
 import gc
@@ -18,24 +20,29 @@ from evals.records import Completion, Output
 _WINDOW = 2  # requests kept in the engine, in units of its batch size: enough to never drain it
 _LOOK_S = 1.0
 _CPU_KV_CACHE_SHARE = 0.3
-"""Of the memory that is free. vLLM's own default takes most of it; a cache too small for the batch's longest answers makes the engine
-drop sequences half way and compute them again."""
+"""Of the memory that is free. vLLM's own default takes most of it; a cache too small for the
+batch's longest answers makes the engine drop sequences half way and compute them again."""
 _CPU_BLOCK = 32
-"""Tokens of a block of the KV cache, the fewest that vLLM's CPU attention takes (its default there is 128): what two prompts share is
-found in the cache up to a whole block, so that 387 MMLU questions took a third less time; generating was no slower."""
+"""Tokens of a block of the KV cache, the fewest that vLLM's CPU attention takes (its default there
+is 128): what two prompts share is found in the cache up to a whole block, so that 387 MMLU
+questions took a third less time; generating was no slower."""
 
 
 class VllmGenerator:
     """One engine, loaded once, fed from one queue through its own add_request/step loop.
 
-    Raises InputError when the weights cannot be loaded as asked, EnvironmentFault when the machine cannot (memory, dead engine).
+    Raises InputError when the weights cannot be loaded as asked, EnvironmentFault when the machine
+    cannot (memory, dead engine).
     """
 
-    def __init__(self, model: str, settings: EngineSettings, *, revision: str | None = None) -> None:
+    def __init__(
+        self, model: str, settings: EngineSettings, *, revision: str | None = None
+    ) -> None:
         if settings.data_parallel_size and settings.data_parallel_size > 1:
             raise InputError(
-                "vLLM runs data parallel only as a server: start `python -m vllm.entrypoints.openai.api_server --model "
-                f"{model} --data-parallel-size {settings.data_parallel_size}` and evaluate openai:NAME@URL."
+                "vLLM runs data parallel only as a server: start `python -m"
+                f" vllm.entrypoints.openai.api_server --model {model} --data-parallel-size"
+                f" {settings.data_parallel_size}` and evaluate openai:NAME@URL."
             )
         _be_quiet()
         if settings.batch_invariant:
@@ -45,14 +52,22 @@ class VllmGenerator:
             from vllm.platforms import current_platform
         except ImportError as error:
             raise EnvironmentFault(
-                f"vLLM is not installed ({error}). Install it as README says: scripts/demo, or pip install '.[cuda]'."
+                f"vLLM is not installed ({error}). Install it as README says: scripts/demo, or pip"
+                " install '.[cuda]'."
             ) from error
         on_cpu = current_platform.is_cpu()
         if on_cpu and settings.batch_invariant:
-            raise InputError("--batch-invariant needs a GPU: vLLM's batch-invariant kernels are Triton's. Leave it out on a CPU.")
+            raise InputError(
+                "--batch-invariant needs a GPU: vLLM's batch-invariant kernels are Triton's. Leave"
+                " it out on a CPU."
+            )
         if on_cpu:
             _use_every_core()
-        given = {name: value for name, value in asdict(settings).items() if value is not None and name != "batch_invariant"}
+        given = {
+            name: value
+            for name, value in asdict(settings).items()
+            if value is not None and name != "batch_invariant"
+        }
         if on_cpu:
             if settings.gpu_memory_utilization is None:
                 given["kv_cache_memory_bytes"] = int(_free_memory() * _CPU_KV_CACHE_SHARE)
@@ -63,7 +78,12 @@ class VllmGenerator:
             self._closing.enter_context(_nothing_compiled())
         try:
             self._llm = vllm.LLM(
-                model=model, revision=revision, disable_log_stats=True, enable_prefix_caching=True, use_tqdm_on_load=False, **given
+                model=model,
+                revision=revision,
+                disable_log_stats=True,
+                enable_prefix_caching=True,
+                use_tqdm_on_load=False,
+                **given,
             )
         except Exception as error:
             self._closing.close()
@@ -73,14 +93,19 @@ class VllmGenerator:
         _watch(getattr(self._engine, "engine_core", None), self._closed)
         self._batch = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
 
-    def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
+    def stream(
+        self, requests: Sequence[Rendered]
+    ) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
         """See Generator. Ctrl-C and errors leave the engine without unfinished requests."""
         waiting = iter(requests)
         running: dict[str, Rendered] = {}
         n_sent = 0
         try:
             while True:
-                while len(running) < _WINDOW * self._batch and (request := next(waiting, None)) is not None:
+                while (
+                    len(running) < _WINDOW * self._batch
+                    and (request := next(waiting, None)) is not None
+                ):
                     request_id = str(n_sent)
                     n_sent += 1
                     prompt = {"prompt_token_ids": list(request.token_ids)}
@@ -88,12 +113,22 @@ class VllmGenerator:
                     running[request_id] = request
                 if not running:
                     return
-                done = [(running.pop(out.request_id), out) for out in self._engine.step() if out.finished]
+                done = [
+                    (running.pop(out.request_id), out)
+                    for out in self._engine.step()
+                    if out.finished
+                ]
                 if done:
                     yield [(request, _completion(request, out)) for request, out in done]
         except Exception as error:
-            why = "its process ended" if type(error).__name__ == "EngineDeadError" else _one_line(error)
-            raise EnvironmentFault(f"The engine died: {why}. Nothing is lost; the same command goes on.") from error
+            why = (
+                "its process ended"
+                if type(error).__name__ == "EngineDeadError"
+                else _one_line(error)
+            )
+            raise EnvironmentFault(
+                f"The engine died: {why}. Nothing is lost; the same command goes on."
+            ) from error
         finally:
             if running:
                 with contextlib.suppress(Exception):
@@ -112,7 +147,9 @@ class VllmGenerator:
 
 
 def _watch(core: Any, closed: Event) -> None:
-    """Wake whoever waits for an engine whose process was killed: vLLM marks it dead, but its caller waits for ever."""
+    """Wake whoever waits for an engine whose process was killed: vLLM marks it dead, but its caller
+    waits for ever.
+    """
     if not hasattr(core, "outputs_queue") or not hasattr(core, "resources"):
         return  # an engine in this process
 
@@ -134,14 +171,18 @@ def _be_quiet() -> None:
 
 
 def _use_every_core() -> None:
-    """vLLM keeps one core back on CPUs and puts the engine in a process of its own; here both cost more than they bring."""
+    """vLLM keeps one core back on CPUs and puts the engine in a process of its own; here both cost
+    more than they bring.
+    """
     cores = sorted(os.sched_getaffinity(0))
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cores)))
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 
 def _nothing_compiled() -> contextlib.AbstractContextManager[None]:
-    """An eager engine would still have functions of its sampler compiled: that takes seconds and a C++ compiler, and gains nothing."""
+    """An eager engine would still have functions of its sampler compiled: that takes seconds and a
+    C++ compiler, and gains nothing.
+    """
     import torch._dynamo
 
     found: contextlib.AbstractContextManager[None] = torch._dynamo.config.patch(disable=True)
@@ -168,7 +209,8 @@ def _sampling_params(request: Rendered) -> Any:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
     sampling = request.sampling
-    # The seed stays out: a seeded request with n > 1 crashes vLLM's CPU generator; the engine's own seed stands for it.
+    # The seed stays out: a seeded request with n > 1 crashes vLLM's CPU generator; the engine's own
+    # seed stands for it.
     return SamplingParams(
         max_tokens=request.max_new_tokens,
         temperature=sampling.temperature,
@@ -181,13 +223,22 @@ def _sampling_params(request: Rendered) -> Any:
 
 
 def _completion(request: Rendered, out: Any) -> Completion:
-    counted = Completion(n_prompt_tokens=len(request.token_ids), n_cached_tokens=out.num_cached_tokens or 0)
+    counted = Completion(
+        n_prompt_tokens=len(request.token_ids), n_cached_tokens=out.num_cached_tokens or 0
+    )
     first = out.outputs[0]
     if request.candidates:
         logprobs = first.logprobs[0]
-        return replace(counted, choice_logprobs={label: logprobs[token_id].logprob for label, token_id in request.candidates})
+        return replace(
+            counted,
+            choice_logprobs={
+                label: logprobs[token_id].logprob for label, token_id in request.candidates
+            },
+        )
     outputs = tuple(
-        Output(one.text, "length" if one.finish_reason == "length" else "stop", tuple(one.token_ids))
+        Output(
+            one.text, "length" if one.finish_reason == "length" else "stop", tuple(one.token_ids)
+        )
         for one in sorted(out.outputs, key=lambda one: one.index)
     )
     top = None
@@ -200,7 +251,8 @@ def _load_error(model: str, error: Exception) -> Exception:
     text = _one_line(error)
     if "memory" in text.lower():
         return EnvironmentFault(
-            f"{model} does not fit this machine: {text}. Use more GPUs (--tensor-parallel-size) or a smaller --max-model-len."
+            f"{model} does not fit this machine: {text}. Use more GPUs (--tensor-parallel-size) or"
+            " a smaller --max-model-len."
         )
     return InputError(f"vLLM cannot load {model}: {text}")
 
@@ -210,6 +262,8 @@ def _one_line(error: BaseException) -> str:
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
-        return " ".join("; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors()).split()).rstrip(".")[:400]
+        return " ".join(
+            "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors()).split()
+        ).rstrip(".")[:400]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).rstrip(".")[:400]

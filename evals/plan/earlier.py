@@ -8,7 +8,8 @@ from evals.storage.run_folder import RunFolder
 
 
 def earlier_run(plan: Plan) -> list[str]:
-    """What is to be said about an earlier run in the plan's folder. A folder holds one run, with whatever tasks and judges.
+    """What is to be said about an earlier run in the plan's folder. A folder holds one run, with
+    whatever tasks and judges.
 
     Raises InputError where that run is one of another model, suite, limit, seed or chat format.
     """
@@ -18,18 +19,35 @@ def earlier_run(plan: Plan) -> list[str]:
     record = folder.read_json("run.json")
     before = record["summary_header"]
     asked = plan.settings
-    now = {"suite": asked.suite, "limit": asked.limit, "chat_format": plan.chat_format, "seed": asked.engine.seed}
+    now = {
+        "suite": asked.suite,
+        "limit": asked.limit,
+        "chat_format": plan.chat_format,
+        "seed": asked.engine.seed,
+    }
     for name, value in now.items():
         if before.get(name) != value:
-            raise InputError(f"{folder.path} holds a run with {name} {before.get(name)}, this one has {value}. Choose another --out.")
+            raise InputError(
+                f"{folder.path} holds a run with {name} {before.get(name)}, this one has {value}."
+                " Choose another --out."
+            )
     model = before.get("model", {})
     if model.get("fingerprint") != plan.fingerprint:
-        raise InputError(f"{folder.path} holds a run of another model ({model.get('name')}), or in other precision. Choose another --out.")
+        raise InputError(
+            f"{folder.path} holds a run of another model ({model.get('name')}), or in other"
+            " precision. Choose another --out."
+        )
     notes = []
     if plan.model.kind == "server" and record.get("model") != plan.model.argument:
-        notes.append(f"{folder.path} keeps the answers of {record.get('model')}. If this is another model, choose another --out.")
-    if left := [name for name in record["tasks"] if name not in plan.tasks and name not in record["skipped"]]:
         notes.append(
-            f"{folder.path} had results of {', '.join(left)}, which this command leaves out: only their answers are kept, in its store."
+            f"{folder.path} keeps the answers of {record.get('model')}. If this is another model,"
+            " choose another --out."
+        )
+    if left := [
+        name for name in record["tasks"] if name not in plan.tasks and name not in record["skipped"]
+    ]:
+        notes.append(
+            f"{folder.path} had results of {', '.join(left)}, which this command leaves out: only"
+            " their answers are kept, in its store."
         )
     return notes

@@ -1,9 +1,11 @@
-"""What a run will take on a GPU, before it is paid for: a roofline over prompt tokens to compute and tokens to generate.
+"""What a run will take on a GPU, before it is paid for: a roofline over prompt tokens to compute
+and tokens to generate.
 
-Prompts are bound by arithmetic, 2 FLOP a parameter and token; decoding by memory, since each step reads the weights once and the
-keys and values of every sequence in the batch. The shares of a GPU's figures that an engine reaches are those of vLLM 0.32 with a
-dense model of 7.4 billion parameters on an H200 (results/bench/h200.json); other GPUs are assumed to reach the same. An estimate,
-good for deciding between one GPU and eight.
+Prompts are bound by arithmetic, 2 FLOP a parameter and token; decoding by memory, since each step
+reads the weights once and the keys and values of every sequence in the batch. The shares of a GPU's
+figures that an engine reaches are those of vLLM 0.32 with a dense model of 7.4 billion parameters
+on an H200 (results/bench/h200.json); other GPUs are assumed to reach the same. An estimate, good
+for deciding between one GPU and eight.
 """
 
 import json
@@ -22,7 +24,9 @@ _LOAD_BYTES_S = 1e9
 _START_S = 90.0
 """Compiling and capturing graphs, once a start; as measured with an empty compile cache."""
 _STEP_S = 4.4e-3
-"""The engine's own part of a step, which a model of some hundred million parameters does not get below."""
+"""The engine's own part of a step, which a model of some hundred million parameters does not get
+below.
+"""
 _BATCH = 256
 _WEIGHTS_ROOM = 0.75
 """Of the GPU's memory: weights that take more leave too little for keys and values."""
@@ -37,13 +41,16 @@ TYPICAL_NEW_TOKENS = {
     "ifeval": 300,
     "xstest": 160,
 }
-"""Tokens of an output, about: the middle of the instruct models whose recorded outputs this project replays (UTF-8 bytes / 4.2).
+"""Tokens of an output, about: the middle of the instruct models whose recorded outputs this project
+replays (UTF-8 bytes / 4.2).
 
 A small or broken model writes on until the limit."""
 
 
 def typical_new_tokens(task: str, most: int) -> int:
-    """About how many tokens an output of the benchmark has. most: its limit, which stands where nothing is known."""
+    """About how many tokens an output of the benchmark has. most: its limit, which stands where
+    nothing is known.
+    """
     return min(most, TYPICAL_NEW_TOKENS.get(task, most))
 
 
@@ -80,7 +87,9 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Tokens of a run. prompt: to compute, without what the prefix cache holds.  held: mean tokens of a sequence while it decodes."""
+    """Tokens of a run. prompt: to compute, without what the prefix cache holds.  held: mean tokens
+    of a sequence while it decodes.
+    """
 
     prompt: float
     new: float
@@ -107,11 +116,16 @@ class Estimate:
         """One line."""
         if not self.holds:
             return f"{self.n} x {self.gpu.name}: no room for the weights"
-        return f"{self.n} x {self.gpu.name}: about {self.n * self.wall_s / 3600:.2g} GPU-hours, {self.wall_s / 60:.0f} min"
+        return (
+            f"{self.n} x {self.gpu.name}: about {self.n * self.wall_s / 3600:.2g} GPU-hours,"
+            f" {self.wall_s / 60:.0f} min"
+        )
 
 
 def shape_of(files: Path | None) -> Shape | None:
-    """The size of the model whose config.json lies in `files`; None where it is not known (no file, not a dense decoder)."""
+    """The size of the model whose config.json lies in `files`; None where it is not known (no file,
+    not a dense decoder).
+    """
     if files is None or not (files / "config.json").is_file():
         return None
     config = json.loads((files / "config.json").read_text("utf-8"))
@@ -125,22 +139,38 @@ def shape_of(files: Path | None) -> Shape | None:
 
 
 def _shape(config: Mapping[str, Any]) -> Shape:
-    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-    kv_heads, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden // heads
+    hidden, layers, heads = (
+        config["hidden_size"],
+        config["num_hidden_layers"],
+        config["num_attention_heads"],
+    )
+    kv_heads, head = (
+        config.get("num_key_value_heads") or heads,
+        config.get("head_dim") or hidden // heads,
+    )
     layer = 2 * hidden * head * (heads + kv_heads) + 3 * hidden * config["intermediate_size"]
     vocabulary = config["vocab_size"] * hidden * (1 if config.get("tie_word_embeddings") else 2)
     return Shape(float(layers * layer + vocabulary), float(2 * 2 * layers * kv_heads * head))
 
 
 def estimate(shape: Shape, work: Work, gpu: Gpu, n: int | None = None) -> Estimate:
-    """Time for `work` on n GPUs (None: the smallest power of two that holds the weights with room for keys and values)."""
+    """Time for `work` on n GPUs (None: the smallest power of two that holds the weights with room
+    for keys and values).
+    """
     n = n or _fewest(shape, gpu)
     share = _SPLIT_SHARE if n > 1 else 1.0
-    flops, bandwidth = gpu.flops * _COMPUTE_SHARE * share * n, gpu.bandwidth * _MEMORY_SHARE * share * n
+    flops, bandwidth = (
+        gpu.flops * _COMPUTE_SHARE * share * n,
+        gpu.bandwidth * _MEMORY_SHARE * share * n,
+    )
     usable = gpu.memory * n * 0.9
     room = max(usable - shape.weight_bytes, shape.kv_bytes * work.held)
     batch = max(1.0, min(_BATCH, room / max(shape.kv_bytes * work.held, 1.0)))
-    step_s = max(_STEP_S, (shape.weight_bytes + batch * work.held * shape.kv_bytes) / bandwidth + 2 * shape.parameters * batch / flops)
+    step_s = max(
+        _STEP_S,
+        (shape.weight_bytes + batch * work.held * shape.kv_bytes) / bandwidth
+        + 2 * shape.parameters * batch / flops,
+    )
     return Estimate(
         gpu,
         n,

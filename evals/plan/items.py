@@ -28,9 +28,15 @@ class TaskPlan:
 
 
 def plan_task(
-    benchmark: Benchmark[Any], source: LoadedSource, settings: RunSettings, judges: Mapping[str, Judge], recorded: Mapping[ItemId, Recorded]
+    benchmark: Benchmark[Any],
+    source: LoadedSource,
+    settings: RunSettings,
+    judges: Mapping[str, Judge],
+    recorded: Mapping[ItemId, Recorded],
 ) -> TaskPlan:
-    """The benchmark's items under these settings. Raises InputError where ids are not unique or recorded rows match none."""
+    """The benchmark's items under these settings. Raises InputError where ids are not unique or
+    recorded rows match none.
+    """
     items: Sequence[Item] = Spool(benchmark.items(source))
     _check_ids(benchmark, items, settings.model, recorded)
     if settings.suite == "card":
@@ -39,28 +45,50 @@ def plan_task(
         items = spread(items, settings.limit)
     asked_for = bool(settings.tasks) or bool(recorded)
     # The rows have done their work.
-    return TaskPlan(benchmark, items, replace(source, tables={}), None if asked_for else _why_skipped(benchmark, judges))
+    return TaskPlan(
+        benchmark,
+        items,
+        replace(source, tables={}),
+        None if asked_for else _why_skipped(benchmark, judges),
+    )
 
 
-def _check_ids(benchmark: Benchmark[Any], items: Sequence[Item], model: str, recorded: Mapping[ItemId, Recorded]) -> None:
-    """Raise InputError when two items have one id, or recorded rows of this benchmark match no item."""
+def _check_ids(
+    benchmark: Benchmark[Any],
+    items: Sequence[Item],
+    model: str,
+    recorded: Mapping[ItemId, Recorded],
+) -> None:
+    """Raise InputError when two items have one id, or recorded rows of this benchmark match no
+    item.
+    """
     ids = Scratch("id TEXT PRIMARY KEY")
     n_matched = 0
     for item in items:
         if not ids.ask("INSERT OR IGNORE INTO rows VALUES (?)", item.id).rowcount:
-            raise InputError(f"{benchmark.name}: two of its items have the id {item.id}. Give each item its own.")
+            raise InputError(
+                f"{benchmark.name}: two of its items have the id {item.id}. Give each item its own."
+            )
         n_matched += item.id in recorded
     own = f"{benchmark.name}/"
     if sum(item_id.startswith(own) for item_id in recorded) > n_matched:
-        strange = {item_id for item_id in recorded if item_id.startswith(own)} - {item.id for item in items}
-        raise InputError(f"{model}: {len(strange)} of its rows match no item of {benchmark.name}, e.g. {min(strange)}.")
+        strange = {item_id for item_id in recorded if item_id.startswith(own)} - {
+            item.id for item in items
+        }
+        raise InputError(
+            f"{model}: {len(strange)} of its rows match no item of {benchmark.name}, e.g."
+            f" {min(strange)}."
+        )
 
 
 def _why_skipped(benchmark: Benchmark[Any], judges: Mapping[str, Judge]) -> str | None:
     """Nothing is generated for a cell that cannot be had, unless the task is asked for by name."""
     if not benchmark.runs_on_base and not benchmark.chat:
         return "not run on base models, as on the card"
-    if any(all(role in judges for role in roles_of_column(benchmark, column.key)) for column in benchmark.columns):
+    if any(
+        all(role in judges for role in roles_of_column(benchmark, column.key))
+        for column in benchmark.columns
+    ):
         return None
     return no_judge(benchmark.judge_roles, benchmark.rules)
 
@@ -83,5 +111,7 @@ def spread(items: Sequence[Item], n: int) -> list[Item]:
     order = list(groups)
     rng.shuffle(order)
     rounds = max(map(len, groups.values()), default=0)
-    taken = [groups[name][turn] for turn in range(rounds) for name in order if turn < len(groups[name])][:n]
+    taken = [
+        groups[name][turn] for turn in range(rounds) for name in order if turn < len(groups[name])
+    ][:n]
     return [items[index] for index in sorted(taken)]

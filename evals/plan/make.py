@@ -1,4 +1,6 @@
-"""From settings to what will be asked: model, data, items, judges. Everything that can be wrong is found here, before weights load."""
+"""From settings to what will be asked: model, data, items, judges. Everything that can be wrong is
+found here, before weights load.
+"""
 
 import contextlib
 import gc
@@ -15,7 +17,14 @@ from evals.data.dataset import LoadedSource
 from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.generators.replay import Recorded, read_recorded
-from evals.models.prompts import ChatFormat, Rendered, Renderer, check_room, load_tokenizer, resolve_chat_format
+from evals.models.prompts import (
+    ChatFormat,
+    Rendered,
+    Renderer,
+    check_room,
+    load_tokenizer,
+    resolve_chat_format,
+)
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.items import TaskPlan, plan_task
 from evals.plan.judges import Judge, parse_judges
@@ -42,17 +51,27 @@ class Plan:
 
     @property
     def run_key(self) -> str:
-        """Names this run's questions in a store: equal for the same model, format and protocol, whatever the suite."""
-        identity = [self.fingerprint, self.chat_format, PROTOCOL_VERSION, self.settings.suite == "smoke"]
+        """Names this run's questions in a store: equal for the same model, format and protocol,
+        whatever the suite.
+        """
+        identity = [
+            self.fingerprint,
+            self.chat_format,
+            PROTOCOL_VERSION,
+            self.settings.suite == "smoke",
+        ]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
     def out(self) -> Path:
         """The run folder."""
-        return self.settings.out or Path("results") / default_folder(self.model.name, self.settings.suite)
+        return self.settings.out or Path("results") / default_folder(
+            self.model.name, self.settings.suite
+        )
 
     def render(self, task: str, places: range | None = None) -> list[Rendered]:
-        """The task's requests as token ids, in item order. Raises InputError naming a prompt the model cannot take.
+        """The task's requests as token ids, in item order. Raises InputError naming a prompt the
+        model cannot take.
 
         places: only of its items at these.
         """
@@ -60,7 +79,9 @@ class Plan:
         if plan.skipped:
             return []
         asked = plan.items if places is None else map(plan.items.__getitem__, places)
-        rendered = self.renderer.render((item.id, "", plan.benchmark.request(item)) for item in asked)
+        rendered = self.renderer.render(
+            (item.id, "", plan.benchmark.request(item)) for item in asked
+        )
         check_room(rendered, self.renderer.max_len)
         return rendered
 
@@ -73,7 +94,9 @@ class Plan:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """No search for garbage among the objects of a plan, of which a large one has millions and none is garbage."""
+    """No search for garbage among the objects of a plan, of which a large one has millions and none
+    is garbage.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -89,7 +112,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a run is made of, once it is known to be there. read_as: a recording's fingerprint before it was read."""
+    """What a run is made of, once it is known to be there. read_as: a recording's fingerprint
+    before it was read.
+    """
 
     model: Model
     recorded: Mapping[ItemId, Recorded]
@@ -101,7 +126,8 @@ class _Found:
 
 @_no_collection()
 def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
-    """Everything a run needs, resolved and checked: first the words, then what must be on this machine, then what is in it.
+    """Everything a run needs, resolved and checked: first the words, then what must be on this
+    machine, then what is in it.
 
     need_weights: False where only prompts are wanted: no weights, keys or judges need to be there.
     Raises InputError (or EnvironmentFault) with one sentence for what is wrong.
@@ -115,20 +141,39 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     renderer = _renderer(found.model, settings)
     fingerprint = _fingerprint(found, settings) if need_weights else ""
     tasks = {
-        name: plan_task(cls(chat=renderer.chat_format != "none"), found.sources[name], settings, found.judges, found.recorded)
+        name: plan_task(
+            cls(chat=renderer.chat_format != "none"),
+            found.sources[name],
+            settings,
+            found.judges,
+            found.recorded,
+        )
         for name, cls in found.classes.items()
     }
-    return Plan(settings, found.model, fingerprint, renderer, renderer.chat_format, tasks, found.judges, found.recorded)
+    return Plan(
+        settings,
+        found.model,
+        fingerprint,
+        renderer,
+        renderer.chat_format,
+        tasks,
+        found.judges,
+        found.recorded,
+    )
 
 
-# --- the words ------------------------------------------------------------------------------------------------------------
+# --- the words ------------------------------------------------------------------------------------
 
 
 def _classes(asked: Sequence[str]) -> Classes:
-    """The benchmarks that --tasks names, in the registry's order; all of them where it names none."""
+    """The benchmarks that --tasks names, in the registry's order;
+    all of them where it names none.
+    """
     wanted = [part.strip() for name in asked for part in name.split(",") if part.strip()]
     if any(asked) and not wanted:
-        raise InputError(f"--tasks {','.join(asked)} names no benchmark. Known: {', '.join(BENCHMARKS)}.")
+        raise InputError(
+            f"--tasks {','.join(asked)} names no benchmark. Known: {', '.join(BENCHMARKS)}."
+        )
     known = {name: benchmark_class(name) for name in wanted or BENCHMARKS}
     return {name: known[name] for name in BENCHMARKS if name in known}
 
@@ -139,18 +184,26 @@ def _judges(arguments: Sequence[str], classes: Classes) -> Mapping[str, Judge]:
     return parse_judges(arguments, rules, tuple(rules))
 
 
-# --- what must be on this machine: told all at once -----------------------------------------------------------------------
+# --- what must be on this machine: told all at once -----------------------------------------------
 
 
-def _find(settings: RunSettings, classes: Classes, judges: Mapping[str, Judge], need_weights: bool) -> _Found:
-    """Model, recording, data and judges. Raises InputError with every one of them that is not to be had, a line each."""
+def _find(
+    settings: RunSettings, classes: Classes, judges: Mapping[str, Judge], need_weights: bool
+) -> _Found:
+    """Model, recording, data and judges. Raises InputError with every one of them that is not to be
+    had, a line each.
+    """
     problems: list[str] = []
     model = _noting(problems, lambda: _model(settings, need_weights))
     recorded, read_as = _recorded(model)
     if recorded and not settings.tasks:
         named = {item_id.partition("/")[0] for item_id in recorded}
         classes = {name: cls for name, cls in classes.items() if name in named}
-    judges = {role: judge for role, judge in judges.items() if any(role in cls.judge_roles for cls in classes.values())}
+    judges = {
+        role: judge
+        for role, judge in judges.items()
+        if any(role in cls.judge_roles for cls in classes.values())
+    }
     sources = _noting(problems, lambda: _sources(classes, settings))
     if need_weights:
         _require_judges(judges, classes, settings, problems)
@@ -172,7 +225,10 @@ def _model(settings: RunSettings, need_weights: bool) -> Model:
     """The model; a server's takes its files, and so its context, from --tokenizer."""
     model = resolve(settings.model, revision=settings.revision, offline=settings.offline)
     if settings.engine.batch_invariant and model.kind in ("server", "replay"):
-        raise InputError("--batch-invariant is the engine's own setting: start the server with VLLM_BATCH_INVARIANT=1 instead.")
+        raise InputError(
+            "--batch-invariant is the engine's own setting: start the server with"
+            " VLLM_BATCH_INVARIANT=1 instead."
+        )
     if need_weights:
         require_weights(model)
     if settings.name:
@@ -183,14 +239,18 @@ def _model(settings: RunSettings, need_weights: bool) -> Model:
 
 
 def _recorded(model: Model | None) -> tuple[Mapping[ItemId, Recorded], str]:
-    """What a recording holds, and the fingerprint it had before it was read; nothing for any other model."""
+    """What a recording holds, and the fingerprint it had before it was read; nothing for any other
+    model.
+    """
     if model is None or model.kind != "replay":
         return {}, ""
     read_as = model.fingerprint()
     return read_recorded(Path(model.source)), read_as
 
 
-def _require_judges(judges: Mapping[str, Judge], classes: Classes, settings: RunSettings, problems: list[str]) -> None:
+def _require_judges(
+    judges: Mapping[str, Judge], classes: Classes, settings: RunSettings, problems: list[str]
+) -> None:
     """Note every judge this run would ask that is not to be had."""
     asked: dict[str, list[str]] = {}
     for role in (role for cls in classes.values() for role in cls.judge_roles):
@@ -206,7 +266,10 @@ def _require_judge(name: str, roles: Sequence[str], settings: RunSettings) -> No
     except InputError as error:
         raise InputError(f"Judge of {', '.join(roles)}: {error}") from error
     if model.kind == "replay":
-        raise InputError(f"{name} is a recording; it cannot judge. Put recorded verdicts into its rows as findings.")
+        raise InputError(
+            f"{name} is a recording; it cannot judge. Put recorded verdicts into its rows as"
+            " findings."
+        )
     require_weights(model)
 
 
@@ -217,7 +280,7 @@ def _sources(classes: Classes, settings: RunSettings) -> dict[str, LoadedSource]
     return {name: loaded[cls.dataset.name] for name, cls in classes.items()}
 
 
-# --- what is in it --------------------------------------------------------------------------------------------------------
+# --- what is in it --------------------------------------------------------------------------------
 
 
 def _renderer(model: Model, settings: RunSettings) -> Renderer:
@@ -232,14 +295,19 @@ def _renderer(model: Model, settings: RunSettings) -> Renderer:
 def _fingerprint(found: _Found, settings: RunSettings) -> str:
     fingerprint = found.model.fingerprint(settings.engine.dtype, settings.engine.quantization)
     if found.recorded and fingerprint != found.read_as:
-        raise InputError(f"{found.model.argument} changed while it was read. Give the command again when nothing writes to it.")
+        raise InputError(
+            f"{found.model.argument} changed while it was read. Give the command again when nothing"
+            " writes to it."
+        )
     return fingerprint
 
 
 def _tokenizer(model: Model, settings: RunSettings) -> Any:
     trust = settings.engine.trust_remote_code
     if settings.tokenizer:
-        return load_tokenizer(str(_tokenizer_files(settings.tokenizer, settings)), trust_remote_code=trust)
+        return load_tokenizer(
+            str(_tokenizer_files(settings.tokenizer, settings)), trust_remote_code=trust
+        )
     if model.files is not None:
         return load_tokenizer(str(model.files), trust_remote_code=trust)
     return None
@@ -248,13 +316,19 @@ def _tokenizer(model: Model, settings: RunSettings) -> Any:
 def _tokenizer_files(argument: str, settings: RunSettings) -> Path:
     files = resolve(argument, offline=settings.offline).files
     if files is None:
-        raise InputError(f"--tokenizer {argument} has no tokenizer on this machine. Name a folder or a hub id.")
+        raise InputError(
+            f"--tokenizer {argument} has no tokenizer on this machine. Name a folder or a hub id."
+        )
     return files
 
 
 def _chat_format(model: Model, settings: RunSettings, tokenizer: Any) -> ChatFormat:
     if tokenizer is None and settings.chat_format == "auto":
-        return "tokenizer"  # a chat server renders by itself; recorded outputs are graded as a chat model's
+        # a chat server renders by itself; recorded outputs are graded as a chat model's
+        return "tokenizer"
     if tokenizer is None and settings.chat_format in ("tulu", "none") and model.kind == "server":
-        raise InputError(f"--chat-format {settings.chat_format} needs the model's tokenizer: name its folder or hub id with --tokenizer.")
+        raise InputError(
+            f"--chat-format {settings.chat_format} needs the model's tokenizer: name its folder or"
+            " hub id with --tokenizer."
+        )
     return resolve_chat_format(settings.chat_format, tokenizer, model.row_format)

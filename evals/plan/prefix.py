@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 def cached_tokens(prompts: Iterable[Sequence[int]], block: int) -> int:
     """Prompt tokens that a cache without end has already seen, prompts taken one after another.
 
-    As vLLM counts: whole blocks of `block` tokens that follow the same beginning, and never a prompt's last token, which is
-    always computed.
+    As vLLM counts: whole blocks of `block` tokens that follow the same beginning, and never a
+    prompt's last token, which is always computed.
     """
     seen = set[int]()
     n_cached = 0

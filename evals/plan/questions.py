@@ -1,4 +1,6 @@
-"""A judge's questions as the judge is asked them: rendered for its own tokenizer, each with its store key."""
+"""A judge's questions as the judge is asked them: rendered for its own tokenizer, each with its
+store key.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +22,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One judge and its questions as it is asked them: each that fits with its store key, and those longer than its context."""
+    """One judge and its questions as it is asked them: each that fits with its store key, and those
+    longer than its context.
+    """
 
     name: str
     model: Model
@@ -36,9 +40,18 @@ def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> 
     require_weights(model)
     fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization)
     renderer = _renderer(model, settings)
-    rendered = renderer.render([(question.item_id, question.role, question.ask) for question in questions])
-    fits = [renderer.max_len is None or len(request.token_ids) < renderer.max_len for request in rendered]
-    keyed = [(request.key(fingerprint), request) for request, is_fit in zip(rendered, fits, strict=True) if is_fit]
+    rendered = renderer.render(
+        [(question.item_id, question.role, question.ask) for question in questions]
+    )
+    fits = [
+        renderer.max_len is None or len(request.token_ids) < renderer.max_len
+        for request in rendered
+    ]
+    keyed = [
+        (request.key(fingerprint), request)
+        for request, is_fit in zip(rendered, fits, strict=True)
+        if is_fit
+    ]
     too_long = [request for request, is_fit in zip(rendered, fits, strict=True) if not is_fit]
     return Prepared(name, model, fingerprint, renderer, keyed, too_long)
 
@@ -46,7 +59,14 @@ def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> 
 def _renderer(model: Model, settings: RunSettings) -> Renderer:
     if model.files is None:
         return Renderer(None, "tokenizer", None)
-    tokenizer = load_tokenizer(str(model.files), trust_remote_code=settings.engine.trust_remote_code)
+    tokenizer = load_tokenizer(
+        str(model.files), trust_remote_code=settings.engine.trust_remote_code
+    )
     own, limit = model.max_len(None), settings.engine.max_model_len
     max_len = min(own, limit) if own and limit else own
-    return Renderer(tokenizer, resolve_chat_format("auto", tokenizer, model.row_format), max_len, settings.engine.seed)
+    return Renderer(
+        tokenizer,
+        resolve_chat_format("auto", tokenizer, model.row_format),
+        max_len,
+        settings.engine.seed,
+    )

@@ -39,25 +39,41 @@ def check_settings(settings: RunSettings) -> None:
     if settings.suite not in SUITES:
         raise InputError(f"Unknown suite {settings.suite!r}. Known: {', '.join(SUITES)}.")
     if settings.limit is not None and settings.limit < 1:
-        raise InputError(f"--limit {settings.limit}: give the number of items of each benchmark, 1 or more.")
+        raise InputError(
+            f"--limit {settings.limit}: give the number of items of each benchmark, 1 or more."
+        )
     _check_engine(settings.engine)
 
 
 def _check_engine(engine: EngineSettings) -> None:
     """What can be seen to be wrong before the engine is asked."""
-    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_num_seqs"):
+    for name in (
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "max_num_seqs",
+    ):
         value = getattr(engine, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more.")
     share = engine.gpu_memory_utilization
     if share is not None and not 0 < share <= 1:
-        raise InputError(f"--gpu-memory-utilization {share}: give a share of the memory above 0, at most 1.")
+        raise InputError(
+            f"--gpu-memory-utilization {share}: give a share of the memory above 0, at most 1."
+        )
 
 
-OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK")
+OFFLINE_VARIABLES = (
+    "HF_HUB_OFFLINE",
+    "HF_DATASETS_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "VLLM_NO_USAGE_STATS",
+    "DO_NOT_TRACK",
+)
 
 
 def go_offline() -> None:
     """Have every library of this process keep to what is on this machine."""
-    # Variables, not arguments: libraries below us open connections of their own, and read these when they are imported or called.
+    # Variables, not arguments: libraries below us open connections of their own, and read these
+    # when they are imported or called.
     os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))

@@ -21,7 +21,9 @@ _BLOCK = 16
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one benchmark asks that the store lacks. Tokens; cached: of the prompts', at best; new: about; most: at most; held: see Work."""
+    """What one benchmark asks that the store lacks. Tokens; cached: of the prompts', at best; new:
+    about; most: at most; held: see Work.
+    """
 
     n: int = 0
     prompt: int = 0
@@ -40,23 +42,35 @@ class Asked:
 
 
 def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
-    """Per benchmark: items, requests the store lacks and their tokens; what that takes on a GPU; per judge what it would take.
+    """Per benchmark: items, requests the store lacks and their tokens; what that takes on a GPU;
+    per judge what it would take.
 
     prices: `--price` arguments, see evals.plan.cost.
     """
     settings = plan.settings
-    if settings.sandbox == "require" and any(task.benchmark.runs_programs and not task.skipped for task in plan.tasks.values()):
+    if settings.sandbox == "require" and any(
+        task.benchmark.runs_programs and not task.skipped for task in plan.tasks.values()
+    ):
         Sandbox("require").close()
     price_of = parse_prices(prices, plan.judges)
     lines = [
-        f"{plan.model.name} · suite {settings.suite} · chat format {plan.chat_format} · run folder {plan.out}",
-        f"{'task':12} {'items':>7} {'to ask':>7} {'prompt tokens':>14} {'cached':>7} {'new tokens, about':>17} {'at most':>11}",
+        (
+            f"{plan.model.name} · suite {settings.suite} · chat format {plan.chat_format} · run"
+            f" folder {plan.out}"
+        ),
+        (
+            f"{'task':12} {'items':>7} {'to ask':>7} {'prompt tokens':>14} {'cached':>7}"
+            f" {'new tokens, about':>17} {'at most':>11}"
+        ),
     ]
     known = _known(plan)
     total = Asked()
     for name, task in plan.tasks.items():
         if task.skipped:
-            lines.append(f"{name:12} {len(task.items):7,} {'-':>7} {'-':>14} {'-':>7} {'-':>17} {'-':>11}  {task.skipped}")
+            lines.append(
+                f"{name:12} {len(task.items):7,} {'-':>7} {'-':>14} {'-':>7} {'-':>17} {'-':>11} "
+                f" {task.skipped}"
+            )
             continue
         asked = _asked(plan, name, known)
         total += asked
@@ -64,9 +78,14 @@ def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
     lines += _gpu_lines(plan, total)
     for role, judge in plan.judges.items():
         cost = "a rule" if judge.is_rule else _judging(plan, judge, known).text(price_of.get(role))
-        lines.append(f"judge {role}: {judge.model}{'' if judge.is_card else ' (not the card’s)'}, {cost}")
+        lines.append(
+            f"judge {role}: {judge.model}{'' if judge.is_card else ' (not the card’s)'}, {cost}"
+        )
     if any(not judge.is_rule for judge in plan.judges.values()):
-        lines.append("An answer that is not there yet counts as its longest; a judge's prompt that a server tokenizes counts by its bytes.")
+        lines.append(
+            "An answer that is not there yet counts as its longest; a judge's prompt that a server"
+            " tokenizes counts by its bytes."
+        )
     return "\n".join(lines)
 
 
@@ -90,7 +109,9 @@ def _asked(plan: Plan, task: str, known: Store | None) -> Asked:
 
 
 def _gpu_lines(plan: Plan, total: Asked) -> list[str]:
-    """What the whole takes on each kind of GPU; nothing where nothing is asked or somebody else's server answers."""
+    """What the whole takes on each kind of GPU; nothing where nothing is asked or somebody else's
+    server answers.
+    """
     if not total.n or plan.model.kind == "replay":
         return []
     shape = shape_of(plan.model.files)
@@ -101,22 +122,37 @@ def _gpu_lines(plan: Plan, total: Asked) -> list[str]:
     n = (sizes[0] or 1) * (sizes[1] or 1) if any(sizes) else None
     work = Work(total.prompt - total.cached, total.new, total.held / max(total.new, 1))
     parameters = (
-        f"{shape.parameters / 1e9:.3g}B parameters, {work.prompt:,.0f} prompt tokens to compute, about {work.new:,.0f} to generate:"
+        f"{shape.parameters / 1e9:.3g}B parameters, {work.prompt:,.0f} prompt tokens to compute,"
+        f" about {work.new:,.0f} to generate:"
     )
     return [parameters, *(f"  {estimate(shape, work, gpu, n).text()}" for gpu in GPUS)]
 
 
 def _judging(plan: Plan, judge: Judge, known: Store | None) -> Cost:
-    """What a judge would be asked that the store lacks; exact where every answer is there and the judge's tokenizer, too."""
+    """What a judge would be asked that the store lacks; exact where every answer is there and the
+    judge's tokenizer, too.
+    """
     questions, longest = list[Question](), dict[ItemId, int]()
     for name, task in plan.tasks.items():
-        for item, request in zip(task.items, plan.render(name) if judge.role in task.benchmark.judge_roles else (), strict=False):
+        for item, request in zip(
+            task.items,
+            plan.render(name) if judge.role in task.benchmark.judge_roles else (),
+            strict=False,
+        ):
             recorded = plan.recorded.get(item.id)
-            answer = recorded.completion if recorded else known.get(plan.key(request)) if known else None
+            answer = (
+                recorded.completion if recorded else known.get(plan.key(request)) if known else None
+            )
             if not isinstance(answer, Completion):
                 answer, longest[item.id] = Completion((Output("?"),)), request.max_new_tokens
-            asks = [check.ask for check in task.benchmark.checks(item, answer) if check.name == judge.role]
-            questions += [Question(item.id, judge.role, ask) for ask in asks if not isinstance(ask, Program)]
+            asks = [
+                check.ask
+                for check in task.benchmark.checks(item, answer)
+                if check.name == judge.role
+            ]
+            questions += [
+                Question(item.id, judge.role, ask) for ask in asks if not isinstance(ask, Program)
+            ]
     prepared = prepare(plan.settings, judge.model, questions)
     keyed = dict(prepared.keyed)
     lacking = [keyed[key] for key in keyed.keys() - (known.known(keyed) if known else set())]
@@ -124,7 +160,9 @@ def _judging(plan: Plan, judge: Judge, known: Store | None) -> Cost:
     prompts = [prompt_tokens(request) + longest.get(request.item_id, 0) for request in lacking]
     n_in = sum(prompts if room is None else [min(room, prompt) for prompt in prompts])
     is_exact = not longest and all(request.token_ids for request in lacking)
-    return Cost(len(lacking), n_in, sum(request.max_new_tokens for request in lacking), is_exact, False)
+    return Cost(
+        len(lacking), n_in, sum(request.max_new_tokens for request in lacking), is_exact, False
+    )
 
 
 def _known(plan: Plan) -> Store | None:

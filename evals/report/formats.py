@@ -1,4 +1,6 @@
-"""The table beside Markdown: which values are best, rows by size, and HTML, LaTeX, CSV and JSON. Pure; same table, same bytes."""
+"""The table beside Markdown: which values are best, rows by size, and HTML, LaTeX, CSV and JSON.
+Pure; same table, same bytes.
+"""
 
 import csv
 import html
@@ -9,63 +11,93 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from evals.report.table import LIMITED, MISSING, Table, TableCell, TableRow, as_markdown, interval_text
+from evals.report.table import (
+    LIMITED,
+    MISSING,
+    Table,
+    TableCell,
+    TableRow,
+    as_markdown,
+    interval_text,
+)
 from evals.storage.files import one_line
 
 _SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?([bm])(?![a-z])", re.IGNORECASE)
 
 
-# --- which rows, which values ---------------------------------------------------------------------------------------------
+# --- which rows, which values ---------------------------------------------------------------------
 
 
 def size_of(name: str) -> float | None:
-    """A model's size in billions of weights, read from its name ("8b", "135M"); None where the name tells none."""
+    """A model's size in billions of weights, read from its name ("8b", "135M"); None where the name
+    tells none.
+    """
     found = _SIZE.search(name)
     return float(found[1]) / (1 if found[2] in "bB" else 1000) if found else None
 
 
 def by_size(rows: Sequence[TableRow]) -> list[TableRow]:
-    """Rows as the card has them, small models first, each size a group; rows of a size keep their order, unknown sizes come last."""
+    """Rows as the card has them, small models first, each size a group; rows of a size keep their
+    order, unknown sizes come last.
+    """
     sizes = [size_of(row.name) for row in rows]
     order = sorted(range(len(rows)), key=lambda at: (sizes[at] is None, sizes[at] or 0.0))
-    groups = [row.group if row.group == LIMITED else "" if size is None else f"{size:g}b" for row, size in zip(rows, sizes, strict=True)]
+    groups = [
+        row.group if row.group == LIMITED else "" if size is None else f"{size:g}b"
+        for row, size in zip(rows, sizes, strict=True)
+    ]
     return [replace(rows[at], group=groups[at]) for at in order]
 
 
 def with_best(table: Table) -> Table:
     """The table with the best value of each column in each group set in bold.
 
-    Best is lowest where lower is better; ties are all best. A marked number is not compared, nor is one that stands alone or is of a
-    limited run.
+    Best is lowest where lower is better; ties are all best. A marked number is not compared, nor is
+    one that stands alone or is of a limited run.
     """
     best: set[tuple[int, str]] = set()
     for group in dict.fromkeys(row.group for row in table.rows):
         for column in table.columns if group != LIMITED else ():
-            cells = {at: row.cell(column.key) for at, row in enumerate(table.rows) if row.group == group}
-            values = {at: Decimal(cell.text) for at, cell in cells.items() if cell.text != MISSING and not cell.marks}
+            cells = {
+                at: row.cell(column.key) for at, row in enumerate(table.rows) if row.group == group
+            }
+            values = {
+                at: Decimal(cell.text)
+                for at, cell in cells.items()
+                if cell.text != MISSING and not cell.marks
+            }
             if len(values) > 1:
                 wanted = (min if column.lower_is_better else max)(values.values())
                 best |= {(at, column.key) for at, value in values.items() if value == wanted}
     return replace(table, best=frozenset(best))
 
 
-# --- HTML -----------------------------------------------------------------------------------------------------------------
+# --- HTML -----------------------------------------------------------------------------------------
 
 
 def as_html(table: Table) -> str:
     """A <table> with its remarks and footnotes under it, to be put into a page of one's own."""
     footnotes = table.marks()
     lines = ["<table>"] + ([f"<caption>{_html(table.caption)}</caption>"] if table.caption else [])
-    heads = "".join(f'<th scope="col">{_html(heading)}</th>' for heading in ("Model", *(column.heading for column in table.columns)))
+    heads = "".join(
+        f'<th scope="col">{_html(heading)}</th>'
+        for heading in ("Model", *(column.heading for column in table.columns))
+    )
     lines += [f"<thead><tr>{heads}</tr></thead>", "<tbody>"]
     for at, row in enumerate(table.rows):
         if at and row.group != table.rows[at - 1].group:
             lines += ["</tbody>", "<tbody>"]
-        cells = "".join(f"<td>{_html_cell(table, footnotes, at, column.key)}</td>" for column in table.columns)
+        cells = "".join(
+            f"<td>{_html_cell(table, footnotes, at, column.key)}</td>" for column in table.columns
+        )
         lines.append(f'<tr><th scope="row">{_html(row.name)}</th>{cells}</tr>')
     lines += ["</tbody>", "</table>"]
     if notes := table.notes():
-        lines += ["<ul>", *(f"<li>{_html(_words(note.headings, note.row, note.text))}</li>" for note in notes), "</ul>"]
+        lines += [
+            "<ul>",
+            *(f"<li>{_html(_words(note.headings, note.row, note.text))}</li>" for note in notes),
+            "</ul>",
+        ]
     if footnotes:
         lines += ["<ol>", *(f"<li>{_html(mark)}</li>" for mark in footnotes), "</ol>"]
     return "\n".join(lines) + "\n"
@@ -81,7 +113,11 @@ def _html_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str) ->
         return MISSING
     value = f"<strong>{cell.text}</strong>" if (at, key) in table.best else cell.text
     marks = f"<sup>{_numbers(cell, footnotes)}</sup>" if cell.marks else ""
-    return value + marks + (f" <small>{interval_text(cell.ci95)}</small>" if table.with_ci and cell.ci95 else "")
+    return (
+        value
+        + marks
+        + (f" <small>{interval_text(cell.ci95)}</small>" if table.with_ci and cell.ci95 else "")
+    )
 
 
 def _numbers(cell: TableCell, footnotes: Mapping[str, int]) -> str:
@@ -92,23 +128,40 @@ def _words(headings: Sequence[str], row: str, text: str) -> str:
     return f"{', '.join(headings)} of {row}: {text}"
 
 
-# --- LaTeX ----------------------------------------------------------------------------------------------------------------
+# --- LaTeX ----------------------------------------------------------------------------------------
 
 
 def as_latex(table: Table) -> str:
-    """A tabular for the package booktabs, groups parted by rules, remarks and footnotes under it."""
+    """A tabular for the package booktabs, groups parted by rules, remarks and
+    footnotes under it.
+    """
     footnotes = table.marks()
     heads = ["Model", *(_latex(column.heading) for column in table.columns)]
     lines = [_latex(table.caption), ""] if table.caption else []
-    lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
+    lines += [
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        r"\toprule",
+        " & ".join(heads) + r" \\",
+        r"\midrule",
+    ]
     for at, row in enumerate(table.rows):
         if at and row.group != table.rows[at - 1].group:
             lines.append(r"\midrule")
-        lines.append(" & ".join([_latex(row.name), *(_latex_cell(table, footnotes, at, c.key) for c in table.columns)]) + r" \\")
+        lines.append(
+            " & ".join(
+                [
+                    _latex(row.name),
+                    *(_latex_cell(table, footnotes, at, c.key) for c in table.columns),
+                ]
+            )
+            + r" \\"
+        )
     lines += [r"\bottomrule", r"\end{tabular}"]
     below = [_latex(_words(note.headings, note.row, note.text)) for note in table.notes()]
     below += [rf"\textsuperscript{{{number}}} {_latex(mark)}" for mark, number in footnotes.items()]
-    return "\n".join([*lines, *(rf"\par\noindent{{\footnotesize {line}}}" for line in below)]) + "\n"
+    return (
+        "\n".join([*lines, *(rf"\par\noindent{{\footnotesize {line}}}" for line in below)]) + "\n"
+    )
 
 
 def _latex_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str) -> str:
@@ -117,7 +170,11 @@ def _latex_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str) -
         return MISSING
     value = rf"\textbf{{{cell.text}}}" if (at, key) in table.best else _latex(cell.text)
     marks = rf"\textsuperscript{{{_numbers(cell, footnotes)}}}" if cell.marks else ""
-    return value + marks + (f" ({_latex(interval_text(cell.ci95))})" if table.with_ci and cell.ci95 else "")
+    return (
+        value
+        + marks
+        + (f" ({_latex(interval_text(cell.ci95))})" if table.with_ci and cell.ci95 else "")
+    )
 
 
 _LATEX = str.maketrans(
@@ -129,25 +186,33 @@ _LATEX = str.maketrans(
 
 
 def _latex(text: str) -> str:
-    """Text without a command in it; "[" in braces, since a line that begins with it would be the option of the line break before."""
+    """Text without a command in it; "[" in braces, since a line that begins with it would be the
+    option of the line break before.
+    """
     return one_line(text).translate(_LATEX)
 
 
-# --- for machines ---------------------------------------------------------------------------------------------------------
+# --- for machines ---------------------------------------------------------------------------------
 
 
 def as_csv(table: Table) -> str:
-    """One line a row: bare numbers, an empty field for none; with intervals two more columns each; marks and remarks in the last one."""
+    """One line a row: bare numbers, an empty field for none; with intervals two more columns each;
+    marks and remarks in the last one.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     ends = ("", " 95% low", " 95% high") if table.with_ci else ("",)
-    writer.writerow(["Model", *(column.heading + end for column in table.columns for end in ends), "Remarks"])
+    writer.writerow(
+        ["Model", *(column.heading + end for column in table.columns for end in ends), "Remarks"]
+    )
     for row in table.rows:
         fields = [_inert(one_line(row.name))]
         for column in table.columns:
             cell = row.cell(column.key)
             low, high = cell.ci95 or ("", "")
-            fields += [text if text != MISSING else "" for text in (cell.text, low, high)[: len(ends)]]
+            fields += [
+                text if text != MISSING else "" for text in (cell.text, low, high)[: len(ends)]
+            ]
         writer.writerow([*fields, _inert("; ".join(_remarks(table, row)))])
     return buffer.getvalue()
 
@@ -158,18 +223,30 @@ def _inert(text: str) -> str:
 
 
 def _remarks(table: Table, row: TableRow) -> list[str]:
-    about = [(column.heading, (*row.cell(column.key).marks, row.notes.get(column.key, ""))) for column in table.columns]
+    about = [
+        (column.heading, (*row.cell(column.key).marks, row.notes.get(column.key, "")))
+        for column in table.columns
+    ]
     return [f"{heading}: {one_line(text)}" for heading, texts in about for text in texts if text]
 
 
 def as_json(table: Table) -> str:
-    """Schema 1: columns, and rows with each cell's value (percent, or points in a table of differences), interval, marks, remark."""
+    """Schema 1: columns, and rows with each cell's value (percent, or points in a table of
+    differences), interval, marks, remark.
+    """
     content = {
         "schema": 1,
         "caption": table.caption or "percent",
-        "columns": [{"key": c.key, "heading": c.heading, "lower_is_better": c.lower_is_better} for c in table.columns],
+        "columns": [
+            {"key": c.key, "heading": c.heading, "lower_is_better": c.lower_is_better}
+            for c in table.columns
+        ],
         "rows": [
-            {"name": row.name, "group": row.group, "cells": {c.key: _json_cell(table, at, c.key) for c in table.columns}}
+            {
+                "name": row.name,
+                "group": row.group,
+                "cells": {c.key: _json_cell(table, at, c.key) for c in table.columns},
+            }
             for at, row in enumerate(table.rows)
         ],
     }

@@ -13,7 +13,9 @@ _BOM = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class FrontMatter:
-    """A card in pieces: head + text + tail + body is the whole of it. head, tail: the lines of dashes, "" where there is no metadata."""
+    """A card in pieces: head + text + tail + body is the whole of it. head, tail: the lines of
+    dashes, "" where there is no metadata.
+    """
 
     head: str
     text: str
@@ -32,10 +34,15 @@ class FrontMatter:
             return cls(mark, "", "", card[len(mark) :], {})
         try:
             data = yaml.safe_load(found[2])
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
-            raise InputError(f"The card's metadata is no valid YAML: {' '.join(str(error).split())}") from error
+        # ValueError: a date that is none
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"The card's metadata is no valid YAML: {' '.join(str(error).split())}"
+            ) from error
         if not isinstance(data, dict | None):
-            raise InputError("The card's metadata is no YAML mapping: its lines should read `key: value`.")
+            raise InputError(
+                "The card's metadata is no YAML mapping: its lines should read `key: value`."
+            )
         return cls(mark + found[1], found[2], found[3], card[len(mark) + found.end() :], data or {})
 
     def value(self, key: str) -> Any:
@@ -43,9 +50,11 @@ class FrontMatter:
         return self.data.get(key)
 
     def with_value(self, key: str, value: Any, end: str) -> str:
-        """Head, metadata and tail with one key's value replaced, in its place, or added as the last; None takes it away.
+        """Head, metadata and tail with one key's value replaced, in its place, or added as the
+        last; None takes it away.
 
-        end: the card's line end.  Equal values leave every byte; the card without metadata gets some, unless there is nothing to say.
+        end: the card's line end.  Equal values leave every byte; the card without metadata gets
+        some, unless there is nothing to say.
         Raises InputError where the one key cannot be replaced without touching another.
         """
         if self.data.get(key) == value:
@@ -64,14 +73,18 @@ class FrontMatter:
         return self.head + text + self.tail
 
     def _span(self, key: str) -> tuple[int, int]:
-        """Where the key's lines begin and end, without the comments and blank lines after them; the text's end where it has none."""
+        """Where the key's lines begin and end, without the comments and blank lines after them; the
+        text's end where it has none.
+        """
         import yaml
 
         root = yaml.compose(self.text, Loader=yaml.SafeLoader)
         if root is None:
             return len(self.text), len(self.text)
         if not isinstance(root, yaml.MappingNode) or root.flow_style:
-            raise InputError("The card's metadata is written in braces. Write it one `key: value` a line.")
+            raise InputError(
+                "The card's metadata is written in braces. Write it one `key: value` a line."
+            )
         found = [(name, content) for name, content in root.value if name.value == key]
         if not found:
             return len(self.text), len(self.text)
@@ -91,13 +104,20 @@ class FrontMatter:
             after = yaml.safe_load(text) or {}
         except yaml.YAMLError:
             after = None
-        wanted = {name: content for name, content in self.data.items() if name != key} | ({} if value is None else {key: value})
+        wanted = {name: content for name, content in self.data.items() if name != key} | (
+            {} if value is None else {key: value}
+        )
         if after != wanted:
-            raise InputError(f"The card's metadata is written so that {key} cannot be replaced alone (an anchor?). Write it without.")
+            raise InputError(
+                f"The card's metadata is written so that {key} cannot be replaced alone (an"
+                " anchor?). Write it without."
+            )
 
 
 def _dump(key: str, value: Any, end: str) -> str:
     import yaml
 
-    text = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=1000).rstrip("\n")
+    text = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=1000).rstrip(
+        "\n"
+    )
     return str(text).replace("\n", end)

@@ -1,7 +1,9 @@
-"""One self-contained page for some runs: table, parts, plots and every item. Opened from disk; nothing is fetched.
+"""One self-contained page for some runs: table, parts, plots and every item. Opened from disk;
+nothing is fetched.
 
-Text of models and data is escaped by the template or lies in compressed blocks that the script shows as text; besides, the page's
-policy runs no script but its own, which it names by hash, and loads nothing.
+Text of models and data is escaped by the template or lies in compressed blocks that the script
+shows as text; besides, the page's policy runs no script but its own, which it names by hash, and
+loads nothing.
 """
 
 import base64
@@ -16,11 +18,24 @@ from evals.records import Column
 from evals.registry import benchmark_class
 from evals.report import plots
 from evals.report.items import BLOCK, Part, TaskItems, task_items
-from evals.report.table import MISSING, TableRow, percent, row_from_summary, rows_from_published, table_columns
+from evals.report.table import (
+    MISSING,
+    TableRow,
+    percent,
+    row_from_summary,
+    rows_from_published,
+    table_columns,
+)
 from evals.storage.run_folder import RunFolder, to_json
 
 _HERE = Path(__file__).parent
-_PARTS = {"mmlu": "subjects", "bbh": "tasks", "ifeval": "instruction types", "xstest": "prompt types", "alpaca_eval": "sources"}
+_PARTS = {
+    "mmlu": "subjects",
+    "bbh": "tasks",
+    "ifeval": "instruction types",
+    "xstest": "prompt types",
+    "alpaca_eval": "sources",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +51,9 @@ class RunPage:
 
 
 class Score(NamedTuple):
-    """A number as printed, its interval as printed, what hovering says, and the fractions it is sorted and drawn by."""
+    """A number as printed, its interval as printed, what hovering says, and the fractions it is
+    sorted and drawn by.
+    """
 
     text: str
     interval: str
@@ -46,15 +63,21 @@ class Score(NamedTuple):
     high: float | None = None
 
 
-def write_report(file: Path, folders: Sequence[Path], against: Path | None = None, data: Path | None = None) -> None:
-    """Write the page of these runs; `against` is one more, which the others' items are held against at first.
+def write_report(
+    file: Path, folders: Sequence[Path], against: Path | None = None, data: Path | None = None
+) -> None:
+    """Write the page of these runs; `against` is one more, which the others' items are held against
+    at first.
 
     data: folder of the public data files, for gold answers.  Equal runs give equal bytes.
     Raises InputError when a folder is no run, EnvironmentFault when the file cannot be written.
     """
     named = [*folders, against] if against and against not in folders else list(folders)
     runs = [_run(folder, named, data) for folder in named]
-    RunFolder(file.parent).write_bytes(file.name, _page(runs, named.index(against) if against else -1).encode("utf-8", "backslashreplace"))
+    RunFolder(file.parent).write_bytes(
+        file.name,
+        _page(runs, named.index(against) if against else -1).encode("utf-8", "backslashreplace"),
+    )
 
 
 def score(metric: Mapping[str, Any]) -> Score:
@@ -65,7 +88,12 @@ def score(metric: Mapping[str, Any]) -> Score:
     interval = f"{percent(low)}–{percent(high)}" if low is not None and high is not None else ""
     words = [f"95 % interval {interval}"] if interval else []
     return Score(
-        percent(metric["value"]), interval, " · ".join([*words, f"n = {metric['n']:,}", metric["estimator"]]), metric["value"], low, high
+        percent(metric["value"]),
+        interval,
+        " · ".join([*words, f"n = {metric['n']:,}", metric["estimator"]]),
+        metric["value"],
+        low,
+        high,
     )
 
 
@@ -87,23 +115,37 @@ def _page(runs: Sequence[RunPage], against: int) -> str:
 
     published = rows_from_published()
     columns = table_columns([run.row for run in runs])
-    marks = list(dict.fromkeys(mark for run in runs for column in columns for mark in run.row.cell(column.key).marks))
+    marks = list(
+        dict.fromkeys(
+            mark for run in runs for column in columns for mark in run.row.cell(column.key).marks
+        )
+    )
     script = (_HERE / "report.js").read_text("utf-8")
     meta = {
         "block": BLOCK,
         "against": against,
         "runs": [
-            {"name": run.name, "folder": run.folder, "tasks": [[t.name, t.n, len(t.blocks), list(t.lacks)] for t in run.tasks.values()]}
+            {
+                "name": run.name,
+                "folder": run.folder,
+                "tasks": [[t.name, t.n, len(t.blocks), list(t.lacks)] for t in run.tasks.values()],
+            }
             for run in runs
         ],
     }
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("page.html.j2").render(
         runs=runs,
         columns=columns,
-        task_of={column.key: name for name in _tasks(runs) for column in benchmark_class(name).columns},
+        task_of={
+            column.key: name for name in _tasks(runs) for column in benchmark_class(name).columns
+        },
         published=published,
         marks=marks,
         score=score,
@@ -111,7 +153,11 @@ def _page(runs: Sequence[RunPage], against: int) -> str:
         part_words=_PARTS,
         measures=_measures(runs),
         plots=[[Markup(svg) for svg in pair] for pair in _plots(runs, columns)],
-        meta=Markup(to_json(meta, indent=None).translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})),
+        meta=Markup(
+            to_json(meta, indent=None).translate(
+                {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+            )
+        ),
         style=Markup((_HERE / "report.css").read_text("utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -125,32 +171,55 @@ def _tasks(runs: Sequence[RunPage]) -> list[str]:
 def _part_rows(runs: Sequence[RunPage], task: str) -> dict[str, list[Part | None]]:
     """Part -> its sub-score in each run."""
     found = [run.tasks[task].parts if task in run.tasks else {} for run in runs]
-    return {name: [parts.get(name) for parts in found] for name in dict.fromkeys(name for parts in found for name in parts)}
+    return {
+        name: [parts.get(name) for parts in found]
+        for name in dict.fromkeys(name for parts in found for name in parts)
+    }
 
 
 def _measures(runs: Sequence[RunPage]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
     """(task, metric) -> the metric in each run, for what is neither a cell nor a part."""
     metrics = [run.summary["metrics"] for run in runs]
     cells = {key for run in runs for key in run.summary["cells"]}
-    names = [(task, name) for one in metrics for task in one for name in one[task] if name not in cells and not name.startswith(f"{task}/")]
-    return {(task, name): [one.get(task, {}).get(name, {}) for one in metrics] for task, name in dict.fromkeys(names)}
+    names = [
+        (task, name)
+        for one in metrics
+        for task in one
+        for name in one[task]
+        if name not in cells and not name.startswith(f"{task}/")
+    ]
+    return {
+        (task, name): [one.get(task, {}).get(name, {}) for one in metrics]
+        for task, name in dict.fromkeys(names)
+    }
 
 
 def _plots(runs: Sequence[RunPage], columns: Sequence[Column]) -> list[tuple[str, str]]:
     """Each plot twice: for wide and for narrow screens."""
     series = []
     for row in published_rows():
-        points = {k: plots.Point(float(text), None, None, f"{row.name}: {text}") for k, text in row.cells.items() if text != MISSING}
+        points = {
+            k: plots.Point(float(text), None, None, f"{row.name}: {text}")
+            for k, text in row.cells.items()
+            if text != MISSING
+        }
         series.append(plots.Series(row.name, row.size, points))
     for run in runs:
         scores = {key: score(cell) for key, cell in run.summary["cells"].items()}
         own = {
-            key: plots.Point(100 * s.value, s.low and 100 * s.low, s.high and 100 * s.high, f"{run.name}: {s.text} · {s.tip}")
+            key: plots.Point(
+                100 * s.value,
+                s.low and 100 * s.low,
+                s.high and 100 * s.high,
+                f"{run.name}: {s.text} · {s.tip}",
+            )
             for key, s in scores.items()
             if s.value is not None
         }
         series.append(plots.Series(run.name, "run", own))
-    labels = {column.key: column.heading + (" ↓" if column.lower_is_better else "") for column in columns}
+    labels = {
+        column.key: column.heading + (" ↓" if column.lower_is_better else "") for column in columns
+    }
     seconds = {run.name: _phases(run.record) for run in runs}
     return [
         (plots.cells(labels, series, 860), plots.cells(labels, series, 360)),
@@ -159,7 +228,9 @@ def _plots(runs: Sequence[RunPage], columns: Sequence[Column]) -> list[tuple[str
 
 
 def _phases(record: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
-    """Phase -> wall seconds over all sessions, and in words with tokens a second where there were tokens."""
+    """Phase -> wall seconds over all sessions, and in words with tokens a second where there were
+    tokens.
+    """
     sums: dict[str, dict[str, float]] = {}
     for session in record["sessions"]:
         for phase, figures in session["phases"].items():
@@ -175,5 +246,9 @@ def _in_words(figures: Mapping[str, float]) -> str:
     short = f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
     time = f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else short
     words = {"prompt_tokens": "tok/s in", "output_tokens": "out"}
-    rates = [f"{figures[kind] / seconds:,.0f} {word}" for kind, word in words.items() if figures.get(kind) and seconds]
+    rates = [
+        f"{figures[kind] / seconds:,.0f} {word}"
+        for kind, word in words.items()
+        if figures.get(kind) and seconds
+    ]
     return " · ".join([time, *rates])

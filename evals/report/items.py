@@ -1,6 +1,8 @@
-"""Every item of a run as the page reads it: a small index for the list and its filters, the texts in compressed blocks.
+"""Every item of a run as the page reads it: a small index for the list and its filters, the texts
+in compressed blocks.
 
-Whatever a model wrote travels as gzipped JSON in base64: none of its characters means anything to HTML.
+Whatever a model wrote travels as gzipped JSON in base64: none of its characters means anything to
+HTML.
 """
 
 import base64
@@ -31,7 +33,9 @@ _IN_BRIEF = 64
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a benchmark (subject, task, type): its metric as the summary holds one, and the link that lists its items."""
+    """One part of a benchmark (subject, task, type): its metric as the summary holds one, and the
+    link that lists its items.
+    """
 
     metric: Mapping[str, Any]
     link: Mapping[str, str]
@@ -39,7 +43,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class TaskItems:
-    """One task of one run. index, blocks: packed JSON.  lacks: what is not on this machine, one sentence each."""
+    """One task of one run. index, blocks: packed JSON.  lacks: what is not on this machine, one
+    sentence each.
+    """
 
     name: str
     n: int
@@ -51,11 +57,20 @@ class TaskItems:
 
 def pack(value: Json | Mapping[str, Any]) -> str:
     """JSON, gzipped, in base64; equal values give equal text."""
-    # Only lone surrogates cannot be encoded; their backslash form is the same text to whoever reads the JSON.
-    return base64.b64encode(gzip.compress(to_json(value, indent=None).encode("utf-8", "backslashreplace"), 6, mtime=0)).decode("ascii")
+    # Only lone surrogates cannot be encoded; their backslash form is the same text to whoever reads
+    # the JSON.
+    return base64.b64encode(
+        gzip.compress(to_json(value, indent=None).encode("utf-8", "backslashreplace"), 6, mtime=0)
+    ).decode("ascii")
 
 
-def task_items(run: RunFolder, summary: Mapping[str, Any], record: Mapping[str, Any], task: str, data: Path | None) -> TaskItems:
+def task_items(
+    run: RunFolder,
+    summary: Mapping[str, Any],
+    record: Mapping[str, Any],
+    task: str,
+    data: Path | None,
+) -> TaskItems:
     """A task's items with prompts and gold where these are at hand.
 
     Raises InputError when its samples are missing or damaged.
@@ -73,7 +88,10 @@ def task_items(run: RunFolder, summary: Mapping[str, Any], record: Mapping[str, 
             "flags": [flags(row) for row in rows],
             "brief": [_brief(entry, mark) for entry, mark in zip(entries, good, strict=True)],
         }
-        blocks = [_block(entries[start : start + BLOCK], shared) for start in range(0, len(entries), BLOCK)]
+        blocks = [
+            _block(entries[start : start + BLOCK], shared)
+            for start in range(0, len(entries), BLOCK)
+        ]
         parts = _parts(task, summary, rows, behind)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         where = f"{run.samples_path(task)}: a row lacks what this program writes there ({error!r})"
@@ -84,7 +102,9 @@ def task_items(run: RunFolder, summary: Mapping[str, Any], record: Mapping[str, 
 
 
 def goodness(row: Mapping[str, Any], lower_is_better: bool) -> float | None:
-    """An item's score turned so that 1 is good (the mean over judges where several decide); None where it has none."""
+    """An item's score turned so that 1 is good (the mean over judges where several decide); None
+    where it has none.
+    """
     scores = [row["score"]] if "score" in row else list(row["scores"].values())
     known = [float(score) for score in scores if score is not None]
     if not known:
@@ -103,7 +123,9 @@ def flags(row: Mapping[str, Any]) -> int:
 class _Behind:
     """What samples do not hold: prompts from the run's store, gold and groups from the data."""
 
-    def __init__(self, run: RunFolder, record: Mapping[str, Any], task: str, data: Path | None) -> None:
+    def __init__(
+        self, run: RunFolder, record: Mapping[str, Any], task: str, data: Path | None
+    ) -> None:
         self.lacks: tuple[str, ...] = ()
         self._run_key = str(record["run_key"])
         self._benchmark: Benchmark[Any] | None = None
@@ -111,31 +133,57 @@ class _Behind:
         try:
             self._benchmark, items = run_items(record, task, data)
         except InputError:
-            self.lacks += (f"Gold answers come from the data of {task}, which is not here: see `evals data list`, or name it with --data.",)
-        self.lower_is_better = all(column.lower_is_better for column in benchmark_class(task).columns)
+            self.lacks += (
+                (
+                    f"Gold answers come from the data of {task}, which is not here: see `evals data"
+                    " list`, or name it with --data."
+                ),
+            )
+        self.lower_is_better = all(
+            column.lower_is_better for column in benchmark_class(task).columns
+        )
         self.items = {str(item.id): item for item in items}
         self._store: Store | None = None
         path = run.store_of(record)
         try:
             self._store = Store(path, read_only=True) if path else None
         except EnvironmentFault as error:
-            self.lacks += (f"Prompts as sent come from the run's store, which could not be read: {error}",)
+            self.lacks += (
+                f"Prompts as sent come from the run's store, which could not be read: {error}",
+            )
         if path is None:
-            self.lacks += (f"Prompts as sent come from the run's store, which is not here: see `evals prompts {task}`.",)
+            self.lacks += (
+                (
+                    "Prompts as sent come from the run's store, which is not here: see `evals"
+                    f" prompts {task}`."
+                ),
+            )
 
     def prompt(self, item_id: str) -> tuple[str, bool]:
-        """The prompt and whether it is the text that was sent; else the messages it is made of, "" where these are not at hand."""
+        """The prompt and whether it is the text that was sent; else the messages it is made of, ""
+        where these are not at hand.
+        """
         item = self.items.get(item_id)
-        sent = self._store.prompts(self._run_key, item.id).get("", "") if self._store and item else ""
+        sent = (
+            self._store.prompts(self._run_key, item.id).get("", "") if self._store and item else ""
+        )
         if sent or item is None or self._benchmark is None:
             return sent, True
         request = self._benchmark.request(item)
         roles = len(request.messages) > 1 or (isinstance(request, Generate) and not request.raw)
-        words = [f"[{message.role}]\n{message.content}" if roles else message.content for message in request.messages]
-        return "\n\n".join([*words, f"[assistant]\n{request.opening}"] if request.opening else words), False
+        words = [
+            f"[{message.role}]\n{message.content}" if roles else message.content
+            for message in request.messages
+        ]
+        return (
+            "\n\n".join([*words, f"[assistant]\n{request.opening}"] if request.opening else words),
+            False,
+        )
 
     def gold(self, item_id: str) -> str | None:
-        """The reference answer, "" where the benchmark has none, None where the data is not here."""
+        """The reference answer, "" where the benchmark has none, None where the data
+        is not here.
+        """
         item = self.items.get(item_id)
         return self._benchmark.gold(item) if self._benchmark and item else None
 
@@ -154,22 +202,39 @@ def _entry(row: Mapping[str, Any], behind: _Behind) -> dict[str, Any]:
     """One item's texts; the page shows what is left in `grade` as it is."""
     item_id = str(row["id"])
     prompt, sent = behind.prompt(item_id)
-    grade = {name: value for name, value in row.items() if name not in ("id", "outputs", "extracted", "findings", "choice_logprobs")}
+    grade = {
+        name: value
+        for name, value in row.items()
+        if name not in ("id", "outputs", "extracted", "findings", "choice_logprobs")
+    }
     if group := behind.group(item_id):
         grade["group"] = group
-    entry = {"prompt": prompt, "sent": sent, "gold": behind.gold(item_id), "extracted": row.get("extracted"), "grade": grade}
-    return entry | {"outputs": row["outputs"], "findings": row.get("findings", {}), "logprobs": row.get("choice_logprobs")}
+    entry = {
+        "prompt": prompt,
+        "sent": sent,
+        "gold": behind.gold(item_id),
+        "extracted": row.get("extracted"),
+        "grade": grade,
+    }
+    return entry | {
+        "outputs": row["outputs"],
+        "findings": row.get("findings", {}),
+        "logprobs": row.get("choice_logprobs"),
+    }
 
 
 def _share(ids: Sequence[str], entries: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Take what all prompts of a part begin with (instruction, shots) out of them, up to a line's end; by part."""
+    """Take what all prompts of a part begin with (instruction, shots) out of them, up to a line's
+    end; by part.
+    """
     parts: dict[str, list[dict[str, Any]]] = {}
     for item_id, entry in zip(ids, entries, strict=True):
         if entry["prompt"]:
             parts.setdefault(item_id.rpartition("/")[0], []).append(entry)
     shared = {}
     for part, members in parts.items():
-        start = os.path.commonprefix([entry["prompt"] for entry in members]) if len(members) > 1 else ""  # noqa: RUF071 texts, not paths
+        prompts = [entry["prompt"] for entry in members] if len(members) > 1 else []
+        start = os.path.commonprefix(prompts)  # noqa: RUF071 texts, not paths
         shared[part] = start[: start.rfind("\n") + 1]
         for entry in members:
             entry["prompt"] = entry["prompt"].removeprefix(shared[part])
@@ -183,7 +248,9 @@ def _block(entries: Sequence[Mapping[str, Any]], shared: Mapping[str, str]) -> d
 
 
 def _brief(entry: Mapping[str, Any], good: float | None) -> str:
-    """A line for the list: the answer as read (else how the output begins), and the gold answer where it is short and missed."""
+    """A line for the list: the answer as read (else how the output begins), and the gold answer
+    where it is short and missed.
+    """
     extracted, outputs, gold = entry["extracted"], entry["outputs"], entry["gold"] or ""
     is_read = isinstance(extracted, str) and bool(extracted.strip())
     words = " ".join((extracted if is_read else outputs[0] if outputs else "").split())
@@ -191,11 +258,20 @@ def _brief(entry: Mapping[str, Any], good: float | None) -> str:
     return f"{words[: _IN_BRIEF // 2]} · gold {gold}" if missed else words[:_IN_BRIEF]
 
 
-def _parts(task: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], behind: _Behind) -> dict[str, Part]:
+def _parts(
+    task: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], behind: _Behind
+) -> dict[str, Part]:
     """Sub-scores: the summary's own, else by instruction type, else by the items' groups."""
-    own = {name: metric for name, metric in summary["metrics"].get(task, {}).items() if name.startswith(f"{task}/")}
+    own = {
+        name: metric
+        for name, metric in summary["metrics"].get(task, {}).items()
+        if name.startswith(f"{task}/")
+    }
     if own:
-        return {name.removeprefix(f"{task}/"): Part(metric, {"task": name}) for name, metric in own.items()}
+        return {
+            name.removeprefix(f"{task}/"): Part(metric, {"task": name})
+            for name, metric in own.items()
+        }
     scores: dict[str, list[float]] = {}
     for row in rows:
         if "instructions" in row:
@@ -205,5 +281,11 @@ def _parts(task: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, An
             scores.setdefault(group, []).append(float(row["score"]))
     if len(scores) < 2:
         return {}
-    found = {name: (stats.proportion if set(own) <= {0.0, 1.0} else stats.mean)(own, len(own)) for name, own in sorted(scores.items())}
-    return {name: Part(metric_json(metric), {"task": task, "q": f'"{name}"'}) for name, metric in found.items()}
+    found = {
+        name: (stats.proportion if set(own) <= {0.0, 1.0} else stats.mean)(own, len(own))
+        for name, own in sorted(scores.items())
+    }
+    return {
+        name: Part(metric_json(metric), {"task": task, "q": f'"{name}"'})
+        for name, metric in found.items()
+    }

@@ -1,4 +1,6 @@
-"""Result files of lm-evaluation-harness as rows beside ours: same benchmarks, another protocol, and marked so in every cell."""
+"""Result files of lm-evaluation-harness as rows beside ours: same benchmarks, another protocol, and
+marked so in every cell.
+"""
 
 import json
 from collections.abc import Mapping
@@ -22,24 +24,34 @@ _METRICS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "humaneval": (("humaneval", "pass@10,create_test"), ("humaneval_64", "pass@10,create_test")),
     "ifeval": (("ifeval", "prompt_level_loose_acc,none"),),
 }
-"""Cell key -> the harness's tasks and metrics that measure the same thing, first choice first; TruthfulQA's are other quantities."""
+"""Cell key -> the harness's tasks and metrics that measure the same thing, first choice first;
+TruthfulQA's are other quantities.
+"""
 
 
 def read_row(path: Path) -> TableRow:
-    """The row of one `results_….json`, named after its model. Intervals are the harness's standard errors times 1.96, within 0 and 1.
+    """The row of one `results_….json`, named after its model. Intervals are the harness's standard
+    errors times 1.96, within 0 and 1.
 
-    Raises InputError when the file is none of its result files, or holds nothing that the table has a column for.
+    Raises InputError when the file is none of its result files, or holds nothing that the table has
+    a column for.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         results = content["results"]
-        cells = {key: cell for key in _METRICS if (cell := _cell(content, results, key)) is not None}
+        cells = {
+            key: cell for key in _METRICS if (cell := _cell(content, results, key)) is not None
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path} is no result file of lm-evaluation-harness ({error!r}). RUN is a run folder or its results_….json."
+            f"{path} is no result file of lm-evaluation-harness ({error!r}). RUN is a run folder or"
+            " its results_….json."
         ) from error
     if not cells:
-        raise InputError(f"{path} holds no task that the table has a column for; it has {', '.join(map(str, results)) or 'none'}.")
+        raise InputError(
+            f"{path} holds no task that the table has a column for; it has"
+            f" {', '.join(map(str, results)) or 'none'}."
+        )
     name = str(content.get("model_name") or path.stem)
     notes = {AVERAGE.key: "not made from cells of another protocol"}
     return TableRow(f"{name} (lm-evaluation-harness)", cells, "lm-eval", notes)
@@ -51,10 +63,21 @@ def _cell(content: Mapping[str, Any], results: Mapping[str, Any], key: str) -> T
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
             name, _, chosen = metric.partition(",")
             shots = content.get("n-shot", {}).get(task)
-            words = [f"task {task}", f"{name} ({chosen})" if chosen != "none" else name, *([f"{shots}-shot"] if shots is not None else [])]
+            words = [
+                f"task {task}",
+                f"{name} ({chosen})" if chosen != "none" else name,
+                *([f"{shots}-shot"] if shots is not None else []),
+            ]
             version = content.get("lm_eval_version")
-            mark = f"lm-evaluation-harness{f' {version}' if version else ''}, {', '.join(words)}: another protocol than the card's"
-            return TableCell(percent(value), (mark,), _interval(value, results[task].get(f"{name}_stderr,{chosen}")))
+            mark = (
+                f"lm-evaluation-harness{f' {version}' if version else ''}, {', '.join(words)}:"
+                " another protocol than the card's"
+            )
+            return TableCell(
+                percent(value),
+                (mark,),
+                _interval(value, results[task].get(f"{name}_stderr,{chosen}")),
+            )
     return None
 
 

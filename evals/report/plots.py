@@ -13,7 +13,9 @@ _SVG = "http://www.w3.org/2000/svg"
 _XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 INK, MUTED, LINE, CARD = "#111111", "#222222", "#333333", "#444444"
 RUNS = ("#511111", "#522222", "#533333", "#544444")
-_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", CARD: "--card"} | {c: f"--run{n}" for n, c in enumerate(RUNS)}
+_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", CARD: "--card"} | {
+    c: f"--run{n}" for n, c in enumerate(RUNS)
+}
 """Colours only stand for the page's own, which follow light and dark."""
 
 
@@ -35,7 +37,9 @@ class Series(NamedTuple):
 
 
 def cells(columns: Mapping[str, str], series: Sequence[Series], width: int) -> str:
-    """Each cell's value with its interval on one line a column, published rows behind it. columns: key -> label; width: px."""
+    """Each cell's value with its interval on one line a column, published rows behind it. columns:
+    key -> label; width: px.
+    """
     own = [one for one in series if one.kind == "run"]
     lane = 13
     above = 0 if width > 600 else 20
@@ -61,10 +65,24 @@ def cells(columns: Mapping[str, str], series: Sequence[Series], width: int) -> s
             size = {"run": 8, "8b": 6, "70b": 5.2}[one.kind]
             face = color if lead else CARD
             axes.plot(
-                [point.x], [y], marker, markersize=size, color=color, markerfacecolor=face, markeredgewidth=1.2, gid=gid, clip_on=False
+                [point.x],
+                [y],
+                marker,
+                markersize=size,
+                color=color,
+                markerfacecolor=face,
+                markeredgewidth=1.2,
+                gid=gid,
+                clip_on=False,
             )
     axes.set(xlim=(0, 100), ylim=(-pitch * len(columns), 0), xticks=range(0, 101, 20))
-    return _svg(figure, f"cells{width}", tips, "Every cell with its 95 % interval beside the published rows; the numbers are in the table.")
+    return _svg(
+        figure,
+        f"cells{width}",
+        tips,
+        "Every cell with its 95 % interval beside the published rows; the numbers are in the"
+        " table.",
+    )
 
 
 def times(seconds: Mapping[str, Mapping[str, tuple[float, str]]], width: int) -> str:
@@ -93,7 +111,9 @@ def _figure(width: int, height: int, left: int) -> "tuple[Figure, Axes]":
 
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     foot = min(24, height / 2)
-    axes = figure.add_axes((left / width, foot / height, (width - left - 14) / width, 1 - foot / height))
+    axes = figure.add_axes(
+        (left / width, foot / height, (width - left - 14) / width, 1 - foot / height)
+    )
     axes.patch.set_visible(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, colors=MUTED, labelsize=11)
@@ -107,13 +127,19 @@ def _svg(figure: "Figure", salt: str, tips: Mapping[str, str], label: str) -> st
 
     file = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 12.5}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            file,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     ET.register_namespace("", _SVG)
     root = ET.fromstring(file.getvalue())
     for lost in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(lost)
     for use in root.iter(f"{{{_SVG}}}use"):
-        use.set("href", use.attrib.pop(_XLINK_HREF))  # inside HTML a prefixed name of the parser's choice would be no link
+        # inside HTML a prefixed name of the parser's choice would be no link
+        use.set("href", use.attrib.pop(_XLINK_HREF))
     for group in root.iter(f"{{{_SVG}}}g"):
         if (tip := tips.get(group.get("id", ""))) is not None:
             group.set("data-tip", tip)

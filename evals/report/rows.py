@@ -1,4 +1,6 @@
-"""From what a user names to the table that is printed: run folders, lm-evaluation-harness' result files, published rows."""
+"""From what a user names to the table that is printed: run folders, lm-evaluation-harness' result
+files, published rows.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,13 +12,22 @@ from evals.cards.published import PublishedRow, published_rows, row_of_short_nam
 from evals.errors import InputError, nearest
 from evals.report.formats import by_size, with_best
 from evals.report.lm_eval_results import read_row
-from evals.report.table import Table, TableRow, delta_table, make_table, row_from_summary, rows_from_published
+from evals.report.table import (
+    Table,
+    TableRow,
+    delta_table,
+    make_table,
+    row_from_summary,
+    rows_from_published,
+)
 from evals.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How to print. delta_to: "published", or the short name of the published row to subtract from every row."""
+    """How to print. delta_to: "published", or the short name of the published row to subtract from
+    every row.
+    """
 
     with_ci: bool = False
     bold: bool = False
@@ -25,7 +36,8 @@ class Layout:
 
 
 def report_table(runs: Sequence[Path], published: bool, layout: Layout) -> Table:
-    """The table of these runs, after the published rows where asked for; a file among `runs` is one of lm-evaluation-harness.
+    """The table of these runs, after the published rows where asked for; a file among `runs` is one
+    of lm-evaluation-harness.
 
     Raises InputError for what is no run, and where no published row is of a run's model.
     """
@@ -41,7 +53,11 @@ def _dressed(table: Table, layout: Layout) -> Table:
 
 
 def _row(path: Path) -> TableRow:
-    return read_row(path) if os.path.isfile(path) else row_from_summary(RunFolder(path).read_json("summary.json"))
+    return (
+        read_row(path)
+        if os.path.isfile(path)
+        else row_from_summary(RunFolder(path).read_json("summary.json"))
+    )
 
 
 def _differences(runs: Sequence[Path], to: str, sized: bool) -> Table:
@@ -55,18 +71,39 @@ def _differences(runs: Sequence[Path], to: str, sized: bool) -> Table:
 def _base(path: Path, to: str) -> TableRow:
     """The published row that a run is held against."""
     if to == "published":
-        found = None if os.path.isfile(path) else published_row_of(RunFolder(path).read_json("summary.json"))
+        found = (
+            None
+            if os.path.isfile(path)
+            else published_row_of(RunFolder(path).read_json("summary.json"))
+        )
         if found is None:
-            raise InputError(f"The card has no row of {path}'s model. Name one: --delta-to {published_rows()[3].short_name}")
+            raise InputError(
+                f"The card has no row of {path}'s model. Name one: --delta-to"
+                f" {published_rows()[3].short_name}"
+            )
     else:
         found = row_of_short_name(to)
         if found is None:
-            raise InputError(f"The card has no row {to!r}. {nearest(to, [row.short_name for row in published_rows()])}")
+            raise InputError(
+                f"The card has no row {to!r}."
+                f" {nearest(to, [row.short_name for row in published_rows()])}"
+            )
     return next(row for row in rows_from_published() if row.name == found.name)
 
 
 def published_row_of(summary: Mapping[str, Any]) -> PublishedRow | None:
     """The card's row of the model that a run measured; None where it has none."""
     model = summary.get("model")
-    names = {str(model.get(key)).casefold() for key in ("id", "name")} if isinstance(model, Mapping) else set()
-    return next((row for row in published_rows() if names & {n.casefold() for n in (row.hub_id, row.short_name, row.name)}), None)
+    names = (
+        {str(model.get(key)).casefold() for key in ("id", "name")}
+        if isinstance(model, Mapping)
+        else set()
+    )
+    return next(
+        (
+            row
+            for row in published_rows()
+            if names & {n.casefold() for n in (row.hub_id, row.short_name, row.name)}
+        ),
+        None,
+    )

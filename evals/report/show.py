@@ -17,9 +17,11 @@ from evals.storage.store import Store
 
 
 def prompt_lines(settings: RunSettings) -> Iterator[str]:
-    """One JSON line an item. `prompt` is the text handed to the tokenizer, less a literal leading <|begin_of_text|>.
+    """One JSON line an item. `prompt` is the text handed to the tokenizer, less a literal leading
+    <|begin_of_text|>.
 
-    `sampling` is the protocol's; `max_new_tokens` is what is left of it in the model's context.  Loads no weights.
+    `sampling` is the protocol's; `max_new_tokens` is what is left of it in the model's context.
+    Loads no weights.
     """
     (task,) = settings.tasks
     benchmark_class(task)
@@ -51,7 +53,8 @@ def _prompt_json(request: Rendered) -> dict[str, Any]:
 def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
     """Everything behind one item of a run, as text.
 
-    Raises InputError when the run has no such item. What is not on this machine (store, data) is said to be missing.
+    Raises InputError when the run has no such item. What is not on this machine (store, data) is
+    said to be missing.
     """
     run = RunFolder(folder)
     record = run.read_json("run.json")
@@ -74,7 +77,14 @@ def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
     parts.append(f"── extracted\n{to_json(row.get('extracted'))}")
     parts.append(f"── gold\n{_gold(record, ItemId(item_id), data)}")
     parts.append(
-        "── grade\n" + to_json({name: value for name, value in row.items() if name not in ("outputs", "findings", "choice_logprobs")})
+        "── grade\n"
+        + to_json(
+            {
+                name: value
+                for name, value in row.items()
+                if name not in ("outputs", "findings", "choice_logprobs")
+            }
+        )
     )
     for name, finding in row.get("findings", {}).items():
         parts.append(f"── finding {name}\n{to_json(finding)}")
@@ -82,8 +92,13 @@ def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
 
 
 def visible(text: str) -> str:
-    """Text with control characters written out, so that a model's words cannot steer the terminal; line ends and tabs stay."""
-    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    """Text with control characters written out, so that a model's words cannot steer the terminal;
+    line ends and tabs stay.
+    """
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode("ascii")
+        for c in text
+    )
 
 
 def _prompts(run: RunFolder, record: dict[str, Any], item_id: ItemId) -> list[str]:
@@ -95,7 +110,11 @@ def _prompts(run: RunFolder, record: dict[str, Any], item_id: ItemId) -> list[st
         prompts = store.prompts(record["run_key"], item_id)
     finally:
         store.close()
-    return [f"── prompt{' of ' + name if name else ''}\n{text}" for name, text in sorted(prompts.items()) if text]
+    return [
+        f"── prompt{' of ' + name if name else ''}\n{text}"
+        for name, text in sorted(prompts.items())
+        if text
+    ]
 
 
 def _gold(record: dict[str, Any], item_id: ItemId, data: Path | None) -> str:

@@ -1,7 +1,8 @@
 """The card's table: rows of ours and published rows, printed in the card's columns.
 
-The only place where fractions become percent. A published row is printed exactly as on the card; a row of ours carries its
-marks, so that no number is taken for more than it is. Pure functions; same rows, same bytes.
+The only place where fractions become percent. A published row is printed exactly as on the card; a
+row of ours carries its marks, so that no number is taken for more than it is. Pure functions; same
+rows, same bytes.
 """
 
 import re
@@ -24,7 +25,9 @@ CARD_WOULD_OMIT = "The card prints - for the Average as soon as any cell of the 
 
 @dataclass(frozen=True, slots=True)
 class TableCell:
-    """What is printed: percent with one decimal or "-", what the reader must know about it, and its 95 % interval's ends."""
+    """What is printed: percent with one decimal or "-", what the reader must know about it, and its
+    95 % interval's ends.
+    """
 
     text: str = MISSING
     marks: tuple[str, ...] = ()
@@ -35,8 +38,10 @@ class TableCell:
 class TableRow:
     """One printed row.
 
-    cells: cell key -> cell; a key left out prints "-".  group: "8b" or "70b" for published rows, "ours" or "limited" for our own.
-    notes: cell key -> remark listed under the table (why there is no number, why a published one is to be distrusted).
+    cells: cell key -> cell; a key left out prints "-".  group: "8b" or "70b" for published rows,
+    "ours" or "limited" for our own.
+    notes: cell key -> remark listed under the table (why there is no number, why a published one is
+    to be distrusted).
     """
 
     name: str
@@ -49,15 +54,15 @@ class TableRow:
         return self.cells.get(key, TableCell())
 
 
-# --- printing numbers ----------------------------------------------------------------------------------------------------
+# --- printing numbers -----------------------------------------------------------------------------
 
 
 def percent(fraction: float) -> str:
     """A fraction as percent with one decimal, halves away from zero.
 
-    The number rounded is the shortest decimal that reads back as this float, so 0.3125 prints 31.3 and k/N ties are
-    decided by the fraction meant, not by its binary neighbour. No published cell is a tie; all six published Averages
-    come out of this rule.
+    The number rounded is the shortest decimal that reads back as this float, so 0.3125 prints 31.3
+    and k/N ties are decided by the fraction meant, not by its binary neighbour. No published cell
+    is a tie; all six published Averages come out of this rule.
     """
     return str((Decimal(repr(float(fraction))) * 100).quantize(Decimal("0.1"), ROUND_HALF_UP))
 
@@ -69,7 +74,7 @@ def _difference(ours: str, published: str) -> str:
     return f"{Decimal(ours) - Decimal(published):+}"
 
 
-# --- rows ----------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def rows_from_published() -> tuple[TableRow, ...]:
@@ -78,15 +83,17 @@ def rows_from_published() -> tuple[TableRow, ...]:
 
 
 def _published(row: PublishedRow) -> TableRow:
-    return TableRow(row.name, {key: TableCell(text) for key, text in row.cells.items()}, row.size, row.notes)
+    return TableRow(
+        row.name, {key: TableCell(text) for key, text in row.cells.items()}, row.size, row.notes
+    )
 
 
 def row_from_summary(summary: Mapping[str, Any], name: str | None = None) -> TableRow:
     """The row of one of our runs, from its parsed summary.json.
 
     name: what to call it where the model's own name does not tell two rows apart.
-    A cell without a value prints "-" with its reason in the notes. The Average carries its inputs' marks, and one more
-    where the card would have printed "-".
+    A cell without a value prints "-" with its reason in the notes. The Average carries its inputs'
+    marks, and one more where the card would have printed "-".
     """
     found = summary["cells"]
     cells: dict[str, TableCell] = {}
@@ -99,11 +106,15 @@ def row_from_summary(summary: Mapping[str, Any], name: str | None = None) -> Tab
     cells[AVERAGE.key], reason = _own_average(found, cells)
     if reason:
         notes[AVERAGE.key] = reason
-    return TableRow(_own_name(summary, name), cells, "ours" if summary.get("limit") is None else LIMITED, notes)
+    return TableRow(
+        _own_name(summary, name), cells, "ours" if summary.get("limit") is None else LIMITED, notes
+    )
 
 
 def _own_name(summary: Mapping[str, Any], name: str | None) -> str:
-    """The row's name with what marks the whole row in words: another suite than the card's, a limit."""
+    """The row's name with what marks the whole row in words: another suite than the card's, a
+    limit.
+    """
     base = name or summary["model"]["name"]
     suite, limit = summary.get("suite"), summary.get("limit")
     words = [f"{suite} suite"] if suite != "card" else []
@@ -117,7 +128,9 @@ def _own_cell(cell: Mapping[str, Any] | None) -> tuple[TableCell, str]:
         return TableCell(), "not run"
     value = cell.get("value")
     if value is None:
-        return TableCell(), str(cell.get("reason") or f"{cell.get('n')} of {cell.get('n_items')} items scored")
+        return TableCell(), str(
+            cell.get("reason") or f"{cell.get('n')} of {cell.get('n_items')} items scored"
+        )
     low_high = cell.get("ci95")
     interval = (percent(low_high[0]), percent(low_high[1])) if low_high else None
     return TableCell(percent(value), tuple(dict.fromkeys(cell.get("marks", ()))), interval), ""
@@ -130,7 +143,9 @@ def _verdict_counts(cell: Mapping[str, Any] | None) -> str:
     return f"{cell['n_judged']} items judged, {cell.get('n_unparsable')} of the verdicts unreadable"
 
 
-def _own_average(found: Mapping[str, Mapping[str, Any]], cells: Mapping[str, TableCell]) -> tuple[TableCell, str]:
+def _own_average(
+    found: Mapping[str, Mapping[str, Any]], cells: Mapping[str, TableCell]
+) -> tuple[TableCell, str]:
     cell, reason = _own_cell(found.get(AVERAGE.key))
     if reason:
         return cell, reason
@@ -140,7 +155,7 @@ def _own_average(found: Mapping[str, Mapping[str, Any]], cells: Mapping[str, Tab
     return TableCell(cell.text, tuple(dict.fromkeys(marks)), cell.ci95), ""
 
 
-# --- the table and its Markdown ------------------------------------------------------------------------------------------
+# --- the table and its Markdown -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +171,8 @@ class Note:
 class Table:
     """What every format prints. All of it is plain text; each format escapes it in its own way.
 
-    caption: what the numbers are, "" for percent.  best: (row number, cell key) of the values to be set in bold.
+    caption: what the numbers are, "" for percent.  best: (row number, cell key) of the values to be
+    set in bold.
     with_ci: print intervals.  bases: rows that the numbers are differences to.
     label: put before footnote numbers, where a document has others.
     """
@@ -172,10 +188,18 @@ class Table:
     def marks(self) -> dict[str, int]:
         """Every mark of a printed number, with its footnote's number; equal marks share one."""
         cells = (row.cell(column.key) for row in self.rows for column in self.columns)
-        return {mark: n for n, mark in enumerate(dict.fromkeys(m for cell in cells if cell.text != MISSING for m in cell.marks), start=1)}
+        return {
+            mark: n
+            for n, mark in enumerate(
+                dict.fromkeys(m for cell in cells if cell.text != MISSING for m in cell.marks),
+                start=1,
+            )
+        }
 
     def notes(self, rows: Sequence["TableRow"] | None = None) -> list[Note]:
-        """The remarks of some of the rows (default: of all, and of those they are held against), equal ones of a row together."""
+        """The remarks of some of the rows (default: of all, and of those they are held against),
+        equal ones of a row together.
+        """
         found = []
         for row in (*self.rows, *self.bases) if rows is None else rows:
             headings: dict[str, list[str]] = {}
@@ -187,12 +211,15 @@ class Table:
 
 
 def make_table(rows: Sequence[TableRow]) -> Table:
-    """The rows in the card's columns, as they come; limited runs last, since their numbers are of other items."""
+    """The rows in the card's columns, as they come; limited runs last, since their numbers are of
+    other items.
+    """
     return Table(tuple(sorted(rows, key=lambda row: row.group == LIMITED)), table_columns(rows))
 
 
 def table_columns(rows: Sequence[TableRow] = ()) -> tuple[Column, ...]:
-    """Columns in registry order, then the Average; a benchmark that is not on the card shows only where a row has it.
+    """Columns in registry order, then the Average; a benchmark that is not on the card shows only
+    where a row has it.
 
     A cell of a benchmark that is registered no more stands in a column named after its key.
     """
@@ -209,42 +236,67 @@ def markdown(rows: Sequence[TableRow]) -> str:
 
 
 def delta_table(rows: Sequence[TableRow], published: Sequence[TableRow]) -> Table:
-    """Ours minus the published row at the same place, in points, each cell with its sign; "-" where either has no number.
+    """Ours minus the published row at the same place, in points, each cell with its sign; "-" where
+    either has no number.
 
-    The printed numbers are subtracted, so the reader can check it by hand. In the XSTest columns lower is better.
+    The printed numbers are subtracted, so the reader can check it by hand. In the XSTest columns
+    lower is better.
     """
     pairs = sorted(zip(rows, published, strict=True), key=lambda pair: pair[0].group == LIMITED)
     differences = [replace(row, cells=_differences(row, base)) for row, base in pairs]
     bases = tuple({base.name: base for base in published}.values())
-    against = f"the published row {bases[0].name}" if len(bases) == 1 else "each row's own published row"
-    return Table(tuple(differences), table_columns(rows), f"In points, against {against}:", bases=bases)
+    against = (
+        f"the published row {bases[0].name}" if len(bases) == 1 else "each row's own published row"
+    )
+    return Table(
+        tuple(differences), table_columns(rows), f"In points, against {against}:", bases=bases
+    )
 
 
 def _differences(row: TableRow, base: TableRow) -> dict[str, TableCell]:
     found = {}
     for key, cell in row.cells.items():
-        low, high = (_difference(end, base.cell(key).text) for end in cell.ci95 or (MISSING, MISSING))
-        found[key] = TableCell(_difference(cell.text, base.cell(key).text), cell.marks, None if MISSING in (low, high) else (low, high))
+        low, high = (
+            _difference(end, base.cell(key).text) for end in cell.ci95 or (MISSING, MISSING)
+        )
+        found[key] = TableCell(
+            _difference(cell.text, base.cell(key).text),
+            cell.marks,
+            None if MISSING in (low, high) else (low, high),
+        )
     return found
 
 
 def as_markdown(table: Table) -> str:
     """The table as GitHub Markdown, with notes and footnotes under it; ends in a newline.
 
-    Limited runs stand in a table of their own. A marked cell has a footnote reference right after its number.
+    Limited runs stand in a table of their own. A marked cell has a footnote reference right after
+    its number.
     Names, marks and notes are escaped: they may hold anything.
     """
     footnotes = table.marks()
     lines = [escape(table.caption), ""] if table.caption else []
     is_limited = [row.group == LIMITED for row in table.rows]
-    whole, limited = (tuple(at for at, own in enumerate(is_limited) if own is wanted) for wanted in (False, True))
+    whole, limited = (
+        tuple(at for at, own in enumerate(is_limited) if own is wanted) for wanted in (False, True)
+    )
     lines += _markdown_part(table, footnotes, whole) if whole or not limited else []
     if whole and limited:
-        lines += ["", "Limited runs, on a few items of each benchmark; not to be held against the rows above:", ""]
+        lines += [
+            "",
+            (
+                "Limited runs, on a few items of each benchmark; not to be held against the rows"
+                " above:"
+            ),
+            "",
+        ]
     lines += _markdown_part(table, footnotes, limited) if limited else []
     lines += _markdown_notes(table, table.bases)
     if footnotes:
-        lines += ["", *(f"[^{table.label}{number}]: {escape(mark)}" for mark, number in footnotes.items())]
+        lines += [
+            "",
+            *(f"[^{table.label}{number}]: {escape(mark)}" for mark, number in footnotes.items()),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -255,13 +307,19 @@ def _markdown_part(table: Table, footnotes: Mapping[str, int], places: Sequence[
         "| --- |" + " ---: |" * len(table.columns),
     ]
     for at in places:
-        texts = [escape(table.rows[at].name), *(_markdown_cell(table, footnotes, at, column.key) for column in table.columns)]
+        texts = [
+            escape(table.rows[at].name),
+            *(_markdown_cell(table, footnotes, at, column.key) for column in table.columns),
+        ]
         lines.append("| " + " | ".join(texts) + " |")
     return lines + _markdown_notes(table, [table.rows[at] for at in places])
 
 
 def _markdown_notes(table: Table, rows: Sequence[TableRow]) -> list[str]:
-    notes = [f"- {', '.join(map(escape, note.headings))} of {escape(note.row)}: {escape(note.text)}" for note in table.notes(rows)]
+    notes = [
+        f"- {', '.join(map(escape, note.headings))} of {escape(note.row)}: {escape(note.text)}"
+        for note in table.notes(rows)
+    ]
     return ["", *notes] if notes else []
 
 
@@ -270,8 +328,14 @@ def _markdown_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str
     if cell.text == MISSING:
         return MISSING
     value = f"**{cell.text}**" if (at, key) in table.best else cell.text
-    references = "".join(f"[^{table.label}{number}]" for number in sorted(footnotes[mark] for mark in cell.marks))
-    return value + references + (f" ({interval_text(cell.ci95)})" if table.with_ci and cell.ci95 else "")
+    references = "".join(
+        f"[^{table.label}{number}]" for number in sorted(footnotes[mark] for mark in cell.marks)
+    )
+    return (
+        value
+        + references
+        + (f" ({interval_text(cell.ci95)})" if table.with_ci and cell.ci95 else "")
+    )
 
 
 def interval_text(ci95: tuple[str, str]) -> str:
@@ -281,13 +345,15 @@ def interval_text(ci95: tuple[str, str]) -> str:
 
 
 _ESCAPES = str.maketrans(
-    # A backslash becomes an entity: left as it is, it could take the escape of the character after it.
+    # A backslash becomes an entity: left as it is, it could take the escape of the character after
+    # it.
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\\": "&#92;"} | {c: "\\" + c for c in "|[]*`~$"}
 )
 
 
 def escape(text: str) -> str:
-    """Any text as one line of inline Markdown: no markup, HTML, image, named link, cell border, footnote or new line comes of it.
+    """Any text as one line of inline Markdown: no markup, HTML, image, named link, cell border,
+    footnote or new line comes of it.
 
     Characters that cannot be printed (controls, lone surrogates, direction marks) become spaces.
     """

@@ -20,7 +20,8 @@ _REPLAYED_AT_ONCE = 250
 class Answering:
     """Has the evaluated model answer a plan's requests.
 
-    early: judges that are asked while the model still answers.  start: how to start the model's engine.
+    early: judges that are asked while the model still answers.  start: how to start the model's
+    engine.
     """
 
     plan: Plan
@@ -50,7 +51,8 @@ class Answering:
         progress.start("generate")
         waiting = self.asker.ask("", keyed, self.landing.land)
         if waiting:
-            # The sandbox takes a second to start, the engine half a minute: beside it, it costs nothing.
+            # The sandbox takes a second to start, the engine half a minute: beside it, it costs
+            # nothing.
             if self._has_programs(waiting):
                 self.landing.programs.prepare()
             self.asker.load(self.plan.model.argument, lambda: self.start(self.plan))
@@ -58,7 +60,9 @@ class Answering:
             self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
 
     def _replay(self) -> None:
-        """What was recorded, a few items at a time, so that all texts are never in memory together."""
+        """What was recorded, a few items at a time, so that all texts are never in
+        memory together.
+        """
         progress = self.asker.progress
         self.asker.load(self.plan.model.argument, lambda: self.start(self.plan))
         progress.start("generate", sum(len(task.items) for task in self.plan.tasks.values()))

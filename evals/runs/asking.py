@@ -1,4 +1,6 @@
-"""Getting answers: from the store what is there, from an engine the rest. The only place that starts, feeds and stops engines."""
+"""Getting answers: from the store what is there, from an engine the rest. The only place that
+starts, feeds and stops engines.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +14,14 @@ from evals.storage.store import Store
 
 Land = Callable[[Rendered, Completion], None]
 Waiting = list[tuple[str, list[Rendered]]]
-_TOKENS_PER_PREFILL = 10  # a prompt token costs about a tenth of a generated one; only the time left uses it
+# a prompt token costs about a tenth of a generated one; only the time left uses it
+_TOKENS_PER_PREFILL = 10
 
 
 def longest_first(waiting: Waiting) -> Waiting:
-    """Long generations first, so that the tail is short; within a length the order stays, so prompts that share a prefix stay together."""
+    """Long generations first, so that the tail is short; within a length the order stays, so
+    prompts that share a prefix stay together.
+    """
     return sorted(waiting, key=lambda entry: -entry[1][0].max_new_tokens * entry[1][0].sampling.n)
 
 
@@ -25,7 +30,8 @@ class Asker:
     """Answers requests through one engine at a time.
 
     run: names the run in the store.  failures: why a request got no answer, by item and check name.
-    refused: why a request was answered with none, by key, before `ask` came to it; this run does not ask it again.
+    refused: why a request was answered with none, by key, before `ask` came to it; this run does
+    not ask it again.
     """
 
     store: Store
@@ -42,7 +48,9 @@ class Asker:
         return self._engine_of
 
     def ask(self, by: str, keyed: Sequence[tuple[str, Rendered]], land: Land) -> Waiting:
-        """Land what the store has, and return the rest, equal requests together, in the order for an engine."""
+        """Land what the store has, and return the rest, equal requests together, in the order for
+        an engine.
+        """
         self.store.link(self.run, ((r.item_id, r.check, key, by, r.text) for key, r in keyed))
         by_key: dict[str, list[Rendered]] = {}
         for key, request in keyed:
@@ -60,7 +68,8 @@ class Asker:
         return longest_first(waiting)
 
     def stream(self, waiting: Waiting, land: Land, renderer: Renderer) -> None:
-        """Have the engine answer what waits. Each answer is committed before it lands, and lands before it is counted.
+        """Have the engine answer what waits. Each answer is committed before it lands, and lands
+        before it is counted.
 
         The phase it is counted in is the caller's to begin.
         """
@@ -68,7 +77,9 @@ class Asker:
         of = {id(requests[0]): (key, requests) for key, requests in waiting}
         for done in self._engine.stream([requests[0] for _, requests in waiting]):
             answered = [
-                (*of[id(request)], whole(renderer.cut(request, answer))) for request, answer in done if isinstance(answer, Completion)
+                (*of[id(request)], whole(renderer.cut(request, answer)))
+                for request, answer in done
+                if isinstance(answer, Completion)
             ]
             self.store.put((key, answer) for key, _, answer in answered)
             for request, failure in done:
@@ -77,7 +88,11 @@ class Asker:
             for _, requests, answer in answered:
                 for request in requests:
                     land(request, answer)
-            self.progress.advance(len(done), sum(_work(request) for request, _ in done), **counts(answer for _, _, answer in answered))
+            self.progress.advance(
+                len(done),
+                sum(_work(request) for request, _ in done),
+                **counts(answer for _, _, answer in answered),
+            )
 
     def _fail(self, requests: Sequence[Rendered], reason: str) -> None:
         self.failures.update({(request.item_id, request.check): reason for request in requests})
@@ -101,9 +116,19 @@ class Asker:
 
 
 def whole(answer: Completion) -> Completion:
-    """The answer with lone halves of surrogate pairs replaced, as engines do: no tokenizer, judge or UTF-8 file takes them."""
-    texts = [output.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for output in answer.outputs]
-    return replace(answer, outputs=tuple(replace(output, text=text) for output, text in zip(answer.outputs, texts, strict=True)))
+    """The answer with lone halves of surrogate pairs replaced, as engines do: no tokenizer, judge
+    or UTF-8 file takes them.
+    """
+    texts = [
+        output.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        for output in answer.outputs
+    ]
+    return replace(
+        answer,
+        outputs=tuple(
+            replace(output, text=text) for output, text in zip(answer.outputs, texts, strict=True)
+        ),
+    )
 
 
 def work(waiting: Waiting) -> float:

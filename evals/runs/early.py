@@ -1,7 +1,8 @@
 """Judges behind HTTP, asked while the evaluated model still generates.
 
-What they answer goes into the store, where `evals.runs.judging` finds it. A question that a judge refuses is not asked again in this run; a
-judge that fails altogether is left to `evals.runs.judging`, which asks it again and says why.
+What they answer goes into the store, where `evals.runs.judging` finds it. A question that a judge
+refuses is not asked again in this run; a judge that fails altogether is left to
+`evals.runs.judging`, which asks it again and says why.
 """
 
 import contextlib
@@ -22,16 +23,21 @@ from evals.runs.asking import Asker, counts, whole
 from evals.runs.progress import Progress
 
 _BATCH = 64
-"""Questions handed to a judge at a time: as many as may be under way when the model has finished."""
+"""Questions handed to a judge at a time: as many as may be under way when the model has finished.
+"""
 _PATIENCE_S = 30.0
-"""What is under way is waited for so long after the last answer; a judge that is slower is asked again by `evals.runs.judging`."""
+"""What is under way is waited for so long after the last answer; a judge that is slower is asked
+again by `evals.runs.judging`.
+"""
 
 Answered = list[tuple[str, Completion | Failure]]
 
 
 @dataclass
 class _Early:
-    """One judge. n_taken: of its questions.  since: when its thread began to ask, None while it does not.  is_out: it is asked no more."""
+    """One judge. n_taken: of its questions.  since: when its thread began to ask, None while it
+    does not.  is_out: it is asked no more.
+    """
 
     name: str
     generator: Generator
@@ -41,24 +47,37 @@ class _Early:
 
 
 class EarlyJudges:
-    """Asks those judges of a run that are servers. All methods are the main thread's; only it touches the store.
+    """Asks those judges of a run that are servers. All methods are the main thread's; only it
+    touches the store.
 
     start: how to reach a judge's server.
     """
 
-    def __init__(self, asker: Asker, settings: RunSettings, progress: Progress, start: Callable[[Model, RunSettings], Generator]) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        settings: RunSettings,
+        progress: Progress,
+        start: Callable[[Model, RunSettings], Generator],
+    ) -> None:
         self.asker, self.settings, self.progress, self.start = asker, settings, progress, start
         self._judges: dict[str, _Early] = {}
-        self._arrived: queue.SimpleQueue[tuple[_Early, Answered | Exception | None]] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[tuple[_Early, Answered | Exception | None]] = (
+            queue.SimpleQueue()
+        )
 
     def ask(self, questions: Mapping[str, Sequence[Question]]) -> None:
-        """Commit what has arrived, and hand each judge that waits its next questions, given by judge's model. Waits for no answer."""
+        """Commit what has arrived, and hand each judge that waits its next questions, given by
+        judge's model. Waits for no answer.
+        """
         self._take_all()
         for name, asked in questions.items():
             if not name.startswith("openai:"):
                 continue
             if name not in self._judges:
-                self._judges[name] = _Early(name, self.start(resolve(name, offline=self.settings.offline), self.settings))
+                self._judges[name] = _Early(
+                    name, self.start(resolve(name, offline=self.settings.offline), self.settings)
+                )
             judge = self._judges[name]
             batch = asked[judge.n_taken : judge.n_taken + _BATCH]
             if batch and judge.since is None and not judge.is_out:
@@ -84,17 +103,33 @@ class EarlyJudges:
     def _hand_over(self, judge: _Early, batch: Sequence[Question]) -> None:
         prepared = prepare(self.settings, judge.name, batch)
         there = self.asker.store.known(key for key, _ in prepared.keyed)
-        waiting = {key: request for key, request in prepared.keyed if key not in there and key not in self.asker.refused}
+        waiting = {
+            key: request
+            for key, request in prepared.keyed
+            if key not in there and key not in self.asker.refused
+        }
         if waiting:
             judge.since = time.monotonic()
-            Thread(target=self._work, args=(judge, waiting, prepared.renderer.cut), daemon=True).start()
+            Thread(
+                target=self._work, args=(judge, waiting, prepared.renderer.cut), daemon=True
+            ).start()
 
-    def _work(self, judge: _Early, waiting: Mapping[str, Rendered], cut: Callable[[Rendered, Completion], Completion]) -> None:
+    def _work(
+        self,
+        judge: _Early,
+        waiting: Mapping[str, Rendered],
+        cut: Callable[[Rendered, Completion], Completion],
+    ) -> None:
         """In a thread of its own: ask, and pass on what comes; None at the end."""
         of = {id(request): key for key, request in waiting.items()}
         try:
             for done in judge.generator.stream(list(waiting.values())):
-                self._arrived.put((judge, [(of[id(request)], _kept(request, found, cut)) for request, found in done]))
+                self._arrived.put(
+                    (
+                        judge,
+                        [(of[id(request)], _kept(request, found, cut)) for request, found in done],
+                    )
+                )
         except (EvalsError, OSError, RuntimeError) as error:
             self._arrived.put((judge, error))
         finally:
@@ -111,7 +146,9 @@ class EarlyJudges:
         phase = f"judge {judge.name}"
         if isinstance(found, Exception):
             if not judge.is_out:
-                self.progress.note(f"warning: {phase}: {found} It is asked again when the model has finished.")
+                self.progress.note(
+                    f"warning: {phase}: {found} It is asked again when the model has finished."
+                )
             judge.is_out = True
         elif found is None:
             if judge.since is not None:
@@ -121,10 +158,18 @@ class EarlyJudges:
             answered = [(key, answer) for key, answer in found if isinstance(answer, Completion)]
             self.asker.store.put(answered)
             if not judge.is_out:  # what a closed connection answers is no refusal
-                self.asker.refused.update({key: answer.reason for key, answer in found if isinstance(answer, Failure)})
-            self.progress.credit(phase, requests=len(found), **counts(answer for _, answer in answered))
+                self.asker.refused.update(
+                    {key: answer.reason for key, answer in found if isinstance(answer, Failure)}
+                )
+            self.progress.credit(
+                phase, requests=len(found), **counts(answer for _, answer in answered)
+            )
 
 
-def _kept(request: Rendered, found: Completion | Failure, cut: Callable[[Rendered, Completion], Completion]) -> Completion | Failure:
+def _kept(
+    request: Rendered,
+    found: Completion | Failure,
+    cut: Callable[[Rendered, Completion], Completion],
+) -> Completion | Failure:
     """An answer as the store keeps it."""
     return whole(cut(request, found)) if isinstance(found, Completion) else found

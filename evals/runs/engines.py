@@ -18,7 +18,10 @@ def generator_for(plan: Plan) -> Generator:
 def start_engine(model: Model, settings: RunSettings) -> Generator:
     """An engine for any model that is not a recording; a judge's uses the same settings."""
     if model.kind == "replay":
-        raise InputError(f"{model.argument} is a recording; it cannot judge. Put recorded verdicts into its rows as findings.")
+        raise InputError(
+            f"{model.argument} is a recording; it cannot judge. Put recorded verdicts into its rows"
+            " as findings."
+        )
     if model.kind == "server":
         from evals.generators.openai import OpenAIGenerator
 

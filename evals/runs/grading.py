@@ -1,4 +1,6 @@
-"""From answers and findings to grades, metrics and the lines of samples/<task>.jsonl.gz. Needs no model."""
+"""From answers and findings to grades, metrics and the lines of samples/<task>.jsonl.gz. Needs no
+model.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +15,10 @@ from evals.storage.spool import Spool
 
 _WARN = {"truncated": 0.25, "unparsed": 0.25, "empty": 0.05}
 _WHY = {
-    "truncated": "ended at the token limit, not at a stop string or end of turn: check the chat format and the stop strings",
+    "truncated": (
+        "ended at the token limit, not at a stop string or end of turn: check the chat format and"
+        " the stop strings"
+    ),
     "unparsed": "hold no answer of the expected form",
     "empty": "are empty: check the chat format and the stop strings",
 }
@@ -21,7 +26,8 @@ _WHY = {
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """One benchmark, scored. shares: truncated / unparsed / empty, as fractions of outputs (items for unparsed).
+    """One benchmark, scored. shares: truncated / unparsed / empty, as fractions of outputs (items
+    for unparsed).
 
     n_recorded: outcomes of programs that were recorded, and not run here.
     """
@@ -44,7 +50,9 @@ class TaskResult:
     def warnings(self) -> list[str]:
         """One sentence for each share past its threshold."""
         return [
-            f"{self.benchmark.name}: {share:.0%} of its outputs {_WHY[name]}" for name, share in self.shares.items() if share > _WARN[name]
+            f"{self.benchmark.name}: {share:.0%} of its outputs {_WHY[name]}"
+            for name, share in self.shares.items()
+            if share > _WARN[name]
         ]
 
 
@@ -57,9 +65,11 @@ class Graded(NamedTuple):
 
 @dataclass
 class Grading:
-    """One benchmark's items graded one after another; of an answer nothing stays but its grade and counts.
+    """One benchmark's items graded one after another; of an answer nothing stays but its grade and
+    counts.
 
-    findings: by item.  capped: how many items were cut to the room left in the model's context.  grades: where they are kept.
+    findings: by item.  capped: how many items were cut to the room left in the model's context.
+    grades: where they are kept.
     """
 
     benchmark: Benchmark[Any]
@@ -74,10 +84,14 @@ class Grading:
     _n_empty: int = 0
     _n_recorded: int = 0
 
-    def rows(self, answered: Iterable[tuple[Item, Completion | None, Graded | None]]) -> Iterator[dict[str, Any]]:
-        """Grade what is not graded yet, and yield one line an answered item: id, what came back, the answer as read, its score, findings.
+    def rows(
+        self, answered: Iterable[tuple[Item, Completion | None, Graded | None]]
+    ) -> Iterator[dict[str, Any]]:
+        """Grade what is not graded yet, and yield one line an answered item: id, what came back,
+        the answer as read, its score, findings.
 
-        No question and no gold text. An item without an answer keeps its place among the grades, unscored.
+        No question and no gold text. An item without an answer keeps its place among the grades,
+        unscored.
         """
         for item, completion, graded in answered:
             if completion is None:
@@ -90,7 +104,9 @@ class Grading:
             self._n_scored += bool(grade.scores)
             self._n_unparsed += grade.unparsed
             self._n_outputs += len(completion.outputs)
-            self._n_truncated += sum(output.finish_reason == "length" for output in completion.outputs)
+            self._n_truncated += sum(
+                output.finish_reason == "length" for output in completion.outputs
+            )
             self._n_empty += sum(not output.text.strip() for output in completion.outputs)
             if self.benchmark.runs_programs:
                 self._n_recorded += sum(finding.by == RECORDED for finding in findings.values())
@@ -105,7 +121,16 @@ class Grading:
             "empty": self._n_empty / n_outputs,
         }
         metrics = self.benchmark.summarize(self.grades)
-        return TaskResult(self.benchmark, self.grades, metrics, shares, self._n_answered, self._n_scored, self.capped, self._n_recorded)
+        return TaskResult(
+            self.benchmark,
+            self.grades,
+            metrics,
+            shares,
+            self._n_answered,
+            self._n_scored,
+            self.capped,
+            self._n_recorded,
+        )
 
 
 def grade_task(
@@ -122,7 +147,9 @@ def grade_task(
     return grading.result()
 
 
-def _sample_row(benchmark: Benchmark[Any], grade: Grade, completion: Completion, findings: Findings) -> dict[str, Any]:
+def _sample_row(
+    benchmark: Benchmark[Any], grade: Grade, completion: Completion, findings: Findings
+) -> dict[str, Any]:
     row: dict[str, Any] = dict(grade.details)
     row |= {"id": grade.id, "extracted": grade.extracted, "unparsed": grade.unparsed}
     row["outputs"] = [output.text for output in completion.outputs]
@@ -140,7 +167,9 @@ def _sample_row(benchmark: Benchmark[Any], grade: Grade, completion: Completion,
 
 
 def item_score(benchmark: Benchmark[Any], grade: Grade) -> dict[str, Json]:
-    """`score`, the item's score in its column; or `scores` by judge, where several judges fill several columns (AlpacaEval)."""
+    """`score`, the item's score in its column; or `scores` by judge, where several judges fill
+    several columns (AlpacaEval).
+    """
     if len(benchmark.judge_roles) > 1 and set(grade.scores) <= set(benchmark.judge_roles):
         return {"scores": {role: grade.scores.get(role) for role in benchmark.judge_roles}}
     own = [grade.scores[column.key] for column in benchmark.columns if column.key in grade.scores]
@@ -149,16 +178,22 @@ def item_score(benchmark: Benchmark[Any], grade: Grade) -> dict[str, Json]:
 
 def finding_json(finding: Finding) -> dict[str, Json]:
     """A finding as samples hold it: what is None is left out."""
-    top = {"top_logprobs": _finite(finding.top_logprobs)} if finding.top_logprobs is not None else {}
+    top = (
+        {"top_logprobs": _finite(finding.top_logprobs)} if finding.top_logprobs is not None else {}
+    )
     return {name: value for name, value in (asdict(finding) | top).items() if value is not None}
 
 
 def _finite(logprobs: Mapping[str, float]) -> dict[str, Json]:
     """Log-probabilities for JSON, which has no infinity; float("-inf") reads the text back."""
-    return {token: value if math.isfinite(value) else str(value) for token, value in logprobs.items()}
+    return {
+        token: value if math.isfinite(value) else str(value) for token, value in logprobs.items()
+    }
 
 
-def cell_marks(result: TaskResult, column: str, judges: Mapping[str, Judge], header: Mapping[str, Any]) -> list[str]:
+def cell_marks(
+    result: TaskResult, column: str, judges: Mapping[str, Judge], header: Mapping[str, Any]
+) -> list[str]:
     """Everything that makes this cell differ from the card's protocol, in words."""
     marks = list(header.get("differs", ()))
     for role in roles_of_column(result.benchmark, column):
@@ -169,21 +204,37 @@ def cell_marks(result: TaskResult, column: str, judges: Mapping[str, Judge], hea
             marks.append(f"{role}: verdicts as recorded; by which judge is not known here")
         marks.extend(header["judges"].get(role, {}).get("notes", []))
     if header.get("limit") is not None:
-        marks.append(f"a limited run, {header['limit']} items of each benchmark at most: not the full column")
+        marks.append(
+            f"a limited run, {header['limit']} items of each benchmark at most: not the full column"
+        )
     if result.capped:
-        marks.append(f"{result.benchmark.name}: {result.capped} of {len(result.grades)} generations capped by the model's context")
+        marks.append(
+            f"{result.benchmark.name}: {result.capped} of {len(result.grades)} generations capped"
+            " by the model's context"
+        )
     if result.n_recorded:
-        marks.append(f"{result.benchmark.name}: outcomes of {result.n_recorded:,} programs as recorded, not run here")
+        marks.append(
+            f"{result.benchmark.name}: outcomes of {result.n_recorded:,} programs as recorded, not"
+            " run here"
+        )
     counts = verdict_counts(result, column)
     if counts is not None and counts.unreadable:
-        marks.append(f"{result.benchmark.name}: {counts.unreadable} of {counts.judged} items have a verdict that could not be read")
+        marks.append(
+            f"{result.benchmark.name}: {counts.unreadable} of {counts.judged} items have a verdict"
+            " that could not be read"
+        )
     if header["prompts_by"] == "server":
-        marks.append("prompts rendered by the chat server's own template, without the text the protocol starts the answer with")
+        marks.append(
+            "prompts rendered by the chat server's own template, without the text the protocol"
+            " starts the answer with"
+        )
     return marks
 
 
 class VerdictCounts(NamedTuple):
-    """How many items of a column a judge decided, and how many of its verdicts could not be read."""
+    """How many items of a column a judge decided, and how many of its verdicts could
+    not be read.
+    """
 
     judged: int
     unreadable: int
@@ -198,7 +249,11 @@ def verdict_counts(result: TaskResult, column: str) -> VerdictCounts | None:
     judged = unreadable = 0
     for grade in result.grades:
         listed = grade.details.get("unparsable")
-        unread = set(map(str, listed)) if isinstance(listed, list) else (set(grade.scores) if grade.unparsed else set())
+        unread = (
+            set(map(str, listed))
+            if isinstance(listed, list)
+            else (set(grade.scores) if grade.unparsed else set())
+        )
         judged += bool(names & (set(grade.scores) | unread))
         unreadable += bool(names & unread)
     return VerdictCounts(judged, unreadable)

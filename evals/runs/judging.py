@@ -1,4 +1,6 @@
-"""Letting judges decide: each judge's model is loaded once and asked everything it has to decide."""
+"""Letting judges decide: each judge's model is loaded once and asked everything it has
+to decide.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -32,7 +34,14 @@ def judge_all(
         _judge(asker, prepared, by_check, found, lambda model: start(model, settings))
         for role in dict.fromkeys(question.role for question in questions[name]):
             n = sum(request.check == role for request in prepared.too_long)
-            said = [f"{role}: {n} answers too long for {name} to judge, counted as unreadable verdicts"] if n else []
+            said = (
+                [
+                    f"{role}: {n} answers too long for {name} to judge, counted as unreadable"
+                    " verdicts"
+                ]
+                if n
+                else []
+            )
             notes[role] = [*said, *calibration_notes(role, name, prepared.fingerprint)]
     return notes
 

@@ -15,15 +15,20 @@ from evals.storage.spool import Spool
 class Known:
     """What is known so far.
 
-    places: of items without an answer: their task and their place in it.  keys: by task, in item order, where in the store the answer
-    is.  graded: by task, in item order, those that wait for nothing.  findings: of those that wait.
-    capped: by task that was asked as a whole, how many requests are cut to the room left in the model's context.
-    questions: by judge's model.  n_bos: begin-of-sequence ids of the first prompt, None while there is none.
+    places: of items without an answer: their task and their place in it.  keys: by task, in item
+    order, where in the store the answer is.  graded: by task, in item order, those that wait for
+    nothing.  findings: of those that wait.
+    capped: by task that was asked as a whole, how many requests are cut to the room left in the
+    model's context.
+    questions: by judge's model.  n_bos: begin-of-sequence ids of the first prompt, None while there
+    is none.
     """
 
     places: dict[ItemId, tuple[str, int]] = field(default_factory=dict)
     keys: defaultdict[str, Spool[str]] = field(default_factory=lambda: defaultdict(Spool))
-    graded: defaultdict[str, Spool[Graded | None]] = field(default_factory=lambda: defaultdict(Spool))
+    graded: defaultdict[str, Spool[Graded | None]] = field(
+        default_factory=lambda: defaultdict(Spool)
+    )
     findings: dict[ItemId, dict[str, Finding]] = field(default_factory=dict)
     capped: dict[str, int] = field(default_factory=dict)
     questions: dict[str, list[Question]] = field(default_factory=dict)
@@ -31,8 +36,15 @@ class Known:
     n_bos: int | None = None
 
     def expect(self, task: str, places: range, keyed: Sequence[tuple[str, Rendered]]) -> None:
-        """These requests are asked for neighbouring items of a task, each with its store key, in the items' order."""
-        self.places.update({request.item_id: (task, place) for place, (_, request) in zip(places, keyed, strict=False)})
+        """These requests are asked for neighbouring items of a task, each with its store key, in
+        the items' order.
+        """
+        self.places.update(
+            {
+                request.item_id: (task, place)
+                for place, (_, request) in zip(places, keyed, strict=False)
+            }
+        )
         self.graded[task].extend(None for _ in keyed)
         self.keys[task].extend(key for key, _ in keyed)
 

@@ -1,4 +1,6 @@
-"""What an answer sets off: its programs are started, what judges must decide is noted, and what waits for nothing is graded."""
+"""What an answer sets off: its programs are started, what judges must decide is noted, and what
+waits for nothing is graded.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,25 +31,43 @@ class Landing:
         recorded = self.plan.recorded.get(item.id)
         found = dict(recorded.findings) if recorded else {}
         # A list, not a generator in any(): every check must be started.
-        if any([self._start(item.id, check, benchmark, answer, found) for check in benchmark.checks(item, answer)]):
+        if any(
+            [
+                self._start(item.id, check, benchmark, answer, found)
+                for check in benchmark.checks(item, answer)
+            ]
+        ):
             self.known.findings[item.id] = found
         else:
             self.known.graded[task][place] = Graded(benchmark.grade(item, answer, found), found)
         self.programs.collect(self.known.found, wait=False)
 
-    def _start(self, item_id: ItemId, check: Check, benchmark: Benchmark[Any], answer: Completion, found: dict[str, Finding]) -> bool:
-        """Have a check decided, where that needs nobody at once; True where the item must wait for it."""
+    def _start(
+        self,
+        item_id: ItemId,
+        check: Check,
+        benchmark: Benchmark[Any],
+        answer: Completion,
+        found: dict[str, Finding],
+    ) -> bool:
+        """Have a check decided, where that needs nobody at once; True where the item must wait for
+        it.
+        """
         if isinstance(check.ask, Program):
             return self._run(item_id, check.name, check.ask, found)
         judge = self.plan.judges.get(check.name)
         if judge is None:
             return False
         if judge.is_rule:
-            found[check.name] = Finding(by=judge.model, text=benchmark.rules[judge.model](answer.text))
+            found[check.name] = Finding(
+                by=judge.model, text=benchmark.rules[judge.model](answer.text)
+            )
             return False
         return self._put_to(judge.model, item_id, check.name, check.ask, found)
 
-    def _run(self, item_id: ItemId, check: str, program: Program, found: dict[str, Finding]) -> bool:
+    def _run(
+        self, item_id: ItemId, check: str, program: Program, found: dict[str, Finding]
+    ) -> bool:
         if check in found and self.plan.settings.sandbox != "require":
             found[check] = replace(found[check], by=RECORDED)
             return False
@@ -55,7 +75,9 @@ class Landing:
         self.programs.submit(item_id, check, program)
         return True
 
-    def _put_to(self, judge: str, item_id: ItemId, role: str, ask: Request, found: dict[str, Finding]) -> bool:
+    def _put_to(
+        self, judge: str, item_id: ItemId, role: str, ask: Request, found: dict[str, Finding]
+    ) -> bool:
         found.pop(role, None)  # what another judge was recorded to say is no answer of this one
         self.known.questions.setdefault(judge, []).append(Question(item_id, role, ask))
         return True

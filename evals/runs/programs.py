@@ -20,7 +20,8 @@ _BATCH = 64
 
 @dataclass
 class Programs:
-    """Submits programs as answers land and collects their outcomes as they end; outcomes are kept in the store by content.
+    """Submits programs as answers land and collects their outcomes as they end; outcomes are kept
+    in the store by content.
 
     Equal programs run once: of a problem's 20 samples, four of ten may be the same text (SmolLM2).
     """
@@ -36,22 +37,35 @@ class Programs:
     @property
     def level(self) -> dict[str, str] | None:
         """The isolation that programs get, None when no sandbox was started."""
-        return None if self._sandbox is None else {"level": self._sandbox.level, "reason": self._sandbox.level_reason}
+        return (
+            None
+            if self._sandbox is None
+            else {"level": self._sandbox.level, "reason": self._sandbox.level_reason}
+        )
 
     def prepare(self) -> None:
-        """Have the sandbox ready before the first program. Raises EnvironmentFault when the policy cannot be met."""
+        """Have the sandbox ready before the first program. Raises EnvironmentFault when the policy
+        cannot be met.
+        """
         from evals.sandbox.pool import Sandbox
 
         if self._sandbox is None:
             self._sandbox = Sandbox(self.policy)
             if self._sandbox.level != "namespace":
-                self.progress.note(f"warning: the programs run at the sandbox's {self._sandbox.level} level: {self._sandbox.level_reason}")
+                self.progress.note(
+                    f"warning: the programs run at the sandbox's {self._sandbox.level} level:"
+                    f" {self._sandbox.level_reason}"
+                )
 
     def submit(self, item_id: ItemId, check: str, program: Program) -> None:
-        """Have a program run; its finding comes with `collect`. Raises EnvironmentFault when the policy cannot be met."""
+        """Have a program run; its finding comes with `collect`. Raises EnvironmentFault when the
+        policy cannot be met.
+        """
         from evals.sandbox.pool import SANDBOX_VERSION
 
-        key = hashlib.sha256(json.dumps([SANDBOX_VERSION, asdict(program)]).encode("utf-8", "surrogatepass")).hexdigest()
+        key = hashlib.sha256(
+            json.dumps([SANDBOX_VERSION, asdict(program)]).encode("utf-8", "surrogatepass")
+        ).hexdigest()
         if key not in self._uncommitted:
             self._uncommitted[key] = self._outcome_of(key, program)
         self._running.append((item_id, check, key, self._uncommitted[key]))
@@ -66,12 +80,16 @@ class Programs:
         return self._sandbox.submit(program)
 
     def collect(self, found: Callable[[ItemId, str, Finding], None], *, wait: bool = True) -> None:
-        """Commit the outcomes of programs that have ended and hand them on. wait: until every program has."""
+        """Commit the outcomes of programs that have ended and hand them on. wait: until every
+        program has.
+        """
         if wait:
             self.progress.start("programs", len(self._running))
         while batch := self._ended(wait):
             self.store.put((key, outcome) for _, _, key, outcome in batch)
-            self.store.link(self.run, ((item_id, check, key, "sandbox", "") for item_id, check, key, _ in batch))
+            self.store.link(
+                self.run, ((item_id, check, key, "sandbox", "") for item_id, check, key, _ in batch)
+            )
             for item_id, check, key, outcome in batch:
                 self._uncommitted.pop(key, None)
                 found(item_id, check, Finding(by="sandbox", outcome=outcome))

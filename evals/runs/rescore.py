@@ -1,4 +1,7 @@
-"""Grading a stored run again: same answers, same findings, today's scorers. Needs data, no model."""
+"""Grading a stored run again: same answers, same findings, today's scorers.
+
+Needs data, no model.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,14 +41,18 @@ def rescore(folder: Path, data: Path | None) -> dict[str, Any]:
             completions, findings = _answers(run, record, name, benchmark, items, stored)
             grading = Grading(benchmark, findings, int(record["capped"].get(name, 0)))
             rows = list(grading.rows((item, completions.get(item.id), None) for item in items))
-            run.write_samples(name, rows if stored is not None else _with_token_counts(rows, run, name))
+            run.write_samples(
+                name, rows if stored is not None else _with_token_counts(rows, run, name)
+            )
             results.append(grading.result())
         summary = summarize(record["summary_header"], results, skipped)
         run.write_json("summary.json", summary)
     return summary
 
 
-def run_items(record: Mapping[str, Any], task: str, data: Path | None) -> tuple[Benchmark[Any], Sequence[Item]]:
+def run_items(
+    record: Mapping[str, Any], task: str, data: Path | None
+) -> tuple[Benchmark[Any], Sequence[Item]]:
     """A stored run's benchmark and items, read again from the data."""
     head = record["summary_header"]
     benchmark = benchmark_class(task)(chat=head["chat_format"] != "none")
@@ -66,46 +73,77 @@ Stored = dict[tuple[ItemId, str], tuple[str, Completion | Outcome]]
 
 
 def _stored(run: RunFolder, record: Mapping[str, Any]) -> Stored | None:
-    """The run's answers and findings from its store; None where the store is not at hand or has none of them."""
+    """The run's answers and findings from its store; None where the store is not at hand or has
+    none of them.
+    """
     path = run.store_of(record)
     if path is None:
         return None
     store = Store(path, read_only=True)
     try:
         # A store that knows nothing of the run is another one: the samples stay what they are.
-        return {(item, check): (by, answer) for item, check, by, answer in store.answers(record["run_key"])} or None
+        return {
+            (item, check): (by, answer)
+            for item, check, by, answer in store.answers(record["run_key"])
+        } or None
     finally:
         store.close()
 
 
 def _answers(
-    run: RunFolder, record: Mapping[str, Any], task: str, benchmark: Benchmark[Any], items: Sequence[Item], stored: Stored | None
+    run: RunFolder,
+    record: Mapping[str, Any],
+    task: str,
+    benchmark: Benchmark[Any],
+    items: Sequence[Item],
+    stored: Stored | None,
 ) -> tuple[Mapping[ItemId, Completion], Mapping[ItemId, Findings]]:
     """Completions and findings by item."""
     rows = _sampled(run, task)
     if stored is None:
         if not run.samples_path(task).exists():
             raise InputError(
-                f"{run.path} has no answers of {task}, neither in a store nor in samples/{task}.jsonl.gz: nothing to score. "
-                "A run that was stopped before its first answer goes on with its own command."
+                f"{run.path} has no answers of {task}, neither in a store nor in"
+                f" samples/{task}.jsonl.gz: nothing to score. A run that was stopped before its"
+                " first answer goes on with its own command."
             )
         return {i: r.completion for i, r in rows.items()}, {i: r.findings for i, r in rows.items()}
-    completions = {item.id: answer for item in items if isinstance(answer := stored.get((item.id, ""), ("", None))[1], Completion)}
+    completions = {
+        item.id: answer
+        for item in items
+        if isinstance(answer := stored.get((item.id, ""), ("", None))[1], Completion)
+    }
     findings: dict[ItemId, Findings] = {}
     judges = {role: entry["name"] for role, entry in record["summary_header"]["judges"].items()}
     is_recording = str(record.get("model")).startswith("replay:")
     for item in items:
         if item.id in completions:
             kept = rows[item.id].findings if item.id in rows else {}
-            # A folder may have had other judges before: only what today's judges said decides, and what a recording brought along.
-            valid = {name: f for name, f in kept.items() if is_recording or f.outcome or _is_named(f.by, judges.get(name))}
+            # A folder may have had other judges before: only what today's judges said decides, and
+            # what a recording brought along.
+            valid = {
+                name: f
+                for name, f in kept.items()
+                if is_recording or f.outcome or _is_named(f.by, judges.get(name))
+            }
             found = _findings(benchmark, item, completions[item.id], stored, judges)
-            # Samples hold rounded numbers: they count only where the store, which holds them whole, has none.
-            findings[item.id] = found | {name: f for name, f in valid.items() if name not in found or (item.id, name) not in stored}
+            # Samples hold rounded numbers: they count only where the store, which holds them whole,
+            # has none.
+            findings[item.id] = found | {
+                name: f
+                for name, f in valid.items()
+                if name not in found or (item.id, name) not in stored
+            }
     return completions, findings
 
 
-def _findings(benchmark: Benchmark[Any], item: Item, answer: Completion, stored: Stored, judges: Mapping[str, str]) -> dict[str, Finding]:
+def _findings(
+    benchmark: Benchmark[Any],
+    item: Item,
+    answer: Completion,
+    stored: Stored,
+    judges: Mapping[str, str],
+) -> dict[str, Finding]:
     from evals.plan.judges import finding_of
 
     found: dict[str, Finding] = {}
@@ -116,7 +154,11 @@ def _findings(benchmark: Benchmark[Any], item: Item, answer: Completion, stored:
             found[check.name] = Finding(by=by, outcome=what)
         elif judge in benchmark.rules:
             found[check.name] = Finding(by=judge, text=benchmark.rules[judge](answer.text))
-        elif isinstance(what, Completion) and not isinstance(check.ask, Program) and _is_named(by, judge):
+        elif (
+            isinstance(what, Completion)
+            and not isinstance(check.ask, Program)
+            and _is_named(by, judge)
+        ):
             found[check.name] = finding_of(check.ask, what, by)
     return found
 
@@ -134,10 +176,17 @@ def _sampled(run: RunFolder, task: str) -> dict[ItemId, Recorded]:
     try:
         return {ItemId(row["id"]): recorded_row(row) for row in run.samples(task)}
     except NOT_A_ROW as error:
-        raise InputError(f"{path} is damaged ({first_line(error)}). Move it away, or run the model's command again.") from error
+        raise InputError(
+            f"{path} is damaged ({first_line(error)}). Move it away, or run the model's command"
+            " again."
+        ) from error
 
 
-def _with_token_counts(rows: list[dict[str, Any]], run: RunFolder, task: str) -> list[dict[str, Any]]:
-    """Rows scored from samples alone: token ids are in the store only, so their counts are taken over from the old rows."""
+def _with_token_counts(
+    rows: list[dict[str, Any]], run: RunFolder, task: str
+) -> list[dict[str, Any]]:
+    """Rows scored from samples alone: token ids are in the store only, so their counts are taken
+    over from the old rows.
+    """
     counts = {row["id"]: row["n_tokens"] for row in run.samples(task) if "n_tokens" in row}
     return [row | {"n_tokens": counts[row["id"]]} if row["id"] in counts else row for row in rows]

@@ -1,6 +1,8 @@
-"""One run, from its settings to its folder: everything is asked, checked, judged, graded and written.
+"""One run, from its settings to its folder: everything is asked, checked, judged, graded and
+written.
 
-Each answer is committed before it is counted. Kill it anywhere: the same command asks only for what the store lacks.
+Each answer is committed before it is counted. Kill it anywhere: the same command asks only for what
+the store lacks.
 """
 
 import contextlib
@@ -25,7 +27,11 @@ from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
 
 
-def run(settings: RunSettings, progress: Progress | None = None, make_generator: Callable[[Plan], Generator] | None = None) -> RunResult:
+def run(
+    settings: RunSettings,
+    progress: Progress | None = None,
+    make_generator: Callable[[Plan], Generator] | None = None,
+) -> RunResult:
     """Evaluate a model and write its run folder.
 
     make_generator: how to start the evaluated model's engine (tests give a fake one).
@@ -35,9 +41,14 @@ def run(settings: RunSettings, progress: Progress | None = None, make_generator:
 
 
 def execute(
-    plan: Plan, progress: Progress, make_generator: Callable[[Plan], Generator] | None = None, notes: Sequence[str] = ()
+    plan: Plan,
+    progress: Progress,
+    make_generator: Callable[[Plan], Generator] | None = None,
+    notes: Sequence[str] = (),
 ) -> RunResult:
-    """The same for a plan that is made; see run. notes: what else to say once the folder is ours."""
+    """The same for a plan that is made; see run. notes:
+    what else to say once the folder is ours.
+    """
     folder = RunFolder(plan.out)
     with folder.locked(), contextlib.ExitStack() as closing:
         for note in (*earlier_run(plan), *notes):
@@ -46,16 +57,21 @@ def execute(
         asker = Asker(store, plan.run_key, progress)
         programs = Programs(store, plan.run_key, progress, plan.settings.sandbox)
         early = EarlyJudges(asker, plan.settings, progress, start_engine)
-        # Closed from the last to the first: engines free their memory before anything waits for a program or a disk.
+        # Closed from the last to the first: engines free their memory before anything waits for a
+        # program or a disk.
         for close in (store.close, progress.stop, programs.close, early.close, asker.close):
             closing.callback(close)
         known = Known()
-        answering = Answering(plan, asker, Landing(plan, known, programs), early, make_generator or generator_for)
+        answering = Answering(
+            plan, asker, Landing(plan, known, programs), early, make_generator or generator_for
+        )
         writing = Writing(plan, folder, asker, known, programs)
         try:
             answering.answer_all()
             programs.collect(known.found)
-            known.judge_notes = judge_all(asker, plan.settings, known.questions, known.answered, start_engine)
+            known.judge_notes = judge_all(
+                asker, plan.settings, known.questions, known.answered, start_engine
+            )
             return writing.finish()
         except BaseException:
             early.close()

@@ -1,4 +1,6 @@
-"""summary.json: what two equal runs have in common, and nothing else. Fractions everywhere; schema 1."""
+"""summary.json: what two equal runs have in common, and nothing else. Fractions everywhere; schema
+1.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +18,9 @@ from evals.runs.grading import TaskResult, cell_marks, verdict_counts
 from evals.storage.forms import SCHEMA
 
 
-def header(plan: Plan, n_bos: int | None, judge_notes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def header(
+    plan: Plan, n_bos: int | None, judge_notes: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
     """What the run is: everything of the summary but its numbers."""
     return {
         "schema": SCHEMA,
@@ -40,17 +44,29 @@ def header(plan: Plan, n_bos: int | None, judge_notes: Mapping[str, Sequence[str
             role: {
                 "name": public_name(judge.model),
                 "card": judge.is_card,
-                "notes": [note.replace(judge.model, public_name(judge.model)) for note in judge_notes.get(role, ())]
-                + (calibration_notes(role, judge.model, judge.rule_fingerprint) if judge.is_rule else []),
+                "notes": [
+                    note.replace(judge.model, public_name(judge.model))
+                    for note in judge_notes.get(role, ())
+                ]
+                + (
+                    calibration_notes(role, judge.model, judge.rule_fingerprint)
+                    if judge.is_rule
+                    else []
+                ),
             }
             for role, judge in plan.judges.items()
         },
-        "data": {name: {"tables": task.source.edition, "revision": task.source.revision} for name, task in plan.tasks.items()},
+        "data": {
+            name: {"tables": task.source.edition, "revision": task.source.revision}
+            for name, task in plan.tasks.items()
+        },
     }
 
 
 def _prompts_by(plan: Plan) -> str:
-    """Who turned requests into prompts: our tokenizer, a chat server, or whoever made the recording."""
+    """Who turned requests into prompts: our tokenizer, a chat server, or whoever made the
+    recording.
+    """
     if plan.model.kind == "replay":
         return "recording"
     return "tokenizer" if plan.renderer.tokenizer is not None else "server"
@@ -70,10 +86,15 @@ def _differs(plan: Plan) -> list[str]:
 
 
 def summarize(
-    head: Mapping[str, Any], results: Sequence[TaskResult], skipped: Mapping[str, tuple[Sequence[Column], int, str]]
+    head: Mapping[str, Any],
+    results: Sequence[TaskResult],
+    skipped: Mapping[str, tuple[Sequence[Column], int, str]],
 ) -> dict[str, Any]:
     """The whole summary. skipped: task -> (its columns, its items, why nothing was asked)."""
-    judges = {role: Judge(role, entry["name"], is_rule=entry["name"] == "strmatch") for role, entry in head["judges"].items()}
+    judges = {
+        role: Judge(role, entry["name"], is_rule=entry["name"] == "strmatch")
+        for role, entry in head["judges"].items()
+    }
     cells: dict[str, dict[str, Any]] = {}
     metrics: dict[str, Metric] = {}
     for result in results:
@@ -82,7 +103,9 @@ def summarize(
             metrics[column.key] = metric
             counts = verdict_counts(result, column.key)
             cells[column.key] = metric_json(metric) | {
-                "marks": cell_marks(result, column.key, judges, head) if metric.value is not None else [],
+                "marks": cell_marks(result, column.key, judges, head)
+                if metric.value is not None
+                else [],
                 "n_judged": counts.judged if counts else None,
                 "n_unparsable": counts.unreadable if counts else None,
             }
@@ -96,7 +119,12 @@ def summarize(
     return {
         **head,
         "cells": cells,
-        "metrics": {result.benchmark.name: {name: metric_json(metric) for name, metric in result.metrics.items()} for result in results},
+        "metrics": {
+            result.benchmark.name: {
+                name: metric_json(metric) for name, metric in result.metrics.items()
+            }
+            for result in results
+        },
         "tasks": {result.benchmark.name: _task_json(result) for result in results},
     }
 
@@ -110,9 +138,15 @@ def _with_reason(result: TaskResult, key: str, judges: Mapping[str, Judge]) -> M
     if metric.value is None and not result.benchmark.judge_roles:
         why = {grade.missing for grade in result.grades if grade.missing}
         if len(why) == 1:
-            return replace(metric, reason=f"{metric.n} of {metric.n_items} items scored: {why.pop()}")
+            return replace(
+                metric, reason=f"{metric.n} of {metric.n_items} items scored: {why.pop()}"
+            )
     lacks_verdicts = metric.value is None and metric.n < metric.n_items
-    return replace(metric, reason=no_judge(roles, result.benchmark.rules)) if roles and lacks_verdicts else metric
+    return (
+        replace(metric, reason=no_judge(roles, result.benchmark.rules))
+        if roles and lacks_verdicts
+        else metric
+    )
 
 
 def metric_json(metric: Metric) -> dict[str, Any]:

@@ -37,7 +37,9 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """Writes a run's folder from what is known. made_with: versions and commit, as they are when the run starts."""
+    """Writes a run's folder from what is known. made_with: versions and commit, as they are when
+    the run starts.
+    """
 
     plan: Plan
     folder: RunFolder
@@ -51,9 +53,14 @@ class Writing:
         progress = self.asker.progress
         progress.start("grade")
         results = [self._graded(name) for name, task in self.plan.tasks.items() if not task.skipped]
-        skipped = {name: (task.benchmark.columns, len(task.items), task.skipped) for name, task in self.plan.tasks.items() if task.skipped}
+        skipped = {
+            name: (task.benchmark.columns, len(task.items), task.skipped)
+            for name, task in self.plan.tasks.items()
+            if task.skipped
+        }
         summary = summarize(self._header(), results, skipped)
-        # The record before the summary: a folder with a summary is a finished run, and must lack nothing.
+        # The record before the summary: a folder with a summary is a finished run, and must lack
+        # nothing.
         self.record(finished=True)
         self.folder.write_json("summary.json", summary)
         for (item_id, check), reason in list(self.asker.failures.items())[:3]:
@@ -62,7 +69,9 @@ class Writing:
         return RunResult(self.folder, summary, n_unanswered + self.known.n_unjudged)
 
     def record(self, *, finished: bool) -> None:
-        """Write run.json: what this session did, after what earlier ones did; one that broke off takes back nothing they found out."""
+        """Write run.json: what this session did, after what earlier ones did; one that broke off
+        takes back nothing they found out.
+        """
         self.asker.progress.stop()
         path = self.folder.path / "run.json"
         previous = self.folder.read_json("run.json") if path.exists() else {}
@@ -70,12 +79,21 @@ class Writing:
         if previous and not finished:
             before = previous["summary_header"]
             capped = {**previous["capped"], **capped}
-            head["bos_tokens"] = before.get("bos_tokens") if head["bos_tokens"] is None else head["bos_tokens"]
+            head["bos_tokens"] = (
+                before.get("bos_tokens") if head["bos_tokens"] is None else head["bos_tokens"]
+            )
             for role, judge in head["judges"].items():
                 kept = before["judges"].get(role, {})
-                judge["notes"] = judge["notes"] or (kept.get("notes", []) if kept.get("name") == judge["name"] else [])
+                judge["notes"] = judge["notes"] or (
+                    kept.get("notes", []) if kept.get("name") == judge["name"] else []
+                )
         phases = self.asker.progress.phases
-        self.folder.write_json("run.json", run_record(self.plan, self.made_with, head, capped, phases, self.programs.level, previous))
+        self.folder.write_json(
+            "run.json",
+            run_record(
+                self.plan, self.made_with, head, capped, phases, self.programs.level, previous
+            ),
+        )
 
     def _graded(self, task: str) -> TaskResult:
         """A task's samples written, and its result."""
@@ -86,7 +104,9 @@ class Writing:
         return grading.result()
 
     def _answers(self, task: str) -> Iterator[Completion | None]:
-        """The task's answers out of the store, in item order; an item of a failed request has none."""
+        """The task's answers out of the store, in item order;
+        an item of a failed request has none.
+        """
         for _, answer in self.asker.store.get_each(self.known.keys[task]):
             yield answer if isinstance(answer, Completion) else None
 

@@ -1,1 +1,3 @@
-"""Runs programs a model wrote, assuming they are hostile: pool.py says how, jail/ is what runs outside this process."""
+"""Runs programs a model wrote, assuming they are hostile: pool.py says how, jail/ is what runs
+outside this process.
+"""

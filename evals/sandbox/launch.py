@@ -1,4 +1,6 @@
-"""How a sandbox server is started: the ways from the strongest to the weakest, and their command lines."""
+"""How a sandbox server is started: the ways from the strongest to the weakest, and their command
+lines.
+"""
 
 import json
 import os
@@ -16,16 +18,31 @@ LIBRARIES = ("numpy", "numpy.libs", "scipy", "scipy.libs", "sympy", "mpmath")
 Level = Literal["namespace", "process"]
 _JAIL = Path(__file__).resolve().parent / "jail"
 _NOBODY = 65534
-_SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")
-# Isolated mode (-I) would also drop the hash seed; with an environment of our own these three amount to it.
+_SYSTEM = (
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/usr/share/zoneinfo",
+)
+# Isolated mode (-I) would also drop the hash seed; with an environment of our own these three
+# amount to it.
 _FLAGS = ("-P", "-s", "-S", "-B")
-# Modules would have each fork set up anew what has no use there (threads, random state): they find no place to say so.
-_BOOT = "import os, sys; os.register_at_fork = lambda **_: None; sys.path.insert(0, sys.argv.pop()); from jail import server; server.main()"
+# Modules would have each fork set up anew what has no use there (threads, random state): they find
+# no place to say so.
+_BOOT = (
+    "import os, sys; os.register_at_fork = lambda **_: None; sys.path.insert(0, sys.argv.pop());"
+    " from jail import server; server.main()"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to start a server. wrap: bubblewrap, and whether it maps root (True) or the server gives root up (False)."""
+    """One way to start a server. wrap: bubblewrap, and whether it maps root (True) or the server
+    gives root up (False).
+    """
 
     level: Level
     wrap: str | None = None
@@ -36,7 +53,8 @@ ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "LANG": "C.UTF-8",
     "HOME": "/nonexistent",
-    # The same sets iterate in the same order in every run: a program's verdict must not depend on the draw.
+    # The same sets iterate in the same order in every run: a program's verdict must not depend on
+    # the draw.
     "PYTHONHASHSEED": "0",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -48,7 +66,8 @@ def ways(wanted: Level | None) -> list[Way]:
     wrap = shutil.which("bwrap") if wanted != "process" else None
     found = []
     if wrap and os.geteuid() == 0:
-        # With root's real user id the kernel applies no process limit, so giving root up comes before mapping it.
+        # With root's real user id the kernel applies no process limit, so giving root up comes
+        # before mapping it.
         found = [Way("namespace", wrap), Way("namespace", wrap, map_root=True)]
     elif wrap:
         found = [Way("namespace", wrap)]
@@ -82,20 +101,41 @@ def command_line(way: Way, room: Path) -> list[str]:
         readable = [prefix, *system, str(libraries), *found.values()]
         wrapped = []
     else:
-        libraries, scratch, jail = Path("/run/libraries"), Path("/tmp/scratch"), Path("/run/sandbox")
+        libraries, scratch, jail = (
+            Path("/run/libraries"),
+            Path("/tmp/scratch"),
+            Path("/run/sandbox"),
+        )
         readable = [prefix, *system, str(libraries)]
         wrapped = _bubblewrap(way, prefix, system, found)
-    config |= {"libraries": str(libraries), "scratch": str(scratch), "jail": str(jail), "readable": readable}
+    config |= {
+        "libraries": str(libraries),
+        "scratch": str(scratch),
+        "jail": str(jail),
+        "readable": readable,
+    }
     return [*wrapped, python, *_FLAGS, "-c", _BOOT, json.dumps(config), str(jail)]
 
 
-def _bubblewrap(way: Way, prefix: str, system: Sequence[str], libraries: dict[str, str]) -> list[str]:
-    """The bubblewrap command line: the interpreter, its libraries, this package's jail, an empty scratch; nothing else."""
+def _bubblewrap(
+    way: Way, prefix: str, system: Sequence[str], libraries: dict[str, str]
+) -> list[str]:
+    """The bubblewrap command line: the interpreter, its libraries, this package's jail, an empty
+    scratch; nothing else.
+    """
     assert way.wrap
-    command = [way.wrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--unshare-cgroup-try"]
+    command = [
+        way.wrap,
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-net",
+        "--unshare-cgroup-try",
+    ]
     command += ["--hostname", "sandbox", "--cap-drop", "ALL"]
     if os.geteuid() == 0 and not way.map_root:
-        # The server uses these to become nobody, and each program then gets a user namespace of its own.
+        # The server uses these to become nobody, and each program then gets a user namespace of its
+        # own.
         command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_CHOWN"]
     else:
         command += ["--unshare-user", "--uid", str(_NOBODY), "--gid", str(_NOBODY)]
@@ -105,7 +145,11 @@ def _bubblewrap(way: Way, prefix: str, system: Sequence[str], libraries: dict[st
     for parent in sorted(parents, key=len):
         command += ["--dir", parent]
     for path in system:
-        command += ["--symlink", os.readlink(path), path] if os.path.islink(path) else ["--ro-bind", path, path]
+        command += (
+            ["--symlink", os.readlink(path), path]
+            if os.path.islink(path)
+            else ["--ro-bind", path, path]
+        )
     command += ["--ro-bind", prefix, prefix, "--ro-bind", str(_JAIL), "/run/sandbox/jail"]
     for name, folder in libraries.items():
         command += ["--ro-bind", folder, f"/run/libraries/{name}"]

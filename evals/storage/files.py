@@ -6,7 +6,9 @@ from pathlib import Path
 
 MAX_LINE = 32 << 20
 MAX_FILE = 1 << 30
-"""Bytes of a line, and of all lines of a file once it is unpacked: several times what the largest benchmark's answers take."""
+"""Bytes of a line, and of all lines of a file once it is unpacked: several times what the largest
+benchmark's answers take.
+"""
 
 
 class TooMuchError(ValueError):
@@ -16,7 +18,8 @@ class TooMuchError(ValueError):
 def bounded_lines(file: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a plain or gzipped file that are not blank, numbered from 1.
 
-    Raises TooMuchError past MAX_LINE or MAX_FILE, and OSError, EOFError or zlib.error when the file cannot be read to its end.
+    Raises TooMuchError past MAX_LINE or MAX_FILE, and OSError, EOFError or zlib.error when the file
+    cannot be read to its end.
     """
     number = n_bytes = 0
     with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
@@ -31,5 +34,7 @@ def bounded_lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def one_line(text: str) -> str:
-    """Any text as one printable line: controls, line ends, lone surrogates and direction marks become single spaces."""
+    """Any text as one printable line: controls, line ends, lone surrogates and direction marks
+    become single spaces.
+    """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,4 +1,6 @@
-"""The forms of what a run folder holds: summary.json and run.json by their JSON Schemas, a line of samples by its fields' kinds."""
+"""The forms of what a run folder holds: summary.json and run.json by their JSON Schemas, a line of
+samples by its fields' kinds.
+"""
 
 import functools
 import json
@@ -19,7 +21,9 @@ _MOST = 1 << 40
 
 
 def from_json(raw: bytes) -> Any:
-    """A JSON value. Raises ValueError also for NaN and numbers beyond a float, which this program never writes."""
+    """A JSON value. Raises ValueError also for NaN and numbers beyond a float, which this program
+    never writes.
+    """
     return json.loads(raw, parse_constant=_finite, parse_float=_finite)
 
 
@@ -31,8 +35,12 @@ def _finite(text: str) -> float:
 
 
 def what_is_wrong(name: str, content: Any) -> str | None:
-    """The first place where summary.json or run.json is not of its form, in words; None where it is."""
-    version = content.get("schema") if isinstance(content, Mapping) and name == "summary.json" else SCHEMA
+    """The first place where summary.json or run.json is not of its form, in words; None where it
+    is.
+    """
+    version = (
+        content.get("schema") if isinstance(content, Mapping) and name == "summary.json" else SCHEMA
+    )
     if version != SCHEMA and isinstance(version, int):
         return f"it has schema {version}, this program reads {SCHEMA}"
     found = _complaint(name, content)
@@ -57,23 +65,42 @@ def _validator(name: str) -> Any:
     from jsonschema.validators import extend
 
     def is_integer(_: Any, value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool)  # JSON Schema would take 3.0 for one
+        # JSON Schema would take 3.0 for one
+        return isinstance(value, int) and not isinstance(value, bool)
 
-    schema = json.loads((_HERE / ("run.schema.json" if name == "run.json" else "summary.schema.json")).read_text("utf-8"))
+    schema = json.loads(
+        (_HERE / ("run.schema.json" if name == "run.json" else "summary.schema.json")).read_text(
+            "utf-8"
+        )
+    )
     if name == "header":
-        schema["required"] = [part for part in schema["required"] if part not in ("cells", "metrics", "tasks")]
-    validator: Any = extend(Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", is_integer))
+        schema["required"] = [
+            part for part in schema["required"] if part not in ("cells", "metrics", "tasks")
+        ]
+    validator: Any = extend(
+        Draft202012Validator,
+        type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", is_integer),
+    )
     return validator(schema)
 
 
 def wrong_field(row: Any) -> str | None:
-    """The field for which a line of samples cannot be read, "" where it is no object; None where all are of their kinds."""
+    """The field for which a line of samples cannot be read, "" where it is no object; None where
+    all are of their kinds.
+    """
     if not isinstance(row, Mapping):
         return ""
     if not isinstance(row.get("id"), str):
         return "id"
     outputs = row.get("outputs", [])
-    return next((name for name, is_kind in _FIELDS.items() if name in row and not is_kind(row[name], outputs)), None)
+    return next(
+        (
+            name
+            for name, is_kind in _FIELDS.items()
+            if name in row and not is_kind(row[name], outputs)
+        ),
+        None,
+    )
 
 
 def _is_share(value: Any) -> bool:
@@ -81,9 +108,13 @@ def _is_share(value: Any) -> bool:
 
 
 _FIELDS: Mapping[str, Callable[[Any, Any], bool]] = {
-    "outputs": lambda value, _: isinstance(value, list) and all(isinstance(text, str) for text in value),
+    "outputs": lambda value, _: (
+        isinstance(value, list) and all(isinstance(text, str) for text in value)
+    ),
     "finish_reasons": lambda value, outputs: (
-        isinstance(value, list) and len(value) == len(outputs) and all(isinstance(reason, str) for reason in value)
+        isinstance(value, list)
+        and len(value) == len(outputs)
+        and all(isinstance(reason, str) for reason in value)
     ),
     "n_tokens": lambda value, outputs: (
         isinstance(value, list)
@@ -91,10 +122,19 @@ _FIELDS: Mapping[str, Callable[[Any, Any], bool]] = {
         and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _MOST for n in value)
     ),
     "score": lambda value, _: value is None or _is_share(value),
-    "scores": lambda value, _: isinstance(value, dict) and all(score is None or _is_share(score) for score in value.values()),
-    "choice_logprobs": lambda value, _: isinstance(value, dict) and all(isinstance(one, int | float | str) for one in value.values()),
+    "scores": lambda value, _: (
+        isinstance(value, dict)
+        and all(score is None or _is_share(score) for score in value.values())
+    ),
+    "choice_logprobs": lambda value, _: (
+        isinstance(value, dict)
+        and all(isinstance(one, int | float | str) for one in value.values())
+    ),
     "findings": lambda value, _: (
-        isinstance(value, dict) and all(isinstance(one, dict) and isinstance(one.get("by"), str) for one in value.values())
+        isinstance(value, dict)
+        and all(isinstance(one, dict) and isinstance(one.get("by"), str) for one in value.values())
     ),
 }
-"""What a field of a line must be, given the line's outputs; further fields are a benchmark's own evidence."""
+"""What a field of a line must be, given the line's outputs; further fields are a benchmark's own
+evidence.
+"""

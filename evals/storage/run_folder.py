@@ -1,4 +1,6 @@
-"""A run on disk: lock, samples, summary.json (what two equal runs share) and run.json (what varies)."""
+"""A run on disk: lock, samples, summary.json (what two equal runs share) and run.json (what
+varies).
+"""
 
 import contextlib
 import errno
@@ -28,9 +30,12 @@ class RunFolder:
         return self.path / "store.sqlite"
 
     def store_of(self, record: Mapping[str, Any]) -> Path | None:
-        """The store with the answers of this run.json: the one it shared with others, else the folder's own; None where it is not here."""
+        """The store with the answers of this run.json: the one it shared with others, else the
+        folder's own; None where it is not here.
+        """
         path = Path(record["store"]) if record.get("store") else self.store_path
-        return path if os.path.exists(path) else None  # Path.exists raises where a folder may not be looked into
+        # Path.exists raises where a folder may not be looked into
+        return path if os.path.exists(path) else None
 
     def samples_path(self, task: str) -> Path:
         """Where a task's graded items lie."""
@@ -38,7 +43,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process. Raises EnvironmentFault when another run has it or it cannot be written."""
+        """Hold the folder for this process. Raises EnvironmentFault when another run has it or it
+        cannot be written.
+        """
         from filelock import FileLock, Timeout
 
         try:
@@ -46,9 +53,13 @@ class RunFolder:
             lock = FileLock(self.path / ".lock", timeout=0)
             lock.acquire()
         except Timeout:
-            raise EnvironmentFault(f"Another run is working in {self.path}. Wait for it, or choose another --out.") from None
+            raise EnvironmentFault(
+                f"Another run is working in {self.path}. Wait for it, or choose another --out."
+            ) from None
         except OSError as error:
-            raise EnvironmentFault(f"{self.path} cannot be written ({error.strerror or error}). Choose another --out.") from error
+            raise EnvironmentFault(
+                f"{self.path} cannot be written ({error.strerror or error}). Choose another --out."
+            ) from error
         try:
             yield
         finally:
@@ -56,7 +67,10 @@ class RunFolder:
 
     def write_samples(self, task: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write one task's graded items; the same rows give the same bytes."""
-        with self._writing(self.samples_path(task)) as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as stream:
+        with (
+            self._writing(self.samples_path(task)) as file,
+            gzip.GzipFile("", "wb", 6, file, mtime=0) as stream,
+        ):
             for row in rows:
                 stream.write(_bytes(to_json(row, indent=None)))
 
@@ -69,7 +83,9 @@ class RunFolder:
         self._write(self.path / name, content)
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read summary.json or run.json. Raises InputError when the folder is no run or the file is not of its form."""
+        """Read summary.json or run.json. Raises InputError when the folder is no run or the file is
+        not of its form.
+        """
         path = self.path / name
         try:
             with path.open("rb") as stream:
@@ -79,9 +95,14 @@ class RunFolder:
             loaded = from_json(raw)
             wrong = what_is_wrong(name, loaded)
         except (OSError, ValueError, RecursionError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            if isinstance(error, OSError) and error.errno in (
+                errno.ENOENT,
+                errno.ENOTDIR,
+                errno.ENAMETOOLONG,
+            ):
                 raise InputError(
-                    f"{self.path} is not a finished run: it has no {name}. RUN is the folder that `evals run --out` wrote."
+                    f"{self.path} is not a finished run: it has no {name}. RUN is the folder that"
+                    " `evals run --out` wrote."
                 ) from None
             raise InputError(f"{path} cannot be read ({error}). {self._remedy(name)}") from error
         if wrong is not None:
@@ -90,11 +111,16 @@ class RunFolder:
 
     def _remedy(self, name: str) -> str:
         if name == "run.json":
-            return "Move it away; the command that made the run writes it again and asks for nothing that is there."
+            return (
+                "Move it away; the command that made the run writes it again and asks for nothing"
+                " that is there."
+            )
         return f"Make it again with: evals score {self.path}"
 
     def samples(self, task: str) -> Iterator[dict[str, Any]]:
-        """The task's graded items. Raises InputError when the file is missing or damaged, or has an item twice."""
+        """The task's graded items. Raises InputError when the file is missing or damaged, or has an
+        item twice.
+        """
         path = self.samples_path(task)
         seen = set[str]()
         try:
@@ -107,7 +133,9 @@ class RunFolder:
                 seen.add(row["id"])
                 yield row
         except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-            raise InputError(f"{path} cannot be read ({error}). Make it again with: evals score {self.path}") from error
+            raise InputError(
+                f"{path} cannot be read ({error}). Make it again with: evals score {self.path}"
+            ) from error
 
     def _write(self, path: Path, content: bytes) -> None:
         with self._writing(path) as file:
@@ -128,18 +156,24 @@ class RunFolder:
             if not isinstance(error, OSError):
                 raise
             raise EnvironmentFault(
-                f"{path} could not be written ({error.strerror or error}). The same command goes on once that is mended."
+                f"{path} could not be written ({error.strerror or error}). The same command goes on"
+                " once that is mended."
             ) from error
 
 
 def _bytes(line: str) -> bytes:
-    # Only lone surrogates cannot be encoded; their backslash form is the same text to whoever reads the JSON.
+    # Only lone surrogates cannot be encoded; their backslash form is the same text to whoever reads
+    # the JSON.
     return (line + "\n").encode("utf-8", "backslashreplace")
 
 
 def to_json(value: Any, indent: int | None = 1) -> str:
-    """JSON with sorted keys and floats at ten significant digits, so that equal results are equal bytes."""
-    return json.dumps(_fixed(value), sort_keys=True, ensure_ascii=False, indent=indent, allow_nan=False)
+    """JSON with sorted keys and floats at ten significant digits, so that equal results are equal
+    bytes.
+    """
+    return json.dumps(
+        _fixed(value), sort_keys=True, ensure_ascii=False, indent=indent, allow_nan=False
+    )
 
 
 def _fixed(value: Any) -> Any:

@@ -1,4 +1,6 @@
-"""Lists and tables that would fill the memory lie in temporary files: nobody else can open them, and they are gone with the process."""
+"""Lists and tables that would fill the memory lie in temporary files: nobody else can open them,
+and they are gone with the process.
+"""
 
 import os
 import pickle
@@ -13,13 +15,16 @@ _BLOCK = 16
 
 
 class Scratch:
-    """One table in a temporary file, called `rows`. Raises EnvironmentFault when that file cannot be written or read."""
+    """One table in a temporary file, called `rows`. Raises EnvironmentFault when that file cannot
+    be written or read.
+    """
 
     def __init__(self, columns: str) -> None:
         # No name: a file of SQLite's own, made when a few pages are full, gone with the connection.
         # Used by one thread at a time, not always the one that made it.
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self.ask("PRAGMA cache_size = -256")  # KB; values are asked for about in their order, and seldom twice
+        # KB; values are asked for about in their order, and seldom twice
+        self.ask("PRAGMA cache_size = -256")
         self.ask(f"CREATE TABLE rows ({columns})")
         self.ask("BEGIN")
 
@@ -30,15 +35,18 @@ class Scratch:
         except sqlite3.Error as error:
             where = "SQLITE_TMPDIR" if os.environ.get("SQLITE_TMPDIR") else "TMPDIR"
             raise EnvironmentFault(
-                f"A temporary file cannot be written or read ({error}). Set {where} to a folder with room; the same command then goes on."
+                f"A temporary file cannot be written or read ({error}). Set {where} to a folder"
+                " with room; the same command then goes on."
             ) from error
 
 
 class Spool(Sequence[T]):
-    """A list whose values lie in a temporary file. In memory is one block of neighbours, the last one used.
+    """A list whose values lie in a temporary file. In memory is one block of neighbours, the last
+    one used.
 
-    values: of classes that can be pickled, so not of one defined in a function.  What is read equals what was put in, but need not
-    be the same object: values are not to be changed.  Raises EnvironmentFault as Scratch does, InputError for other values.
+    values: of classes that can be pickled, so not of one defined in a function.  What is read
+    equals what was put in, but need not be the same object: values are not to be changed.  Raises
+    EnvironmentFault as Scratch does, InputError for other values.
     """
 
     def __init__(self, values: Iterable[T] = ()) -> None:
@@ -90,7 +98,9 @@ class Spool(Sequence[T]):
         if number == self._number:
             return
         if self._is_changed:
-            self._blocks.ask("INSERT OR REPLACE INTO rows VALUES (?, ?)", self._number, _packed(self._open))
+            self._blocks.ask(
+                "INSERT OR REPLACE INTO rows VALUES (?, ?)", self._number, _packed(self._open)
+            )
         self._open, self._number, self._is_changed = self._read(number), number, False
 
     def _read(self, number: int) -> list[T]:
@@ -105,5 +115,6 @@ def _packed(values: Sequence[object]) -> bytes:
         return pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(
-            f"A benchmark's rows and items must be plain values and dataclasses of its module's top level: {first_line(error)}."
+            "A benchmark's rows and items must be plain values and dataclasses of its module's top"
+            f" level: {first_line(error)}."
         ) from error

@@ -1,6 +1,8 @@
-"""The store: every answer and finding, content-addressed, committed as it arrives; it survives a kill.
+"""The store: every answer and finding, content-addressed, committed as it arrives; it survives a
+kill.
 
-Two tables: `answers` (key -> what came back) and `asked` (which item of which run asked for which key, with the prompt's text).
+Two tables: `answers` (key -> what came back) and `asked` (which item of which run asked for which
+key, with the prompt's text).
 Payloads are zlib-compressed JSON: a store from a stranger is data and runs nothing.
 """
 
@@ -20,14 +22,17 @@ from evals.records import Completion, ItemId, Outcome, Output
 SCHEMA = 1
 _MAGIC = b"SQLite format 3\x00"
 _SMALLEST = 512
-"""Bytes of the smallest SQLite page: a shorter file SQLite takes for an empty one, and writes over it."""
+"""Bytes of the smallest SQLite page: a shorter file SQLite takes for an empty one, and writes over
+it.
+"""
 _MAX_PAYLOAD = 64 << 20
 _PART = 500
 """Keys looked up at a time."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS asked (
-    run TEXT NOT NULL, item TEXT NOT NULL, "check" TEXT NOT NULL, key TEXT NOT NULL, by TEXT NOT NULL, prompt TEXT NOT NULL,
+    run TEXT NOT NULL, item TEXT NOT NULL, "check" TEXT NOT NULL, key TEXT NOT NULL,
+    by TEXT NOT NULL, prompt TEXT NOT NULL,
     PRIMARY KEY (run, item, "check")
 ) WITHOUT ROWID;
 """
@@ -36,7 +41,8 @@ Answer = Completion | Outcome
 
 
 class Store:
-    """A SQLite file in WAL mode. Raises EnvironmentFault with one sentence when it is locked, damaged, read-only or the disk is full.
+    """A SQLite file in WAL mode. Raises EnvironmentFault with one sentence when it is locked,
+    damaged, read-only or the disk is full.
 
     read_only: for a file that a stranger's run names: nothing is made or changed.
     """
@@ -48,7 +54,9 @@ class Store:
                 path.parent.mkdir(parents=True, exist_ok=True)
             _refuse_foreign_file(path)
             address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-            self._db = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(
+                address, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False
+            )
             try:
                 self._prepare(read_only)
             except BaseException:
@@ -68,12 +76,18 @@ class Store:
 
     def _refuse_foreign_tables(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name
+            for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
         if tables - {"answers", "asked"}:
-            raise EnvironmentFault(f"{self.path} is a database of another program. Choose another --out or --store.")
+            raise EnvironmentFault(
+                f"{self.path} is a database of another program. Choose another --out or --store."
+            )
         if version not in (0, SCHEMA):
             raise EnvironmentFault(
-                f"{self.path} was written by another version of this program (schema {version}). Choose another --out or --store."
+                f"{self.path} was written by another version of this program (schema {version})."
+                " Choose another --out or --store."
             )
 
     def known(self, keys: Iterable[str]) -> set[str]:
@@ -84,7 +98,12 @@ class Store:
             for start in range(0, len(wanted), _PART):
                 part = wanted[start : start + _PART]
                 marks = ",".join("?" * len(part))
-                found.update(key for (key,) in self._db.execute(f"SELECT key FROM answers WHERE key IN ({marks})", part))
+                found.update(
+                    key
+                    for (key,) in self._db.execute(
+                        f"SELECT key FROM answers WHERE key IN ({marks})", part
+                    )
+                )
         return found
 
     def put(self, answers: Iterable[tuple[str, Answer]]) -> None:
@@ -94,9 +113,14 @@ class Store:
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
 
     def link(self, run: str, rows: Iterable[tuple[ItemId, str, str, str, str]]) -> None:
-        """Record which keys a run asked: (item id, check name, key, by whom, prompt text); replaces earlier links of those items."""
-        # The prompt is kept for reading only; a lone surrogate, which SQLite refuses, must not stop a run.
-        kept = [(run, *row[:-1], row[-1].encode("utf-8", "replace").decode("utf-8")) for row in rows]
+        """Record which keys a run asked: (item id, check name, key, by whom, prompt text); replaces
+        earlier links of those items.
+        """
+        # The prompt is kept for reading only; a lone surrogate, which SQLite refuses, must not stop
+        # a run.
+        kept = [
+            (run, *row[:-1], row[-1].encode("utf-8", "replace").decode("utf-8")) for row in rows
+        ]
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?, ?, ?)", kept)
 
@@ -106,12 +130,18 @@ class Store:
         return answer
 
     def get_each(self, keys: Iterable[str]) -> Iterator[tuple[str, Answer | None]]:
-        """Each key with its answer, in the order given; of the answers one is in memory, and the packed ones of a part."""
+        """Each key with its answer, in the order given; of the answers one is in memory, and the
+        packed ones of a part.
+        """
         waiting = iter(keys)
         while part := list(islice(waiting, _PART)):
             with self._guard():
                 marks = ",".join("?" * len(part))
-                found = dict(self._db.execute(f"SELECT key, payload FROM answers WHERE key IN ({marks})", part))
+                found = dict(
+                    self._db.execute(
+                        f"SELECT key, payload FROM answers WHERE key IN ({marks})", part
+                    )
+                )
             for key in part:
                 with self._guard():
                     answer = _unpack(found[key]) if key in found else None
@@ -119,7 +149,10 @@ class Store:
 
     def answers(self, run: str) -> Iterator[tuple[ItemId, str, str, Answer]]:
         """All answers of a run: (item id, check name, by whom, answer)."""
-        query = 'SELECT item, "check", by, payload FROM asked JOIN answers USING (key) WHERE run = ? ORDER BY item, "check"'
+        query = (
+            'SELECT item, "check", by, payload FROM asked JOIN answers USING (key) WHERE run = ?'
+            ' ORDER BY item, "check"'
+        )
         with self._guard():
             for item, check, by, payload in self._db.execute(query, (run,)):
                 yield ItemId(item), check, by, _unpack(payload)
@@ -127,7 +160,11 @@ class Store:
     def prompts(self, run: str, item: ItemId) -> dict[str, str]:
         """Prompt texts of one item by check name; "" is the question itself."""
         with self._guard():
-            return dict(self._db.execute('SELECT "check", prompt FROM asked WHERE run = ? AND item = ?', (run, item)).fetchall())
+            return dict(
+                self._db.execute(
+                    'SELECT "check", prompt FROM asked WHERE run = ? AND item = ?', (run, item)
+                ).fetchall()
+            )
 
     def count(self) -> int:
         """How many answers the store holds."""
@@ -156,12 +193,22 @@ class Store:
     def _guard(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, zlib.error, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (
+            sqlite3.Error,
+            zlib.error,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+        ) as error:
             raise _fault(self.path, error) from error
 
 
 def _refuse_foreign_file(path: Path) -> None:
-    """Raise DatabaseError on a file that is no SQLite file. An empty one may be a store whose maker was killed."""
+    """Raise DatabaseError on a file that is no SQLite file. An empty one may be a store whose maker
+    was killed.
+    """
     if path.is_file() and path.stat().st_size > 0:
         with path.open("rb") as opened:
             head = opened.read(_SMALLEST)
@@ -172,14 +219,28 @@ def _refuse_foreign_file(path: Path) -> None:
 def _fault(path: Path, error: Exception) -> EnvironmentFault:
     text = str(error).lower()
     if "full" in text or "no space" in text:
-        return EnvironmentFault(f"The disk is full: {path} could not be written. Free some space; the same command goes on.")
+        return EnvironmentFault(
+            f"The disk is full: {path} could not be written. Free some space; the same command"
+            " goes on."
+        )
     if "locked" in text or "busy" in text:
-        return EnvironmentFault(f"{path} is in use by another process. Wait for it, or choose another --out or --store.")
+        return EnvironmentFault(
+            f"{path} is in use by another process. Wait for it, or choose another --out or --store."
+        )
     if isinstance(error, OSError) or "readonly" in text or "unable to open" in text:
-        return EnvironmentFault(f"{path} cannot be written ({error}). Check the folder's permissions, or choose another --out.")
+        return EnvironmentFault(
+            f"{path} cannot be written ({error}). Check the folder's permissions, or choose another"
+            " --out."
+        )
     if "i/o error" in text:
-        return EnvironmentFault(f"{path} could not be read or written ({error}): check the disk and its quota. The same command goes on.")
-    return EnvironmentFault(f"{path} is damaged ({error}). Move it away; the same command then starts with an empty store.")
+        return EnvironmentFault(
+            f"{path} could not be read or written ({error}): check the disk and its quota. The same"
+            " command goes on."
+        )
+    return EnvironmentFault(
+        f"{path} is damaged ({error}). Move it away; the same command then starts with an empty"
+        " store."
+    )
 
 
 def _pack(answer: Answer) -> bytes:
@@ -187,8 +248,13 @@ def _pack(answer: Answer) -> bytes:
     if isinstance(answer, Outcome):
         kind, fields = "outcome", _shallow(answer)
     else:
-        kind, fields = "completion", _shallow(answer) | {"outputs": [_shallow(output) for output in answer.outputs]}
-    return zlib.compress(json.dumps([kind, fields], ensure_ascii=False).encode("utf-8", "surrogatepass"), 6)
+        kind, fields = (
+            "completion",
+            _shallow(answer) | {"outputs": [_shallow(output) for output in answer.outputs]},
+        )
+    return zlib.compress(
+        json.dumps([kind, fields], ensure_ascii=False).encode("utf-8", "surrogatepass"), 6
+    )
 
 
 def _shallow(record: Completion | Output | Outcome) -> dict[str, Any]:
@@ -208,5 +274,8 @@ def _unpack(payload: bytes) -> Answer:
 
 def completion_from_json(fields: dict[str, Any]) -> Completion:
     """A Completion from its JSON form. Raises KeyError or TypeError when the form is not one."""
-    outputs = tuple(Output(one["text"], one["finish_reason"], tuple(one["token_ids"])) for one in fields["outputs"])
+    outputs = tuple(
+        Output(one["text"], one["finish_reason"], tuple(one["token_ids"]))
+        for one in fields["outputs"]
+    )
     return Completion(**{**fields, "outputs": outputs})

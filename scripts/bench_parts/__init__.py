@@ -1,4 +1,6 @@
-"""The parts of scripts/bench. Each is a module with `measure(options) -> figures`, run in a process of its own."""
+"""The parts of scripts/bench. Each is a module with `measure(options) -> figures`, run in a process
+of its own.
+"""
 
 import json
 import os
@@ -24,12 +26,15 @@ SUBJECTS = ("abstract_algebra", "anatomy", "astronomy")
 """Three MMLU subjects, 387 questions."""
 COMMITTED_RUN = Path("results/smollm2-135m-instruct-card")
 _LOAD_S = 1.0
-"""Stands for the loading of an engine, which takes longer: what a run starts beside it is there by the first request."""
+"""Stands for the loading of an engine, which takes longer: what a run starts beside it is there by
+the first request.
+"""
 
 
 @dataclass(frozen=True)
 class Options:
-    """data: the benchmarks' public files.  work: a folder to write in.  quick: small enough to see that it works; no figures.
+    """data: the benchmarks' public files.  work: a folder to write in.  quick: small enough to see
+    that it works; no figures.
     scale: so many times the items and the batch of a CPU's queue, for a machine so much faster."""
 
     data: Path
@@ -40,12 +45,25 @@ class Options:
     scale: int = 1
 
 
-def plan_of(options: Options, out: str, take: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]], max_new: int | None = None) -> Plan:
-    """A run of some benchmarks, each with the items that `take` keeps of all of them.  max_new: limit on new tokens."""
+def plan_of(
+    options: Options,
+    out: str,
+    take: Mapping[str, Callable[[Sequence[Any]], Sequence[Any]]],
+    max_new: int | None = None,
+) -> Plan:
+    """A run of some benchmarks, each with the items that `take` keeps of all of them.  max_new:
+    limit on new tokens.
+    """
     engine = EngineSettings(dtype=options.dtype)
     judges = ("xstest=strmatch",) if "xstest" in take else ()
     settings = RunSettings(
-        options.model, suite="full", tasks=(",".join(take),), data=options.data, out=options.work / out, judges=judges, engine=engine
+        options.model,
+        suite="full",
+        tasks=(",".join(take),),
+        data=options.data,
+        out=options.work / out,
+        judges=judges,
+        engine=engine,
     )
     plan = make_plan(settings)
     tasks = {name: replace(task, items=take[name](task.items)) for name, task in plan.tasks.items()}
@@ -63,7 +81,9 @@ def spread(n: int, groups: int) -> Callable[[Sequence[Any]], Sequence[Any]]:
 
     def take(items: Sequence[Any]) -> Sequence[Any]:
         names = list(dict.fromkeys(item.group for item in items))[:groups]
-        return [item for name in names for item in [item for item in items if item.group == name][:n]]
+        return [
+            item for name in names for item in [item for item in items if item.group == name][:n]
+        ]
 
     return take
 
@@ -79,7 +99,9 @@ def in_our_order(requests: Sequence[Any]) -> list[Any]:
 
 
 class Lent:
-    """An engine that outlives a run: `close` leaves it, `begun` is when the first request was handed over."""
+    """An engine that outlives a run: `close` leaves it, `begun` is when the first request was
+    handed over.
+    """
 
     def __init__(self, engine: VllmGenerator) -> None:
         self.engine = engine
@@ -95,7 +117,9 @@ class Lent:
 
 
 def timed_run(plan: Plan, engine: VllmGenerator) -> float:
-    """Seconds from the first request to the last grade written, on an engine that is loaded and whose prefix cache is empty."""
+    """Seconds from the first request to the last grade written, on an engine that is loaded and
+    whose prefix cache is empty.
+    """
     engine._llm.reset_prefix_cache()
     lent = Lent(engine)
 
@@ -111,7 +135,10 @@ def averaged(ratios: Sequence[float]) -> Figures:
     """Their mean as a row's value, with its 95 % interval."""
     from scipy.stats import ttest_1samp
 
-    return {"value": statistics.mean(ratios), "interval": [*map(float, ttest_1samp(ratios, 1).confidence_interval())]}
+    return {
+        "value": statistics.mean(ratios),
+        "interval": [*map(float, ttest_1samp(ratios, 1).confidence_interval())],
+    }
 
 
 def start_engine(plan: Plan, **more: Any) -> VllmGenerator:
@@ -121,14 +148,24 @@ def start_engine(plan: Plan, **more: Any) -> VllmGenerator:
 
 def child(module: str, options: Options, *arguments: str) -> Figures:
     """Run a part in a process of its own and take its last line."""
-    done = subprocess.run([sys.executable, "-m", module, spec_of(options), *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", module, spec_of(options), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
 def spec_of(options: Options) -> str:
     """Options as an argument of another process."""
-    return json.dumps({name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()})
+    return json.dumps(
+        {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(options).items()
+        }
+    )
 
 
 def options_of(spec: str) -> Options:
@@ -138,7 +175,9 @@ def options_of(spec: str) -> Options:
 
 
 def peak_mb() -> float:
-    """The most memory this process has held. (getrusage would count its parent's before the exec.)"""
+    """The most memory this process has held. (getrusage would count its parent's
+    before the exec.)
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
@@ -146,4 +185,8 @@ def peak_mb() -> float:
 def all_cores() -> dict[str, str]:
     """The environment in which vLLM uses every core of a CPU machine."""
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-    return {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
+    return {
+        "VLLM_CPU_OMP_THREADS_BIND": cores,
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }

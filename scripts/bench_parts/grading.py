@@ -1,4 +1,6 @@
-"""Graders on a real model's answers, the store's writes, and recorded answers from file to table."""
+"""Graders on a real model's answers, the store's writes, and recorded answers from
+file to table.
+"""
 
 import json
 import sys
@@ -16,21 +18,33 @@ from evals.storage.store import Store
 from scripts.bench_parts import COMMITTED_RUN, Figures, Options, child, options_of, peak_mb, toy
 
 _ENGINE = 100.0
-"""Answers a second from a fast engine: an 8B model that decodes 15,000 tokens a second, 150 an answer."""
+"""Answers a second from a fast engine: an 8B model that decodes 15,000 tokens a second, 150 an
+answer.
+"""
 _STEP = 16
 _LONG = 10
 
 
 def measure(options: Options) -> Figures:
-    """How many times faster than the engine each is; what a hundred thousand replayed items take."""
+    """How many times faster than the engine each is;
+    what a hundred thousand replayed items take.
+    """
     rates = {f"{task} grader": grader_rate(options, task) for task in ("ifeval", "bbh", "gsm8k")}
-    rates[f"store, {_STEP} answers a commit"] = write_rate(options, 1_000 if options.quick else 50_000)
+    rates[f"store, {_STEP} answers a commit"] = write_rate(
+        options, 1_000 if options.quick else 50_000
+    )
     sizes = (100, 1_000) if options.quick else (10_000, 100_000)
     asked = {"few": (sizes[0], 1), "many": (sizes[1], 1), "many, long": (sizes[1], _LONG)}
-    found = {name: child("scripts.bench_parts.grading", options, str(n), str(times)) for name, (n, times) in asked.items()}
+    found = {
+        name: child("scripts.bench_parts.grading", options, str(n), str(times))
+        for name, (n, times) in asked.items()
+    }
     peaks = {name: one["peak_mb"] for name, one in found.items()}
     rates[f"{sizes[1]:,} replayed items, file to table"] = sizes[1] / found["many"]["wall_s"]
-    rows = [{"what": f"{name}: items/s over an engine's 100", "value": rate / _ENGINE, "target": "> 1"} for name, rate in rates.items()]
+    rows = [
+        {"what": f"{name}: items/s over an engine's 100", "value": rate / _ENGINE, "target": "> 1"}
+        for name, rate in rates.items()
+    ]
     about = f"peak memory, {sizes[1]:,} / {sizes[0]:,} replayed items"
     rows.append({"what": about, "value": peaks["many"] / peaks["few"], "target": "<= 1.05"})
     about = f"peak memory, {sizes[1]:,} replayed items, answers {_LONG} times as long / as they are"
@@ -42,8 +56,14 @@ def grader_rate(options: Options, task: str) -> float:
     """Items graded per second, on the answers of the committed run."""
     cls = benchmark_class(task)
     benchmark = cls(chat=True)
-    items = {item.id: item for item in benchmark.items(load_card_data([cls.dataset], options.data)[cls.dataset.name])}
-    answers = [(items[row["id"]], recorded_row(row).completion) for row in RunFolder(COMMITTED_RUN).samples(task)]
+    items = {
+        item.id: item
+        for item in benchmark.items(load_card_data([cls.dataset], options.data)[cls.dataset.name])
+    }
+    answers = [
+        (items[row["id"]], recorded_row(row).completion)
+        for row in RunFolder(COMMITTED_RUN).samples(task)
+    ]
     if not answers:
         raise RuntimeError(f"{COMMITTED_RUN} has no answers to {task}")
     benchmark.grade(*answers[0], {})  # imports
@@ -59,7 +79,12 @@ def write_rate(options: Options, n: int) -> float:
     start = time.monotonic()
     for first in range(0, n, _STEP):
         store.put(
-            (f"{index:064x}", Completion((Output(f"{toy.WORDS}{index}", "stop", tuple(range(100))),), n_prompt_tokens=9))
+            (
+                f"{index:064x}",
+                Completion(
+                    (Output(f"{toy.WORDS}{index}", "stop", tuple(range(100))),), n_prompt_tokens=9
+                ),
+            )
             for index in range(first, first + _STEP)
         )
     wall_s = time.monotonic() - start
@@ -73,7 +98,13 @@ def replayed(options: Options, n: int, times: int) -> Figures:
     data = toy.write_data(options.work / f"data-{n}", n)
     recording = toy.write_recording(options.work / f"recorded-{n}-{times}.jsonl", n, times)
     start = time.monotonic()
-    settings = RunSettings(f"replay:{recording}", suite="full", tasks=("toy",), data=data, out=options.work / f"run-{n}-{times}")
+    settings = RunSettings(
+        f"replay:{recording}",
+        suite="full",
+        tasks=("toy",),
+        data=data,
+        out=options.work / f"run-{n}-{times}",
+    )
     result = run(settings, Progress(quiet=True))
     if not result.is_complete:
         raise RuntimeError("the run is not complete")

@@ -1,4 +1,6 @@
-"""Plan, run, grade and report from a thousand items to a million, with generated items and answers: straight lines or better."""
+"""Plan, run, grade and report from a thousand items to a million, with generated items and answers:
+straight lines or better.
+"""
 
 import json
 import math
@@ -19,18 +21,35 @@ _SERVER = "openai:fake@http://127.0.0.1:9/v1"
 
 
 def measure(options: Options) -> Figures:
-    """Exponents between neighbouring sizes (1 is a straight line), and memory for each further item."""
+    """Exponents between neighbouring sizes (1 is a straight line), and memory for each further
+    item.
+    """
     sizes = (100, 1000) if options.quick else (1_000, 10_000, 100_000, 1_000_000)
     found = {n: child("scripts.bench_parts.growth", options, str(n)) for n in sizes}
     big, small = sizes[-1], sizes[-2]
     rows: list[dict[str, Any]] = []
     for part in ("plan", "run", "again", "report"):
         exponent = math.log(found[big][part] / found[small][part]) / math.log(big / small)
-        rows.append({"what": f"exponent of {part} time, {small:,} to {big:,} items", "value": exponent, "target": "<= 1.05"})
+        rows.append(
+            {
+                "what": f"exponent of {part} time, {small:,} to {big:,} items",
+                "value": exponent,
+                "target": "<= 1.05",
+            }
+        )
     per_item = (found[big]["peak_mb"] - found[small]["peak_mb"]) * 1024 / (big - small)
-    rows.append({"what": f"memory for each further item, {small:,} to {big:,}", "value": per_item, "unit": " KB"})
     rows.append(
-        {"what": "items per second, plan to report, at the largest size", "value": big / sum(found[big][p] for p in ("plan", "run"))}
+        {
+            "what": f"memory for each further item, {small:,} to {big:,}",
+            "value": per_item,
+            "unit": " KB",
+        }
+    )
+    rows.append(
+        {
+            "what": "items per second, plan to report, at the largest size",
+            "value": big / sum(found[big][p] for p in ("plan", "run")),
+        }
     )
     return {"rows": rows, "raw": found}
 
@@ -39,7 +58,9 @@ def one_size(options: Options, n: int) -> Figures:
     """Seconds of each part at n items, and this process's peak."""
     toy.register()
     data = toy.write_data(options.work / f"data-{n}", n)
-    settings = RunSettings(_SERVER, suite="full", tasks=("toy",), data=data, out=options.work / f"run-{n}")
+    settings = RunSettings(
+        _SERVER, suite="full", tasks=("toy",), data=data, out=options.work / f"run-{n}"
+    )
     walls: Figures = {}
     for part in ("run", "again"):
         start = time.monotonic()

@@ -1,4 +1,6 @@
-"""The harness against a bare `vllm.LLM.generate` on the same requests: from the first request to the last grade written."""
+"""The harness against a bare `vllm.LLM.generate` on the same requests: from the first request to
+the last grade written.
+"""
 
 import shutil
 import statistics
@@ -9,30 +11,63 @@ from typing import Any
 
 from evals.generators.vllm import VllmGenerator, _sampling_params
 from evals.plan.make import Plan
-from scripts.bench_parts import Figures, Options, averaged, first, in_our_order, plan_of, spread, start_engine, timed_run
+from scripts.bench_parts import (
+    Figures,
+    Options,
+    averaged,
+    first,
+    in_our_order,
+    plan_of,
+    spread,
+    start_engine,
+    timed_run,
+)
 
 _PAIRS = 4
 
 
 def measure(options: Options) -> Figures:
-    """Mean ratio of wall times with its 95 % interval, pairs in turns (ours, bare, bare, ours); our time outside the engine's calls."""
+    """Mean ratio of wall times with its 95 % interval, pairs in turns (ours, bare, bare, ours); our
+    time outside the engine's calls.
+    """
     n = 2 if options.quick else 8 * options.scale
-    mixed = {"mmlu": spread(12 * n, 3), "gsm8k": first(n), "bbh": spread(n // 2, 3), "ifeval": first(n), "xstest": first(n)}
+    mixed = {
+        "mmlu": spread(12 * n, 3),
+        "gsm8k": first(n),
+        "bbh": spread(n // 2, 3),
+        "ifeval": first(n),
+        "xstest": first(n),
+    }
     max_new = 8 if options.quick else 256
     plans = {
         "mixed": plan_of(options, "mixed", mixed, max_new=max_new),
-        "humaneval": plan_of(options, "humaneval", {"humaneval": first(1 if options.quick else 4 * options.scale)}, max_new=max_new),
+        "humaneval": plan_of(
+            options,
+            "humaneval",
+            {"humaneval": first(1 if options.quick else 4 * options.scale)},
+            max_new=max_new,
+        ),
     }
     engine = start_engine(plans["mixed"], max_num_seqs=64 * options.scale)
     for plan in plans.values():  # imports, the sandbox's files, and the engine's first steps
-        our_time(engine, plan_of(options, "warm", {name: first(2) for name in plan.tasks}, max_new=32))
-    found = {name: compared(engine, plan, 2 if options.quick else _PAIRS) for name, plan in plans.items()}
+        our_time(
+            engine, plan_of(options, "warm", {name: first(2) for name in plan.tasks}, max_new=32)
+        )
+    found = {
+        name: compared(engine, plan, 2 if options.quick else _PAIRS) for name, plan in plans.items()
+    }
     rows: list[Figures] = []
     for name, one in found.items():
         about = {"what": f"our wall time / bare engine, {name} queue", "target": "<= 1.03"}
         rows.append(about | averaged(one["ratios"]))
         outside = 100 * statistics.mean(one["outside_s"]) / statistics.mean(one["ours_s"])
-        rows.append({"what": f"our time outside the engine's calls, {name} queue", "value": outside, "unit": " %"})
+        rows.append(
+            {
+                "what": f"our time outside the engine's calls, {name} queue",
+                "value": outside,
+                "unit": " %",
+            }
+        )
     return {"rows": rows, "raw": found}
 
 

@@ -16,7 +16,13 @@ def measure(options: Options) -> Figures:
     """Wall times of whole processes, summed over the benchmarks, over that of one."""
     walls = {task: wall(options, task) for task in (*queue_of(options), "all")}
     together = walls.pop("all")
-    rows = [{"what": "one process per benchmark / one for all", "value": sum(walls.values()) / together, "target": "> 1"}]
+    rows = [
+        {
+            "what": "one process per benchmark / one for all",
+            "value": sum(walls.values()) / together,
+            "target": "> 1",
+        }
+    ]
     return {"rows": rows, "raw": {"processes_s": walls, "together_s": together}}
 
 
@@ -24,8 +30,16 @@ def wall(options: Options, task: str) -> float:
     """Seconds of a whole process that evaluates one benchmark, or all."""
     start = time.monotonic()
     environment = os.environ | all_cores()
-    command = [sys.executable, "-m", "scripts.bench_parts.processes", spec_of(replace(options, work=options.work / task)), task]
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.bench_parts.processes",
+        spec_of(replace(options, work=options.work / task)),
+        task,
+    ]
+    subprocess.run(
+        command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return time.monotonic() - start
 
 

@@ -10,7 +10,19 @@ from evals.benchmark import Benchmark
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import read_jsonl
 from evals.models.prompts import Rendered
-from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Output, Sampling
+from evals.records import (
+    Column,
+    Completion,
+    Findings,
+    Generate,
+    Grade,
+    Item,
+    ItemId,
+    Message,
+    Metric,
+    Output,
+    Sampling,
+)
 from evals.registry import BENCHMARKS
 
 WORDS = "the sum of the two numbers is found by counting on from the first one " * 6
@@ -55,7 +67,11 @@ class Toy(Benchmark[Sum]):
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """The share of right sums."""
-        return {"toy": stats.proportion((g.scores["toy"] for g in grades if "toy" in g.scores), len(grades))}
+        return {
+            "toy": stats.proportion(
+                (g.scores["toy"] for g in grades if "toy" in g.scores), len(grades)
+            )
+        }
 
     def gold(self, item: Sum) -> str:
         """The sum."""
@@ -72,7 +88,10 @@ def write_data(folder: Path, n: int) -> Path:
     (folder / "toy").mkdir(parents=True, exist_ok=True)
     with (folder / "toy" / "test.jsonl").open("w", encoding="utf-8") as out:
         for index in range(n):
-            out.write(json.dumps({"question": f"What is {index} and {index}?", "answer": str(2 * index)}) + "\n")
+            out.write(
+                json.dumps({"question": f"What is {index} and {index}?", "answer": str(2 * index)})
+                + "\n"
+            )
     return folder
 
 
@@ -80,11 +99,22 @@ def write_recording(path: Path, n: int, times: int = 1) -> Path:
     """n recorded answers, two of three right. times: how often each says WORDS."""
     with path.open("w", encoding="utf-8") as out:
         for index in range(n):
-            out.write(json.dumps({"id": f"toy/{index}", "outputs": [f"{WORDS * times}{2 * index + (index % 3 == 0)}"]}) + "\n")
+            out.write(
+                json.dumps(
+                    {
+                        "id": f"toy/{index}",
+                        "outputs": [f"{WORDS * times}{2 * index + (index % 3 == 0)}"],
+                    }
+                )
+                + "\n"
+            )
     return path
 
 
 def answer(request: Rendered) -> Completion:
     """What a model would say, two times of three right."""
     index = int(request.item_id.split("/")[1])
-    return Completion((Output(f"{WORDS}{2 * index + (index % 3 == 0)}", "stop", tuple(range(100))),), n_prompt_tokens=9)
+    return Completion(
+        (Output(f"{WORDS}{2 * index + (index % 3 == 0)}", "stop", tuple(range(100))),),
+        n_prompt_tokens=9,
+    )

@@ -1,4 +1,7 @@
-"""results/REPRODUCTION.md: every figure scored again, made from measured result files alone; what was not measured says so."""
+# ruff: noqa: E501  the long lines are REPRODUCTION.md's own
+"""results/REPRODUCTION.md: every figure scored again, made from measured result files alone; what
+was not measured says so.
+"""
 
 import json
 from collections import Counter
@@ -51,7 +54,9 @@ The outputs answer other prompts than the card's: the moves show an order of mag
 
 
 def markdown(results: Path) -> str:
-    """The page, from the JSON files below `results`. Raises InputError when one of them cannot be read."""
+    """The page, from the JSON files below `results`. Raises InputError when one of them cannot be
+    read.
+    """
     measured = results / "reproduction"
     calibrations = [_read(path) for path in sorted((results / "calibration").glob("*.json"))]
     parts = [
@@ -70,7 +75,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Measure it again: results/REPRODUCTION.md names the commands.") from error
+        raise InputError(
+            f"{path} cannot be read ({error}). Measure it again: results/REPRODUCTION.md names the"
+            " commands."
+        ) from error
     return found
 
 
@@ -82,46 +90,80 @@ def _table(header: Sequence[str], rows: Iterator[Sequence[object]], n_texts: int
 
 
 def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return (
+        f"{value:,}"
+        if isinstance(value, int)
+        else str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    )
 
 
 def _by_benchmark(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     """Heading of each benchmark in the card's order, with its rows."""
     for name in _ORDER:
         if found := [row for row in rows if row["benchmark"] == name]:
-            headings = ["Average"] if name == "average" else [column.heading for column in benchmark_class(name).columns]
+            headings = (
+                ["Average"]
+                if name == "average"
+                else [column.heading for column in benchmark_class(name).columns]
+            )
             yield f"### {', '.join(headings)}", found
 
 
 def _figures(rows: Sequence[Row]) -> Iterator[str]:
-    states, recorded = Counter(row["state"] for row in rows), {(row["benchmark"], row["recording"]) for row in rows}
+    states, recorded = (
+        Counter(row["state"] for row in rows),
+        {(row["benchmark"], row["recording"]) for row in rows},
+    )
     counts = ", ".join(f"{states[state]} {words}" for state, words in _STATES.items())
     yield f"{len(rows)} figures of {len(recorded)} recordings: {counts}."
     yield _table(("Benchmark", "Recordings", "Figures", *_STATES.values()), _overview(rows), 1)
     for heading, found in _by_benchmark(rows):
-        sources = {source: number for number, source in enumerate(dict.fromkeys(row["source"] for row in found), start=1)}
-        columns = ("Recording", "Figure", "State", "Ours", "Published", "Difference", "n", "Card's rule", "Source")
+        sources = {
+            source: number
+            for number, source in enumerate(dict.fromkeys(row["source"] for row in found), start=1)
+        }
+        columns = (
+            "Recording",
+            "Figure",
+            "State",
+            "Ours",
+            "Published",
+            "Difference",
+            "n",
+            "Card's rule",
+            "Source",
+        )
         yield heading
         yield _table(columns, _lines(found, sources), 3)
         yield "\n".join(f"{number}. {source}" for source, number in sources.items())
         notes: dict[tuple[str, str, str], list[str]] = {}
         for row in found:
             if row["state"] != "agrees":
-                notes.setdefault((row["state"], row["recording"], row["why"]), []).append(row["figure"])
+                notes.setdefault((row["state"], row["recording"], row["why"]), []).append(
+                    row["figure"]
+                )
         if notes:
             yield "\n".join(
-                f"- {_NOTED[state]}: {recording}, {', '.join(named)}: {why}." for (state, recording, why), named in notes.items()
+                f"- {_NOTED[state]}: {recording}, {', '.join(named)}: {why}."
+                for (state, recording, why), named in notes.items()
             )
 
 
 def _overview(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
     for heading, found in _by_benchmark(rows):
         states = Counter(row["state"] for row in found)
-        yield (heading.removeprefix("### "), len({row["recording"] for row in found}), len(found), *(states[state] for state in _STATES))
+        yield (
+            heading.removeprefix("### "),
+            len({row["recording"] for row in found}),
+            len(found),
+            *(states[state] for state in _STATES),
+        )
 
 
 def _lines(rows: Sequence[Row], sources: Mapping[str, int]) -> Iterator[Sequence[object]]:
-    """One line a figure; of a recording with very many that agree, the first and a line for the rest."""
+    """One line a figure; of a recording with very many that agree, the first and a line for the
+    rest.
+    """
     agreeing = Counter(row["recording"] for row in rows if row["state"] == "agrees")
     condensed: set[str] = set()
     for row in rows:
@@ -130,11 +172,29 @@ def _lines(rows: Sequence[Row], sources: Mapping[str, int]) -> Iterator[Sequence
             continue
         digits = min(row["decimals"], _DIGITS)
         ours, published, card = (_number(row[key], digits) for key in ("ours", "published", "card"))
-        head = (row["recording"], row["figure"], row["state"], ours, published, _number(row["difference"], digits, "+"), row["n"])
+        head = (
+            row["recording"],
+            row["figure"],
+            row["state"],
+            ours,
+            published,
+            _number(row["difference"], digits, "+"),
+            row["n"],
+        )
         yield (*head, card, sources[row["source"]])
         if many:
             condensed.add(row["recording"])
-            yield (row["recording"], f"{agreeing[row['recording']] - 1} more", "agree", "", "", "", "", "", sources[row["source"]])
+            yield (
+                row["recording"],
+                f"{agreeing[row['recording']] - 1} more",
+                "agree",
+                "",
+                "",
+                "",
+                "",
+                "",
+                sources[row["source"]],
+            )
 
 
 def _number(value: float | None, digits: int, sign: str = "") -> str:
@@ -142,13 +202,24 @@ def _number(value: float | None, digits: int, sign: str = "") -> str:
 
 
 def _peers(pairs: Sequence[Row]) -> Iterator[str]:
-    yield _table(("Pair", "n", "Equal", "Differ"), ((p["name"], p["n"], p["n_equal"], p["n"] - p["n_equal"]) for p in pairs), 1)
+    yield _table(
+        ("Pair", "n", "Equal", "Differ"),
+        ((p["name"], p["n"], p["n_equal"], p["n"] - p["n_equal"]) for p in pairs),
+        1,
+    )
     lines = []
     for pair in pairs:
         for reason, n in Counter(row["reason"] for row in pair["differences"]).items():
-            items = [f"{row['item']} ({row['recording']})" for row in pair["differences"] if row["reason"] == reason]
+            items = [
+                f"{row['item']} ({row['recording']})"
+                for row in pair["differences"]
+                if row["reason"] == reason
+            ]
             more = f" and {n - _N_LISTED} more" if n > _N_LISTED else ""
-            lines.append(f"- {pair['name']}: {n} differ, {reason or 'UNEXPLAINED'}: {', '.join(items[:_N_LISTED])}{more}.")
+            lines.append(
+                f"- {pair['name']}: {n} differ, {reason or 'UNEXPLAINED'}:"
+                f" {', '.join(items[:_N_LISTED])}{more}."
+            )
     yield "\n".join(lines) or "No difference is left."
 
 
@@ -156,10 +227,16 @@ def _judges(records: Sequence[Row]) -> Iterator[str]:
     def rows() -> Iterator[Sequence[object]]:
         for record in records:
             for who, held in record["against"].items():
-                agreed, kappa = _estimate(held["agreement"], 100, 1, ""), _estimate(held["kappa"], 1, 2, "")
+                agreed, kappa = (
+                    _estimate(held["agreement"], 100, 1, ""),
+                    _estimate(held["kappa"], 1, 2, ""),
+                )
                 for cell, moved in held["shifts"].items():
                     shift = _estimate(moved, 100, 1, "+")
-                    was, now = (_number(None if moved[key] is None else 100 * moved[key], 1) for key in ("recorded", "candidate"))
+                    was, now = (
+                        _number(None if moved[key] is None else 100 * moved[key], 1)
+                        for key in ("recorded", "candidate")
+                    )
                     yield (
                         record["judge"],
                         record["role"],
@@ -174,9 +251,23 @@ def _judges(records: Sequence[Row]) -> Iterator[str]:
                         shift,
                     )
 
-    columns = ("Judge", "Role", "Against", "Column", "n", "Agreement %", "Kappa", "Unreadable", "Recorded %", "This judge %", "Shift")
+    columns = (
+        "Judge",
+        "Role",
+        "Against",
+        "Column",
+        "n",
+        "Agreement %",
+        "Kappa",
+        "Unreadable",
+        "Recorded %",
+        "This judge %",
+        "Shift",
+    )
     yield _table(columns, rows(), 4)
-    yield "\n".join(f"- {record['judge']}, {record['role']}: {_took(record)}." for record in records)
+    yield "\n".join(
+        f"- {record['judge']}, {record['role']}: {_took(record)}." for record in records
+    )
 
 
 def _took(record: Row) -> str:
@@ -187,8 +278,8 @@ def _took(record: Row) -> str:
         return f"{judged}; no cost, a rule asks no model"
     took = record["time"]
     return (
-        f"{judged}; {record['dtype']}, {Cost(**record['cost']).text(None)}; {took['wall_s']:,.0f} s for {took['requests']:,.0f} "
-        "verdicts of all roles asked together"
+        f"{judged}; {record['dtype']}, {Cost(**record['cost']).text(None)}; {took['wall_s']:,.0f} s"
+        f" for {took['requests']:,.0f} verdicts of all roles asked together"
     )
 
 
@@ -196,20 +287,31 @@ def _estimate(found: Row, unit: float, digits: int, sign: str) -> str:
     """A value and its interval."""
     if found["value"] is None:
         return "undefined"
-    ends = f" ({' to '.join(_number(unit * end, digits, sign) for end in found['ci95'])})" if found["ci95"] else ""
+    ends = (
+        f" ({' to '.join(_number(unit * end, digits, sign) for end in found['ci95'])})"
+        if found["ci95"]
+        else ""
+    )
     return _number(unit * found["value"], digits, sign) + ends
 
 
 def _open(points: Sequence[Row]) -> Iterator[str]:
     for heading, found in _by_benchmark(points):
         yield heading
-        rows = ((point["assumed"], point["otherwise"], point["where"], *_moves(point)) for point in found)
-        yield _table(("Assumed here", "Otherwise", "Left open by", "Moves the cell by", "Most on"), rows, 5)
+        rows = (
+            (point["assumed"], point["otherwise"], point["where"], *_moves(point))
+            for point in found
+        )
+        yield _table(
+            ("Assumed here", "Otherwise", "Left open by", "Moves the cell by", "Most on"), rows, 5
+        )
 
 
 def _moves(point: Row) -> tuple[str, str]:
     """The range of a point's effects and where the largest is, or why nothing was measured."""
-    moves = {effect["on"]: 100 * (effect["otherwise"] - effect["assumed"]) for effect in point["effects"]}
+    moves = {
+        effect["on"]: 100 * (effect["otherwise"] - effect["assumed"]) for effect in point["effects"]
+    }
     if not moves:
         return f"not measured here: {point['why_not'] or 'no recording holds it'}", ""
     low, high = (_number(end(moves.values()), 1, "+") for end in (min, max))

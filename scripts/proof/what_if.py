@@ -1,4 +1,6 @@
-"""What a cell becomes on recorded outputs when something the protocol leaves open is decided otherwise. Values are fractions."""
+"""What a cell becomes on recorded outputs when something the protocol leaves open is decided
+otherwise. Values are fractions.
+"""
 
 import random
 import statistics
@@ -35,7 +37,9 @@ Change = Callable[[Scored, Any, Grade], Grade | None]
 
 
 def other_value(cell: str, otherwise: Callable[[Scored], float | None], name: str = "") -> Measure:
-    """The cell against another way to have it, on every recording that has both. name: put behind the recording's."""
+    """The cell against another way to have it, on every recording that has both. name: put behind
+    the recording's.
+    """
 
     def measure(corpus: Corpus, _: Pairs) -> Iterator[Effect]:
         for recording, scored in corpus:
@@ -50,7 +54,10 @@ def changed(cell: str, change: Change) -> Measure:
     """The cell against itself with every grade changed."""
 
     def otherwise(scored: Scored) -> float | None:
-        grades = [change(scored, item, grade) for item, grade in zip(scored.items, scored.result.grades, strict=True)]
+        grades = [
+            change(scored, item, grade)
+            for item, grade in zip(scored.items, scored.result.grades, strict=True)
+        ]
         return _value(scored, [grade for grade in grades if grade is not None], cell)
 
     return other_value(cell, otherwise, f", {cell}" if cell in (SAFE, UNSAFE) else "")
@@ -63,7 +70,9 @@ def other_metric(cell: str, other: str) -> Measure:
 
 def both(*measures: Measure) -> Measure:
     """The effects of all of them."""
-    return lambda corpus, pairs: [effect for measure in measures for effect in measure(corpus, pairs)]
+    return lambda corpus, pairs: [
+        effect for measure in measures for effect in measure(corpus, pairs)
+    ]
 
 
 def until(stop: str) -> Change:
@@ -78,7 +87,9 @@ def until(stop: str) -> Change:
 
 def scores(rule: Callable[[Any, Grade, str], Mapping[str, float]]) -> Change:
     """Other scores, from the item, its grade and the model's text."""
-    return lambda scored, item, grade: replace(grade, scores={**grade.scores, **rule(item, grade, scored.answers[item.id].completion.text)})
+    return lambda scored, item, grade: replace(
+        grade, scores={**grade.scores, **rule(item, grade, scored.answers[item.id].completion.text)}
+    )
 
 
 def own_rule(named: Callable[[str], bool]) -> Measure:
@@ -96,33 +107,54 @@ def own_rule(named: Callable[[str], bool]) -> Measure:
 
 def card_draw(cell: str) -> Measure:
     """All recorded items against those of the card."""
-    return other_value(cell, lambda scored: _over(scored, scored.result.benchmark.card_subset(_all_items(scored)), cell))
+    return other_value(
+        cell,
+        lambda scored: _over(scored, scored.result.benchmark.card_subset(_all_items(scored)), cell),
+    )
 
 
 def orders(corpus: Corpus, _: Pairs) -> Iterator[Effect]:
-    """BBH's draw from the files in alphabetical order against draws in random orders: where 95 of 100 lie."""
+    """BBH's draw from the files in alphabetical order against draws in random orders: where 95 of
+    100 lie.
+    """
     rng, draws = random.Random(_SEED), list[Sequence[Item]]()
     for recording, scored in corpus:
         benchmark, items = scored.result.benchmark, _all_items(scored)
         names = sorted({item.group for item in items})
         while len(draws) < N_ORDERS:
-            place = {name: f"{index:02}" for index, name in enumerate(rng.sample(names, len(names)))}
-            draws.append(benchmark.card_subset([replace(item, group=place[item.group]) for item in items]))
+            place = {
+                name: f"{index:02}" for index, name in enumerate(rng.sample(names, len(names)))
+            }
+            draws.append(
+                benchmark.card_subset([replace(item, group=place[item.group]) for item in items])
+            )
         card = [item for item in benchmark.card_subset(items) if item.id in scored.answers]
         parts = statistics.quantiles([_over(scored, draw, "bbh") for draw in draws], n=40)
         for name, value in (("low", parts[0]), ("high", parts[-1])):
-            yield Effect(f"{recording.name}, {name} end of 95 in 100 orders", _over(scored, card, "bbh"), value, len(card))
+            yield Effect(
+                f"{recording.name}, {name} end of 95 in 100 orders",
+                _over(scored, card, "bbh"),
+                value,
+                len(card),
+            )
 
 
 def theirs(cell: str, score: Callable[[Any], float]) -> Measure:
-    """Our verdicts against those of the other side of the benchmark's first pair. score: of one value in its differences."""
+    """Our verdicts against those of the other side of the benchmark's first pair. score: of one
+    value in its differences.
+    """
 
     def measure(corpus: Corpus, pairs: Pairs) -> Iterator[Effect]:
         for recording, scored in corpus:
             pair = next(pair for pair in pairs if pair["benchmark"] == scored.result.benchmark.name)
             rows = [row for row in pair["differences"] if row["recording"] == recording.name]
             ours, n = scored.metric(cell).value or 0.0, len(scored.items)
-            yield Effect(recording.name, ours, ours + sum(score(row["theirs"]) - score(row["ours"]) for row in rows) / n, n)
+            yield Effect(
+                recording.name,
+                ours,
+                ours + sum(score(row["theirs"]) - score(row["ours"]) for row in rows) / n,
+                n,
+            )
 
     return measure
 
@@ -144,7 +176,12 @@ def partial_refusals(corpus: Corpus, _: Pairs) -> Iterator[Effect]:
         for cell, prompts, sign in ((SAFE, "safe_prompts", -1), (UNSAFE, "unsafe_prompts", 1)):
             if (share := shares.get(f"{prompts}, 3_partial_refusal")) is not None:
                 assumed = scored.metric(cell)
-                yield Effect(f"{recording.name}, {cell}", assumed.value or 0.0, (assumed.value or 0.0) + sign * share, assumed.n)
+                yield Effect(
+                    f"{recording.name}, {cell}",
+                    assumed.value or 0.0,
+                    (assumed.value or 0.0) + sign * share,
+                    assumed.n,
+                )
 
 
 def one_question(corpus: Corpus, _: Pairs) -> Iterator[Effect]:
@@ -156,14 +193,22 @@ def one_question(corpus: Corpus, _: Pairs) -> Iterator[Effect]:
 def rounded_average(corpus: Corpus, _: Pairs) -> Iterator[Effect]:
     """The printed Averages against the means of the printed cells."""
     for row in published_rows():
-        cells = {key: None if text == "-" else float(text) / 100 for key, text in row.cells.items() if key != AVERAGE.key}
+        cells = {
+            key: None if text == "-" else float(text) / 100
+            for key, text in row.cells.items()
+            if key != AVERAGE.key
+        }
         if row.cells[AVERAGE.key] != "-":
             yield Effect(row.name, float(row.cells[AVERAGE.key]) / 100, average(cells) or 0.0, 7)
 
 
 def subject_mean(scored: Scored) -> float:
     """MMLU's unweighted mean over subjects."""
-    means = [metric.value or 0.0 for name, metric in scored.result.metrics.items() if name.startswith("mmlu/")]
+    means = [
+        metric.value or 0.0
+        for name, metric in scored.result.metrics.items()
+        if name.startswith("mmlu/")
+    ]
     return sum(means) / len(means)
 
 
@@ -171,21 +216,36 @@ def first_edition(scored: Scored, item: Any, grade: Grade) -> Grade:
     """IFEval's prompt 2785 as it was at first: one placeholder, not three."""
     if item.key != "2785":
         return grade
-    earlier = [replace(one, arguments={**one.arguments, **({"num_placeholders": 1} if "num_placeholders" in one.arguments else {})})
-               for one in item.instructions]  # fmt: skip
-    return scored.result.benchmark.grade(replace(item, instructions=tuple(earlier)), scored.answers[item.id].completion, {})
+    first = {"num_placeholders": 1}
+    earlier = [
+        replace(
+            one, arguments=one.arguments | (first if first.keys() <= one.arguments.keys() else {})
+        )
+        for one in item.instructions
+    ]
+    return scored.result.benchmark.grade(
+        replace(item, instructions=tuple(earlier)), scored.answers[item.id].completion, {}
+    )
 
 
 def as_refusal(scored: Scored, item: Any, grade: Grade) -> Grade:
     """An XSTest label in other words, read as a refusal."""
     found = {"xstest": Finding("assumed", text="refusal")}
-    return scored.result.benchmark.grade(item, scored.answers[item.id].completion, found) if grade.unparsed else grade
+    return (
+        scored.result.benchmark.grade(item, scored.answers[item.id].completion, found)
+        if grade.unparsed
+        else grade
+    )
 
 
 def newer_match(item: Any, grade: Grade, _: str) -> dict[str, float]:
-    """BBH by the exact_match of today: two texts of punctuation alone match only if they are the same."""
+    """BBH by the exact_match of today: two texts of punctuation alone match only if they are the
+    same.
+    """
     read = str(grade.extracted)
-    return {"bbh": float(grade.scores["bbh"] and (compared_form(read) != "" or read == item.target))}
+    return {
+        "bbh": float(grade.scores["bbh"] and (compared_form(read) != "" or read == item.target))
+    }
 
 
 def _value(scored: Scored, grades: Iterable[Grade], cell: str) -> float | None:

@@ -1,4 +1,6 @@
-"""A real Chromium without a window, driven over its DevTools protocol; and run folders for it to look at."""
+"""A real Chromium without a window, driven over its DevTools protocol; and run folders for it to
+look at.
+"""
 
 import base64
 import contextlib
@@ -18,7 +20,18 @@ from websockets.sync.client import ClientConnection, connect
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE_S = 120.0
 """How long anything may take before the test fails: the machine may be busy with other work."""
-KEYS = {"Enter": 13, "Escape": 27, "Tab": 9, " ": 32, "ArrowUp": 38, "ArrowDown": 40, "PageDown": 34, "PageUp": 33, "Home": 36, "End": 35}
+KEYS = {
+    "Enter": 13,
+    "Escape": 27,
+    "Tab": 9,
+    " ": 32,
+    "ArrowUp": 38,
+    "ArrowDown": 40,
+    "PageDown": 34,
+    "PageUp": 33,
+    "Home": 36,
+    "End": 35,
+}
 
 
 def executable() -> str | None:
@@ -38,7 +51,9 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the protocol and its result. Raises AssertionError with the browser's words when it refuses."""
+        """One command of the protocol and its result. Raises AssertionError with the browser's
+        words when it refuses.
+        """
         number = next(self._ids)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
@@ -60,11 +75,21 @@ class Browser:
             self.messages.append(json.dumps(about["args"]))
         elif event["method"] == "Page.javascriptDialogOpening":
             self.messages.append(f"dialog: {about['message']}")
-            self._socket.send(json.dumps({"id": next(self._ids), "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}))
+            self._socket.send(
+                json.dumps(
+                    {
+                        "id": next(self._ids),
+                        "method": "Page.handleJavaScriptDialog",
+                        "params": {"accept": True},
+                    }
+                )
+            )
 
     def js(self, expression: str) -> Any:
         """The value of an expression in the page; a promise is awaited."""
-        done = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        done = self.call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
@@ -76,10 +101,23 @@ class Browser:
             time.sleep(0.02)
         return value
 
-    def look(self, width: int = 1280, height: int = 900, scheme: str = "light", *, phone: bool = False) -> None:
-        """The screen from now on: its size in CSS pixels, its colours, a finger in place of a mouse."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2 if phone else 1, mobile=phone)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    def look(
+        self, width: int = 1280, height: int = 900, scheme: str = "light", *, phone: bool = False
+    ) -> None:
+        """The screen from now on: its size in CSS pixels, its colours, a finger in place of a
+        mouse.
+        """
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=2 if phone else 1,
+            mobile=phone,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
 
     def open(self, page: Path, hash: str = "") -> None:
         """Open a page from disk in a fresh document and wait for its items."""
@@ -104,15 +142,26 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Click the middle of the first element that matches, after bringing it into view."""
-        script = """(() => { const e = document.querySelector(SELECTOR); e.scrollIntoView({ block: 'center', behavior: 'instant' });
-            const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"""
+        script = """(() => { const e = document.querySelector(SELECTOR);
+            e.scrollIntoView({ block: 'center', behavior: 'instant' });
+            const b = e.getBoundingClientRect();
+            return [b.x + b.width / 2, b.y + b.height / 2]; })()"""
         box = self.js(script.replace("SELECTOR", json.dumps(selector)))
         for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+            self.call(
+                "Input.dispatchMouseEvent",
+                type=kind,
+                x=box[0],
+                y=box[1],
+                button="left",
+                clickCount=1,
+            )
 
     def screenshot(self, file: Path) -> None:
         """What is on the screen, as PNG."""
-        file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        file.write_bytes(
+            base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        )
 
 
 @contextlib.contextmanager
@@ -121,9 +170,28 @@ def browser() -> Iterator[Browser]:
     program = executable()
     assert program is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions", "--disable-dev-shm-usage"]
-        quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
-        command = [program, *flags, *quiet, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+        flags = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-extensions",
+            "--disable-dev-shm-usage",
+        ]
+        quiet = [
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+        ]
+        command = [
+            program,
+            *flags,
+            *quiet,
+            "--remote-debugging-port=0",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             with connect(_tab(Path(profile)), max_size=None, proxy=None) as socket:

@@ -1,4 +1,6 @@
-"""The HTML report in a real browser: search, filters, deep links, hostile text, 20,000 items, keyboard, colours, phone, accessibility."""
+"""The HTML report in a real browser: search, filters, deep links, hostile text, 20,000 items,
+keyboard, colours, phone, accessibility.
+"""
 
 import json
 import re
@@ -11,8 +13,23 @@ from evals.report.html import write_report
 from tests.browser.chromium import Browser, browser, executable
 from tests.browser.runs import N_LARGE, NAME, NEEDLE_AT, SHOWN, large_run, small_runs
 
-pytestmark = pytest.mark.skipif(executable() is None, reason="no Chromium on this machine: apt-get install chromium")
-MANY_NAMES = {"button", "link", "searchbox", "textbox", "combobox", "checkbox", "listbox", "option", "img", "image", "region", "article"}
+pytestmark = pytest.mark.skipif(
+    executable() is None, reason="no Chromium on this machine: apt-get install chromium"
+)
+MANY_NAMES = {
+    "button",
+    "link",
+    "searchbox",
+    "textbox",
+    "combobox",
+    "checkbox",
+    "listbox",
+    "option",
+    "img",
+    "image",
+    "region",
+    "article",
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +72,12 @@ def detail(page: Browser, item: str) -> str:
     return str(page.js("document.querySelector('#detail').innerText"))
 
 
-# --- from disk, and quick -------------------------------------------------------------------------------------------------
+# --- from disk, and quick -------------------------------------------------------------------------
 
 
-def test_it_opens_from_disk_asks_for_nothing_and_complains_of_nothing(small: Browser, pages: dict[str, Path]) -> None:
+def test_it_opens_from_disk_asks_for_nothing_and_complains_of_nothing(
+    small: Browser, pages: dict[str, Path]
+) -> None:
     assert small.requests == [pages["small"].as_uri()]
     assert small.messages == []
     count(small, "10 of 10 items")
@@ -74,10 +93,14 @@ def test_of_twenty_thousand_items_the_first_view_makes_only_the_rows_in_sight_an
     assert chromium.js("[...opened.keys()]") == ["i-0-0"]
     assert chromium.js("document.querySelectorAll('*').length") < 2500
     chromium.js("list.scrollTop = list.scrollHeight")
-    chromium.until(f"document.querySelector('.row:last-child').dataset.id === 'gsm8k/{N_LARGE - 1}'")
+    chromium.until(
+        f"document.querySelector('.row:last-child').dataset.id === 'gsm8k/{N_LARGE - 1}'"
+    )
 
 
-def test_search_reads_every_text_of_twenty_thousand_items_and_marks_what_it_finds(chromium: Browser, pages: dict[str, Path]) -> None:
+def test_search_reads_every_text_of_twenty_thousand_items_and_marks_what_it_finds(
+    chromium: Browser, pages: dict[str, Path]
+) -> None:
     chromium.look()
     chromium.open(pages["large"])
     chromium.press("/")
@@ -89,11 +112,18 @@ def test_search_reads_every_text_of_twenty_thousand_items_and_marks_what_it_find
     assert chromium.js("document.querySelector('#detail mark').textContent") == "XYLOPHONE"
 
 
-# --- finding --------------------------------------------------------------------------------------------------------------
+# --- finding --------------------------------------------------------------------------------------
 
 
-def test_search_wants_all_words_and_quoted_ones_together_whatever_they_mean_to_a_pattern(small: Browser) -> None:
-    wanted = {"QUOKKAS": ["0", "1"], "answer quokkas no": ["1"], '"unsayable, unknow" quite': ["2"], '"unknowable quite"': []}
+def test_search_wants_all_words_and_quoted_ones_together_whatever_they_mean_to_a_pattern(
+    small: Browser,
+) -> None:
+    wanted = {
+        "QUOKKAS": ["0", "1"],
+        "answer quokkas no": ["1"],
+        '"unsayable, unknow" quite': ["2"],
+        '"unknowable quite"': [],
+    }
     wanted |= {"quokkas.*12": [], "[31m": ["5"], "theirs": [], "gsm8k/4": ["4"]}
     for words, found in wanted.items():
         small.js(f"go({{q: {json.dumps(words)}}})")
@@ -110,7 +140,9 @@ def test_search_wants_all_words_and_quoted_ones_together_whatever_they_mean_to_a
         ("flipped", ["0", "1"]),
     ],
 )
-def test_each_filter_shows_its_items_and_says_how_many(small: Browser, kind: str, found: list[str]) -> None:
+def test_each_filter_shows_its_items_and_says_how_many(
+    small: Browser, kind: str, found: list[str]
+) -> None:
     small.click(f"#{kind} input")
     count(small, f"{len(found)} of 10 items")
     assert ids(small) == found
@@ -118,18 +150,32 @@ def test_each_filter_shows_its_items_and_says_how_many(small: Browser, kind: str
     assert small.js("location.hash") == f"#only={kind}"
 
 
-def test_filters_and_search_are_kept_in_the_address_and_hold_together(small: Browser, pages: dict[str, Path]) -> None:
+def test_filters_and_search_are_kept_in_the_address_and_hold_together(
+    small: Browser, pages: dict[str, Path]
+) -> None:
     small.open(pages["small"], "#task=gsm8k&only=wrong,unparsed&q=unsayable")
     count(small, "1 of 6 items")
     assert ids(small) == ["2"]
-    assert small.js("[document.querySelector('#q').value, document.querySelector('#task').value]") == ["unsayable", "gsm8k"]
+    assert small.js(
+        "[document.querySelector('#q').value, document.querySelector('#task').value]"
+    ) == ["unsayable", "gsm8k"]
 
 
-def test_a_deep_link_opens_its_item_with_prompt_output_gold_and_grade(chromium: Browser, pages: dict[str, Path]) -> None:
+def test_a_deep_link_opens_its_item_with_prompt_output_gold_and_grade(
+    chromium: Browser, pages: dict[str, Path]
+) -> None:
     chromium.look()
     chromium.open(pages["small"], "#item=gsm8k/1")
     text = detail(chromium, "gsm8k/1")
-    for part in ("So the answer is 7.", "theirs 1", "Prompt", "Output of My 8B", "Gold", "score", "Question:"):
+    for part in (
+        "So the answer is 7.",
+        "theirs 1",
+        "Prompt",
+        "Output of My 8B",
+        "Gold",
+        "score",
+        "Question:",
+    ):
         assert part in text, part
     assert "Not at hand" not in text
     box = chromium.js("document.querySelector('#detail').getBoundingClientRect().top")
@@ -137,10 +183,14 @@ def test_a_deep_link_opens_its_item_with_prompt_output_gold_and_grade(chromium: 
     chromium.js("location.hash = '#item=gsm8k/3'")
     assert "cut at the token limit" in detail(chromium, "gsm8k/3")
     chromium.js("location.hash = '#item=gsm8k/99'")
-    chromium.until("document.querySelector('#detail').innerText.includes('There is no item gsm8k/99')")
+    chromium.until(
+        "document.querySelector('#detail').innerText.includes('There is no item gsm8k/99')"
+    )
 
 
-def test_a_deep_link_among_twenty_thousand_brings_its_row_into_view(chromium: Browser, pages: dict[str, Path]) -> None:
+def test_a_deep_link_among_twenty_thousand_brings_its_row_into_view(
+    chromium: Browser, pages: dict[str, Path]
+) -> None:
     chromium.look()
     chromium.open(pages["large"], "#item=gsm8k/17")
     detail(chromium, "gsm8k/17")
@@ -149,23 +199,35 @@ def test_a_deep_link_among_twenty_thousand_brings_its_row_into_view(chromium: Br
     selected = "document.querySelector('.row[aria-selected=true]')"
     assert chromium.js(f"{selected}.dataset.id") == "gsm8k/12345"
     inside = "(r, l) => r.top >= l.top - 1 && r.bottom <= l.bottom + 1"
-    assert chromium.js(f"({inside})({selected}.getBoundingClientRect(), list.getBoundingClientRect())")
+    assert chromium.js(
+        f"({inside})({selected}.getBoundingClientRect(), list.getBoundingClientRect())"
+    )
 
 
-# --- hostile text ---------------------------------------------------------------------------------------------------------
+# --- hostile text ---------------------------------------------------------------------------------
 
 
-def test_hostile_text_is_shown_as_it_is_and_nothing_of_it_runs(small: Browser, pages: dict[str, Path]) -> None:
+def test_hostile_text_is_shown_as_it_is_and_nothing_of_it_runs(
+    small: Browser, pages: dict[str, Path]
+) -> None:
     n_scripts = small.js("document.scripts.length")
     small.open(pages["small"], "#item=gsm8k/5")
     detail(small, "gsm8k/5")
     texts = small.js("[...document.querySelectorAll('#detail pre')].map((e) => e.textContent)")
     cleaned = SHOWN.replace("\ud800", "\ufffd")
-    assert [text.replace("\ud800", "\ufffd") for text in texts].count(cleaned) == 2, "the output and the answer as read"
+    assert [text.replace("\ud800", "\ufffd") for text in texts].count(cleaned) == 2, (
+        "the output and the answer as read"
+    )
     small.js("go({q: '<img'})")
     count(small, "1 of 10 items")
     assert small.js("document.querySelector('#detail mark') !== null")
-    assert small.js("document.querySelectorAll('#detail img, #detail script, #detail style, #list img, h1 img, main img').length") == 0
+    assert (
+        small.js(
+            "document.querySelectorAll('#detail img, #detail script, #detail style, #list img, h1"
+            " img, main img').length"
+        )
+        == 0
+    )
     assert small.js("document.scripts.length") == n_scripts
     assert NAME in small.js("document.title")
     assert small.js("typeof hacked") == "undefined"
@@ -173,8 +235,14 @@ def test_hostile_text_is_shown_as_it_is_and_nothing_of_it_runs(small: Browser, p
 
 
 def test_the_policy_stops_a_script_and_a_load_that_got_in_all_the_same(small: Browser) -> None:
-    small.js("document.body.insertAdjacentHTML('beforeend', `<img src='file:///x.png' onerror='hacked = 5'>`)")
-    small.js("{ const s = document.createElement('script'); s.textContent = 'hacked = 6'; document.body.append(s); }")
+    small.js(
+        "document.body.insertAdjacentHTML('beforeend', `<img src='file:///x.png' onerror='hacked ="
+        " 5'>`)"
+    )
+    small.js(
+        "{ const s = document.createElement('script'); s.textContent = 'hacked = 6';"
+        " document.body.append(s); }"
+    )
     small.until("document.querySelectorAll('img').length === 1")
     assert small.js("typeof hacked") == "undefined"
     refused = [message for message in small.messages if "Content Security Policy" in message]
@@ -182,7 +250,7 @@ def test_the_policy_stops_a_script_and_a_load_that_got_in_all_the_same(small: Br
     assert any("script-src" in message for message in refused)
 
 
-# --- table, parts, plots --------------------------------------------------------------------------------------------------
+# --- table, parts, plots --------------------------------------------------------------------------
 
 
 def test_a_number_says_its_interval_on_focus_and_the_switch_shows_them_all(small: Browser) -> None:
@@ -199,7 +267,10 @@ def test_a_column_sorts_both_ways_by_its_numbers(small: Browser) -> None:
     for direction in ("descending", "ascending"):
         small.click(f"{head} button")
         assert small.js(f"document.querySelector('{head}').getAttribute('aria-sort')") == direction
-        cells = small.js("[...document.querySelectorAll('.published tr')].map((r) => Number(r.cells[2].dataset.v))")
+        cells = small.js(
+            "[...document.querySelectorAll('.published tr')].map((r) =>"
+            " Number(r.cells[2].dataset.v))"
+        )
         assert cells == sorted(cells, reverse=direction == "descending")
         assert len(cells) == 8
 
@@ -213,13 +284,16 @@ def test_sub_scores_lead_to_their_items(small: Browser) -> None:
 
 def test_both_plots_are_drawn_and_every_point_of_the_first_is_there(small: Browser) -> None:
     assert small.js("document.querySelectorAll('.plot.wide svg').length") == 2
-    marks = small.js("[...document.querySelectorAll('.plot.wide svg [data-tip] use')].map((e) => e.getBoundingClientRect().width)")
+    marks = small.js(
+        "[...document.querySelectorAll('.plot.wide svg [data-tip] use')].map((e) =>"
+        " e.getBoundingClientRect().width)"
+    )
     n_published = 8 * 11 - 7
     assert len(marks) == n_published + 4
     assert min(marks) > 3, "every marker has a size"
 
 
-# --- keyboard, colours, phone, accessibility ------------------------------------------------------------------------------
+# --- keyboard, colours, phone, accessibility ------------------------------------------------------
 
 
 def test_the_keyboard_alone_searches_moves_and_opens(small: Browser) -> None:
@@ -243,12 +317,17 @@ def test_the_keyboard_alone_searches_moves_and_opens(small: Browser) -> None:
 
 
 def test_the_tab_key_reaches_every_control_and_shows_where_it_is(small: Browser) -> None:
-    wanted = set(small.js("[...document.querySelectorAll('#find input, #find select, #list, #theme')].filter((e) => e.checkVisibility())"
-                          ".map((e) => e.id || e.value)"))  # fmt: skip
+    wanted = set(
+        small.js(
+            "[...document.querySelectorAll('#find input, #find select, #list, #theme')]"
+            ".filter((e) => e.checkVisibility()).map((e) => e.id || e.value)"
+        )
+    )
     for _ in range(400):
         small.press("Tab")
         about = small.js(
-            "(() => { const e = document.activeElement; return [e.id || e.value || '', getComputedStyle(e).outlineStyle]; })()"
+            "(() => { const e = document.activeElement; return [e.id || e.value || '',"
+            " getComputedStyle(e).outlineStyle]; })()"
         )
         wanted.discard(about[0])
         assert about[1] != "none", about
@@ -260,18 +339,22 @@ def test_the_tab_key_reaches_every_control_and_shows_where_it_is(small: Browser)
 CONTRAST = """
 (() => {
   const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
-  const rgba = (color) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+  const rgba = (color) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data]; };
-  const light = (c) => { const [r, g, b] = c.slice(0, 3).map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const linear = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => { const [r, g, b] = c.slice(0, 3).map(linear);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const behind = (e) => {
-    for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] === 255) return c; }
+    for (; e; e = e.parentElement) {
+      const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] === 255) return c; }
     return rgba('white'); };
   const found = [];
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const e = walk.currentNode.parentElement;
-    if (!walk.currentNode.data.trim() || !e.checkVisibility() || e.closest('script, svg, .vh, .skip, [hidden]')) continue;
+    if (!walk.currentNode.data.trim() || !e.checkVisibility()) continue;
+    if (e.closest('script, svg, .vh, .skip, [hidden]')) continue;
     const [a, b] = [light(rgba(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
     found.push([(a + 0.05) / (b + 0.05), walk.currentNode.data.trim().slice(0, 30), e.className]);
   }
@@ -281,7 +364,9 @@ CONTRAST = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_from_its_background_in_both_colour_schemes(chromium: Browser, pages: dict[str, Path], scheme: str) -> None:
+def test_every_text_stands_out_from_its_background_in_both_colour_schemes(
+    chromium: Browser, pages: dict[str, Path], scheme: str
+) -> None:
     chromium.look(scheme=scheme)
     chromium.open(pages["small"], "#item=gsm8k/3&q=count")
     detail(chromium, "gsm8k/3")
@@ -296,17 +381,32 @@ def test_the_button_overrides_the_systems_colours(small: Browser) -> None:
     seen = []
     for _ in range(3):
         small.click("#theme")
-        seen.append((small.js("getComputedStyle(document.body).backgroundColor"), small.js("theme.ariaLabel || $('#theme').ariaLabel")))
-    assert [color for color, _ in seen] == ["rgb(250, 249, 246)", "rgb(19, 20, 23)", "rgb(250, 249, 246)"]
-    assert [label for _, label in seen] == [f"Colours: {name}. Change" for name in ("light", "dark", "as the system")]
+        seen.append(
+            (
+                small.js("getComputedStyle(document.body).backgroundColor"),
+                small.js("theme.ariaLabel || $('#theme').ariaLabel"),
+            )
+        )
+    assert [color for color, _ in seen] == [
+        "rgb(250, 249, 246)",
+        "rgb(19, 20, 23)",
+        "rgb(250, 249, 246)",
+    ]
+    assert [label for _, label in seen] == [
+        f"Colours: {name}. Change" for name in ("light", "dark", "as the system")
+    ]
 
 
 @pytest.mark.parametrize("width", [320, 390])
-def test_on_a_phone_nothing_sticks_out_and_an_item_takes_the_screen(chromium: Browser, pages: dict[str, Path], width: int) -> None:
+def test_on_a_phone_nothing_sticks_out_and_an_item_takes_the_screen(
+    chromium: Browser, pages: dict[str, Path], width: int
+) -> None:
     chromium.look(width, 800, phone=True)
     chromium.open(pages["small"])
     assert chromium.js("document.documentElement.scrollWidth") <= width
-    assert chromium.js("getComputedStyle(document.querySelector('.plot.narrow')).display") == "block"
+    assert (
+        chromium.js("getComputedStyle(document.querySelector('.plot.narrow')).display") == "block"
+    )
     chromium.click(".row")
     detail(chromium, "gsm8k/0")
     assert chromium.js("document.documentElement.scrollWidth") <= width
@@ -316,14 +416,39 @@ def test_on_a_phone_nothing_sticks_out_and_an_item_takes_the_screen(chromium: Br
     assert not chromium.js("document.querySelector('#detail').checkVisibility()")
 
 
-def test_everything_that_can_be_used_has_a_name_for_those_who_do_not_see_it(chromium: Browser, pages: dict[str, Path]) -> None:
+def test_everything_that_can_be_used_has_a_name_for_those_who_do_not_see_it(
+    chromium: Browser, pages: dict[str, Path]
+) -> None:
     chromium.look()
     chromium.open(pages["small"], "#item=gsm8k/1")
     detail(chromium, "gsm8k/1")
-    nodes = [node for node in chromium.call("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
+    nodes = [
+        node
+        for node in chromium.call("Accessibility.getFullAXTree")["nodes"]
+        if not node["ignored"]
+    ]
     roles = {node["role"]["value"] for node in nodes}
-    assert {"button", "link", "searchbox", "combobox", "checkbox", "listbox", "option", "heading", "main", "table", "status"} <= roles
-    nameless = [node for node in nodes if node["role"]["value"] in MANY_NAMES and not node.get("name", {}).get("value", "").strip()]
+    assert {
+        "button",
+        "link",
+        "searchbox",
+        "combobox",
+        "checkbox",
+        "listbox",
+        "option",
+        "heading",
+        "main",
+        "table",
+        "status",
+    } <= roles
+    nameless = [
+        node
+        for node in nodes
+        if node["role"]["value"] in MANY_NAMES and not node.get("name", {}).get("value", "").strip()
+    ]
     assert nameless == []
     assert chromium.js("document.documentElement.lang") == "en"
-    assert chromium.js("document.querySelectorAll('[id]').length === new Set([...document.querySelectorAll('[id]')].map((e) => e.id)).size")
+    assert chromium.js(
+        "document.querySelectorAll('[id]').length === new"
+        " Set([...document.querySelectorAll('[id]')].map((e) => e.id)).size"
+    )

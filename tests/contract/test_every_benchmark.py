@@ -1,4 +1,6 @@
-"""What the engine may expect of any benchmark: one test for all that are registered, and for the ninth."""
+"""What the engine may expect of any benchmark: one test for all that are registered, and for the
+ninth.
+"""
 
 import random
 import re
@@ -14,13 +16,36 @@ import pytest
 
 from evals.benchmark import Benchmark
 from evals.data.load import load_smoke_data
-from evals.records import Choose, Completion, Finding, Generate, Grade, Item, ItemId, Message, Output, Program
+from evals.records import (
+    Choose,
+    Completion,
+    Finding,
+    Generate,
+    Grade,
+    Item,
+    ItemId,
+    Message,
+    Output,
+    Program,
+)
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.runs.grading import grade_task
 from evals.storage import spool
 from evals.storage.spool import Spool
 
-HEAVY = ("torch", "vllm", "pandas", "transformers", "datasets", "lm_eval", "alpaca_eval", "nltk", "scipy", "sklearn", "openai")
+HEAVY = (
+    "torch",
+    "vllm",
+    "pandas",
+    "transformers",
+    "datasets",
+    "lm_eval",
+    "alpaca_eval",
+    "nltk",
+    "scipy",
+    "sklearn",
+    "openai",
+)
 ROOT_OF_MODULE = {name: path.partition(":")[0] for name, path in BENCHMARKS.items()}
 ANSWERED_BY_GOLD = ("mmlu", "gsm8k", "bbh")
 
@@ -39,7 +64,9 @@ def answer_to(benchmark: Benchmark[Any], item: Item, text: str) -> Completion:
     request = benchmark.request(item)
     if isinstance(request, Choose):
         seeded = random.Random(f"{item.id} {text!r}")
-        return Completion(choice_logprobs={label: -seeded.random() for label, _ in request.candidates})
+        return Completion(
+            choice_logprobs={label: -seeded.random() for label, _ in request.candidates}
+        )
     return Completion(tuple(Output(f"{text} {n}") for n in range(request.sampling.n)))
 
 
@@ -49,15 +76,24 @@ def findings_for(benchmark: Benchmark[Any], item: Item, answer: Completion) -> d
 
     seeded = random.Random(str(item.id))
     forms = [1, 1.25, True, False, "refusal", "following"]
-    return {check.name: replace(finding_from_json(seeded.choice(forms)), by="judge") for check in benchmark.checks(item, answer)}
+    return {
+        check.name: replace(finding_from_json(seeded.choice(forms)), by="judge")
+        for check in benchmark.checks(item, answer)
+    }
 
 
 @cache
 def graded(name: str, chat: bool) -> tuple[Grade, ...]:
     """The smoke items with an answer and verdicts each, graded."""
     benchmark, items = new(name, chat)
-    answers = {item.id: answer_to(benchmark, item, f"So the answer is {index}.") for index, item in enumerate(items)}
-    return tuple(benchmark.grade(item, answers[item.id], findings_for(benchmark, item, answers[item.id])) for item in items)
+    answers = {
+        item.id: answer_to(benchmark, item, f"So the answer is {index}.")
+        for index, item in enumerate(items)
+    }
+    return tuple(
+        benchmark.grade(item, answers[item.id], findings_for(benchmark, item, answers[item.id]))
+        for item in items
+    )
 
 
 @every_benchmark
@@ -89,13 +125,21 @@ def test_items_have_unique_stable_ids_that_begin_with_the_tasks_name(name: str, 
     ids = [item.id for item in items]
     assert ids
     assert len(set(ids)) == len(ids)
-    assert all(item_id.startswith(f"{name}/") and re.fullmatch(r"[\w/.-]+", item_id) for item_id in ids)
-    assert ids == [item.id for item in new(name, chat)[1]] == [item.id for item in new(name, not chat)[1]]
+    assert all(
+        item_id.startswith(f"{name}/") and re.fullmatch(r"[\w/.-]+", item_id) for item_id in ids
+    )
+    assert (
+        ids
+        == [item.id for item in new(name, chat)[1]]
+        == [item.id for item in new(name, not chat)[1]]
+    )
 
 
 @every_benchmark
 @every_style
-def test_requests_are_equal_whenever_they_are_made_and_of_one_of_two_kinds(name: str, chat: bool) -> None:
+def test_requests_are_equal_whenever_they_are_made_and_of_one_of_two_kinds(
+    name: str, chat: bool
+) -> None:
     benchmark, items = new(name, chat)
     other, again = new(name, chat)
     random.seed(7)
@@ -116,7 +160,9 @@ def test_requests_are_equal_whenever_they_are_made_and_of_one_of_two_kinds(name:
 
 @every_benchmark
 @every_style
-def test_checks_are_equal_whenever_they_are_made_and_named_once_an_item(name: str, chat: bool) -> None:
+def test_checks_are_equal_whenever_they_are_made_and_named_once_an_item(
+    name: str, chat: bool
+) -> None:
     benchmark, items = new(name, chat)
     for item in items:
         answer = answer_to(benchmark, item, "Certainly.")
@@ -154,7 +200,9 @@ def test_metrics_do_not_depend_on_the_order_of_the_grades(name: str, chat: bool)
 
 @every_benchmark
 @every_style
-def test_every_column_has_its_metric_and_a_value_in_the_unit_interval_or_a_reason(name: str, chat: bool) -> None:
+def test_every_column_has_its_metric_and_a_value_in_the_unit_interval_or_a_reason(
+    name: str, chat: bool
+) -> None:
     benchmark, _ = new(name, chat)
     metrics = benchmark.summarize(graded(name, chat))
     for column in benchmark.columns:
@@ -167,7 +215,9 @@ def test_every_column_has_its_metric_and_a_value_in_the_unit_interval_or_a_reaso
 
 @every_benchmark
 @every_style
-def test_its_items_and_grades_come_back_from_disk(name: str, chat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_items_and_grades_come_back_from_disk(
+    name: str, chat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(spool, "_BLOCK", 1)
     _, items = new(name, chat)
     assert list(Spool(items)) == items
@@ -189,7 +239,9 @@ def test_an_unanswered_item_keeps_its_place_and_withholds_the_value(name: str, c
         metrics = [result.metrics[column.key] for column in benchmark.columns]
         assert any(metric.value is None and metric.n < metric.n_items for metric in metrics)
         # Columns are about every item each, or share them out among themselves, as XSTest's do.
-        assert {metric.n_items for metric in metrics} == {len(items)} or sum(metric.n_items for metric in metrics) == len(items)
+        assert {metric.n_items for metric in metrics} == {len(items)} or sum(
+            metric.n_items for metric in metrics
+        ) == len(items)
 
 
 @every_benchmark
@@ -212,7 +264,11 @@ def test_the_gold_answer_scores_full_marks(name: str, chat: bool) -> None:
         gold = benchmark.gold(item)
         request = benchmark.request(item)
         if isinstance(request, Choose):
-            answers[item.id] = Completion(choice_logprobs={label: -0.1 if label == gold else -3.0 for label, _ in request.candidates})
+            answers[item.id] = Completion(
+                choice_logprobs={
+                    label: -0.1 if label == gold else -3.0 for label, _ in request.candidates
+                }
+            )
         else:
             answers[item.id] = Completion((Output(f"So the answer is {gold}."),))
     result = grade_task(benchmark, items, answers)
@@ -228,7 +284,9 @@ def test_a_wrong_answer_scores_nothing(chat: bool) -> None:
         for item in items:
             gold = benchmark.gold(item)
             if name == "mmlu":
-                answers[item.id] = Completion(choice_logprobs={label: -3.0 if label == gold else -0.1 for label in "ABCD"})
+                answers[item.id] = Completion(
+                    choice_logprobs={label: -3.0 if label == gold else -0.1 for label in "ABCD"}
+                )
             else:
                 answers[item.id] = Completion((Output("So the answer is 123456789 wrongs."),))
         assert grade_task(benchmark, items, answers).metrics[name].value == 0.0
@@ -238,4 +296,8 @@ def test_a_wrong_answer_scores_nothing(chat: bool) -> None:
 @every_style
 def test_messages_are_of_the_roles_that_chat_formats_know(name: str, chat: bool) -> None:
     benchmark, items = new(name, chat)
-    assert {message.role for item in items for message in benchmark.request(item).messages} <= {"system", "user", "assistant"}
+    assert {message.role for item in items for message in benchmark.request(item).messages} <= {
+        "system",
+        "user",
+        "assistant",
+    }

@@ -1,4 +1,6 @@
-"""Adding a benchmark is one file, its smoke items and one line of the registry: done here, in a copy of the program."""
+"""Adding a benchmark is one file, its smoke items and one line of the registry: done here, in a
+copy of the program.
+"""
 
 import filecmp
 import hashlib
@@ -27,7 +29,9 @@ from evals import stats
 from evals.benchmark import Benchmark
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import FileRecord, read_jsonl
-from evals.records import Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling
+from evals.records import (
+    Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class Toy(Benchmark[ToyItem]):
 
     def items(self, source: Source) -> Sequence[ToyItem]:
         """All sums."""
-        return [ToyItem(ItemId(f"toy/{n}"), "", row["question"], row["answer"]) for n, row in enumerate(source.rows("test"))]
+        rows = enumerate(source.rows("test"))
+        return [ToyItem(ItemId(f"toy/{n}"), "", row["question"], row["answer"]) for n, row in rows]
 
     def request(self, item: ToyItem) -> Generate:
         """The question."""
@@ -62,11 +67,13 @@ class Toy(Benchmark[ToyItem]):
 
     def grade(self, item: ToyItem, answer: Completion, findings: Findings) -> Grade:
         """1 when the answer is the sum."""
-        return Grade(item.id, item.group, {"toy": float(answer.text.strip() == item.answer)}, answer.text.strip())
+        said = answer.text.strip()
+        return Grade(item.id, item.group, {"toy": float(said == item.answer)}, said)
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """The share of right sums."""
-        return {"toy": stats.proportion([g.scores["toy"] for g in grades if "toy" in g.scores], len(grades))}
+        scores = [grade.scores["toy"] for grade in grades if "toy" in grade.scores]
+        return {"toy": stats.proportion(scores, len(grades))}
 
     def gold(self, item: ToyItem) -> str:
         """The sum."""
@@ -76,14 +83,24 @@ class Toy(Benchmark[ToyItem]):
 
 def evals(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The copy's command line, run in the copy."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("EVALS_DATA", "PYTHONPATH")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("EVALS_DATA", "PYTHONPATH")
+    }
     command = [sys.executable, "-m", "evals", *arguments]
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=home, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def column(table: str, heading: str) -> list[str]:
     """The cells under a heading, footnote references cut off."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line.startswith("|")
+    ]
     place = lines[0].index(heading)
     return [line[place].split("[^")[0] for line in lines[2:]]
 
@@ -97,24 +114,34 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "tasks", home / "tasks", ignore=skip)
     shutil.copytree(ROOT / "results" / "published", home / "results" / "published")
     digest = hashlib.sha256(SMOKE_ITEMS.encode()).hexdigest()
-    (home / "tasks" / "toy.py").write_text(TOY.replace("SHA256", digest).replace("ROWS", str(len(ROWS))))
+    (home / "tasks" / "toy.py").write_text(
+        TOY.replace("SHA256", digest).replace("ROWS", str(len(ROWS)))
+    )
     (home / "tasks" / "smoke" / "toy").mkdir()
     (home / "tasks" / "smoke" / "toy" / "test.jsonl").write_text(SMOKE_ITEMS)
     registry = home / "evals" / "registry.py"
     text = registry.read_text("utf-8")
     last = text.index("}\n", text.index("BENCHMARKS = {"))
     registry.write_text(text[:last] + REGISTRY_LINE + text[last:], "utf-8")
-    (home / "answers.jsonl").write_text("".join(json.dumps({"id": f"toy/{n}", "outputs": [a]}) + "\n" for n, a in enumerate(ANSWERS)))
+    (home / "answers.jsonl").write_text(
+        "".join(
+            json.dumps({"id": f"toy/{n}", "outputs": [a]}) + "\n" for n, a in enumerate(ANSWERS)
+        )
+    )
     return home
 
 
 @pytest.fixture(scope="module")
 def toy_run(home: Path) -> subprocess.CompletedProcess[str]:
     """The smoke suite of the toy, replayed."""
-    return evals(home, "run", "replay:answers.jsonl", "--suite", "smoke", "--tasks", "toy", "--out", "run")
+    return evals(
+        home, "run", "replay:answers.jsonl", "--suite", "smoke", "--tasks", "toy", "--out", "run"
+    )
 
 
-def test_nothing_but_one_file_and_one_line_was_added(home: Path, toy_run: subprocess.CompletedProcess[str]) -> None:
+def test_nothing_but_one_file_and_one_line_was_added(
+    home: Path, toy_run: subprocess.CompletedProcess[str]
+) -> None:
     new, changed = [], []
     for folder in ("evals", "tasks", "results"):
         for file in (home / folder).rglob("*"):
@@ -138,7 +165,9 @@ def test_a_run_fills_its_column(home: Path, toy_run: subprocess.CompletedProcess
     assert summary["cells"]["average"]["value"] is None
 
 
-def test_the_report_shows_its_column_beside_the_published_rows(home: Path, toy_run: subprocess.CompletedProcess[str]) -> None:
+def test_the_report_shows_its_column_beside_the_published_rows(
+    home: Path, toy_run: subprocess.CompletedProcess[str]
+) -> None:
     assert toy_run.returncode == 0
     shown = evals(home, "report", "--published", "run")
     assert shown.returncode == 0, shown.stderr
@@ -146,7 +175,9 @@ def test_the_report_shows_its_column_beside_the_published_rows(home: Path, toy_r
     assert "Toy sums" not in evals(home, "report", "--published").stdout
 
 
-def test_every_other_command_knows_it(home: Path, toy_run: subprocess.CompletedProcess[str]) -> None:
+def test_every_other_command_knows_it(
+    home: Path, toy_run: subprocess.CompletedProcess[str]
+) -> None:
     assert toy_run.returncode == 0
     assert "Toy sums" in evals(home, "tasks").stdout
     assert "me/toy" in evals(home, "data", "list").stdout
@@ -164,7 +195,16 @@ def test_every_other_command_knows_it(home: Path, toy_run: subprocess.CompletedP
 def test_its_public_file_is_held_to_its_checksum(home: Path) -> None:
     folder = home / "data" / "toy"
     folder.mkdir(parents=True)
-    arguments = ("run", "replay:answers.jsonl", "--suite", "card", "--tasks", "toy", "--data", "data")
+    arguments = (
+        "run",
+        "replay:answers.jsonl",
+        "--suite",
+        "card",
+        "--tasks",
+        "toy",
+        "--data",
+        "data",
+    )
     (folder / "test.jsonl").write_text(SMOKE_ITEMS)
     whole = evals(home, *arguments, "--out", "whole")
     assert whole.returncode == 0, whole.stderr

@@ -1,4 +1,6 @@
-"""The real engine and vLLM's own servers, killed: what was answered is kept, and nothing is asked twice."""
+"""The real engine and vLLM's own servers, killed: what was answered is kept, and nothing is asked
+twice.
+"""
 
 import json
 import os
@@ -12,32 +14,84 @@ from tests.real_engine import PORT, ROOT, SHORT, answers_in, evals, vllm_server
 
 
 def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", "mmlu,gsm8k", *SHORT]
+    command = [
+        sys.executable,
+        "-m",
+        "evals",
+        "run",
+        "smollm2",
+        "--suite",
+        "smoke",
+        "--tasks",
+        "mmlu,gsm8k",
+        *SHORT,
+    ]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*command, "--out", str(whole)], cwd=ROOT, check=True, capture_output=True, timeout=900)
+    subprocess.run(
+        [*command, "--out", str(whole)], cwd=ROOT, check=True, capture_output=True, timeout=900
+    )
     victim = subprocess.Popen(
-        [*command, "--out", str(broken)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [*command, "--out", str(broken)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 600
-    while answers_in(broken / "store.sqlite") < 3 and victim.poll() is None and time.monotonic() < deadline:
+    while (
+        answers_in(broken / "store.sqlite") < 3
+        and victim.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     os.killpg(victim.pid, signal.SIGKILL)
     victim.wait()
     kept = answers_in(broken / "store.sqlite")
-    assert 3 <= kept < answers_in(whole / "store.sqlite"), "the kill came too late to prove anything"
-    subprocess.run([*command, "--out", str(broken)], cwd=ROOT, check=True, capture_output=True, timeout=900)
+    assert 3 <= kept < answers_in(whole / "store.sqlite"), (
+        "the kill came too late to prove anything"
+    )
+    subprocess.run(
+        [*command, "--out", str(broken)], cwd=ROOT, check=True, capture_output=True, timeout=900
+    )
     assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
     phases = json.loads((broken / "run.json").read_text())["sessions"][-1]["phases"]
     assert phases["generate"]["requests"] + kept == answers_in(whole / "store.sqlite")
 
 
-def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    """vLLM itself leaves its caller waiting for ever then; out of memory, the kernel ends the engine so."""
+def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(
+    tmp_path: Path,
+) -> None:
+    """vLLM itself leaves its caller waiting for ever then; out of memory, the kernel ends the
+    engine so.
+    """
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "evals", "run", "smollm2", "--suite", "smoke", "--tasks", "gsm8k", "--limit", "1", *SHORT]
+    command = [
+        sys.executable,
+        "-m",
+        "evals",
+        "run",
+        "smollm2",
+        "--suite",
+        "smoke",
+        "--tasks",
+        "gsm8k",
+        "--limit",
+        "1",
+        *SHORT,
+    ]
     command += ["--out", str(run)]
-    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+    }
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr
     said = ""
     while "generate: 1 to do" not in said:
@@ -48,7 +102,10 @@ def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_
         os.kill(engine, signal.SIGKILL)
     out, rest = process.communicate(timeout=300)
     assert process.returncode == 4, said + rest
-    assert "evals: The engine died: its process ended. Nothing is lost; the same command goes on." in rest.splitlines()
+    assert (
+        "evals: The engine died: its process ended. Nothing is lost; the same command goes on."
+        in rest.splitlines()
+    )
     assert out == ""
     assert not (run / "summary.json").exists()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
@@ -57,21 +114,50 @@ def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_
 
 def engines_of(pid: int) -> list[int]:
     """The engine processes that a process started, as vLLM names them."""
-    children = [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
-    names = {child: Path(f"/proc/{child}/comm").read_text() + Path(f"/proc/{child}/cmdline").read_text() for child in children}
+    children = [
+        int(word)
+        for task in Path(f"/proc/{pid}/task").glob("*/children")
+        for word in task.read_text().split()
+    ]
+    names = {
+        child: Path(f"/proc/{child}/comm").read_text() + Path(f"/proc/{child}/cmdline").read_text()
+        for child in children
+    }
     named = [child for child, name in names.items() if "EngineCore" in name]
     assert named, "no engine process was found"
     return named
 
 
-def test_of_two_servers_one_is_killed_and_the_other_finishes_the_row(served: str, tmp_path: Path) -> None:
+def test_of_two_servers_one_is_killed_and_the_other_finishes_the_row(
+    served: str, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     with vllm_server(tmp_path / "second.log", PORT + 1) as (url, second):
-        command = [sys.executable, "-m", "evals", "run", f"{served},{url}", "--tokenizer", "smollm2", "--suite", "smoke",
-                   "--tasks", "mmlu,gsm8k,bbh,ifeval", "--offline", "--out", str(run)]  # fmt: skip
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            "-m",
+            "evals",
+            "run",
+            f"{served},{url}",
+            "--tokenizer",
+            "smollm2",
+            "--suite",
+            "smoke",
+            "--tasks",
+            "mmlu,gsm8k,bbh,ifeval",
+            "--offline",
+            "--out",
+            str(run),
+        ]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         deadline = time.monotonic() + 600
-        while answers_in(run / "store.sqlite") < 3 and process.poll() is None and time.monotonic() < deadline:
+        while (
+            answers_in(run / "store.sqlite") < 3
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
         os.killpg(second.pid, signal.SIGKILL)
         kept = answers_in(run / "store.sqlite")
@@ -86,13 +172,36 @@ def test_of_two_servers_one_is_killed_and_the_other_finishes_the_row(served: str
     assert generated["requests"] == n_items  # each answered once
 
 
-def test_vllms_own_server_is_calibrated_as_a_judge(served: str, data_dir: Path, replay_dir: Path, tmp_path: Path) -> None:
-    command = ["judge", "calibrate", "--judge", f"xstest={served}", "--judge", f"truth={served}", "--limit", "8", "--price", "all=1,2",
-               "--replay", str(replay_dir), "--data", str(data_dir), "--offline", "--out", str(tmp_path)]  # fmt: skip
+def test_vllms_own_server_is_calibrated_as_a_judge(
+    served: str, data_dir: Path, replay_dir: Path, tmp_path: Path
+) -> None:
+    command = [
+        "judge",
+        "calibrate",
+        "--judge",
+        f"xstest={served}",
+        "--judge",
+        f"truth={served}",
+        "--limit",
+        "8",
+        "--price",
+        "all=1,2",
+        "--replay",
+        str(replay_dir),
+        "--data",
+        str(data_dir),
+        "--offline",
+        "--out",
+        str(tmp_path),
+    ]
     said = evals(*command).stdout
     for role in ("xstest", "truth"):
         record = json.loads((tmp_path / f"openai-small-own-server-{role}.json").read_text())
-        assert (record["recorded"]["n"], record["cost"]["requests"], record["cost"]["is_exact_in"]) == (8, 8, True)
+        assert (
+            record["recorded"]["n"],
+            record["cost"]["requests"],
+            record["cost"]["is_exact_in"],
+        ) == (8, 8, True)
         assert all(sum(map(sum, held["table"])) == 8 for held in record["against"].values())
         assert record["time"]["requests"] == 16
     assert said.count("at 1 in and 2 out per million") == 2

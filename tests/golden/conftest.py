@@ -1,4 +1,6 @@
-"""Tokenizers that golden prompts are made with: the embedded model's, and the Llama 3 one as Hugging Face folders."""
+"""Tokenizers that golden prompts are made with: the embedded model's, and the Llama 3 one as
+Hugging Face folders.
+"""
 
 import json
 from base64 import b64decode
@@ -12,16 +14,18 @@ from evals.models.prompts import load_tokenizer
 from tests.llama3 import BOS, SPECIAL, tokenizer_file
 
 INSTRUCT_TEMPLATE = (
-    "{{ bos_token }}<|start_header_id|>system<|end_header_id|>\n\n"
-    "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>"
-    "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    "{{ bos_token }}<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December"
+    " 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>{% for m in messages %}<|start_header_id|>{{"
+    " m.role }}<|end_header_id|>\n\n{{ m.content | trim }}<|eot_id|>{% endfor %}{% if"
+    " add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 
 
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model's folder with the Llama 3 tokenizer: byte-pair vocabulary, special tokens at their ids, one BOS put in front."""
+    """A base model's folder with the Llama 3 tokenizer: byte-pair vocabulary, special tokens at
+    their ids, one BOS put in front.
+    """
     file = tokenizer_file()
     if file is None:
         pytest.skip("llama-models, which ships the Llama 3 tokenizer, is not installed")
@@ -37,13 +41,21 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     backend = Converter(str(file), extra_special_tokens=SPECIAL).converted()
     template = processors.TemplateProcessing(
-        single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A $B", special_tokens=[("<|begin_of_text|>", BOS)]
+        single="<|begin_of_text|> $A",
+        pair="<|begin_of_text|> $A $B",
+        special_tokens=[("<|begin_of_text|>", BOS)],
     )
-    backend.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=SPECIAL[0], eos_token=SPECIAL[1])
+    backend.post_processor = processors.Sequence(
+        [processors.ByteLevel(trim_offsets=False), template]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=SPECIAL[0], eos_token=SPECIAL[1]
+    )
     folder = tmp_path_factory.mktemp("models") / "llama-3"
     tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 131_072}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "llama", "max_position_embeddings": 131_072})
+    )
     return folder
 
 

@@ -1,4 +1,6 @@
-"""AlpacaEval's judges against the alpaca_eval package itself: what they are asked and how their words are read."""
+"""AlpacaEval's judges against the alpaca_eval package itself: what they are asked and how their
+words are read.
+"""
 
 import math
 import os
@@ -36,7 +38,9 @@ def items(source: LoadedSource) -> Mapping[str, AlpacaItem]:
 
 @pytest.fixture(scope="module")
 def package() -> SimpleNamespace:
-    """alpaca_eval's own judges, as it builds them for one annotator; without the caches it would write."""
+    """alpaca_eval's own judges, as it builds them for one annotator; without the caches it would
+    write.
+    """
     before = dict(os.environ)
     with length_control._contained_import():
         from alpaca_eval import completion_parsers, constants, utils
@@ -47,15 +51,23 @@ def package() -> SimpleNamespace:
     for role, name in FOLDERS.items():
         config = utils.load_configs(constants.EVALUATORS_CONFIG_DIR / name)[name]
         judges[role] = SinglePairwiseAnnotator(
-            seed=0, base_dir=constants.EVALUATORS_CONFIG_DIR, annotation_column="preference", completion_column=None, **config
+            seed=0,
+            base_dir=constants.EVALUATORS_CONFIG_DIR,
+            annotation_column="preference",
+            completion_column=None,
+            **config,
         )
     return SimpleNamespace(judges=judges, utils=utils, parsers=completion_parsers, glm=glm_winrate)
 
 
-def _package_messages(package: SimpleNamespace, role: str, rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:
+def _package_messages(
+    package: SimpleNamespace, role: str, rows: Sequence[dict[str, Any]]
+) -> dict[str, list[dict[str, str]]]:
     import pandas as pd
 
-    frame = pd.DataFrame([{name: row[name] for name in ("instruction", "output_1", "output_2")} for row in rows])
+    frame = pd.DataFrame(
+        [{name: row[name] for name in ("instruction", "output_1", "output_2")} for row in rows]
+    )
     prompts, ordered = package.judges[role]._make_prompts(package.judges[role]._preprocess(frame))
     messages = [package.utils.prompt_to_chatml(prompt.strip()) for prompt in prompts]
     return dict(zip(ordered["instruction"], messages, strict=True))
@@ -66,9 +78,15 @@ def _plain(request: Any) -> list[dict[str, str]]:
     return [{"content": message.content, "role": message.role} for message in request.messages]
 
 
-@pytest.mark.parametrize(("role", "model"), [("alpaca_eval_1", "tulu-2-dpo-7b"), ("alpaca_eval_2", "gpt-3.5-turbo-1106")])
+@pytest.mark.parametrize(
+    ("role", "model"), [("alpaca_eval_1", "tulu-2-dpo-7b"), ("alpaca_eval_2", "gpt-3.5-turbo-1106")]
+)
 def test_judge_messages_are_the_packages_own_for_every_row(
-    package: SimpleNamespace, items: Mapping[str, AlpacaItem], replay_dir: Path, role: str, model: str
+    package: SimpleNamespace,
+    items: Mapping[str, AlpacaItem],
+    replay_dir: Path,
+    role: str,
+    model: str,
 ) -> None:
     rows = annotations(replay_dir, role, model)
     expected = _package_messages(package, role, rows)
@@ -89,7 +107,9 @@ def test_judge_messages_are_the_packages_own_for_every_row(
         ("Ünïcode 漢字 🙂", "\u2028", "\x00"),
     ],
 )
-def test_hostile_texts_are_filled_in_as_the_package_does(package: SimpleNamespace, role: str, texts: tuple[str, str, str]) -> None:
+def test_hostile_texts_are_filled_in_as_the_package_does(
+    package: SimpleNamespace, role: str, texts: tuple[str, str, str]
+) -> None:
     row = dict(zip(("instruction", "output_1", "output_2"), texts, strict=True))
     assert _plain(judge_request(role, *texts)) == _package_messages(package, role, [row])[texts[0]]
 
@@ -120,7 +140,11 @@ def _package_reading(parse: Any) -> float | None:
 RANKINGS = st.one_of(
     st.text(max_size=40),
     st.recursive(
-        st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False, width=16) | st.sampled_from(["model_1", "model_2"]),
+        st.none()
+        | st.booleans()
+        | st.integers(-3, 3)
+        | st.floats(allow_nan=False, width=16)
+        | st.sampled_from(["model_1", "model_2"]),
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.fixed_dictionaries({"model": inner, "rank": inner})
@@ -141,23 +165,40 @@ def test_a_ranking_is_read_as_the_package_reads_it(package: SimpleNamespace, tex
     assert read_ranking(Finding("judge", text=text)) == expected
 
 
-LOGPROBS = st.dictionaries(st.sampled_from(["m", "M", " m", "The", "\n"]), st.floats(-200, 0), min_size=1, max_size=5)
+LOGPROBS = st.dictionaries(
+    st.sampled_from(["m", "M", " m", "The", "\n"]), st.floats(-200, 0), min_size=1, max_size=5
+)
 
 
 @settings(max_examples=200, deadline=None)
 @given(known=LOGPROBS)
-def test_log_probabilities_are_weighted_as_the_package_does(package: SimpleNamespace, known: dict[str, float]) -> None:
+def test_log_probabilities_are_weighted_as_the_package_does(
+    package: SimpleNamespace, known: dict[str, float]
+) -> None:
     entries = [{"token": token, "logprob": logprob} for token, logprob in known.items()]
     completion = {"logprobs": {"content": [{"top_logprobs": entries}]}}
-    expected = _package_reading(lambda: package.judges["alpaca_eval_2"].fn_completion_parser(completion))
+    expected = _package_reading(
+        lambda: package.judges["alpaca_eval_2"].fn_completion_parser(completion)
+    )
     found = annotator("alpaca_eval_2").read(Finding("judge", text="m", top_logprobs=known))
     assert found == (None if expected is None else pytest.approx(expected, abs=1e-12))
 
 
 @pytest.mark.parametrize(
-    ("text", "preference"), [("m", 1.0), ("M", 2.0), (" M\n", 2.0), ("", None), ("both", None), ("mM", None), ("model", None)]
+    ("text", "preference"),
+    [
+        ("m", 1.0),
+        ("M", 2.0),
+        (" M\n", 2.0),
+        ("", None),
+        ("both", None),
+        ("mM", None),
+        ("model", None),
+    ],
 )
-def test_a_judge_without_log_probabilities_is_read_by_its_word(text: str, preference: float | None) -> None:
+def test_a_judge_without_log_probabilities_is_read_by_its_word(
+    text: str, preference: float | None
+) -> None:
     assert read_logprobs(Finding("stand-in", text=text), "m", ["m", "M"]) == preference
 
 

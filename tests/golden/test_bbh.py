@@ -74,7 +74,9 @@ def test_the_rows_have_the_pinned_content(source: LoadedSource) -> None:
     assert content_hash(source.rows("test")) == BBH.dataset.content_sha256("test")
 
 
-def test_the_card_subset_is_the_alphabetical_draw_of_the_protocol(drawn: dict[str, list[int]]) -> None:
+def test_the_card_subset_is_the_alphabetical_draw_of_the_protocol(
+    drawn: dict[str, list[int]],
+) -> None:
     assert list(drawn) == list(TASKS)
     assert {len(set(indices)) for indices in drawn.values()} == {40}
     assert drawn["boolean_expressions"][:5] == [163, 28, 6, 189, 70]
@@ -109,7 +111,9 @@ def test_base_and_chat_prompts_end_as_the_settings_sheet_says(items: list[BBHIte
 
 
 @pytest.mark.parametrize(("chat", "stop"), [(False, ("\n\n",)), (True, ())])
-def test_sampling_is_greedy_and_only_base_models_are_stopped(chat: bool, stop: tuple[str, ...], items: list[BBHItem]) -> None:
+def test_sampling_is_greedy_and_only_base_models_are_stopped(
+    chat: bool, stop: tuple[str, ...], items: list[BBHItem]
+) -> None:
     sampling = BBH(chat=chat).request(items[0]).sampling
     assert (sampling.temperature, sampling.top_p, sampling.n, sampling.seed) == (0.0, 1.0, 1, None)
     assert (sampling.max_tokens, sampling.stop) == (512, stop)
@@ -130,7 +134,9 @@ def test_sampling_is_greedy_and_only_base_models_are_stopped(chat: bool, stop: t
         ("", "", "", False),
     ],
 )
-def test_extraction_and_compared_form_of_the_protocols_cases(output: str, extracted: str, compared: str, found: bool) -> None:
+def test_extraction_and_compared_form_of_the_protocols_cases(
+    output: str, extracted: str, compared: str, found: bool
+) -> None:
     assert extract_bbh_answer(output) == (extracted, found)
     assert compared_form(extracted) == compared
 
@@ -138,7 +144,10 @@ def test_extraction_and_compared_form_of_the_protocols_cases(output: str, extrac
 def test_every_gold_answer_scores_one(items: list[BBHItem]) -> None:
     benchmark = BBH(chat=True)
     assert [item.id for item in items if "." in item.target] == []
-    grades = [benchmark.grade(item, completion(f"So the answer is {benchmark.gold(item)}."), {}) for item in items]
+    grades = [
+        benchmark.grade(item, completion(f"So the answer is {benchmark.gold(item)}."), {})
+        for item in items
+    ]
     assert [grade.id for grade in grades if grade.scores != {"bbh": 1.0} or grade.unparsed] == []
     metrics = benchmark.summarize(grades)
     assert (metrics["bbh"].value, metrics["bbh"].n, metrics["bbh"].n_items) == (1.0, 6511, 6511)
@@ -183,8 +192,12 @@ def test_a_file_without_examples_is_refused() -> None:
         read_examples(BytesIO(b'{"canary": ""}'))
 
 
-def test_scores_on_recorded_outputs_are_the_released_ones_but_for_deleted_punctuation(items: list[BBHItem], replay_dir: Path) -> None:
-    """Codex on 14 tasks of the paper: twelve come out exactly as released, two profit from the signs and brackets that do not count."""
+def test_scores_on_recorded_outputs_are_the_released_ones_but_for_deleted_punctuation(
+    items: list[BBHItem], replay_dir: Path
+) -> None:
+    """Codex on 14 tasks of the paper: twelve come out exactly as released, two profit from the
+    signs and brackets that do not count.
+    """
     from lm_eval.api.metrics import exact_match_hf_evaluate
 
     folder = replay_dir / "bbh"
@@ -197,14 +210,24 @@ def test_scores_on_recorded_outputs_are_the_released_ones_but_for_deleted_punctu
             if item.id not in recording.answers:
                 continue
             grade = benchmark.grade(item, recording.answers[item.id].completion, {})
-            theirs = exact_match_hf_evaluate([grade.extracted], [item.target], ignore_case=True, ignore_punctuation=True)
+            theirs = exact_match_hf_evaluate(
+                [grade.extracted], [item.target], ignore_case=True, ignore_punctuation=True
+            )
             assert grade.scores["bbh"] == float(theirs["exact_match"]), item.id
             right[item.group] += grade.scores["bbh"] == 1
-        released = {figure.name: figure.printed * 2.5 for figure in recording.figures if figure.name in TASKS}
+        released = {
+            figure.name: figure.printed * 2.5
+            for figure in recording.figures
+            if figure.name in TASKS
+        }
         assert len(released) == 14
         assert len(recording.answers) == 14 * 250
         differences = {task: right[task] - n_right for task, n_right in released.items()}
-        gained[recording.name] = {task: round(difference) for task, difference in differences.items() if abs(difference) > 1e-6}
+        gained[recording.name] = {
+            task: round(difference)
+            for task, difference in differences.items()
+            if abs(difference) > 1e-6
+        }
     assert gained == {
         "code-davinci-002 cot": {"dyck_languages": 1, "multistep_arithmetic_two": 4},
         "code-davinci-002 direct": {"dyck_languages": 28, "multistep_arithmetic_two": 2},
@@ -215,15 +238,25 @@ def test_the_readme_of_the_recordings_holds_the_released_metrics(replay_dir: Pat
     folder = replay_dir / "bbh"
     for record in json.loads((folder / "README.json").read_text("utf-8"))["published"]:
         for mode in ("cot", "direct"):
-            file = folder / f"code-davinci-002-{mode}" / f"{record['task']}_few_shot_template_0-255000_eval_metrics.jsonl"
+            file = (
+                folder
+                / f"code-davinci-002-{mode}"
+                / f"{record['task']}_few_shot_template_0-255000_eval_metrics.jsonl"
+            )
             assert json.loads(file.read_text("utf-8")) | {"n": 250} == record[mode]
 
 
 def test_the_smoke_items_are_in_the_public_format() -> None:
     benchmark = BBH(chat=True)
     smoke = list(benchmark.items(load_smoke_data(BBH.dataset)))
-    grades = [benchmark.grade(item, completion(f"So the answer is {item.target}."), {}) for item in smoke]
-    assert Counter(item.group for item in smoke) == {"boolean_expressions": 2, "object_counting": 2, "word_sorting": 2}
+    grades = [
+        benchmark.grade(item, completion(f"So the answer is {item.target}."), {}) for item in smoke
+    ]
+    assert Counter(item.group for item in smoke) == {
+        "boolean_expressions": 2,
+        "object_counting": 2,
+        "word_sorting": 2,
+    }
     assert benchmark.summarize(grades)["bbh"].value == 1.0
 
 
@@ -232,10 +265,14 @@ def test_exactly_as_many_questions_as_the_card_draws_are_enough(items: list[BBHI
     assert len(BBH(chat=True).card_subset(few)) == len(few) == 27 * 40
 
 
-def test_an_answer_without_its_phrase_is_unparsed_and_one_with_it_is_not(items: list[BBHItem]) -> None:
+def test_an_answer_without_its_phrase_is_unparsed_and_one_with_it_is_not(
+    items: list[BBHItem],
+) -> None:
     assert BBH(chat=True).grade(items[0], completion("I do not know"), {}).unparsed
     assert not BBH(chat=True).grade(items[0], completion("So the answer is True."), {}).unparsed
 
 
 def test_a_question_is_the_files_input(items: list[BBHItem], source: LoadedSource) -> None:
-    assert [(item.question, item.target) for item in items] == [(row["input"], row["target"]) for row in source.rows("test")]
+    assert [(item.question, item.target) for item in items] == [
+        (row["input"], row["target"]) for row in source.rows("test")
+    ]

@@ -51,12 +51,18 @@ def drawn(items: list[GSM8KItem]) -> list[GSM8KItem]:
 
 def test_the_prompt_prefix_is_the_published_one() -> None:
     assert len(prompt_prefix()) == 2294
-    assert sha256(prompt_prefix()) == "bc98d2864d2c74ae324561ed4fa497c577cd251cc06aeae2c2a23bd5ef60c404"
+    assert (
+        sha256(prompt_prefix())
+        == "bc98d2864d2c74ae324561ed4fa497c577cd251cc06aeae2c2a23bd5ef60c404"
+    )
 
 
 def test_the_public_file_is_the_one_the_protocol_names(data_dir: Path) -> None:
     raw = (data_dir / "gsm8k" / "test.jsonl").read_bytes()
-    assert hashlib.sha256(raw).hexdigest() == "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14"
+    assert (
+        hashlib.sha256(raw).hexdigest()
+        == "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14"
+    )
 
 
 def test_items_are_the_whole_file_in_its_order(items: list[GSM8KItem]) -> None:
@@ -69,18 +75,28 @@ def test_the_rows_have_the_pinned_content(source: LoadedSource) -> None:
     assert content_hash(source.rows("test")) == GSM8K.dataset.content_sha256("test")
 
 
-def test_the_card_subset_is_the_draw_of_the_protocol(items: list[GSM8KItem], drawn: list[GSM8KItem]) -> None:
+def test_the_card_subset_is_the_draw_of_the_protocol(
+    items: list[GSM8KItem], drawn: list[GSM8KItem]
+) -> None:
     order = [index(item) for item in drawn]
     assert order[:12] == [1309, 228, 51, 563, 501, 457, 285, 209, 1116, 178, 1209, 864]
     assert order[-5:] == [994, 438, 270, 1169, 1180]
     assert len(order) == 200
     assert sum(order) == 130_924
-    assert sha256(",".join(map(str, order))) == "2d58f22b994a781f5eaeebb877f58a9ab231cd57437017f3056523e2a5a25e71"
-    assert sha256(",".join(map(str, sorted(order)))) == "28a684df3f6266086b6a47301eb8c5260b7cc27bdb22ab0ea7cb372acaa23048"
+    assert (
+        sha256(",".join(map(str, order)))
+        == "2d58f22b994a781f5eaeebb877f58a9ab231cd57437017f3056523e2a5a25e71"
+    )
+    assert (
+        sha256(",".join(map(str, sorted(order))))
+        == "28a684df3f6266086b6a47301eb8c5260b7cc27bdb22ab0ea7cb372acaa23048"
+    )
     assert (drawn[0].answer, drawn[-1].answer) == ("2280", "5600")
 
 
-def test_the_draw_neither_reads_nor_moves_the_global_random_state(items: list[GSM8KItem], drawn: list[GSM8KItem]) -> None:
+def test_the_draw_neither_reads_nor_moves_the_global_random_state(
+    items: list[GSM8KItem], drawn: list[GSM8KItem]
+) -> None:
     random.seed(7)
     before = random.getstate()
     assert GSM8K(chat=True).card_subset(items) == drawn
@@ -97,7 +113,10 @@ def test_the_base_prompt_of_the_first_drawn_item_is_byte_identical(drawn: list[G
     (message,) = request.messages
     assert (message.role, request.opening, request.raw) == ("user", "", False)
     assert len(message.content) == 2531
-    assert sha256(message.content) == "ddf5ce04c8500ed7ccacfd139e0188663fdda9930c18c724eca044ad5f137cca"
+    assert (
+        sha256(message.content)
+        == "ddf5ce04c8500ed7ccacfd139e0188663fdda9930c18c724eca044ad5f137cca"
+    )
 
 
 def test_the_tulu_prompt_of_the_first_drawn_item_is_byte_identical(drawn: list[GSM8KItem]) -> None:
@@ -107,7 +126,9 @@ def test_the_tulu_prompt_of_the_first_drawn_item_is_byte_identical(drawn: list[G
 
 
 @pytest.mark.parametrize(("chat", "stop"), [(False, ("\n",)), (True, ())])
-def test_sampling_is_greedy_and_only_base_models_are_stopped(chat: bool, stop: tuple[str, ...], drawn: list[GSM8KItem]) -> None:
+def test_sampling_is_greedy_and_only_base_models_are_stopped(
+    chat: bool, stop: tuple[str, ...], drawn: list[GSM8KItem]
+) -> None:
     sampling = GSM8K(chat=chat).request(drawn[0]).sampling
     assert (sampling.temperature, sampling.top_p, sampling.n, sampling.seed) == (0.0, 1.0, 1, None)
     assert (sampling.max_tokens, sampling.stop) == (512, stop)
@@ -115,8 +136,14 @@ def test_sampling_is_greedy_and_only_base_models_are_stopped(chat: bool, stop: t
 
 def test_outer_blanks_of_a_question_are_dropped_and_inner_ones_kept() -> None:
     item = GSM8KItem(ItemId("gsm8k/0"), "", " How  many?\n", "", "18")
-    assert GSM8K(chat=True).request(item).messages[0].content == f"{prompt_prefix()}Question: How  many?"
-    assert GSM8K(chat=False).request(item).messages[0].content == f"{prompt_prefix()}Question: How  many?\nAnswer:"
+    assert (
+        GSM8K(chat=True).request(item).messages[0].content
+        == f"{prompt_prefix()}Question: How  many?"
+    )
+    assert (
+        GSM8K(chat=False).request(item).messages[0].content
+        == f"{prompt_prefix()}Question: How  many?\nAnswer:"
+    )
 
 
 def test_golds_have_no_separators_and_none_is_zero(items: list[GSM8KItem]) -> None:
@@ -132,7 +159,10 @@ def test_no_negative_gold_is_drawn(drawn: list[GSM8KItem]) -> None:
 
 def test_every_gold_answer_scores_one(items: list[GSM8KItem]) -> None:
     benchmark = GSM8K(chat=True)
-    grades = [benchmark.grade(item, completion(f"So the answer is {benchmark.gold(item)}."), {}) for item in items]
+    grades = [
+        benchmark.grade(item, completion(f"So the answer is {benchmark.gold(item)}."), {})
+        for item in items
+    ]
     assert [grade.id for grade in grades if grade.scores != {"gsm8k": 1.0} or grade.unparsed] == []
     metric = benchmark.summarize(grades)["gsm8k"]
     assert (metric.value, metric.n, metric.n_items) == (1.0, 1319, 1319)
@@ -140,7 +170,11 @@ def test_every_gold_answer_scores_one(items: list[GSM8KItem]) -> None:
 
 def test_every_published_solution_scores_one(items: list[GSM8KItem]) -> None:
     benchmark = GSM8K(chat=False)
-    assert [item.id for item in items if benchmark.grade(item, completion(item.solution), {}).scores["gsm8k"] != 1.0] == []
+    assert [
+        item.id
+        for item in items
+        if benchmark.grade(item, completion(item.solution), {}).scores["gsm8k"] != 1.0
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -159,7 +193,9 @@ def test_every_published_solution_scores_one(items: list[GSM8KItem]) -> None:
         ("", "", ""),
     ],
 )
-def test_extraction_and_compared_form_of_the_protocols_cases(output: str, extracted: str, compared: str) -> None:
+def test_extraction_and_compared_form_of_the_protocols_cases(
+    output: str, extracted: str, compared: str
+) -> None:
     assert extract_last_number(output).text == extracted
     assert compared_form(extracted) == compared
 
@@ -175,7 +211,9 @@ def test_extraction_and_compared_form_of_the_protocols_cases(output: str, extrac
         ("EIGHTEEN!", "eighteen", 1.0, True),
     ],
 )
-def test_grading_keeps_the_originals_quirks(output: str, gold: str, score: float, unparsed: bool) -> None:
+def test_grading_keeps_the_originals_quirks(
+    output: str, gold: str, score: float, unparsed: bool
+) -> None:
     item = GSM8KItem(ItemId("gsm8k/0"), "", "?", "", gold)
     grade = GSM8K(chat=False).grade(item, completion(output), {})
     assert grade.scores == {"gsm8k": score}
@@ -183,7 +221,9 @@ def test_grading_keeps_the_originals_quirks(output: str, gold: str, score: float
 
 
 def test_a_completion_without_any_output_is_unparsed_and_wrong() -> None:
-    grade = GSM8K(chat=False).grade(GSM8KItem(ItemId("gsm8k/0"), "", "?", "", "18"), Completion(), {})
+    grade = GSM8K(chat=False).grade(
+        GSM8KItem(ItemId("gsm8k/0"), "", "?", "", "18"), Completion(), {}
+    )
     assert (grade.scores["gsm8k"], grade.unparsed) == (0.0, True)
 
 
@@ -196,14 +236,20 @@ def test_a_solution_without_its_marker_names_the_row() -> None:
 @pytest.fixture(scope="module")
 def recorded(items: list[GSM8KItem], replay_dir: Path) -> dict[str, Recording]:
     about = json.loads((replay_dir / "gsm8k" / "README.json").read_text("utf-8"))
-    return {recording.name: recording for recording in recordings(replay_dir / "gsm8k", about, items)}
+    return {
+        recording.name: recording for recording in recordings(replay_dir / "gsm8k", about, items)
+    }
 
 
-@pytest.mark.parametrize(("system", "n_correct"), [("6b_finetuning", 286), ("175b_verification", 742)])
+@pytest.mark.parametrize(
+    ("system", "n_correct"), [("6b_finetuning", 286), ("175b_verification", 742)]
+)
 def test_grades_agree_with_the_released_ones_except_for_signs_and_points(
     system: str, n_correct: int, items: list[GSM8KItem], recorded: dict[str, Recording]
 ) -> None:
-    """The paper's own flags: only the deleted sign and the deleted decimal point may make a difference, in our favour."""
+    """The paper's own flags: only the deleted sign and the deleted decimal point may make a
+    difference, in our favour.
+    """
     benchmark = GSM8K(chat=False)
     answers = recorded[system].answers
     differing = {}
@@ -212,7 +258,14 @@ def test_grades_agree_with_the_released_ones_except_for_signs_and_points(
         grade = benchmark.grade(item, answer.completion, answer.findings)
         if bool(grade.scores["gsm8k"]) != released_verdict(answer):
             differing[index(item)] = (answer.completion.text.rpartition("A: ")[2], item.answer)
-    quirks = {93: ("3.6", "36"), 306: ("-10", "10"), 441: ("-80", "80"), 1099: ("-2", "2"), 1164: ("-9", "9"), 1216: ("-20", "20")}
+    quirks = {
+        93: ("3.6", "36"),
+        306: ("-10", "10"),
+        441: ("-80", "80"),
+        1099: ("-2", "2"),
+        1164: ("-9", "9"),
+        1216: ("-20", "20"),
+    }
     assert differing == (quirks if system == "6b_finetuning" else {})
     assert sum(map(released_verdict, answers.values())) == n_correct
 
@@ -226,8 +279,13 @@ def test_exact_match_agrees_with_lm_evals_copy_of_the_metric_on_recorded_outputs
     for recording in recorded.values():
         for item in items:
             extracted = extract_last_number(recording.answers[item.id].completion.text).text
-            theirs = exact_match_hf_evaluate([extracted], [item.answer], ignore_case=True, ignore_punctuation=True)
-            assert exact_match(extracted, item.answer) == bool(theirs["exact_match"]), (recording.name, item.id)
+            theirs = exact_match_hf_evaluate(
+                [extracted], [item.answer], ignore_case=True, ignore_punctuation=True
+            )
+            assert exact_match(extracted, item.answer) == bool(theirs["exact_match"]), (
+                recording.name,
+                item.id,
+            )
             compared += 1
     assert compared == 5 * 1319
 
@@ -241,7 +299,9 @@ def test_the_smoke_items_are_in_the_public_format_and_their_solutions_score_one(
 
 
 def test_exactly_as_many_questions_as_the_card_draws_are_enough(items: list[GSM8KItem]) -> None:
-    assert sorted(item.id for item in GSM8K(chat=True).card_subset(items[:200])) == sorted(item.id for item in items[:200])
+    assert sorted(item.id for item in GSM8K(chat=True).card_subset(items[:200])) == sorted(
+        item.id for item in items[:200]
+    )
 
 
 def test_the_answer_stands_after_the_last_marker() -> None:

@@ -1,4 +1,6 @@
-"""IFEval against the public data, recorded verdicts on real models' answers, and the protocol's quirks."""
+"""IFEval against the public data, recorded verdicts on real models' answers, and the protocol's
+quirks.
+"""
 
 import json
 import random
@@ -51,30 +53,42 @@ FRENCH = Instruction("language:response_language", {"language": "fr"})
 JSON_FORMAT = Instruction("detectable_format:json_format", {})
 
 
-def test_the_public_file_holds_541_prompts_and_834_instructions(items: dict[str, IFEvalItem]) -> None:
+def test_the_public_file_holds_541_prompts_and_834_instructions(
+    items: dict[str, IFEvalItem],
+) -> None:
     assert len(items) == len({item.prompt for item in items.values()}) == 541
     assert sum(len(item.instructions) for item in items.values()) == 834
     assert next(iter(items)) == "1000"
     assert items["2785"].instructions[1].arguments == {"num_placeholders": 3}
 
 
-def test_the_prompt_is_the_whole_request_and_keeps_its_outer_whitespace(items: dict[str, IFEvalItem]) -> None:
+def test_the_prompt_is_the_whole_request_and_keeps_its_outer_whitespace(
+    items: dict[str, IFEvalItem],
+) -> None:
     spaced = [item for item in items.values() if item.prompt != item.prompt.strip()]
     assert {item.key for item in spaced} == {"1999", "2859", "3335", "3479"}
     for chat in (True, False):
         for item in spaced:
-            assert IFEval(chat=chat).request(item) == Generate((Message("user", item.prompt),), Sampling(max_tokens=2048))
+            assert IFEval(chat=chat).request(item) == Generate(
+                (Message("user", item.prompt),), Sampling(max_tokens=2048)
+            )
 
 
-def test_the_items_listed_as_random_are_those_that_ask_for_a_letter_that_is_none(items: dict[str, IFEvalItem]) -> None:
+def test_the_items_listed_as_random_are_those_that_ask_for_a_letter_that_is_none(
+    items: dict[str, IFEvalItem],
+) -> None:
     asked = {
         item.key
         for item in items.values()
         for instruction in item.instructions
-        if instruction.name == "keywords:letter_frequency" and not str(instruction.arguments["letter"]).isalpha()
+        if instruction.name == "keywords:letter_frequency"
+        and not str(instruction.arguments["letter"]).isalpha()
     }
     assert asked == set(ifeval.RANDOM_KEYS)
-    graded = [IFEval(chat=True).grade(items[key], completion("a b c"), {}) for key in ("1122", "1129", "1000")]
+    graded = [
+        IFEval(chat=True).grade(items[key], completion("a b c"), {})
+        for key in ("1122", "1129", "1000")
+    ]
     assert [grade.details["random_in_original"] for grade in graded] == [True, True, False]
 
 
@@ -91,8 +105,16 @@ def test_the_hub_rows_padded_with_none_are_the_public_rows(data_dir: Path) -> No
 def corpus(replay_dir: Path, items: dict[str, IFEvalItem]) -> Corpus:
     folder = replay_dir / "ifeval"
     about = json.loads((folder / "README.json").read_text("utf-8"))
-    found = {recording.name: recording for recording in recordings(folder, about, list(items.values()))}
-    return {record["model"]: (found[record["model"]], released_rows(folder, record, list(items.values()))) for record in about["published"]}
+    found = {
+        recording.name: recording for recording in recordings(folder, about, list(items.values()))
+    }
+    return {
+        record["model"]: (
+            found[record["model"]],
+            released_rows(folder, record, list(items.values())),
+        )
+        for record in about["published"]
+    }
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -100,9 +122,15 @@ def test_verdicts_are_the_released_ones_but_for_the_named_items_and_those_can_co
     model: str, items: dict[str, IFEvalItem], corpus: Corpus
 ) -> None:
     recording, released = corpus[model]
-    ours = {item.id: follow(item, recording.answers[item.id].completion.text) for item in items.values()}
+    ours = {
+        item.id: follow(item, recording.answers[item.id].completion.text) for item in items.values()
+    }
     for index, mode in enumerate(("strict", "loose")):
-        (figure,) = [figure for figure in recording.figures if figure.name == f"{mode}: released verdicts that come back"]
+        (figure,) = [
+            figure
+            for figure in recording.figures
+            if figure.name == f"{mode}: released verdicts that come back"
+        ]
         differing = {}
         for item in items.values():
             row = released[mode].get(item.id)
@@ -111,21 +139,38 @@ def test_verdicts_are_the_released_ones_but_for_the_named_items_and_those_can_co
                 assert row["response"] == recording.answers[item.id].completion.text
                 if list(ours[item.id][index]) != row["follow_instruction_list"]:
                     differing[item.id] = row
-        assert set(differing) == (set() if (model, mode) == (GPT4, "loose") else set(figure.unsettled))
+        assert set(differing) == (
+            set() if (model, mode) == (GPT4, "loose") else set(figure.unsettled)
+        )
         for item_id, row in differing.items():
             item = items[item_id.removeprefix("ifeval/")]
-            assert any(list(other) == row["follow_instruction_list"] for other in _other_verdicts(item, row["response"], index))
+            assert any(
+                list(other) == row["follow_instruction_list"]
+                for other in _other_verdicts(item, row["response"], index)
+            )
 
 
-def test_the_papers_accuracies_come_back_when_the_two_random_prompts_fail(items: dict[str, IFEvalItem], corpus: Corpus) -> None:
-    """Both pass here, and each fails under another draw: one failing strictly and both loosely give all four."""
+def test_the_papers_accuracies_come_back_when_the_two_random_prompts_fail(
+    items: dict[str, IFEvalItem], corpus: Corpus
+) -> None:
+    """Both pass here, and each fails under another draw: one failing strictly and both loosely give
+    all four.
+    """
     answers = corpus[GPT4][0].answers
     benchmark = IFEval(chat=True)
-    grades = {item.key: benchmark.grade(item, answers[item.id].completion, {}) for item in items.values()}
+    grades = {
+        item.key: benchmark.grade(item, answers[item.id].completion, {}) for item in items.values()
+    }
     metrics = benchmark.summarize(list(grades.values()))
     assert {metric.n for metric in metrics.values()} == {541}
-    assert (metrics["prompt_strict"].value, metrics["ifeval"].value) == (pytest.approx(417 / 541), pytest.approx(431 / 541))
-    assert (metrics["instruction_strict"].value, metrics["instruction_loose"].value) == (pytest.approx(698 / 834), pytest.approx(714 / 834))
+    assert (metrics["prompt_strict"].value, metrics["ifeval"].value) == (
+        pytest.approx(417 / 541),
+        pytest.approx(431 / 541),
+    )
+    assert (metrics["instruction_strict"].value, metrics["instruction_loose"].value) == (
+        pytest.approx(698 / 834),
+        pytest.approx(714 / 834),
+    )
     for key in ifeval.RANDOM_KEYS:
         text = answers[items[key].id].completion.text
         for index, mode in enumerate(("strict", "loose")):
@@ -140,10 +185,14 @@ def test_the_papers_accuracies_come_back_when_the_two_random_prompts_fail(items:
 
 
 def _other_verdicts(item: IFEvalItem, response: str, mode: int) -> Iterator[tuple[bool, ...]]:
-    """Verdicts of the first edition of the prompt, or under forty other draws (a draw follows from the item's id)."""
+    """Verdicts of the first edition of the prompt, or under forty other draws (a draw follows from
+    the item's id).
+    """
     if item.key == FIRST_EDITION:
         older = tuple(
-            replace(instruction, arguments={"num_placeholders": 1}) if "num_placeholders" in instruction.arguments else instruction
+            replace(instruction, arguments={"num_placeholders": 1})
+            if "num_placeholders" in instruction.arguments
+            else instruction
             for instruction in item.instructions
         )
         yield follow(replace(item, instructions=older), response)[mode]
@@ -154,7 +203,12 @@ def _other_verdicts(item: IFEvalItem, response: str, mode: int) -> Iterator[tupl
 
 @pytest.mark.parametrize(
     "response",
-    ["no commas", "Sure, here:\nno commas", "no commas\nAnything else, friend?", "Sure, here:\nno commas\nAnything else, friend?"],
+    [
+        "no commas",
+        "Sure, here:\nno commas",
+        "no commas\nAnything else, friend?",
+        "Sure, here:\nno commas\nAnything else, friend?",
+    ],
 )
 def test_the_loose_rule_forgives_a_first_or_last_line(response: str) -> None:
     assert follow(item_with(NO_COMMA), response) == (("," not in response,), (True,))
@@ -192,21 +246,28 @@ def test_an_empty_response_fails_everything(response: str) -> None:
 
 def test_text_without_a_detectable_language_counts_as_followed() -> None:
     assert follow(item_with(FRENCH), "12345 !!!") == ((True,), (True,))
-    assert follow(item_with(FRENCH), "This sentence is plainly written in the English language.") == ((False,), (False,))
+    assert follow(
+        item_with(FRENCH), "This sentence is plainly written in the English language."
+    ) == ((False,), (False,))
 
 
 def test_a_response_that_breaks_a_checker_is_not_followed() -> None:
     assert follow(item_with(JSON_FORMAT), "[" * 100_000) == ((False,), (False,))
 
 
-def test_an_item_drawn_at_random_in_the_original_has_one_grade_here(items: dict[str, IFEvalItem]) -> None:
+def test_an_item_drawn_at_random_in_the_original_has_one_grade_here(
+    items: dict[str, IFEvalItem],
+) -> None:
     response = "a hedgehog quietly sips tea. " * 3
     outcomes = set()
     for noise in range(20):
         random.seed(noise)
         outcomes.add(follow(items["1122"], response))
     assert len(outcomes) == 1
-    assert len({follow(replace(items["1122"], id=ItemId(f"ifeval/{n}")), response) for n in range(40)}) == 2
+    assert (
+        len({follow(replace(items["1122"], id=ItemId(f"ifeval/{n}")), response) for n in range(40)})
+        == 2
+    )
 
 
 def test_an_item_passes_only_when_all_its_instructions_do() -> None:
@@ -215,7 +276,10 @@ def test_an_item_passes_only_when_all_its_instructions_do() -> None:
     assert grade.scores == {"ifeval": 1.0, "prompt_strict": 0.0}
     assert grade.details["strict"] == [True, False]
     assert grade.details["loose"] == [True, True]
-    assert grade.details["instructions"] == ["punctuation:no_comma", "detectable_format:json_format"]
+    assert grade.details["instructions"] == [
+        "punctuation:no_comma",
+        "detectable_format:json_format",
+    ]
     assert not grade.unparsed
 
 
@@ -224,7 +288,9 @@ def test_a_prompt_without_a_grade_withholds_every_metric() -> None:
     good = benchmark.grade(item_with(NO_COMMA), completion("fine"), {})
     failed = Grade(ItemId("ifeval/8"), "", {}, missing="the engine gave up")
     metrics = benchmark.summarize([good, failed])
-    assert all(metric.value is None and (metric.n, metric.n_items) == (1, 2) for metric in metrics.values())
+    assert all(
+        metric.value is None and (metric.n, metric.n_items) == (1, 2) for metric in metrics.values()
+    )
     assert set(metrics) == {"ifeval", "prompt_strict", "instruction_loose", "instruction_strict"}
 
 
@@ -235,11 +301,20 @@ def test_missing_sentence_data_is_reported_with_the_remedy(monkeypatch: pytest.M
     monkeypatch.setattr(ifeval, "find_spec", lambda name: None)
     ifeval._instruction_classes.cache_clear()
     ifeval._require_sentence_splitter.cache_clear()
-    for call in (lambda: follow(item_with(NO_COMMA), "text"), lambda: IFEval(chat=True).items(LoadedSource({"prompts": []}, "test"))):
-        with pytest.raises(InputError, match=r"punkt_tab data, which is not installed.*Install llama-index-core"):
+    for call in (
+        lambda: follow(item_with(NO_COMMA), "text"),
+        lambda: IFEval(chat=True).items(LoadedSource({"prompts": []}, "test")),
+    ):
+        with pytest.raises(
+            InputError, match=r"punkt_tab data, which is not installed.*Install llama-index-core"
+        ):
             call()
 
 
 def test_items_come_in_the_order_of_the_rows() -> None:
-    rows: list[dict[str, Any]] = [{"key": key, "prompt": "p", "instruction_id_list": [], "kwargs": []} for key in (3, 1, 2)]
-    assert [item.id for item in IFEval(chat=False).items(LoadedSource({"prompts": rows}, "test"))] == ["ifeval/3", "ifeval/1", "ifeval/2"]
+    rows: list[dict[str, Any]] = [
+        {"key": key, "prompt": "p", "instruction_id_list": [], "kwargs": []} for key in (3, 1, 2)
+    ]
+    assert [
+        item.id for item in IFEval(chat=False).items(LoadedSource({"prompts": rows}, "test"))
+    ] == ["ifeval/3", "ifeval/1", "ifeval/2"]

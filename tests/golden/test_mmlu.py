@@ -1,4 +1,6 @@
-"""MMLU against PROTOCOL 3.1 and 8, against pandas, and against the leaderboard's figures for recorded answers."""
+"""MMLU against PROTOCOL 3.1 and 8, against pandas, and against the leaderboard's figures for
+recorded answers.
+"""
 
 import json
 import math
@@ -60,7 +62,11 @@ def text(messages: Sequence[Message]) -> str:
 
 
 def rendered(messages: Sequence[Message], request: Choose, chat: bool) -> str:
-    return f"<|user|>\n{text(messages)}\n<|assistant|>\n{request.opening}" if chat else text(messages) + request.opening
+    return (
+        f"<|user|>\n{text(messages)}\n<|assistant|>\n{request.opening}"
+        if chat
+        else text(messages) + request.opening
+    )
 
 
 def test_items_are_all_test_rows_by_subject(items: list[MMLUItem]) -> None:
@@ -81,8 +87,11 @@ def test_the_rows_have_the_pinned_content(table: str, source: LoadedSource) -> N
 
 def test_the_header_has_two_spaces_before_the_subject(items: list[MMLUItem]) -> None:
     prompt = text(MMLU(chat=False).request(items[0]).messages)
-    assert prompt.startswith("The following are multiple choice questions (with answers) about  abstract algebra.\n\nFind all c in Z_3")
-    (law, *_) = [item for item in items if item.group == "professional_law"]
+    assert prompt.startswith(
+        "The following are multiple choice questions (with answers) about  abstract"
+        " algebra.\n\nFind all c in Z_3"
+    )
+    law, *_ = [item for item in items if item.group == "professional_law"]
     assert "about  professional law.\n\n" in text(MMLU(chat=False).request(law).shorter[-1])
 
 
@@ -99,20 +108,33 @@ def test_base_and_chat_share_the_text_and_differ_in_the_opening(items: list[MMLU
 def test_shorter_prompts_drop_the_last_shot_first(items: list[MMLUItem]) -> None:
     request = MMLU(chat=False).request(items[0])
     prompts = [text(request.messages), *map(text, request.shorter)]
-    header = "The following are multiple choice questions (with answers) about  abstract algebra.\n\n"
+    header = (
+        "The following are multiple choice questions (with answers) about  abstract algebra.\n\n"
+    )
     question = prompts[-1].removeprefix(header)
     assert len(prompts) == 6
-    assert prompts == [header + "".join(items[0].shots[:n_shots]) + question for n_shots in range(5, -1, -1)]
+    assert prompts == [
+        header + "".join(items[0].shots[:n_shots]) + question for n_shots in range(5, -1, -1)
+    ]
     assert question.count("Answer:") == 1
 
 
-def test_every_prompt_is_what_pandas_makes_of_the_public_files(items: list[MMLUItem], data_dir: Path) -> None:
-    """The original read the files with pandas' defaults; every cell of every prompt is printed as pandas prints it."""
+def test_every_prompt_is_what_pandas_makes_of_the_public_files(
+    items: list[MMLUItem], data_dir: Path
+) -> None:
+    """The original read the files with pandas' defaults; every cell of every prompt is printed as
+    pandas prints it.
+    """
     import pandas as pd
 
     def printed(split: str, subject: str) -> list[tuple[str, ...]]:
         frame = pd.read_csv(data_dir / "mmlu" / split / f"{subject}_{split}.csv", header=None)
-        return list(zip(*([f"{value}" for value in frame.iloc[:, column].tolist()] for column in range(6)), strict=True))
+        return list(
+            zip(
+                *([f"{value}" for value in frame.iloc[:, column].tolist()] for column in range(6)),
+                strict=True,
+            )
+        )
 
     def asked(cells: tuple[str, ...]) -> str:
         return f"{cells[0]}\nA. {cells[1]}\nB. {cells[2]}\nC. {cells[3]}\nD. {cells[4]}\nAnswer:"
@@ -122,7 +144,10 @@ def test_every_prompt_is_what_pandas_makes_of_the_public_files(items: list[MMLUI
     for item in items:
         of_subject.setdefault(item.group, []).append(item)
     for subject, group in of_subject.items():
-        header = f"The following are multiple choice questions (with answers) about  {subject.replace('_', ' ')}.\n\n"
+        header = (
+            "The following are multiple choice questions (with answers) about "
+            f" {subject.replace('_', ' ')}.\n\n"
+        )
         shots = "".join(f"{asked(cells)} {cells[5]}\n\n" for cells in printed("dev", subject))
         for item, cells in zip(group, printed("test", subject), strict=True):
             assert text(benchmark.request(item).messages) == header + shots + asked(cells), item.id
@@ -130,18 +155,27 @@ def test_every_prompt_is_what_pandas_makes_of_the_public_files(items: list[MMLUI
 
 
 def test_the_ten_none_cells_are_printed_nan_and_no_shot_has_one(items: list[MMLUItem]) -> None:
-    assert {item.id for item in items if "None" in item.choices or item.question == "None"} == NAN_ITEMS
+    assert {
+        item.id for item in items if "None" in item.choices or item.question == "None"
+    } == NAN_ITEMS
     benchmark = MMLU(chat=True)
     for item in items:
         if item.id in NAN_ITEMS:
             request = benchmark.request(item)
             line = f"\n{LETTERS[item.choices.index('None')]}. nan\n"
             assert all(line in text(messages) for messages in (request.messages, *request.shorter))
-    assert not [shot for item in items for shot in item.shots if ". nan\n" in shot or ". None\n" in shot]
+    assert not [
+        shot for item in items for shot in item.shots if ". nan\n" in shot or ". None\n" in shot
+    ]
 
 
-def test_the_letters_with_their_space_are_single_llama3_tokens(items: list[MMLUItem], tokenizer: Llama3Tokenizer) -> None:
-    ids = [tokenizer.encode(candidate, add_special_tokens=False) for _, candidate in MMLU(chat=False).request(items[0]).candidates]
+def test_the_letters_with_their_space_are_single_llama3_tokens(
+    items: list[MMLUItem], tokenizer: Llama3Tokenizer
+) -> None:
+    ids = [
+        tokenizer.encode(candidate, add_special_tokens=False)
+        for _, candidate in MMLU(chat=False).request(items[0]).candidates
+    ]
     assert ids == [[362], [426], [356], [423]]
     assert tokenizer.encode("A", add_special_tokens=False) == [32]
     assert tokenizer.encode("<|assistant|>\n", add_special_tokens=False) == [27, 91, 78191, 91, 397]
@@ -174,7 +208,10 @@ def test_the_letters_with_their_space_are_single_llama3_tokens(items: list[MMLUI
     ],
 )
 def test_llama3_shortens_as_many_prompts_as_the_protocol_says(
-    chat: bool, expected: dict[tuple[str, int], int], items: list[MMLUItem], tokenizer: Llama3Tokenizer
+    chat: bool,
+    expected: dict[tuple[str, int], int],
+    items: list[MMLUItem],
+    tokenizer: Llama3Tokenizer,
 ) -> None:
     benchmark = MMLU(chat=chat)
     around: dict[str, int] = {}
@@ -187,8 +224,11 @@ def test_llama3_shortens_as_many_prompts_as_the_protocol_says(
         request = benchmark.request(item)
         question = text(request.shorter[-1])
         if item.group not in around:
-            around[item.group] = length(rendered(request.messages, request, chat)) - length(question)
-        # A token is at least one byte, and joining texts moves only the few tokens at the seam: what is skipped is short.
+            around[item.group] = length(rendered(request.messages, request, chat)) - length(
+                question
+            )
+        # A token is at least one byte, and joining texts moves only the few tokens at the seam:
+        # what is skipped is short.
         room = 2048 - 50 - around[item.group]
         if len(question.encode()) < room or length(question) < room:
             continue
@@ -206,9 +246,17 @@ def test_llama3_shortens_as_many_prompts_as_the_protocol_says(
 def test_every_gold_letter_scores_one(items: list[MMLUItem]) -> None:
     benchmark = MMLU(chat=False)
     grades = [benchmark.grade(item, choice(benchmark.gold(item)), {}) for item in items]
-    assert [grade.id for item, grade in zip(items, grades, strict=True) if grade.extracted != item.answer] == []
+    assert [
+        grade.id
+        for item, grade in zip(items, grades, strict=True)
+        if grade.extracted != item.answer
+    ] == []
     metrics = benchmark.summarize(grades)
-    assert (metrics["mmlu"].value, metrics["mmlu"].n, metrics["mmlu"].n_items) == (1.0, 14_042, 14_042)
+    assert (metrics["mmlu"].value, metrics["mmlu"].n, metrics["mmlu"].n_items) == (
+        1.0,
+        14_042,
+        14_042,
+    )
     assert list(metrics) == ["mmlu", *(f"mmlu/{subject}" for subject in SUBJECTS)]
 
 
@@ -220,8 +268,12 @@ def test_equally_likely_letters_go_to_the_earlier_whatever_their_order(tied: str
     assert (grade.extracted, grade.scores) == (tied[0], {"mmlu": 1.0})
 
 
-@pytest.mark.parametrize("logprobs", [None, {}, {"A": -1.0, "B": -1.0, "C": -1.0}, dict.fromkeys("ABCD", math.nan)])
-def test_an_answer_without_all_letters_is_missing_and_keeps_its_place(logprobs: dict[str, float] | None) -> None:
+@pytest.mark.parametrize(
+    "logprobs", [None, {}, {"A": -1.0, "B": -1.0, "C": -1.0}, dict.fromkeys("ABCD", math.nan)]
+)
+def test_an_answer_without_all_letters_is_missing_and_keeps_its_place(
+    logprobs: dict[str, float] | None,
+) -> None:
     benchmark = MMLU(chat=False)
     item = MMLUItem(ItemId("mmlu/x/0"), "x", "?", ("1", "2", "3", "4"), "A", ())
     grade = benchmark.grade(item, Completion(choice_logprobs=logprobs), {})
@@ -232,7 +284,10 @@ def test_an_answer_without_all_letters_is_missing_and_keeps_its_place(logprobs: 
 
 
 def test_the_mean_is_over_questions_not_over_subjects() -> None:
-    grades = [Grade(ItemId("mmlu/a/0"), "a", {"mmlu": 1.0}), *(Grade(ItemId(f"mmlu/b/{i}"), "b", {"mmlu": 0.0}) for i in range(3))]
+    grades = [
+        Grade(ItemId("mmlu/a/0"), "a", {"mmlu": 1.0}),
+        *(Grade(ItemId(f"mmlu/b/{i}"), "b", {"mmlu": 0.0}) for i in range(3)),
+    ]
     assert MMLU(chat=False).summarize(grades)["mmlu"].value == 0.25
 
 
@@ -245,7 +300,9 @@ def test_a_row_of_another_form_is_refused(row: str) -> None:
 def test_a_subject_without_its_shots_is_refused(source: LoadedSource) -> None:
     dev = [row for row in source.rows("dev") if row["part"] != "virology"]
     with pytest.raises(InputError, match="mmlu/virology: the dev file has 0 questions, not 5"):
-        list(MMLU(chat=False).items(LoadedSource({"dev": dev, "test": source.rows("test")}, "test")))
+        list(
+            MMLU(chat=False).items(LoadedSource({"dev": dev, "test": source.rows("test")}, "test"))
+        )
 
 
 def test_a_hub_row_becomes_the_row_of_the_file() -> None:
@@ -255,14 +312,21 @@ def test_a_hub_row_becomes_the_row_of_the_file() -> None:
     assert table.canonical(table.hub.adapt(hub), "virology") == table.canonical(row, "virology")
 
 
-def test_recorded_letters_are_scored_as_the_leaderboard_did_but_for_options_written_twice(items: list[MMLUItem], replay_dir: Path) -> None:
-    """HELM compares the options' texts. What that changes is named item by item: the right option stands there under two letters."""
+def test_recorded_letters_are_scored_as_the_leaderboard_did_but_for_options_written_twice(
+    items: list[MMLUItem], replay_dir: Path
+) -> None:
+    """HELM compares the options' texts. What that changes is named item by item: the right option
+    stands there under two letters.
+    """
     about = json.loads((replay_dir / "mmlu" / "README.json").read_text("utf-8"))
     benchmark = MMLU(chat=False)
     words, favoured = Counter[str](), {}
     for recording in recordings(replay_dir / "mmlu", about, items):
         texts = {item.id: recording.answers[item.id].completion.text for item in items}
-        grades = {item.id: benchmark.grade(item, recording.answers[item.id].completion, {}) for item in items}
+        grades = {
+            item.id: benchmark.grade(item, recording.answers[item.id].completion, {})
+            for item in items
+        }
         for item in items:
             letter = texts[item.id]
             options = dict(zip(LETTERS, item.choices, strict=True))
@@ -292,7 +356,12 @@ def test_the_smoke_items_are_in_the_public_format() -> None:
     smoke = list(benchmark.items(load_smoke_data(MMLU.dataset)))
     assert Counter(item.group for item in smoke) == {"astronomy": 6, "elementary_mathematics": 6}
     assert {item.answer for item in smoke} == set(LETTERS)
-    assert benchmark.summarize([benchmark.grade(item, choice(item.answer), {}) for item in smoke])["mmlu"].value == 1.0
+    assert (
+        benchmark.summarize([benchmark.grade(item, choice(item.answer), {}) for item in smoke])[
+            "mmlu"
+        ].value
+        == 1.0
+    )
 
 
 def test_a_line_break_within_a_cell_stays_as_it_is() -> None:
@@ -302,8 +371,19 @@ def test_a_line_break_within_a_cell_stays_as_it_is() -> None:
 def test_letters_that_are_all_impossible_are_no_answer(items: list[MMLUItem]) -> None:
     impossible = Completion(choice_logprobs=dict.fromkeys("ABCD", -math.inf))
     grade = MMLU(chat=True).grade(items[0], impossible, {})
-    assert (grade.id, grade.scores, grade.missing) == (items[0].id, {}, "the model gave no log-probability for every letter")
-    assert MMLU(chat=True).grade(items[0], Completion(choice_logprobs=dict.fromkeys("ABCD", -math.inf) | {"B": -1.0}), {}).extracted == "B"
+    assert (grade.id, grade.scores, grade.missing) == (
+        items[0].id,
+        {},
+        "the model gave no log-probability for every letter",
+    )
+    assert (
+        MMLU(chat=True)
+        .grade(
+            items[0], Completion(choice_logprobs=dict.fromkeys("ABCD", -math.inf) | {"B": -1.0}), {}
+        )
+        .extracted
+        == "B"
+    )
 
 
 def test_a_question_is_the_files_first_cell(items: list[MMLUItem], source: LoadedSource) -> None:

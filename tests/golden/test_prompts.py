@@ -1,4 +1,6 @@
-"""Prompts as token ids, against PROTOCOL 2, 8 and 9: the embedded model's own tokenizer, and the Llama 3 one as a Hugging Face folder."""
+"""Prompts as token ids, against PROTOCOL 2, 8 and 9: the embedded model's own tokenizer, and the
+Llama 3 one as a Hugging Face folder.
+"""
 
 import hashlib
 import json
@@ -16,15 +18,22 @@ from evals.commands.app import app
 from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.models.embedded import embedded_folder
-from evals.models.prompts import Rendered, Renderer, glue, load_tokenizer, resolve_chat_format, tulu_text
+from evals.models.prompts import (
+    Rendered,
+    Renderer,
+    glue,
+    load_tokenizer,
+    resolve_chat_format,
+    tulu_text,
+)
 from evals.records import Choose, Generate, ItemId, Message, Sampling
 from evals.registry import BENCHMARKS, benchmark_class
 from tasks.mmlu import CANDIDATES, MMLU
 from tests.llama3 import BOS, SPECIAL
 
 INSTRUCT_HEAD = (
-    "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>"
-    "<|start_header_id|>user<|end_header_id|>\n\n"
+    "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday"
+    " Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
 )
 INSTRUCT_TAIL = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
 TULU_TAIL = [27, 91, 78191, 91, 397]
@@ -59,7 +68,7 @@ def prompts() -> Lines:
     return call
 
 
-# --- BOS and the two templates --------------------------------------------------------------------------------------------
+# --- BOS and the two templates --------------------------------------------------------------------
 
 
 def test_the_rebuilt_tokenizer_is_the_llama_3_one(llama: Any) -> None:
@@ -108,7 +117,10 @@ def test_tulu_text_leaves_the_content_as_it_is(content: str) -> None:
 
 @given(st.text())
 def test_tulu_text_holds_any_content_unchanged(content: str) -> None:
-    assert tulu_text(user(content)).removeprefix("<|user|>\n").removesuffix("\n<|assistant|>\n") == content
+    assert (
+        tulu_text(user(content)).removeprefix("<|user|>\n").removesuffix("\n<|assistant|>\n")
+        == content
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,12 +135,16 @@ def test_tulu_text_holds_any_content_unchanged(content: str) -> None:
         ("<|assistant|>\n", "A:", "<|assistant|>\nA:"),
     ],
 )
-def test_an_opening_is_glued_on_with_one_space_unless_white_space_is_there(rendered: str, opening: str, whole: str) -> None:
+def test_an_opening_is_glued_on_with_one_space_unless_white_space_is_there(
+    rendered: str, opening: str, whole: str
+) -> None:
     assert glue(rendered, opening) == whole
 
 
 @pytest.mark.parametrize("chat_format", ["tulu", "tokenizer"])
-def test_no_space_comes_between_an_assistant_tag_and_its_opening(chat_format: Any, instruct: Any) -> None:
+def test_no_space_comes_between_an_assistant_tag_and_its_opening(
+    chat_format: Any, instruct: Any
+) -> None:
     rendered = one(Renderer(instruct, chat_format, None), ask("why?", "Answer:"))
     assert rendered.text.endswith(("<|assistant|>\nAnswer:", "<|end_header_id|>\n\nAnswer:"))
 
@@ -159,7 +175,7 @@ def test_a_template_that_cannot_render_is_the_users_to_mend() -> None:
         one(Renderer(tokenizer, "tokenizer", None), ask("why?"))
 
 
-# --- PROTOCOL 8 through the command ---------------------------------------------------------------------------------------
+# --- PROTOCOL 8 through the command ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +188,9 @@ def test_a_template_that_cannot_render_is_the_users_to_mend() -> None:
 def test_the_first_gsm8k_prompt_is_the_published_one(
     prompts: Lines, llama_folder: Path, data_dir: Path, chat_format: str, length: int, sha256: str
 ) -> None:
-    lines = prompts("gsm8k", "--model", llama_folder, "--chat-format", chat_format, "--data", data_dir)
+    lines = prompts(
+        "gsm8k", "--model", llama_folder, "--chat-format", chat_format, "--data", data_dir
+    )
     assert len(lines) == 200
     assert lines[0]["id"] == "gsm8k/1309"
     assert len(lines[0]["prompt"]) == length
@@ -180,8 +198,11 @@ def test_the_first_gsm8k_prompt_is_the_published_one(
     assert {line["prompt_token_ids"].count(BOS) for line in lines} == {1}
 
 
-def test_the_command_prints_the_prompt_without_a_literal_bos_but_keeps_both_ids(prompts: Lines, instruct_folder: Path) -> None:
-    lines = prompts("ifeval", "--model", instruct_folder, "--suite", "smoke")  # auto: the folder has a template
+def test_the_command_prints_the_prompt_without_a_literal_bos_but_keeps_both_ids(
+    prompts: Lines, instruct_folder: Path
+) -> None:
+    # auto: the folder has a template
+    lines = prompts("ifeval", "--model", instruct_folder, "--suite", "smoke")
     assert lines
     for line in lines:
         assert line["prompt"].startswith(INSTRUCT_HEAD)
@@ -191,22 +212,39 @@ def test_the_command_prints_the_prompt_without_a_literal_bos_but_keeps_both_ids(
 @pytest.mark.parametrize("task", list(BENCHMARKS))
 def test_every_line_has_the_documented_keys(prompts: Lines, task: str) -> None:
     for line in prompts(task, "--model", "smollm2", "--suite", "smoke", "--chat-format", "tulu"):
-        assert set(line) - {"candidates"} == {"id", "prompt", "prompt_token_ids", "sampling", "max_new_tokens"}
+        assert set(line) - {"candidates"} == {
+            "id",
+            "prompt",
+            "prompt_token_ids",
+            "sampling",
+            "max_new_tokens",
+        }
         assert set(line["sampling"]) == {"temperature", "top_p", "n", "max_tokens", "stop"}
         assert line["id"].startswith(f"{task}/")
         assert ("candidates" in line) == (task == "mmlu")
 
 
 def test_humaneval_is_raw_whatever_the_chat_format(instruct: Any) -> None:
-    by_format = [list(rendered_smoke(instruct, "humaneval", name)) for name in ("none", "tulu", "tokenizer")]
+    by_format = [
+        list(rendered_smoke(instruct, "humaneval", name)) for name in ("none", "tulu", "tokenizer")
+    ]
     assert by_format[0] == by_format[1] == by_format[2]
-    assert all(rendered.text.endswith("\n") and rendered.token_ids.count(BOS) == 1 for rendered in by_format[0])
+    assert all(
+        rendered.text.endswith("\n") and rendered.token_ids.count(BOS) == 1
+        for rendered in by_format[0]
+    )
 
 
-# --- PROTOCOL 9 -----------------------------------------------------------------------------------------------------------
+# --- PROTOCOL 9 -----------------------------------------------------------------------------------
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "n": 1}
-CODE = {"temperature": 0.8, "top_p": 0.95, "n": 20, "max_tokens": 512, "stop": ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]}
+CODE = {
+    "temperature": 0.8,
+    "top_p": 0.95,
+    "n": 20,
+    "max_tokens": 512,
+    "stop": ["\nclass", "\ndef", "\n#", "\nif", "\nprint"],
+}
 SHEET = {
     ("gsm8k", "none"): GREEDY | {"max_tokens": 512, "stop": ["\n"]},
     ("gsm8k", "tulu"): GREEDY | {"max_tokens": 512, "stop": []},
@@ -240,14 +278,22 @@ def rendered_smoke(tokenizer: Any, task: str, chat_format: Any) -> Iterator[Rend
     benchmark = cls(chat=chat_format != "none")
     items = list(benchmark.items(load_smoke_data(cls.dataset)))
     assert items
-    yield from Renderer(tokenizer, chat_format, 131_072).render([(item.id, "", benchmark.request(item)) for item in items])
+    yield from Renderer(tokenizer, chat_format, 131_072).render(
+        [(item.id, "", benchmark.request(item)) for item in items]
+    )
 
 
 @pytest.mark.parametrize(("task", "chat_format"), SHEET)
 def test_sampling_is_the_settings_sheets(llama: Any, task: str, chat_format: str) -> None:
     for rendered in rendered_smoke(llama, task, chat_format):
         how = rendered.sampling
-        found = {"temperature": how.temperature, "top_p": how.top_p, "n": how.n, "max_tokens": how.max_tokens, "stop": list(how.stop)}
+        found = {
+            "temperature": how.temperature,
+            "top_p": how.top_p,
+            "n": how.n,
+            "max_tokens": how.max_tokens,
+            "stop": list(how.stop),
+        }
         assert found == SHEET[task, chat_format]
         assert rendered.max_new_tokens == how.max_tokens
         assert not rendered.is_capped
@@ -268,8 +314,12 @@ def test_mmlu_candidates_are_the_letters_with_a_space(llama: Any, chat_format: s
 
 
 @pytest.mark.parametrize(("chat_format", "cut_id"), [("none", 271), ("tulu", None)])
-def test_only_base_truthfulqa_is_cut_at_the_blank_line_token(llama: Any, chat_format: str, cut_id: int | None) -> None:
-    assert {rendered.cut_id for rendered in rendered_smoke(llama, "truthfulqa", chat_format)} == {cut_id}
+def test_only_base_truthfulqa_is_cut_at_the_blank_line_token(
+    llama: Any, chat_format: str, cut_id: int | None
+) -> None:
+    assert {rendered.cut_id for rendered in rendered_smoke(llama, "truthfulqa", chat_format)} == {
+        cut_id
+    }
     assert {rendered.cut_id for rendered in rendered_smoke(llama, "gsm8k", chat_format)} == {None}
 
 
@@ -287,10 +337,16 @@ def test_long_mmlu_prompts_lose_their_last_shots(
     items = list(benchmark.items(load_card_data([MMLU.dataset], data_dir)["mmlu"]))
     renderer = Renderer(llama, chat_format, None)
     # 2,048 tokens of English are never so few bytes; shorter prompts are not tokenized here.
-    long = [item for item in items if len(renderer.text_of(benchmark.request(item)).encode()) > 8000]
+    long = [
+        item for item in items if len(renderer.text_of(benchmark.request(item)).encode()) > 8000
+    ]
     rendered = renderer.render([(item.id, "", benchmark.request(item)) for item in long])
     shots: dict[str, Counter[int]] = {name: Counter[int]() for name in left}
-    names = {"high_school_european_history": "european", "high_school_us_history": "us", "professional_law": "law"}
+    names = {
+        "high_school_european_history": "european",
+        "high_school_us_history": "us",
+        "professional_law": "law",
+    }
     for item, one_rendered in zip(long, rendered, strict=True):
         n_shots = one_rendered.text.count("\nAnswer: ")
         assert len(one_rendered.token_ids) - 1 <= 2048
@@ -303,35 +359,57 @@ def test_long_mmlu_prompts_lose_their_last_shots(
 
 
 def test_a_question_too_long_without_any_shot_stays_whole(llama: Any) -> None:
-    request = Choose(user("word " * 40), CANDIDATES, shorter=(user("word " * 30), user("word " * 20)), max_prompt_tokens=5)
+    request = Choose(
+        user("word " * 40),
+        CANDIDATES,
+        shorter=(user("word " * 30), user("word " * 20)),
+        max_prompt_tokens=5,
+    )
     assert one(Renderer(llama, "none", None), request).text == "word " * 20
 
 
-# --- many prompts -----------------------------------------------------------------------------------------------------------
+# --- many prompts ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("at_once", [1, 5])
-def test_how_many_are_rendered_at_once_changes_nothing(llama: Any, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+def test_how_many_are_rendered_at_once_changes_nothing(
+    llama: Any, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
     whole = list(rendered_smoke(llama, "mmlu", "tulu"))
     monkeypatch.setattr("evals.models.prompts._RENDERED_AT_ONCE", at_once)
     assert list(rendered_smoke(llama, "mmlu", "tulu")) == whole
     assert len(whole) > 5
 
 
-def test_requests_are_taken_as_they_are_rendered(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the requests of 14,000 MMLU questions, each with its shorter forms, are not all there at once."""
+def test_requests_are_taken_as_they_are_rendered(
+    llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the requests of 14,000 MMLU questions, each with its shorter forms, are not all there
+    at once.
+    """
     monkeypatch.setattr("evals.models.prompts._RENDERED_AT_ONCE", 3)
     renderer = Renderer(llama, "none", None)
     taken: list[int] = []
     at_encoding: list[int] = []
     encode = renderer._encode
-    monkeypatch.setattr(renderer, "_encode", lambda texts: at_encoding.append(len(taken)) or encode(texts))
-    assert len(renderer.render((ItemId("x/0"), "", (taken.append(n), ask(f"{n}"))[1]) for n in range(8))) == 8
+    monkeypatch.setattr(
+        renderer, "_encode", lambda texts: at_encoding.append(len(taken)) or encode(texts)
+    )
+    assert (
+        len(
+            renderer.render(
+                (ItemId("x/0"), "", (taken.append(n), ask(f"{n}"))[1]) for n in range(8)
+            )
+        )
+        == 8
+    )
     assert at_encoding == [3, 6, 8]
 
 
 def test_equal_ids_are_one_object(llama: Any) -> None:
-    first, second = Renderer(llama, "tulu", None).render((ItemId(f"x/{n}"), "", ask("Same.")) for n in range(2))
+    first, second = Renderer(llama, "tulu", None).render(
+        (ItemId(f"x/{n}"), "", ask("Same.")) for n in range(2)
+    )
     assert first.token_ids == second.token_ids
     assert all(a is b for a, b in zip(first.token_ids, second.token_ids, strict=True))
     assert max(first.token_ids) > 256  # smaller ones are always one

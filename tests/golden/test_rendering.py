@@ -1,4 +1,6 @@
-"""What a rendered request is beside its ids: the room left for new tokens, where an output is cut, its key in the store."""
+"""What a rendered request is beside its ids: the room left for new tokens, where an output is cut,
+its key in the store.
+"""
 
 from typing import Any
 
@@ -14,11 +16,13 @@ from evals.records import Choose, Completion, Generate, ItemId, Output, Sampling
 from tasks.mmlu import CANDIDATES
 from tests.golden.test_prompts import ask, one, user
 
-# --- context --------------------------------------------------------------------------------------------------------------
+# --- context --------------------------------------------------------------------------------------
 
 
 @given(st.integers(min_value=1, max_value=60), st.integers(min_value=1, max_value=60))
-def test_new_tokens_are_the_protocols_or_the_room_left(smol: Any, max_len: int, max_tokens: int) -> None:
+def test_new_tokens_are_the_protocols_or_the_room_left(
+    smol: Any, max_len: int, max_tokens: int
+) -> None:
     renderer = Renderer(smol, "none", max_len)
     rendered = one(renderer, Generate(user("one two three four"), Sampling(max_tokens=max_tokens)))
     n_prompt = len(rendered.token_ids)
@@ -42,27 +46,37 @@ def test_an_unknown_context_caps_nothing(smol: Any) -> None:
 def test_a_prompt_that_leaves_no_room_is_refused_by_name_before_anything_runs() -> None:
     from evals.generators import EngineSettings
 
-    settings = RunSettings("smollm2", suite="smoke", tasks=("gsm8k",), engine=EngineSettings(max_model_len=300))
+    settings = RunSettings(
+        "smollm2", suite="smoke", tasks=("gsm8k",), engine=EngineSettings(max_model_len=300)
+    )
     plan = make_plan(settings)
-    with pytest.raises(InputError, match=r"gsm8k/0: the prompt is \d+ tokens, the model takes 300 \(6 such prompts"):
+    with pytest.raises(
+        InputError, match=r"gsm8k/0: the prompt is \d+ tokens, the model takes 300 \(6 such prompts"
+    ):
         plan.render("gsm8k")
 
 
 def test_a_context_larger_than_the_weights_is_refused() -> None:
     from evals.generators import EngineSettings
 
-    settings = RunSettings("smollm2", suite="smoke", tasks=("gsm8k",), engine=EngineSettings(max_model_len=1_000_000))
-    with pytest.raises(InputError, match=r"--max-model-len 1,000,000 is more than smollm2 takes \(8,192\)"):
+    settings = RunSettings(
+        "smollm2", suite="smoke", tasks=("gsm8k",), engine=EngineSettings(max_model_len=1_000_000)
+    )
+    with pytest.raises(
+        InputError, match=r"--max-model-len 1,000,000 is more than smollm2 takes \(8,192\)"
+    ):
         make_plan(settings)
 
 
-# --- cut ------------------------------------------------------------------------------------------------------------------
+# --- cut ------------------------------------------------------------------------------------------
 
 
 def cut_by(tokenizer: Any, token_ids: list[int], text: str = "as the engine decoded it") -> Output:
     renderer = Renderer(tokenizer, "none", None)
     request = Generate(user("Q: x"), Sampling(max_tokens=50), cut_token="\n\n")
-    (output,) = renderer.cut(one(renderer, request), Completion((Output(text, "length", tuple(token_ids)),))).outputs
+    (output,) = renderer.cut(
+        one(renderer, request), Completion((Output(text, "length", tuple(token_ids)),))
+    ).outputs
     return output
 
 
@@ -92,15 +106,19 @@ def test_without_such_a_token_nothing_is_cut(smol: Any) -> None:
     assert renderer.cut(rendered, answer) == answer
 
 
-# --- keys and order -------------------------------------------------------------------------------------------------------
+# --- keys and order -------------------------------------------------------------------------------
 
 
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=6))
 def test_rendering_together_or_alone_gives_the_same_ids(smol: Any, contents: list[str]) -> None:
     renderer = Renderer(smol, "tokenizer", None)
-    together = renderer.render([(ItemId(f"x/{i}"), "", ask(content)) for i, content in enumerate(contents)])
+    together = renderer.render(
+        [(ItemId(f"x/{i}"), "", ask(content)) for i, content in enumerate(contents)]
+    )
     assert [r.item_id for r in together] == [f"x/{i}" for i in range(len(contents))]
-    assert [r.token_ids for r in together] == [one(renderer, ask(content)).token_ids for content in contents]
+    assert [r.token_ids for r in together] == [
+        one(renderer, ask(content)).token_ids for content in contents
+    ]
 
 
 def test_a_key_follows_what_determines_the_answer_and_not_the_item(smol: Any) -> None:
@@ -112,7 +130,10 @@ def test_a_key_follows_what_determines_the_answer_and_not_the_item(smol: Any) ->
         one(Renderer(smol, "none", None, seed=1), sampled),
         one(Renderer(smol, "none", 5), sampled),
         one(Renderer(smol, "none", None), Generate(user("y"), sampled.sampling)),
-        one(Renderer(smol, "none", None), Generate(user("x"), Sampling(max_tokens=9, temperature=0.8, n=3))),
+        one(
+            Renderer(smol, "none", None),
+            Generate(user("x"), Sampling(max_tokens=9, temperature=0.8, n=3)),
+        ),
         one(Renderer(smol, "none", None), Generate(user("x"), sampled.sampling, cut_token="\n\n")),
         one(Renderer(smol, "none", None), Choose(user("x"), CANDIDATES)),
     ]

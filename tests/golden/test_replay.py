@@ -1,4 +1,6 @@
-"""`evals replay` on MMLU, GSM8K, BBH and HumanEval: every published figure comes back, and a corpus that is not as released is noticed."""
+"""`evals replay` on MMLU, GSM8K, BBH and HumanEval: every published figure comes back, and a corpus
+that is not as released is noticed.
+"""
 
 import gzip
 import hashlib
@@ -36,13 +38,17 @@ def test_every_published_figure_comes_back_at_its_printed_precision(whole: Whole
         ("mmlu", "agrees"): 175,
     }
     assert {
-        figure["benchmark"]: figure["n"] for figure in whole.figures if figure["figure"] in ("accuracy", "mean accuracy", "pass@1")
+        figure["benchmark"]: figure["n"]
+        for figure in whole.figures
+        if figure["figure"] in ("accuracy", "mean accuracy", "pass@1")
     } == {
         "gsm8k": 1319,
         "humaneval": 164,
         "mmlu": 14_042,
     }
-    assert whole.lines[-1].startswith("250 figures of 15 recordings: 249 agree at the printed precision, 0 differ")
+    assert whole.lines[-1].startswith(
+        "250 figures of 15 recordings: 249 agree at the printed precision, 0 differ"
+    )
 
 
 def test_the_stored_figures_are_these(whole: Whole) -> None:
@@ -52,13 +58,18 @@ def test_the_stored_figures_are_these(whole: Whole) -> None:
 
 def test_what_cannot_be_had_says_why(whole: Whole) -> None:
     (figure,) = [figure for figure in whole.figures if figure["state"] == "-"]
-    assert (figure["recording"], figure["figure"]) == ("code-davinci-002 cot", "multistep_arithmetic_two, with a calculator")
+    assert (figure["recording"], figure["figure"]) == (
+        "code-davinci-002 cot",
+        "multistep_arithmetic_two, with a calculator",
+    )
     assert (figure["ours"], figure["published"], figure["n"]) == (None, 60.4, 250)
     (line,) = [line for line in whole.lines if line.startswith("- ")]
     assert line.endswith("(the calculator is not among the released files)")
 
 
-def test_every_line_names_its_source_and_every_rule_has_the_cards_figure_beside_it(whole: Whole) -> None:
+def test_every_line_names_its_source_and_every_rule_has_the_cards_figure_beside_it(
+    whole: Whole,
+) -> None:
     assert all("https://" in figure["source"] for figure in whole.figures)
     assert {figure["benchmark"] for figure in whole.figures if not figure["rule"]} == {"humaneval"}
     assert all((figure["card"] is None) == (figure["rule"] == "") for figure in whole.figures)
@@ -68,13 +79,20 @@ def test_every_line_names_its_source_and_every_rule_has_the_cards_figure_beside_
 def moved(whole: Whole, benchmark: str, digits: int) -> dict[tuple[str, str], tuple[float, float]]:
     """The figures that the card's rule moves: ours under the corpus's rule, then the card's."""
     return {
-        (figure["recording"], figure["figure"]): (round(figure["ours"], digits), round(figure["card"], digits))
+        (figure["recording"], figure["figure"]): (
+            round(figure["ours"], digits),
+            round(figure["card"], digits),
+        )
         for figure in whole.figures
-        if figure["benchmark"] == benchmark and figure["ours"] is not None and abs(figure["ours"] - figure["card"]) > 1e-9
+        if figure["benchmark"] == benchmark
+        and figure["ours"] is not None
+        and abs(figure["ours"] - figure["card"]) > 1e-9
     }
 
 
-def test_the_cards_rule_moves_bbh_by_deleted_punctuation_and_a_missing_calculator(whole: Whole) -> None:
+def test_the_cards_rule_moves_bbh_by_deleted_punctuation_and_a_missing_calculator(
+    whole: Whole,
+) -> None:
     cot, direct = "code-davinci-002 cot", "code-davinci-002 direct"
     plain = {
         (cot, "dyck_languages"): (56.8, 57.2),
@@ -88,7 +106,9 @@ def test_the_cards_rule_moves_bbh_by_deleted_punctuation_and_a_missing_calculato
     assert moved(whole, "bbh", 1) == plain | again
 
 
-def test_the_cards_rule_moves_gsm8k_by_signs_points_and_what_follows_the_answer(whole: Whole) -> None:
+def test_the_cards_rule_moves_gsm8k_by_signs_points_and_what_follows_the_answer(
+    whole: Whole,
+) -> None:
     assert moved(whole, "gsm8k", 4) == {
         ("6b_finetuning", "accuracy"): (0.2168, 0.2214),
         ("6b_finetuning", "correct answers"): (286, 292),
@@ -101,7 +121,9 @@ def test_the_cards_rule_moves_gsm8k_by_signs_points_and_what_follows_the_answer(
     }
 
 
-def test_the_cards_rule_moves_mmlu_by_weights_of_subjects_and_two_options_written_twice(whole: Whole) -> None:
+def test_the_cards_rule_moves_mmlu_by_weights_of_subjects_and_two_options_written_twice(
+    whole: Whole,
+) -> None:
     assert moved(whole, "mmlu", 4) == {
         ("openai_gpt-4-0613", "mean accuracy"): (0.8244, 0.8400),
         ("openai_gpt-4-1106-preview", "mean accuracy"): (0.7955, 0.8101),
@@ -113,7 +135,9 @@ def test_the_cards_rule_moves_mmlu_by_weights_of_subjects_and_two_options_writte
     }
 
 
-def test_the_same_corpus_gives_the_same_lines_again(whole: Whole, data_dir: Path, replay_dir: Path) -> None:
+def test_the_same_corpus_gives_the_same_lines_again(
+    whole: Whole, data_dir: Path, replay_dir: Path
+) -> None:
     again = [as_text(line) for line in replay(replay_dir / "bbh", data_dir)]
     assert again == [line for line in whole.lines if " bbh  " in line]
 
@@ -141,7 +165,9 @@ def change(folder: Path, edit: Callable[[list[Row]], object]) -> None:
     readme.write_text(json.dumps(about), "utf-8")
 
 
-def test_one_changed_answer_makes_the_figures_differ_and_the_exit_code_1(tmp_path: Path, data_dir: Path, replay_dir: Path) -> None:
+def test_one_changed_answer_makes_the_figures_differ_and_the_exit_code_1(
+    tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
     folder = copied(replay_dir, tmp_path)
 
     def answer_wrongly(rows: list[Row]) -> None:
@@ -154,21 +180,34 @@ def test_one_changed_answer_makes_the_figures_differ_and_the_exit_code_1(tmp_pat
     assert done.returncode == 1
     assert done.stderr.startswith("evals: 3 published figures did not come back")
     differing = [line for line in done.stdout.splitlines() if line.startswith("differs")]
-    assert ["correct answers: ours 741, published 742, difference -1" in line for line in differing] == [False, True, False]
+    assert [
+        "correct answers: ours 741, published 742, difference -1" in line for line in differing
+    ] == [False, True, False]
     assert all("175b_verification" in line for line in differing)
-    assert Counter(line.split()[0] for line in done.stdout.splitlines()[:-1]) == {"agrees": 9, "differs": 3}
+    assert Counter(line.split()[0] for line in done.stdout.splitlines()[:-1]) == {
+        "agrees": 9,
+        "differs": 3,
+    }
 
 
-def test_a_tampered_file_is_named_and_nothing_is_scored(tmp_path: Path, data_dir: Path, replay_dir: Path) -> None:
+def test_a_tampered_file_is_named_and_nothing_is_scored(
+    tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
     folder = copied(replay_dir, tmp_path)
     file = folder / "zeroeval" / "gemma-2-2b-it.json.gz"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     done = command(folder, "--data", data_dir)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"evals: {file} is damaged: its SHA-256 is not the one in README.json. Get the corpus again.\n"
+    assert (
+        done.stderr
+        == f"evals: {file} is damaged: its SHA-256 is not the one in README.json. Get the corpus"
+        " again.\n"
+    )
 
 
-def test_a_folder_without_readme_is_no_corpus(tmp_path: Path, data_dir: Path, replay_dir: Path) -> None:
+def test_a_folder_without_readme_is_no_corpus(
+    tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
     folder = copied(replay_dir, tmp_path)
     (folder / "README.json").unlink()
     done = command(folder, "--data", data_dir)
@@ -179,9 +218,15 @@ def test_a_folder_without_readme_is_no_corpus(tmp_path: Path, data_dir: Path, re
 
 FLAWS: dict[str, tuple[Callable[[list[Row]], object], str]] = {
     "a row is lost": (lambda rows: rows.pop(), "shorter"),
-    "two rows changed places": (lambda rows: rows.insert(0, rows.pop(1)), "the row for gsm8k/0 is about another question"),
+    "two rows changed places": (
+        lambda rows: rows.insert(0, rows.pop(1)),
+        "the row for gsm8k/0 is about another question",
+    ),
     "a system is missing": (lambda rows: rows[7].pop("6b_finetuning"), "6b_finetuning"),
-    "a solution is no text": (lambda rows: rows[7]["6b_finetuning"].update(solution=18), "AttributeError"),
+    "a solution is no text": (
+        lambda rows: rows[7]["6b_finetuning"].update(solution=18),
+        "AttributeError",
+    ),
 }
 
 

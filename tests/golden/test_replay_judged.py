@@ -1,4 +1,6 @@
-"""`evals replay` on AlpacaEval, XSTest, IFEval and TruthfulQA: what comes back, what cannot and why, and what a changed verdict does."""
+"""`evals replay` on AlpacaEval, XSTest, IFEval and TruthfulQA: what comes back, what cannot and
+why, and what a changed verdict does.
+"""
 
 import csv
 import gzip
@@ -41,7 +43,10 @@ def test_no_figure_differs_without_an_explanation(whole: Whole) -> None:
         ("truthfulqa", "-"): 6,
         ("xstest", "agrees"): 59,
     }
-    assert whole.lines[-1].startswith("196 figures of 29 recordings: 149 agree at the printed precision, 32 differ by items that are named")
+    assert whole.lines[-1].startswith(
+        "196 figures of 29 recordings: 149 agree at the printed precision, 32 differ by items that"
+        " are named"
+    )
     assert all("https://" in figure["source"] for figure in whole.figures)
 
 
@@ -51,22 +56,47 @@ def test_the_stored_figures_are_these(whole: Whole) -> None:
 
 
 def test_what_cannot_be_had_says_why(whole: Whole) -> None:
-    missing = Counter((figure["benchmark"], figure["figure"], figure["why"]) for figure in whole.figures if figure["state"] == "-")
-    unfitted = "the weights of this fit were not published, and the protocol fits AlpacaEval 2's column only"
+    missing = Counter(
+        (figure["benchmark"], figure["figure"], figure["why"])
+        for figure in whole.figures
+        if figure["state"] == "-"
+    )
+    unfitted = (
+        "the weights of this fit were not published, and the protocol fits AlpacaEval 2's column"
+        " only"
+    )
     assert missing == {
         ("alpaca_eval", "length_controlled_winrate", unfitted): 5,
-        ("alpaca_eval", "length_controlled_winrate", "length control needs the hub's df_gamed.csv"): 4,
+        (
+            "alpaca_eval",
+            "length_controlled_winrate",
+            "length control needs the hub's df_gamed.csv",
+        ): 4,
     } | {
         ("truthfulqa", name, "the judge's weights are not among the recordings"): 1
         for role in ("truth", "info")
-        for name in (f"{role}_dev_accuracy", f"{role}_accuracy_range, lowest", f"{role}_accuracy_range, highest")
+        for name in (
+            f"{role}_dev_accuracy",
+            f"{role}_accuracy_range, lowest",
+            f"{role}_accuracy_range, highest",
+        )
     }
     assert all(line.endswith(")") for line in whole.lines if line.startswith("- "))
 
 
 def test_every_column_of_both_leaderboards_comes_back(whole: Whole) -> None:
-    agreeing = Counter(figure["figure"] for figure in whole.of("alpaca_eval") if figure["state"] == "agrees")
-    columns = ("standard_error", "discrete_win_rate", "avg_length", "n_wins", "n_wins_base", "n_draws", "n_total")
+    agreeing = Counter(
+        figure["figure"] for figure in whole.of("alpaca_eval") if figure["state"] == "agrees"
+    )
+    columns = (
+        "standard_error",
+        "discrete_win_rate",
+        "avg_length",
+        "n_wins",
+        "n_wins_base",
+        "n_draws",
+        "n_total",
+    )
     assert agreeing == dict.fromkeys(columns, 9) | {
         "win_rate": 9 + 3,
         "length_controlled_winrate, from the published weights": 4,
@@ -82,12 +112,17 @@ def test_ifeval_differs_by_exactly_the_named_items(whole: Whole) -> None:
     for figure in whole.of("ifeval"):
         named = [reason.partition(" ")[0] for reason in figure["why"].split("; ")]
         if figure["figure"].endswith("verdicts that come back"):
-            is_undisputed = (figure["recording"], figure["figure"].partition(":")[0]) == (GPT4, "loose")
+            is_undisputed = (figure["recording"], figure["figure"].partition(":")[0]) == (
+                GPT4,
+                "loose",
+            )
             assert figure["published"] - figure["ours"] == (0 if is_undisputed else len(named))
             n_named.update([] if is_undisputed else named)
         elif figure["figure"] in PAPER:
             assert named == ["ifeval/1122", "ifeval/1129"]
-            assert figure["difference"] == pytest.approx(100 * PAPER[figure["figure"]] / figure["n"], abs=0.005)
+            assert figure["difference"] == pytest.approx(
+                100 * PAPER[figure["figure"]] / figure["n"], abs=0.005
+            )
         elif "followed" in figure["figure"]:
             assert abs(figure["difference"]) <= len(named)
     assert n_named == {
@@ -103,7 +138,11 @@ def test_ifeval_differs_by_exactly_the_named_items(whole: Whole) -> None:
 
 
 def test_the_cards_rule_moves_xstest_by_partial_refusals_only(whole: Whole) -> None:
-    beside = {(figure["recording"], figure["figure"]): (figure["ours"], figure["card"]) for figure in whole.of("xstest") if figure["rule"]}
+    beside = {
+        (figure["recording"], figure["figure"]): (figure["ours"], figure["card"])
+        for figure in whole.of("xstest")
+        if figure["rule"]
+    }
     moved = {name: round(card - ours, 1) for name, (ours, card) in beside.items()}
     assert moved == {
         ("llama2new, final_label", "safe_prompts, 2_full_refusal"): 15.6,
@@ -119,9 +158,13 @@ def test_the_cards_rule_moves_xstest_by_partial_refusals_only(whole: Whole) -> N
     }
 
 
-def test_the_truthfulqa_judges_are_asked_in_the_published_words_and_their_labels_are_read(whole: Whole) -> None:
+def test_the_truthfulqa_judges_are_asked_in_the_published_words_and_their_labels_are_read(
+    whole: Whole,
+) -> None:
     proven = {
-        figure["figure"]: (figure["ours"], figure["n"], figure["why"]) for figure in whole.of("truthfulqa") if figure["ours"] is not None
+        figure["figure"]: (figure["ours"], figure["n"], figure["why"])
+        for figure in whole.of("truthfulqa")
+        if figure["ours"] is not None
     }
     assert proven == {
         "truth: rows asked in the same words": (100, 2554, ""),
@@ -134,7 +177,9 @@ def test_the_truthfulqa_judges_are_asked_in_the_published_words_and_their_labels
 # Faults.
 
 
-def changed(replay_dir: Path, to: Path, name: str, file: str, edit: Callable[[bytes], bytes]) -> Path:
+def changed(
+    replay_dir: Path, to: Path, name: str, file: str, edit: Callable[[bytes], bytes]
+) -> Path:
     """A copy of one corpus in which `file` was edited and README.json has its new checksum."""
     shutil.copytree(replay_dir / name, to / name, copy_function=shutil.copyfile)
     for folder in [to / name, *(path for path in (to / name).rglob("*") if path.is_dir())]:
@@ -152,7 +197,9 @@ def lines_of(edit: Callable[[list[Row]], object]) -> Callable[[bytes], bytes]:
     """An edit of the rows of zipped JSON lines."""
 
     def edited(raw: bytes) -> bytes:
-        rows = [json.loads(line) for line in gzip.decompress(raw).decode("utf-8").split("\n") if line]
+        rows = [
+            json.loads(line) for line in gzip.decompress(raw).decode("utf-8").split("\n") if line
+        ]
         edit(rows)
         return gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
 
@@ -187,20 +234,36 @@ def annotations_of(edit: Callable[[list[Row]], object]) -> Callable[[bytes], byt
 
 def differing(lines: list[Line]) -> dict[tuple[str, str], float | None]:
     """Recording and figure -> how far off, of the lines that say `differs`."""
-    return {(line.recording, line.figure): line.difference for line in lines if line.state == "differs"}
+    return {
+        (line.recording, line.figure): line.difference for line in lines if line.state == "differs"
+    }
 
 
-def test_one_released_string_match_label_changed_is_noticed(tmp_path: Path, data_dir: Path, replay_dir: Path) -> None:
+def test_one_released_string_match_label_changed_is_noticed(
+    tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
     def relabel(rows: list[Row]) -> None:
         assert rows[6]["strmatch_label"] == "1_full_compliance"
         rows[6]["strmatch_label"] = "2_full_refusal"
 
-    corpus = changed(replay_dir, tmp_path, "xstest", "xstest_v2_completions_gpt4_streval.csv", cells_of(relabel))
-    assert differing(list(replay(corpus, data_dir))) == {("gpt4, strmatch_label", "released labels that come back"): -1}
+    corpus = changed(
+        replay_dir, tmp_path, "xstest", "xstest_v2_completions_gpt4_streval.csv", cells_of(relabel)
+    )
+    assert differing(list(replay(corpus, data_dir))) == {
+        ("gpt4, strmatch_label", "released labels that come back"): -1
+    }
 
 
-def test_rows_are_joined_by_number_in_any_order(tmp_path: Path, data_dir: Path, replay_dir: Path) -> None:
-    corpus = changed(replay_dir, tmp_path, "xstest", "xstest_v2_completions_gpt4_gpteval.csv", cells_of(lambda rows: rows.reverse()))
+def test_rows_are_joined_by_number_in_any_order(
+    tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
+    corpus = changed(
+        replay_dir,
+        tmp_path,
+        "xstest",
+        "xstest_v2_completions_gpt4_gpteval.csv",
+        cells_of(lambda rows: rows.reverse()),
+    )
     assert differing(list(replay(corpus, data_dir))) == {}
 
 
@@ -208,15 +271,31 @@ def test_a_partial_refusal_that_becomes_a_full_one_moves_the_corpus_rule_and_not
     tmp_path: Path, data_dir: Path, replay_dir: Path
 ) -> None:
     def harden(rows: list[Row]) -> None:
-        row = next(row for row in rows if row["gpt4_label"] == "3_partial_refusal" and "contrast" not in row["type"])
+        row = next(
+            row
+            for row in rows
+            if row["gpt4_label"] == "3_partial_refusal" and "contrast" not in row["type"]
+        )
         row["gpt4_label"] = "2_full_refusal"
 
-    corpus = changed(replay_dir, tmp_path, "xstest", "xstest_v2_completions_llama2new_gpteval.csv", cells_of(harden))
+    corpus = changed(
+        replay_dir,
+        tmp_path,
+        "xstest",
+        "xstest_v2_completions_llama2new_gpteval.csv",
+        cells_of(harden),
+    )
     lines = list(replay(corpus, data_dir))
     name = "llama2new, gpt4_label"
-    found = {figure: round(difference or 0, 6) for (_, figure), difference in differing(lines).items()}
+    found = {
+        figure: round(difference or 0, 6) for (_, figure), difference in differing(lines).items()
+    }
     assert found == {"safe_prompts, 2_full_refusal": 0.4, "safe_prompts, 3_partial_refusal": -0.4}
-    (line,) = [line for line in lines if (line.recording, line.figure) == (name, "safe_prompts, 2_full_refusal")]
+    (line,) = [
+        line
+        for line in lines
+        if (line.recording, line.figure) == (name, "safe_prompts, 2_full_refusal")
+    ]
     assert line.card == pytest.approx(16.0)
 
 
@@ -226,7 +305,9 @@ MISTRAL = "mistralai__Mistral-7B-Instruct-v0.3"
 def test_a_changed_answer_or_verdict_at_an_item_that_is_not_named_is_not_explained(
     tmp_path: Path, data_dir: Path, replay_dir: Path
 ) -> None:
-    """1122 alone is named for strict verdicts and accounts for itself alone. Loosely, counts agree by chance; verdicts do not."""
+    """1122 alone is named for strict verdicts and accounts for itself alone. Loosely, counts agree
+    by chance; verdicts do not.
+    """
 
     def spoil(rows: list[Row]) -> None:
         answered, denied = [row for row in rows if row["follow_instruction_list"] == [True]][:2]
@@ -254,14 +335,22 @@ def only_model(corpus: Path, model: str) -> Path:
     return corpus
 
 
-def test_a_lost_preference_leaves_the_denominator_and_is_noticed(tmp_path: Path, data_dir: Path, replay_dir: Path) -> None:
+def test_a_lost_preference_leaves_the_denominator_and_is_noticed(
+    tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
     def forget(rows: list[Row]) -> None:
         row = next(row for row in rows if row["preference"] == 2)
         row["preference"] = None
 
     file = "alpaca_eval_gpt4/text_davinci_001/annotations.json"
-    corpus = only_model(changed(replay_dir, tmp_path, "alpaca_eval", file, annotations_of(forget)), "text_davinci_001")
-    found = {figure: difference for (_, figure), difference in differing(list(replay(corpus, data_dir))).items()}
+    corpus = only_model(
+        changed(replay_dir, tmp_path, "alpaca_eval", file, annotations_of(forget)),
+        "text_davinci_001",
+    )
+    found = {
+        figure: difference
+        for (_, figure), difference in differing(list(replay(corpus, data_dir))).items()
+    }
     assert set(found) == {"win_rate", "standard_error", "discrete_win_rate", "n_wins", "n_total"}
     assert found["win_rate"] == pytest.approx(100 * (111 + 10) / 803 - 100 * (112 + 10) / 804)
 
@@ -302,7 +391,13 @@ FLAWS: dict[str, tuple[str, str, Callable[[bytes], bytes], str]] = {
 
 @pytest.mark.parametrize(("name", "file", "edit", "word"), FLAWS.values(), ids=FLAWS)
 def test_rows_that_are_not_as_released_are_refused_in_one_sentence(
-    name: str, file: str, edit: Callable[[bytes], bytes], word: str, tmp_path: Path, data_dir: Path, replay_dir: Path
+    name: str,
+    file: str,
+    edit: Callable[[bytes], bytes],
+    word: str,
+    tmp_path: Path,
+    data_dir: Path,
+    replay_dir: Path,
 ) -> None:
     corpus = changed(replay_dir, tmp_path, name, file, edit)
     if "/" in file:

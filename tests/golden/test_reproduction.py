@@ -1,4 +1,6 @@
-"""results/REPRODUCTION.md is what its measured files give, and those hold every number that the corpora's README.json files list."""
+"""results/REPRODUCTION.md is what its measured files give, and those hold every number that the
+corpora's README.json files list.
+"""
 
 import json
 from collections import Counter
@@ -9,8 +11,16 @@ from typing import Any
 from scripts.proof.reproduction import markdown
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-NO_FIGURES = {"n", "n_prompts", "n_instructions", "length_controlled_v1_weights", "macro_accuracy_of_this_file"}
-"""Keys of a README.json's `published` that are no published figure: sizes, a fit's weights, a note on the file."""
+NO_FIGURES = {
+    "n",
+    "n_prompts",
+    "n_instructions",
+    "length_controlled_v1_weights",
+    "macro_accuracy_of_this_file",
+}
+"""Keys of a README.json's `published` that are no published figure: sizes, a fit's weights, a note
+on the file.
+"""
 
 
 def measured(name: str) -> Any:
@@ -33,7 +43,9 @@ def numbers(published: Any) -> Iterator[float]:
 
 
 def test_the_page_is_what_its_measured_files_give() -> None:
-    assert (RESULTS / "REPRODUCTION.md").read_text("utf-8") == markdown(RESULTS), "stale: run scripts/reproduction"
+    assert (RESULTS / "REPRODUCTION.md").read_text("utf-8") == markdown(RESULTS), (
+        "stale: run scripts/reproduction"
+    )
 
 
 def test_a_changed_measurement_changes_the_page(tmp_path: Path) -> None:
@@ -49,8 +61,12 @@ def test_a_changed_measurement_changes_the_page(tmp_path: Path) -> None:
 def test_every_number_the_corpora_list_as_published_has_its_line(replay_dir: Path) -> None:
     lines = measured("figures.json")["figures"]
     for about in sorted(replay_dir.glob("*/README.json")):
-        listed = Counter(f"{number:.8g}" for number in numbers(json.loads(about.read_text("utf-8"))["published"]))
-        compared = Counter(f"{line['published']:.8g}" for line in lines if line["benchmark"] == about.parent.name)
+        listed = Counter(
+            f"{number:.8g}" for number in numbers(json.loads(about.read_text("utf-8"))["published"])
+        )
+        compared = Counter(
+            f"{line['published']:.8g}" for line in lines if line["benchmark"] == about.parent.name
+        )
         assert listed, about
         assert not listed - compared, about
 

@@ -1,4 +1,6 @@
-"""The published table: printed as on the card, its Averages recomputed, its cells held to the item counts of the protocol."""
+"""The published table: printed as on the card, its Averages recomputed, its cells held to the item
+counts of the protocol.
+"""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -61,7 +63,9 @@ MISFITS = {
 
 def fractions_of(name: str) -> dict[str, float | None]:
     (row,) = (row for row in published_rows() if row.name == name)
-    return {key: None if text == "-" else float(Decimal(text) / 100) for key, text in row.cells.items()}
+    return {
+        key: None if text == "-" else float(Decimal(text) / 100) for key, text in row.cells.items()
+    }
 
 
 def mean_percent(values: list[float]) -> str:
@@ -71,11 +75,16 @@ def mean_percent(values: list[float]) -> str:
 def fitting_counts(cell: str, n_items: int) -> list[int]:
     """Every k for which k of n_items prints as the cell, ties allowed to go either way."""
     value = Fraction(cell)
-    return [k for k in range(n_items + 1) if abs(Fraction(100 * k, n_items) - value) <= Fraction(1, 20)]
+    return [
+        k for k in range(n_items + 1) if abs(Fraction(100 * k, n_items) - value) <= Fraction(1, 20)
+    ]
 
 
 def test_every_published_row_is_printed_as_on_the_card() -> None:
-    printed = [" ".join(line.strip("| ").split(" | ")) for line in markdown(rows_from_published()).splitlines()]
+    printed = [
+        " ".join(line.strip("| ").split(" | "))
+        for line in markdown(rows_from_published()).splitlines()
+    ]
     assert printed[0] == " ".join(("Model", *HEADINGS))
     assert printed[2 : 2 + len(PRINTED)] == PRINTED
 
@@ -92,7 +101,10 @@ def test_the_card_itself_says_what_this_file_says() -> None:
         pytest.skip("the model card's text is not beside the repository")
     lines = CARD.read_text(encoding="utf-8").splitlines()
     start = lines.index(" ".join(("Model", *HEADINGS)))
-    rows = [" ".join(line.replace("(this model)", "").replace("*", "").split()) for line in lines[start + 1 : start + 9]]
+    rows = [
+        " ".join(line.replace("(this model)", "").replace("*", "").split())
+        for line in lines[start + 1 : start + 9]
+    ]
     assert rows == PRINTED
 
 
@@ -116,7 +128,11 @@ def test_the_8b_base_row_prints_no_average_though_its_seven_inputs_are_there() -
 
 
 def test_rejected_averages_do_not_give_the_published_figure() -> None:
-    cells = {key: value for key, value in fractions_of("Llama 3.1 8b instruct").items() if value is not None}
+    cells = {
+        key: value
+        for key, value in fractions_of("Llama 3.1 8b instruct").items()
+        if value is not None
+    }
     six = [cells[key] for key in ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval")]
     safe, unsafe = 1 - cells["xstest_safe_refused"], 1 - cells["xstest_unsafe_followed"]
     seven = [*six, (safe + unsafe) / 2]
@@ -127,17 +143,28 @@ def test_rejected_averages_do_not_give_the_published_figure() -> None:
         "the two complements apart": (mean_percent([*six, safe, unsafe]), "74.4"),
         "with AlpacaEval 1": (mean_percent([*seven, cells["alpaca_eval_1"]]), "74.7"),
         "with AlpacaEval 2": (mean_percent([*seven, cells["alpaca_eval_2_lc"]]), "66.1"),
-        "with both": (mean_percent([*seven, cells["alpaca_eval_1"], cells["alpaca_eval_2_lc"]]), "69.3"),
+        "with both": (
+            mean_percent([*seven, cells["alpaca_eval_1"], cells["alpaca_eval_2_lc"]]),
+            "69.3",
+        ),
         "XSTest as refusal F1": (mean_percent([*six, refusal_f1]), "71.7"),
     }
-    assert {name: got for name, (got, _) in rivals.items()} == {name: figure for name, (_, figure) in rivals.items()}
+    assert {name: got for name, (got, _) in rivals.items()} == {
+        name: figure for name, (_, figure) in rivals.items()
+    }
     assert "71.8" not in {got for got, _ in rivals.values()}
 
 
 def test_xstest_weighted_by_items_fails_the_70b_dpo_row() -> None:
-    cells = {key: value for key, value in fractions_of("Tulu 2 Llama 3.1 70b DPO").items() if value is not None}
+    cells = {
+        key: value
+        for key, value in fractions_of("Tulu 2 Llama 3.1 70b DPO").items()
+        if value is not None
+    }
     six = [cells[key] for key in ("mmlu", "gsm8k", "bbh", "humaneval", "truthfulqa", "ifeval")]
-    by_items = (250 * (1 - cells["xstest_safe_refused"]) + 200 * (1 - cells["xstest_unsafe_followed"])) / 450
+    by_items = (
+        250 * (1 - cells["xstest_safe_refused"]) + 200 * (1 - cells["xstest_unsafe_followed"])
+    ) / 450
     assert mean_percent([*six, by_items]) == "80.6"
 
 

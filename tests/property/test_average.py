@@ -51,12 +51,18 @@ def test_average_needs_each_of_its_inputs(row: dict[str, float], key: str, absen
 
 
 @given(cells, st.one_of(st.none(), scores), st.one_of(st.none(), scores))
-def test_alpaca_eval_never_enters_the_average(row: dict[str, float], first: float | None, second: float | None) -> None:
-    assert average({**row, "alpaca_eval_1": first, "alpaca_eval_2_lc": second, "average": first}) == average(row)
+def test_alpaca_eval_never_enters_the_average(
+    row: dict[str, float], first: float | None, second: float | None
+) -> None:
+    assert average(
+        {**row, "alpaca_eval_1": first, "alpaca_eval_2_lc": second, "average": first}
+    ) == average(row)
 
 
 @given(cells, st.sampled_from(INPUTS), scores)
-def test_average_rises_with_a_direct_input_and_falls_with_an_xstest_share(row: dict[str, float], key: str, other: float) -> None:
+def test_average_rises_with_a_direct_input_and_falls_with_an_xstest_share(
+    row: dict[str, float], key: str, other: float
+) -> None:
     before, after = average(row), average(row | {key: other})
     assert before is not None
     assert after is not None
@@ -65,9 +71,16 @@ def test_average_rises_with_a_direct_input_and_falls_with_an_xstest_share(row: d
 
 
 @given(cells, st.fixed_dictionaries({key: st.floats(0, 0.2) for key in INPUTS}))
-def test_standard_error_is_the_propagated_one(row: dict[str, float], stderrs: dict[str, float]) -> None:
-    found = average_metric({key: Metric(row[key], 5, 5, stderrs[key], (0.0, 1.0)) for key in INPUTS})
-    variance = sum(stderrs[key] ** 2 for key in DIRECT) / 49 + sum(stderrs[key] ** 2 for key in XSTEST) / 196
+def test_standard_error_is_the_propagated_one(
+    row: dict[str, float], stderrs: dict[str, float]
+) -> None:
+    found = average_metric(
+        {key: Metric(row[key], 5, 5, stderrs[key], (0.0, 1.0)) for key in INPUTS}
+    )
+    variance = (
+        sum(stderrs[key] ** 2 for key in DIRECT) / 49
+        + sum(stderrs[key] ** 2 for key in XSTEST) / 196
+    )
     assert found.value is not None
     assert found.value == average(row)
     assert found.stderr is not None
@@ -78,14 +91,25 @@ def test_standard_error_is_the_propagated_one(row: dict[str, float], stderrs: di
 def test_each_end_of_the_interval_is_as_far_off_as_the_cells_ends_on_that_side_squared_and_summed(
     row: dict[str, float], shares: dict[str, tuple[float, float]]
 ) -> None:
-    ends = {key: (row[key] * shares[key][0], row[key] + (1 - row[key]) * shares[key][1]) for key in INPUTS}
+    ends = {
+        key: (row[key] * shares[key][0], row[key] + (1 - row[key]) * shares[key][1])
+        for key in INPUTS
+    }
     found = average_metric({key: Metric(row[key], 5, 5, 0.1, ends[key]) for key in INPUTS})
-    low = [row[key] - ends[key][0] for key in DIRECT] + [(ends[key][1] - row[key]) / 2 for key in XSTEST]
-    high = [ends[key][1] - row[key] for key in DIRECT] + [(row[key] - ends[key][0]) / 2 for key in XSTEST]
+    low = [row[key] - ends[key][0] for key in DIRECT] + [
+        (ends[key][1] - row[key]) / 2 for key in XSTEST
+    ]
+    high = [ends[key][1] - row[key] for key in DIRECT] + [
+        (row[key] - ends[key][0]) / 2 for key in XSTEST
+    ]
     assert found.value is not None
     assert found.ci95 is not None
-    assert math.isclose(found.value - found.ci95[0], min(found.value, math.hypot(*low) / 7), abs_tol=1e-12)
-    assert math.isclose(found.ci95[1] - found.value, min(1 - found.value, math.hypot(*high) / 7), abs_tol=1e-12)
+    assert math.isclose(
+        found.value - found.ci95[0], min(found.value, math.hypot(*low) / 7), abs_tol=1e-12
+    )
+    assert math.isclose(
+        found.ci95[1] - found.value, min(1 - found.value, math.hypot(*high) / 7), abs_tol=1e-12
+    )
 
 
 def test_a_cell_without_an_interval_leaves_the_average_without_one() -> None:
@@ -96,9 +120,23 @@ def test_a_cell_without_an_interval_leaves_the_average_without_one() -> None:
 
 
 def test_the_interval_of_the_average_covers_the_truth_as_often_as_it_says() -> None:
-    truth = {"mmlu": 0.62, "gsm8k": 0.665, "bbh": 0.606, "humaneval": 0.691, "truthfulqa": 0.703, "ifeval": 0.523}
+    truth = {
+        "mmlu": 0.62,
+        "gsm8k": 0.665,
+        "bbh": 0.606,
+        "humaneval": 0.691,
+        "truthfulqa": 0.703,
+        "ifeval": 0.523,
+    }
     truth |= {"xstest_safe_refused": 0.084, "xstest_unsafe_followed": 0.155}
-    sizes = {"mmlu": 1400, "gsm8k": 200, "bbh": 1080, "humaneval": 164, "truthfulqa": 817, "ifeval": 541}
+    sizes = {
+        "mmlu": 1400,
+        "gsm8k": 200,
+        "bbh": 1080,
+        "humaneval": 164,
+        "truthfulqa": 817,
+        "ifeval": 541,
+    }
     sizes |= {"xstest_safe_refused": 250, "xstest_unsafe_followed": 200}
     rng = np.random.default_rng(0)
     target, n_runs, covered = average(truth), 2000, 0
@@ -106,7 +144,9 @@ def test_the_interval_of_the_average_covers_the_truth_as_often_as_it_says() -> N
     draws = {key: rng.binomial(sizes[key], truth[key], n_runs) for key in INPUTS}
     cell = cache(lambda passed, n: proportion([1.0] * passed + [0.0] * (n - passed), n))
     for run in range(n_runs):
-        interval = average_metric({key: cell(int(draws[key][run]), sizes[key]) for key in INPUTS}).ci95
+        interval = average_metric(
+            {key: cell(int(draws[key][run]), sizes[key]) for key in INPUTS}
+        ).ci95
         assert interval is not None
         covered += interval[0] <= target <= interval[1]
     assert 0.93 <= covered / n_runs <= 0.97

@@ -1,4 +1,6 @@
-"""The gate over arbitrary differences and texts: verdicts are ordered, and every report can be read back."""
+"""The gate over arbitrary differences and texts: verdicts are ordered, and every report can be read
+back.
+"""
 
 import json
 from collections.abc import Sequence
@@ -24,12 +26,16 @@ drops = st.floats(0, 0.1)
 def difference(column: Column, gain: float, error: float) -> PairedDifference:
     change = -gain if column.lower_is_better else gain
     ends = (change - Z95 * error, change + Z95 * error)
-    return PairedDifference(column, 50, 0.5, 0.5 + change, change, error, ends, 0.5, 5, 6, estimator="made up")
+    return PairedDifference(
+        column, 50, 0.5, 0.5 + change, change, error, ends, 0.5, 5, 6, estimator="made up"
+    )
 
 
 @st.composite
 def differences(draw: st.DrawFn) -> Sequence[PairedDifference]:
-    """Up to six columns of arbitrary names, some of them without a value for an arbitrary reason."""
+    """Up to six columns of arbitrary names, some of them without a value for an
+    arbitrary reason.
+    """
     found = []
     for number in range(draw(st.integers(1, 6))):
         column = Column(f"c{number}", draw(st.text(max_size=20)), draw(st.booleans()))
@@ -45,14 +51,24 @@ def gates(draw: st.DrawFn) -> Gate:
     found = {one.key: one for one in draw(differences())}
     in_baseline = frozenset(key for key in found if draw(st.booleans()))
     reason = draw(st.none() | st.text(min_size=1, max_size=30))
-    names, notes = (draw(st.text(max_size=20)), draw(st.text(max_size=20))), tuple(draw(st.lists(st.text(max_size=20), max_size=2)))
-    return Gate(names, judge(found, Policy(draw(drops)), in_baseline), reason, notes, draw(st.booleans()))
+    names, notes = (
+        (draw(st.text(max_size=20)), draw(st.text(max_size=20))),
+        tuple(draw(st.lists(st.text(max_size=20), max_size=2))),
+    )
+    return Gate(
+        names, judge(found, Policy(draw(drops)), in_baseline), reason, notes, draw(st.booleans())
+    )
 
 
 @given(gains, gains, errors, drops, st.booleans())
-def test_a_better_candidate_never_gets_a_worse_verdict(one: float, other: float, error: float, drop: float, lower: bool) -> None:
+def test_a_better_candidate_never_gets_a_worse_verdict(
+    one: float, other: float, error: float, drop: float, lower: bool
+) -> None:
     column = Column("c", "C", lower)
-    worse, better = (judge({"c": difference(column, gain, error)}, Policy(drop))[0] for gain in sorted((one, other)))
+    worse, better = (
+        judge({"c": difference(column, gain, error)}, Policy(drop))[0]
+        for gain in sorted((one, other))
+    )
     assert RANK[worse.state] <= RANK[better.state]
     assert (worse.p or 0) <= (better.p or 0)
 
@@ -71,7 +87,10 @@ def test_a_column_is_regressed_exactly_when_its_one_sided_p_is_below_two_and_a_h
 def test_a_more_generous_policy_never_fails_what_a_stricter_one_let_pass(
     found: Sequence[PairedDifference], one: float, other: float
 ) -> None:
-    strict, generous = (Gate(("", ""), judge({d.key: d for d in found}, Policy(drop))).exit_code for drop in sorted((one, other)))
+    strict, generous = (
+        Gate(("", ""), judge({d.key: d for d in found}, Policy(drop))).exit_code
+        for drop in sorted((one, other))
+    )
     assert generous <= strict
 
 

@@ -6,12 +6,20 @@ import string
 import hypothesis.strategies as st
 from hypothesis import example, given
 
-from evals.extract import compared_form, drop_separators, exact_match, extract_bbh_answer, extract_last_number
+from evals.extract import (
+    compared_form,
+    drop_separators,
+    exact_match,
+    extract_bbh_answer,
+    extract_last_number,
+)
 
 texts = st.text(max_size=200) | st.text("0123456789+-.,/ $\n", max_size=60)
 words = st.text(string.ascii_letters + " \n-:", max_size=60)
 blanks = st.text(" \n\t", max_size=5)
-pieces = st.sampled_from(["the answer is ", "The answer is ", "|he answer is ", "(A)", ".", "\n", " ", "3.5"])
+pieces = st.sampled_from(
+    ["the answer is ", "The answer is ", "|he answer is ", "(A)", ".", "\n", " ", "3.5"]
+)
 phrases = st.lists(pieces, max_size=12).map("".join)
 
 
@@ -23,7 +31,9 @@ def test_extractors_return_text_for_any_text(text: str) -> None:
 
 
 @given(texts, blanks, blanks)
-def test_surrounding_blanks_never_change_what_is_compared(text: str, before: str, after: str) -> None:
+def test_surrounding_blanks_never_change_what_is_compared(
+    text: str, before: str, after: str
+) -> None:
     number, padded = extract_last_number(text), extract_last_number(before + text + after)
     assert padded.found == number.found
     assert padded.text.strip() == number.text.strip()
@@ -35,7 +45,9 @@ def test_surrounding_blanks_never_change_a_bbh_answer(text: str, before: str, af
 
 
 @given(words, st.integers(0, 10**15), words)
-def test_the_last_number_is_found_with_or_without_separators(before: str, number: int, after: str) -> None:
+def test_the_last_number_is_found_with_or_without_separators(
+    before: str, number: int, after: str
+) -> None:
     assert extract_last_number(f"{before}{number}{after}") == (str(number), True)
     assert extract_last_number(f"{before}{number:,}{after}") == (str(number), True)
 
@@ -62,13 +74,19 @@ def test_what_follows_the_first_answer_sentence_does_not_count(answer: str, rest
 @example("the answer is \r. \u2028.\nthe answer is the answer is 4.")
 def test_a_bbh_answer_is_what_the_published_expression_finds(text: str) -> None:
     published = re.search(r"[t|T]he answer is (.*?)\.", text)
-    assert extract_bbh_answer(text) == ((published[1].strip(), True) if published else (text.strip(), False))
+    assert extract_bbh_answer(text) == (
+        (published[1].strip(), True) if published else (text.strip(), False)
+    )
 
 
 @given(texts, texts)
 def test_exact_match_is_equality_of_compared_forms(one: str, other: str) -> None:
     assert exact_match(one, one)
-    assert exact_match(one, other) == exact_match(other, one) == (compared_form(one) == compared_form(other))
+    assert (
+        exact_match(one, other)
+        == exact_match(other, one)
+        == (compared_form(one) == compared_form(other))
+    )
 
 
 @given(texts, st.text(string.punctuation, max_size=5))
@@ -85,16 +103,22 @@ def test_case_is_lowered_not_folded() -> None:
 def test_the_compared_form_is_final(text: str) -> None:
     form = compared_form(text)
     assert not set(form) & set(string.punctuation)
-    # Lower-casing a final capital sigma looks at its neighbours, which deleted punctuation may change.
+    # Lower-casing a final capital sigma looks at its neighbours, which deleted punctuation may
+    # change.
     assert compared_form(form) == form or "Σ" in text or "ς" in text
 
 
-@given(st.text("aB7 -.,()[]{}<>$\n", min_size=1, max_size=30), st.text("aB7 -.,()[]{}<>$\n", min_size=1, max_size=30))
+@given(
+    st.text("aB7 -.,()[]{}<>$\n", min_size=1, max_size=30),
+    st.text("aB7 -.,()[]{}<>$\n", min_size=1, max_size=30),
+)
 @example("]", ")")
 @example("] ]", "} >")
 @example("a ", "a")
 def test_exact_match_agrees_with_lm_evals_copy_of_the_metric(prediction: str, gold: str) -> None:
     from lm_eval.api.metrics import exact_match_hf_evaluate
 
-    theirs = exact_match_hf_evaluate([prediction], [gold], ignore_case=True, ignore_punctuation=True)
+    theirs = exact_match_hf_evaluate(
+        [prediction], [gold], ignore_case=True, ignore_punctuation=True
+    )
     assert exact_match(prediction, gold) == bool(theirs["exact_match"])

@@ -1,4 +1,6 @@
-"""IFEval, XSTest and TruthfulQA: no text breaks a grader, and no grade depends on its neighbours."""
+"""IFEval, XSTest and TruthfulQA: no text breaks a grader, and no grade depends on its
+neighbours.
+"""
 
 import random
 from collections.abc import Mapping
@@ -9,7 +11,15 @@ from hypothesis import strategies as st
 
 from evals.data.load import load_smoke_data
 from evals.records import Completion, Finding, ItemId, Json, Output
-from tasks.ifeval import _SHORTENED, IFEval, IFEvalItem, Instruction, _instruction_classes, follow, variants
+from tasks.ifeval import (
+    _SHORTENED,
+    IFEval,
+    IFEvalItem,
+    Instruction,
+    _instruction_classes,
+    follow,
+    variants,
+)
 from tasks.truthfulqa import TruthfulQA, base_answer
 from tasks.xstest import XSTest, judge_message, strmatch_label
 
@@ -24,7 +34,11 @@ ARGUMENTS: Mapping[str, Mapping[str, Json]] = {
     "length_constraints:number_sentences": {"num_sentences": 3, "relation": "less than"},
     "length_constraints:number_paragraphs": {"num_paragraphs": 2},
     "length_constraints:number_words": {"num_words": 4, "relation": "at least"},
-    "length_constraints:nth_paragraph_first_word": {"num_paragraphs": 2, "nth_paragraph": 1, "first_word": "rain"},
+    "length_constraints:nth_paragraph_first_word": {
+        "num_paragraphs": 2,
+        "nth_paragraph": 1,
+        "first_word": "rain",
+    },
     "detectable_content:number_placeholders": {"num_placeholders": 1},
     "detectable_content:postscript": {"postscript_marker": "P.S."},
     "detectable_format:number_bullet_lists": {"num_bullets": 1},
@@ -42,9 +56,31 @@ ARGUMENTS: Mapping[str, Mapping[str, Json]] = {
     "punctuation:no_comma": {},
     "startend:quotation": {},
 }
-EVERY_INSTRUCTION = IFEvalItem(ItemId("ifeval/0"), "", "Say it.", tuple(Instruction(*pair) for pair in ARGUMENTS.items()))
+EVERY_INSTRUCTION = IFEvalItem(
+    ItemId("ifeval/0"), "", "Say it.", tuple(Instruction(*pair) for pair in ARGUMENTS.items())
+)
 
-MARKS = ("*", "**", "***", "******", "\n", "\n\n", "- ", "[x]", "<<a>>", "P.S.", "{", "[", '"', "SECTION 1", ",", "#", "'", "．", "！")
+MARKS = (
+    "*",
+    "**",
+    "***",
+    "******",
+    "\n",
+    "\n\n",
+    "- ",
+    "[x]",
+    "<<a>>",
+    "P.S.",
+    "{",
+    "[",
+    '"',
+    "SECTION 1",
+    ",",
+    "#",
+    "'",
+    "．",
+    "！",
+)
 PIECES = st.sampled_from((*MARKS, "I AM", "rain", "See you."))
 TEXT = st.lists(PIECES | st.text(max_size=20), max_size=12).map("".join)
 
@@ -69,9 +105,9 @@ def test_no_response_breaks_a_checker_and_what_is_strict_is_loose(text: str) -> 
     assert text.strip() or not any(loose)
 
 
-DENSE = st.text("*[]<>-x \n\t\r\x0b\x85", max_size=40) | st.lists(st.sampled_from(("P.S.", "p. s.", "p.", "s.", " ", "  ", "\n", "x"))).map(
-    "".join
-)
+DENSE = st.text("*[]<>-x \n\t\r\x0b\x85", max_size=40) | st.lists(
+    st.sampled_from(("P.S.", "p. s.", "p.", "s.", " ", "  ", "\n", "x"))
+).map("".join)
 
 
 @settings(max_examples=400)
@@ -85,7 +121,10 @@ DENSE = st.text("*[]<>-x \n\t\r\x0b\x85", max_size=40) | st.lists(st.sampled_fro
 @example("detectable_content:postscript", "a \n \n  P.S. b")
 def test_shortening_a_text_for_a_checker_never_changes_its_verdict(name: str, text: str) -> None:
     for count in (1, 2, 3):
-        arguments = {key: count if isinstance(value, int) else value for key, value in ARGUMENTS[name].items()}
+        arguments = {
+            key: count if isinstance(value, int) else value
+            for key, value in ARGUMENTS[name].items()
+        }
         checker = _instruction_classes()[name](name)
         checker.build_description(**arguments)
         assert checker.check_following(_SHORTENED[name](text)) == checker.check_following(text)
@@ -123,9 +162,15 @@ def test_shuffling_items_never_changes_grades(texts: list[str], shuffler: random
             answer, label = completion(texts[n]), Finding("j", text=texts[n - 1])
             lists[0].append(ifeval.grade(instructed[n % 5], answer, {}))
             lists[1].append(xstest.grade(prompts[n % 8], answer, {"xstest": label}))
-            lists[2].append(truthfulqa.grade(questions[n % 5], answer, {"truth": label, "info": label}))
+            lists[2].append(
+                truthfulqa.grade(questions[n % 5], answer, {"truth": label, "info": label})
+            )
             found[n] = [each[-1] for each in lists]
-        summaries = {**ifeval.summarize(lists[0]), **xstest.summarize(lists[1]), **truthfulqa.summarize(lists[2])}
+        summaries = {
+            **ifeval.summarize(lists[0]),
+            **xstest.summarize(lists[1]),
+            **truthfulqa.summarize(lists[2]),
+        }
         return found, dict(summaries)
 
     order = list(range(len(texts)))
@@ -135,9 +180,13 @@ def test_shuffling_items_never_changes_grades(texts: list[str], shuffler: random
 
 
 def test_grading_in_threads_gives_the_grades_of_one_thread() -> None:
-    letters = Instruction("keywords:letter_frequency", {"letter": "!", "let_frequency": 2, "let_relation": "at least"})
+    letters = Instruction(
+        "keywords:letter_frequency", {"letter": "!", "let_frequency": 2, "let_relation": "at least"}
+    )
     language = Instruction("language:response_language", {"language": "en"})
-    items = [IFEvalItem(ItemId(f"ifeval/{n}"), "", "Say it.", (letters, language)) for n in range(40)]
+    items = [
+        IFEvalItem(ItemId(f"ifeval/{n}"), "", "Say it.", (letters, language)) for n in range(40)
+    ]
     alone = [follow(item, "hello you, a tea, ein Tee") for item in items]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda item: follow(item, "hello you, a tea, ein Tee"), items))
@@ -158,7 +207,10 @@ def test_string_match_has_two_labels_and_ignores_outer_whitespace(text: str, spa
     assert strmatch_label(text) in ("refusal", "following")
 
 
-@given(TEXT | st.lists(st.sampled_from(["A:", "Q:", "\n", " ", "x"]), max_size=12).map("".join), st.sampled_from(["", " ", "\n", "\n\n"]))
+@given(
+    TEXT | st.lists(st.sampled_from(["A:", "Q:", "\n", " ", "x"]), max_size=12).map("".join),
+    st.sampled_from(["", " ", "\n", "\n\n"]),
+)
 def test_a_base_answer_is_one_stripped_answer_whatever_surrounds_it(text: str, space: str) -> None:
     answer = base_answer(text)
     assert base_answer(space + text + space) == answer

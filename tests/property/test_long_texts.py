@@ -1,7 +1,8 @@
-"""A hundred thousand characters of any pattern: no extractor, parser or printer raises, or takes longer for it than for its length.
+"""A hundred thousand characters of any pattern: no extractor, parser or printer raises, or takes
+longer for it than for its length.
 
-Each call has a second of processor time (the machine's other work does not count); the slowest takes a tenth of that, most a
-hundredth. Quadratic expressions take many seconds.
+Each call has a second of processor time (the machine's other work does not count); the slowest
+takes a tenth of that, most a hundredth. Quadratic expressions take many seconds.
 """
 
 import json
@@ -30,11 +31,72 @@ LENGTH = 100_000
 BUDGET_S = 1.0
 
 UNITS = (
-    *("the answer is ", "The answer is x", "|he answer is .", "1", "1,", "1.", "+-", "-.", "9" * 50 + ",", "3/4 ", ".", " ", "\n"),
-    *("\r", "A:", "Q:", "A: \n", "_", "a_", "*", "**a ", "- ", "<<", "[", "]", "[x", "{", "}", '{"a":', '"', "'", "\\", "|", "```"),
-    *("#", "= ", "(", ")", "a.b!c? ", "a" * 50 + " ", "ß", "İ", "Σ", "\u202e", "\ufdfd", "𝒳", "\x00", "\ud800", "\u2028", "P.S. "),
-    *("<script>", "| a | b |\n", "'model': ", "{'model': 'model_1', 'rank': 1},", "[{'model': 'model_1', 'rank': [", "yes", "refusal\n"),
-)  # fmt: skip
+    *(
+        "the answer is ",
+        "The answer is x",
+        "|he answer is .",
+        "1",
+        "1,",
+        "1.",
+        "+-",
+        "-.",
+        "9" * 50 + ",",
+        "3/4 ",
+        ".",
+        " ",
+        "\n",
+    ),
+    *(
+        "\r",
+        "A:",
+        "Q:",
+        "A: \n",
+        "_",
+        "a_",
+        "*",
+        "**a ",
+        "- ",
+        "<<",
+        "[",
+        "]",
+        "[x",
+        "{",
+        "}",
+        '{"a":',
+        '"',
+        "'",
+        "\\",
+        "|",
+        "```",
+    ),
+    *(
+        "#",
+        "= ",
+        "(",
+        ")",
+        "a.b!c? ",
+        "a" * 50 + " ",
+        "ß",
+        "İ",
+        "Σ",
+        "\u202e",
+        "\ufdfd",
+        "𝒳",
+        "\x00",
+        "\ud800",
+        "\u2028",
+        "P.S. ",
+    ),
+    *(
+        "<script>",
+        "| a | b |\n",
+        "'model': ",
+        "{'model': 'model_1', 'rank': 1},",
+        "[{'model': 'model_1', 'rank': [",
+        "yes",
+        "refusal\n",
+    ),
+)
 READERS: dict[str, Callable[[str], Any]] = {
     "gsm8k": extract_last_number,
     "bbh": extract_bbh_answer,
@@ -49,7 +111,9 @@ READERS: dict[str, Callable[[str], Any]] = {
     "markdown": escape,
     "terminal": visible,
     "html": pack,
-    "a recorded row": lambda text: recorded_or_refused(json.dumps({"id": "gsm8k/1", "outputs": [text], "findings": {"truth": text}})),
+    "a recorded row": lambda text: recorded_or_refused(
+        json.dumps({"id": "gsm8k/1", "outputs": [text], "findings": {"truth": text}})
+    ),
 }
 
 
@@ -85,7 +149,11 @@ def long(*units: str) -> str:
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_no_repeated_pattern_takes_long_or_raises(reader: Callable[[str], Any]) -> None:
     for unit in UNITS:
-        for text in (long(unit), f"1 the answer is {long(unit)}\n", f"{long(unit)}\nthe answer is 4."):
+        for text in (
+            long(unit),
+            f"1 the answer is {long(unit)}\n",
+            f"{long(unit)}\nthe answer is 4.",
+        ):
             with budget(BUDGET_S):
                 reader(text)
 
@@ -101,7 +169,14 @@ def test_no_checker_of_ifeval_takes_the_square_of_a_texts_length(name: str) -> N
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-@given(units=st.lists(st.sampled_from(UNITS) | st.text(min_size=1, max_size=6), min_size=1, max_size=4), tail=st.text(max_size=20))
-def test_no_drawn_pattern_takes_long_or_raises(reader: Callable[[str], Any], units: list[str], tail: str) -> None:
+@given(
+    units=st.lists(
+        st.sampled_from(UNITS) | st.text(min_size=1, max_size=6), min_size=1, max_size=4
+    ),
+    tail=st.text(max_size=20),
+)
+def test_no_drawn_pattern_takes_long_or_raises(
+    reader: Callable[[str], Any], units: list[str], tail: str
+) -> None:
     with budget(BUDGET_S):
         reader(long(*units) + tail)

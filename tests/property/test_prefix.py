@@ -15,13 +15,17 @@ def simulated(prompts: list[list[int]], block: int) -> int:
     found = 0
     for prompt in prompts:
         ends = [end for end in range(block, len(prompt) + 1, block)]
-        found += max((end for end in ends if tuple(prompt[:end]) in held and end < len(prompt)), default=0)
+        found += max(
+            (end for end in ends if tuple(prompt[:end]) in held and end < len(prompt)), default=0
+        )
         held |= {tuple(prompt[:end]) for end in ends}
     return found
 
 
 @given(PROMPTS, st.integers(1, 8))
-def test_it_counts_what_a_cache_without_end_would_hold(prompts: list[list[int]], block: int) -> None:
+def test_it_counts_what_a_cache_without_end_would_hold(
+    prompts: list[list[int]], block: int
+) -> None:
     assert cached_tokens(prompts, block) == simulated(prompts, block)
 
 

@@ -16,20 +16,26 @@ RANKED = "[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]"
 
 
 def verdict(prompt: str) -> str:
-    """What the judge says: a label, a yes or no, a ranking or a letter, decided by the prompt alone."""
+    """What the judge says: a label, a yes or no, a ranking or a letter, decided by the prompt
+    alone.
+    """
     first = hashlib.sha256(prompt.encode()).digest()[0] % 2 == 0
     if "CLASS:" in prompt:
         return "refusal" if first else "following"
     if prompt.endswith(("True:", "Helpful:")):
         return " yes" if first else " no"
     if "rank" in prompt.lower() and "model_1" in prompt:
-        return RANKED if first else RANKED.replace("1}", "x}").replace("2}", "1}").replace("x}", "2}")
+        return (
+            RANKED if first else RANKED.replace("1}", "x}").replace("2}", "1}").replace("x}", "2}")
+        )
     return "m" if first else "M"
 
 
 @dataclass
 class Judge:
-    """A judge's server. says: prompt -> its words, or None to refuse the request.  asked: every prompt it was asked."""
+    """A judge's server. says: prompt -> its words, or None to refuse the request.  asked: every
+    prompt it was asked.
+    """
 
     url: str
     says: Callable[[str], str | None] = verdict
@@ -76,13 +82,32 @@ def judge() -> Iterator[Judge]:
 
 def said(words: str) -> dict[str, Any]:
     """An answer with its first token's log-probabilities, as chat servers give them."""
-    first = [{"token": token, "logprob": value, "bytes": None} for token, value in ((words, -0.25), ("other", -1.5))]
-    logprobs = {"content": [{"token": words, "logprob": -0.25, "bytes": None, "top_logprobs": first}], "refusal": None}
+    first = [
+        {"token": token, "logprob": value, "bytes": None}
+        for token, value in ((words, -0.25), ("other", -1.5))
+    ]
+    logprobs = {
+        "content": [{"token": words, "logprob": -0.25, "bytes": None, "top_logprobs": first}],
+        "refusal": None,
+    }
     message = {"role": "assistant", "content": words}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}
-    return {"id": "1", "object": "chat.completion", "created": 0, "model": "judge", "choices": [choice]}
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "judge",
+        "choices": [choice],
+    }
 
 
 def refused() -> dict[str, Any]:
     """A refusal of one request."""
-    return {"error": {"message": "I will not judge this", "type": "invalid_request_error", "code": None, "param": None}}
+    return {
+        "error": {
+            "message": "I will not judge this",
+            "type": "invalid_request_error",
+            "code": None,
+            "param": None,
+        }
+    }

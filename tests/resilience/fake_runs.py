@@ -1,9 +1,11 @@
-"""Runs whose engine is a fake that counts what it is asked; also the program whose sessions test_kills.py kills.
+"""Runs whose engine is a fake that counts what it is asked; also the program whose sessions
+test_kills.py kills.
 
     python -m tests.resilience.fake_runs
-stays warm: for each line "OUT LOG SECONDS" on its standard input it forks a session that runs the tasks KILLED into the folder OUT,
-appends every key it asks for to LOG and takes SECONDS for each three answers. It says "pid N", what the session begins ("phase …"),
-and how it ended ("ended STATUS").
+stays warm: for each line "OUT LOG SECONDS" on its standard input it forks a session that runs the
+tasks KILLED into the folder OUT, appends every key it asks for to LOG and takes SECONDS for each
+three answers. It says "pid N", what the session begins ("phase …"), and how it ended ("ended
+STATUS").
 """
 
 import gzip
@@ -44,10 +46,21 @@ def reply(request: Rendered) -> Completion:
     prompt = (request.text or repr(request.messages)).encode("utf-8", "replace")
     draw = hashlib.sha256(prompt).digest()
     if request.labels:
-        return Completion(choice_logprobs={label: -(1 + draw[n]) / 7 for n, (label, _) in enumerate(request.labels)}, n_prompt_tokens=9)
+        return Completion(
+            choice_logprobs={
+                label: -(1 + draw[n]) / 7 for n, (label, _) in enumerate(request.labels)
+            },
+            n_prompt_tokens=9,
+        )
     body = f"    return {draw[1] % 3}\n"
-    texts = [f"Sorry, {draw[0] % 5}. So the answer is {draw[1] % 30 + n}." if draw[2] % 2 else body for n in range(request.sampling.n)]
-    outputs = (Output(text, "length" if draw[3] < 60 else "stop", tuple(range(len(text) % 11))) for text in texts)
+    texts = [
+        f"Sorry, {draw[0] % 5}. So the answer is {draw[1] % 30 + n}." if draw[2] % 2 else body
+        for n in range(request.sampling.n)
+    ]
+    outputs = (
+        Output(text, "length" if draw[3] < 60 else "stop", tuple(range(len(text) % 11)))
+        for text in texts
+    )
     return Completion(tuple(outputs), n_prompt_tokens=len(prompt), n_cached_tokens=3)
 
 
@@ -55,7 +68,8 @@ def reply(request: Rendered) -> Completion:
 class Engines:
     """Starts fake engines and keeps count: what was asked, and how often an engine was started.
 
-    answer: request -> answer.  fails_after: how many answers come before `error` is raised, counted over all engines.
+    answer: request -> answer.  fails_after: how many answers come before `error` is raised, counted
+    over all engines.
     """
 
     answer: Answer = reply
@@ -80,12 +94,26 @@ class Engines:
 
 def settings(out: Path, *, model: str = SERVER, **changes: Any) -> RunSettings:
     """The smoke suite of the quick tasks."""
-    return RunSettings(**{"model": model, "suite": "smoke", "tasks": QUICK, "out": out, "judges": STRMATCH, **changes})
+    return RunSettings(
+        **{
+            "model": model,
+            "suite": "smoke",
+            "tasks": QUICK,
+            "out": out,
+            "judges": STRMATCH,
+            **changes,
+        }
+    )
 
 
 def results(out: Path) -> dict[str, bytes]:
-    """Everything two equal runs have in common, byte for byte: the summary, and the samples unpacked."""
-    samples = {path.name: gzip.decompress(path.read_bytes()) for path in sorted((out / "samples").glob("*.gz"))}
+    """Everything two equal runs have in common, byte for byte: the summary, and the samples
+    unpacked.
+    """
+    samples = {
+        path.name: gzip.decompress(path.read_bytes())
+        for path in sorted((out / "samples").glob("*.gz"))
+    }
     return {"summary.json": (out / "summary.json").read_bytes(), **samples}
 
 
@@ -96,20 +124,30 @@ def stored(out: Path) -> set[str]:
         return set()
     with sqlite3.connect(path) as store:
         tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master")}
-        found = {key for (key,) in store.execute("SELECT key FROM answers")} if "answers" in tables else set()
+        found = (
+            {key for (key,) in store.execute("SELECT key FROM answers")}
+            if "answers" in tables
+            else set()
+        )
     store.close()
     return found
 
 
 class LoggedEngine:
-    """A fake engine or judge of the program that is killed: says what it is asked before it answers, and takes its time."""
+    """A fake engine or judge of the program that is killed: says what it is asked before it
+    answers, and takes its time.
+    """
 
-    def __init__(self, key: Callable[[Rendered], str], log: Path, wait_s: float, answer: Answer = reply) -> None:
+    def __init__(
+        self, key: Callable[[Rendered], str], log: Path, wait_s: float, answer: Answer = reply
+    ) -> None:
         self.key, self.wait_s, self.answer = key, wait_s, answer
         self.log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         time.sleep(wait_s)
 
-    def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
+    def stream(
+        self, requests: Sequence[Rendered]
+    ) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
         """See Generator."""
         for start in range(0, len(requests), 3):
             part = requests[start : start + 3]
@@ -170,11 +208,16 @@ def serve() -> None:
         if pid == 0:
             status = 1
             try:
-                status = 0 if run_logged(Path(out), Path(log), float(wait_s), Loud(quiet=True)).is_complete else 3
+                status = (
+                    0
+                    if run_logged(Path(out), Path(log), float(wait_s), Loud(quiet=True)).is_complete
+                    else 3
+                )
             finally:
                 os._exit(status)
         say(f"pid {pid}")
-        # Reaped only after its end was told, so that its id names nothing else while somebody may signal it.
+        # Reaped only after its end was told, so that its id names nothing else while somebody may
+        # signal it.
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         say(f"ended {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")
 

@@ -1,6 +1,9 @@
-"""Programs that mean harm, each with the verdicts it may get. None may pass, none may leave a trace.
+# ruff: noqa: E501  a hostile program a line
+"""Programs that mean harm, each with the verdicts it may get. None may pass, none may leave a
+trace.
 
-A program without `checks` raises or asserts when its attack is refused, so that "passed" would mean the attack succeeded.
+A program without `checks` raises or asserts when its attack is refused, so that "passed" would mean
+the attack succeeded.
 OUTSIDE stands for a folder, writable to everyone, that no program may touch.
 """
 
@@ -26,7 +29,10 @@ def check(candidate):
 
 check(double)
 """
-_LIBC = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\ndef must(result):\n    if result == -1: raise OSError(ctypes.get_errno(), 'no')\n"
+_LIBC = (
+    "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\ndef must(result):\n    if result"
+    " == -1: raise OSError(ctypes.get_errno(), 'no')\n"
+)
 FAILED = ("wrong_answer", "exception", "forbidden", "exited")
 
 

@@ -1,4 +1,6 @@
-"""Judges that are servers decide while the model still generates: the same row, nothing asked twice, nothing lost."""
+"""Judges that are servers decide while the model still generates: the same row, nothing asked
+twice, nothing lost.
+"""
 
 import json
 import threading
@@ -46,7 +48,9 @@ def phases(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_verdicts_arrive_while_the_engine_generates_and_the_row_is_that_of_judging_afterwards(tmp_path: Path, judge: Judge) -> None:
+def test_verdicts_arrive_while_the_engine_generates_and_the_row_is_that_of_judging_afterwards(
+    tmp_path: Path, judge: Judge
+) -> None:
     out, after = tmp_path / "early", tmp_path / "after"
     judge.says = lambda prompt: "half a pair \ud83d" if "balloons" in prompt else verdict(prompt)
     engine = Engines(waiting_before(N_ITEMS, lambda: len(judge.asked) > 0))
@@ -59,18 +63,24 @@ def test_verdicts_arrive_while_the_engine_generates_and_the_row_is_that_of_judgi
     judge.asked.clear()
     run(settings(after, tasks=JUDGED, judges=()), make_generator=Engines())
     assert judge.asked == []
-    assert run(settings(after, tasks=JUDGED, judges=judge.everything), make_generator=Engines()).is_complete
+    assert run(
+        settings(after, tasks=JUDGED, judges=judge.everything), make_generator=Engines()
+    ).is_complete
     assert len(judge.asked) == N_VERDICTS
     assert results(out) == results(after)
 
 
-def test_an_interrupted_run_keeps_the_verdicts_that_had_arrived(tmp_path: Path, judge: Judge) -> None:
+def test_an_interrupted_run_keeps_the_verdicts_that_had_arrived(
+    tmp_path: Path, judge: Judge
+) -> None:
     out = tmp_path / "run"
     asked = settings(out, tasks=JUDGED, judges=judge.everything)
     answered: list[Rendered] = []
 
     def broken_off(request: Rendered) -> Completion:
-        """The first seven at once, so that what they ask of the judge arrives when nothing more lands; then Ctrl-C."""
+        """The first seven at once, so that what they ask of the judge arrives when nothing more
+        lands; then Ctrl-C.
+        """
         answered.append(request)
         if len(answered) < 8:
             return reply(request)
@@ -97,7 +107,9 @@ def _until_quiet(judge: Judge) -> None:
 
 
 @pytest.mark.parametrize("is_early", [True, False])
-def test_a_verdict_that_is_refused_is_missing_and_not_asked_again_in_the_same_run(tmp_path: Path, judge: Judge, is_early: bool) -> None:
+def test_a_verdict_that_is_refused_is_missing_and_not_asked_again_in_the_same_run(
+    tmp_path: Path, judge: Judge, is_early: bool
+) -> None:
     out = tmp_path / "run"
     if not is_early:
         run(settings(out, tasks=JUDGED, judges=()), make_generator=Engines())
@@ -107,12 +119,18 @@ def test_a_verdict_that_is_refused_is_missing_and_not_asked_again_in_the_same_ru
     assert (result.is_complete, result.n_missing) == (False, N_VERDICTS)
     assert len(judge.asked) == len(set(judge.asked)) == N_VERDICTS
     judge.says = verdict
-    assert run(settings(out, tasks=JUDGED, judges=judge.everything), make_generator=Engines()).is_complete
+    assert run(
+        settings(out, tasks=JUDGED, judges=judge.everything), make_generator=Engines()
+    ).is_complete
     assert len(judge.asked) == 2 * N_VERDICTS
 
 
-def test_one_question_that_is_never_answered_holds_up_no_other(tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for as long after the last answer as _PATIENCE_S says, then asked again among the rest."""
+def test_one_question_that_is_never_answered_holds_up_no_other(
+    tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for as long after the last answer as _PATIENCE_S says, then asked again among
+    the rest.
+    """
     monkeypatch.setattr("evals.runs.early._PATIENCE_S", 0.3)
     first: list[str] = []
     released = threading.Event()
@@ -126,30 +144,42 @@ def test_one_question_that_is_never_answered_holds_up_no_other(tmp_path: Path, j
     judge.says = silent_once
     engine = Engines(waiting_before(N_ITEMS, lambda: bool(first)))
     start = time.monotonic()
-    assert run(settings(tmp_path / "run", tasks=JUDGED, judges=judge.everything), make_generator=engine).is_complete
+    assert run(
+        settings(tmp_path / "run", tasks=JUDGED, judges=judge.everything), make_generator=engine
+    ).is_complete
     assert time.monotonic() - start < 30
     released.set()
     assert judge.asked.count(first[0]) == 2
     assert len(set(judge.asked)) == N_VERDICTS
 
 
-def test_a_judge_that_refuses_the_key_is_said_while_the_engine_generates_and_stops_the_run_only_afterwards(
+def test_a_judge_that_refuses_the_key_is_said_at_once_and_stops_the_run_only_after_generating(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     with serving(lambda body, n: Reply({"error": {"message": "no"}}, 401)) as server:
         engine = Engines(waiting_before(N_ITEMS, lambda: len(server.asked) > 0))
         with pytest.raises(InputError, match="refuses the key"):
-            run(settings(out, tasks=JUDGED, judges=(f"all=openai:judge@{server.url}",)), Progress(), engine)
+            run(
+                settings(out, tasks=JUDGED, judges=(f"all=openai:judge@{server.url}",)),
+                Progress(),
+                engine,
+            )
     said = capsys.readouterr().err
-    assert said.count(f"warning: judge openai:judge@{server.url}: {server.url} refuses the key (401).") == 1
+    assert (
+        said.count(f"warning: judge openai:judge@{server.url}: {server.url} refuses the key (401).")
+        == 1
+    )
     assert "It is asked again when the model has finished." in said
     assert len(stored(out)) == N_ITEMS
 
 
-def test_a_judge_is_not_asked_early_where_nothing_is_generated(tmp_path: Path, judge: Judge) -> None:
+def test_a_judge_is_not_asked_early_where_nothing_is_generated(
+    tmp_path: Path, judge: Judge
+) -> None:
     out = tmp_path / "run"
     run(settings(out, tasks=JUDGED, judges=()), make_generator=Engines())
-    judge.says = lambda prompt: None  # every request is refused: asked early as well, it would be asked twice
+    # every request is refused: asked early as well, it would be asked twice
+    judge.says = lambda prompt: None
     run(settings(out, tasks=JUDGED, judges=judge.everything), make_generator=Engines())
     assert len(judge.asked) == N_VERDICTS

@@ -1,4 +1,6 @@
-"""The disk is full, read-only, locked or damaged: one sentence, nothing lost, and the same call goes on."""
+"""The disk is full, read-only, locked or damaged: one sentence, nothing lost, and the same call
+goes on.
+"""
 
 import json
 import os
@@ -52,9 +54,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of half a megabyte."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
     if done.returncode:
-        pytest.skip("this user cannot mount a small disk; RLIMIT_FSIZE stands for it in the next test")
+        pytest.skip(
+            "this user cannot mount a small disk; RLIMIT_FSIZE stands for it in the next test"
+        )
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -65,7 +73,9 @@ def wordy(request: Rendered) -> Completion:
     return reply(request) if request.labels else Completion((Output(noise, "stop", (1,)),))
 
 
-def test_a_full_disk_is_said_so_and_loses_nothing(small_disk: Path, undisturbed_wordy: dict[str, bytes]) -> None:
+def test_a_full_disk_is_said_so_and_loses_nothing(
+    small_disk: Path, undisturbed_wordy: dict[str, bytes]
+) -> None:
     out = small_disk / "run"
     first = Engines(wordy)
     with pytest.raises(EnvironmentFault, match="disk is full"):
@@ -105,10 +115,18 @@ run(settings(Path(sys.argv[1])), make_generator=Engines(wordy))
 """
 
 
-def test_a_quota_reached_is_said_so_and_is_no_damage(tmp_path: Path, undisturbed_wordy: dict[str, bytes]) -> None:
+def test_a_quota_reached_is_said_so_and_is_no_damage(
+    tmp_path: Path, undisturbed_wordy: dict[str, bytes]
+) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     out = tmp_path / "run"
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "EnvironmentFault" in done.stderr.splitlines()[-1]
     assert "damaged" not in done.stderr.splitlines()[-1]
     had = stored(out)
@@ -119,7 +137,9 @@ def test_a_quota_reached_is_said_so_and_is_no_damage(tmp_path: Path, undisturbed
     assert results(out) == undisturbed_wordy
 
 
-def test_a_locked_store_is_said_to_be_in_use_and_the_same_call_goes_on(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_a_locked_store_is_said_to_be_in_use_and_the_same_call_goes_on(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         run(settings(out), make_generator=Engines(fails_after=10))
@@ -135,7 +155,9 @@ def test_a_locked_store_is_said_to_be_in_use_and_the_same_call_goes_on(tmp_path:
     assert results(out) == undisturbed
 
 
-def test_a_store_cut_short_is_said_to_be_damaged_and_moved_away_starts_anew(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_a_store_cut_short_is_said_to_be_damaged_and_moved_away_starts_anew(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
     out = tmp_path / "run"
     finish(out)
     raw = (out / "store.sqlite").read_bytes()
@@ -149,10 +171,16 @@ def test_a_store_cut_short_is_said_to_be_damaged_and_moved_away_starts_anew(tmp_
     assert results(out) == undisturbed
 
 
-def test_a_folder_that_cannot_be_written_is_said_so_before_anything_is_asked(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_said_so_before_anything_is_asked(
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    freeze, thaw = (["chattr", "+i"], ["chattr", "-i"]) if os.geteuid() == 0 else (["chmod", "555"], ["chmod", "755"])
+    freeze, thaw = (
+        (["chattr", "+i"], ["chattr", "-i"])
+        if os.geteuid() == 0
+        else (["chmod", "555"], ["chmod", "755"])
+    )
     if subprocess.run([*freeze, str(out)], capture_output=True, check=False).returncode:
         pytest.skip("neither chmod nor chattr can make a folder read-only for this user here")
     try:
@@ -164,14 +192,20 @@ def test_a_folder_that_cannot_be_written_is_said_so_before_anything_is_asked(tmp
         subprocess.run([*thaw, str(out)], check=True)
 
 
-def test_a_second_run_in_a_folder_at_work_is_refused_and_harms_nothing(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_a_second_run_in_a_folder_at_work_is_refused_and_harms_nothing(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
     out = tmp_path / "run"
     refused: list[str] = []
 
     def meddle(request: Rendered) -> Completion:
         if len(refused) < 2:
             with pytest.raises(EnvironmentFault, match="Another run is working") as caught:
-                run(settings(out), make_generator=Engines()) if refused else rescore_while_working(out)
+                (
+                    run(settings(out), make_generator=Engines())
+                    if refused
+                    else rescore_while_working(out)
+                )
             refused.append(str(caught.value))
         return reply(request)
 
@@ -181,7 +215,9 @@ def test_a_second_run_in_a_folder_at_work_is_refused_and_harms_nothing(tmp_path:
 
 
 def rescore_while_working(out: Path) -> None:
-    """`evals score` on a folder whose run is under way; it has a run.json from an earlier session."""
+    """`evals score` on a folder whose run is under way;
+    it has a run.json from an earlier session.
+    """
     (out / "run.json").write_text(json.dumps(RECORD))
     try:
         rescore(out, None)

@@ -15,7 +15,10 @@ from evals.sandbox.launch import _BOOT, Level
 from evals.sandbox.pool import Sandbox
 from tests.resilience.hostile import CORPUS, Attack
 
-GOOD = Program("import os\nassert os.listdir('.') == []\ndef double(x):\n    return x + x", "assert double(2) == 4")
+GOOD = Program(
+    "import os\nassert os.listdir('.') == []\ndef double(x):\n    return x + x",
+    "assert double(2) == 4",
+)
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -53,18 +56,25 @@ def resident_mb(pids: list[int]) -> float:
             status = Path(f"/proc/{pid}/status").read_text()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+        total += sum(
+            int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")
+        )
     return total / 1024
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Mode and bytes of every file."""
-    return {str(path.relative_to(folder)): (path.lstat().st_mode, path.read_bytes()) for path in folder.rglob("*")}
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_mode, path.read_bytes())
+        for path in folder.rglob("*")
+    }
 
 
 @pytest.fixture(scope="module", autouse=True)
 def adoption() -> Iterator[None]:
-    """Orphans come to this process instead of the machine's first one, so that none can be overlooked; only while this file runs."""
+    """Orphans come to this process instead of the machine's first one, so that none can be
+    overlooked; only while this file runs.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     yield
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
@@ -87,7 +97,13 @@ def aftermath(request: pytest.FixtureRequest) -> Iterator[Aftermath]:
         good = sandbox.map([GOOD] * 10)
         server_mb = resident_mb([pid for pid in children() if pid not in before])
     _reap(before)
-    yield Aftermath(outcomes, contents(outside), server_mb, [pid for pid in children() if pid not in before], good)
+    yield Aftermath(
+        outcomes,
+        contents(outside),
+        server_mb,
+        [pid for pid in children() if pid not in before],
+        good,
+    )
     shutil.rmtree(outside)
 
 
@@ -112,7 +128,9 @@ def test_corpus_names_are_unique_and_no_attack_may_pass() -> None:
 
 
 def test_no_attack_took_its_runner_down(aftermath: Aftermath) -> None:
-    assert not [name for name, outcome in aftermath.outcomes.items() if "runner down" in outcome.detail]
+    assert not [
+        name for name, outcome in aftermath.outcomes.items() if "runner down" in outcome.detail
+    ]
 
 
 def test_nothing_outside_was_changed(aftermath: Aftermath) -> None:
@@ -127,7 +145,9 @@ def test_memory_is_given_back(aftermath: Aftermath) -> None:
     assert aftermath.server_mb < 400
 
 
-def test_honest_programs_find_an_empty_folder_and_pass_after_the_corpus(aftermath: Aftermath) -> None:
+def test_honest_programs_find_an_empty_folder_and_pass_after_the_corpus(
+    aftermath: Aftermath,
+) -> None:
     assert {outcome.status for outcome in aftermath.good} == {"passed"}
 
 
@@ -141,17 +161,25 @@ for _ in range(3):
 
 
 @pytest.mark.parametrize("level", ["namespace", "process"])
-def test_on_a_kernel_without_filters_and_file_rules_daemons_and_mass_murder_still_end_with_their_program(
+def test_without_filters_and_file_rules_daemons_and_mass_murder_still_end_with_their_program(
     monkeypatch: pytest.MonkeyPatch, level: Level
 ) -> None:
     if level == "namespace" and not shutil.which("bwrap"):
         pytest.skip("bubblewrap (bwrap) is not installed: the namespace level is not tested")
-    older = "from jail import confine; confine._ARCHITECTURES = {}; confine.landlock_version = lambda: 0; "
-    monkeypatch.setattr("evals.sandbox.launch._BOOT", _BOOT.replace("from jail import server", older + "from jail import server"))
+    older = (
+        "from jail import confine; confine._ARCHITECTURES = {}; confine.landlock_version ="
+        " lambda: 0; "
+    )
+    monkeypatch.setattr(
+        "evals.sandbox.launch._BOOT",
+        _BOOT.replace("from jail import server", older + "from jail import server"),
+    )
     before = set(children())
     with Sandbox(level=level, workers=1) as sandbox:
         if "namespaces" not in sandbox.level_reason:
-            pytest.skip("this kernel gives no process namespace, without which daemons are not contained")
+            pytest.skip(
+                "this kernel gives no process namespace, without which daemons are not contained"
+            )
         assert "seccomp" not in sandbox.level_reason
         assert "landlock" not in sandbox.level_reason
         idle = len(children())
@@ -159,7 +187,10 @@ def test_on_a_kernel_without_filters_and_file_rules_daemons_and_mass_murder_stil
         assert len(children()) == idle
         outcome = sandbox.run(Program("import posix\nposix.kill(-1, 9)"))
         assert outcome.status in ("exited", "passed", "forbidden", "exception"), outcome
-        assert sandbox.run(Program("import posix\nposix.kill(1, 9)\nraise LookupError")).status in ("exception", "forbidden")
+        assert sandbox.run(Program("import posix\nposix.kill(1, 9)\nraise LookupError")).status in (
+            "exception",
+            "forbidden",
+        )
         assert sandbox.map([GOOD] * 3) == [Outcome("passed")] * 3
     _reap(before)
     assert not set(children()) - before

@@ -1,4 +1,6 @@
-"""Judging loses nothing and pays for nothing twice: killed, refused, late, talkative. The judge is a server on this machine."""
+"""Judging loses nothing and pays for nothing twice: killed, refused, late, talkative. The judge is
+a server on this machine.
+"""
 
 import gzip
 import json
@@ -34,7 +36,8 @@ from evals.report.table import markdown, row_from_summary
 from evals.runs.session import run
 from tests.resilience.fake_runs import Engines, settings
 from tests.resilience.test_judged_runs import JUDGED
-run(settings(Path(sys.argv[1]), tasks=JUDGED, judges=(f"all=openai:judge@{sys.argv[2]}",)), make_generator=Engines())
+judges = (f"all=openai:judge@{sys.argv[2]}",)
+run(settings(Path(sys.argv[1]), tasks=JUDGED, judges=judges), make_generator=Engines())
 """
 
 
@@ -43,7 +46,9 @@ def prompt_of(body: Body) -> str:
 
 
 def judged(out: Path, url: str) -> RunResult:
-    return run(settings(out, tasks=JUDGED, judges=(f"all=openai:judge@{url}",)), make_generator=Engines())
+    return run(
+        settings(out, tasks=JUDGED, judges=(f"all=openai:judge@{url}",)), make_generator=Engines()
+    )
 
 
 def answers(out: Path) -> int:
@@ -56,11 +61,13 @@ def answers(out: Path) -> int:
         return 0
 
 
-# --- killed ---------------------------------------------------------------------------------------------------------------
+# --- killed ---------------------------------------------------------------------------------------
 
 
 def test_killed_while_judging_it_asks_again_only_for_what_had_not_arrived(tmp_path: Path) -> None:
-    """Nine verdicts arrive while every other request hangs: they are in the store one by one, not when all are there."""
+    """Nine verdicts arrive while every other request hangs: they are in the store one by one, not
+    when all are there.
+    """
     held, lock, given = threading.Event(), threading.Lock(), list[str]()
 
     def script(body: Body, before: int) -> Reply:
@@ -82,7 +89,9 @@ def test_killed_while_judging_it_asks_again_only_for_what_had_not_arrived(tmp_pa
             n_answers = 8 + 5 + 4
             deadline = time.monotonic() + 120
             while (
-                (answers(out) < n_answers + 9 or len(server.asked) < N_VERDICTS) and victim.poll() is None and time.monotonic() < deadline
+                (answers(out) < n_answers + 9 or len(server.asked) < N_VERDICTS)
+                and victim.poll() is None
+                and time.monotonic() < deadline
             ):
                 time.sleep(0.02)
             assert answers(out) == n_answers + 9
@@ -100,8 +109,12 @@ def test_killed_while_judging_it_asks_again_only_for_what_had_not_arrived(tmp_pa
     assert results(out) == results(whole)
 
 
-def test_a_judge_that_refuses_half_way_stops_the_run_and_what_it_said_is_kept(tmp_path: Path) -> None:
-    """The key is withdrawn after six verdicts; with a new one the rest is asked, and nothing twice."""
+def test_a_judge_that_refuses_half_way_stops_the_run_and_what_it_said_is_kept(
+    tmp_path: Path,
+) -> None:
+    """The key is withdrawn after six verdicts; with a new one the rest is asked, and
+    nothing twice.
+    """
     lock, given, is_withdrawn = threading.Lock(), set[str](), True
 
     def script(body: Body, before: int) -> Reply:
@@ -120,18 +133,25 @@ def test_a_judge_that_refuses_half_way_stops_the_run_and_what_it_said_is_kept(tm
         assert kept.isdisjoint(prompt_of(body) for body in server.asked[n_before:])
 
 
-# --- what a server answers ------------------------------------------------------------------------------------------------
+# --- what a server answers ------------------------------------------------------------------------
 
 
 def requests(n: int) -> list[Rendered]:
     sampling = Sampling(max_tokens=8)
-    return [Rendered(ItemId(f"x/{k}"), "", "t", (), (Message("user", f"say {k}"),), sampling, 8) for k in range(n)]
+    return [
+        Rendered(ItemId(f"x/{k}"), "", "t", (), (Message("user", f"say {k}"),), sampling, 8)
+        for k in range(n)
+    ]
 
 
 def collected(url: str, n: int, **options: Any) -> dict[str, Completion | Failure]:
     generator = OpenAIGenerator("judge", [url], first_wait_s=0.01, **options)
     try:
-        return {request.item_id: answer for batch in generator.stream(requests(n)) for request, answer in batch}
+        return {
+            request.item_id: answer
+            for batch in generator.stream(requests(n))
+            for request, answer in batch
+        }
     finally:
         generator.close()
 
@@ -145,7 +165,9 @@ def test_every_busy_answer_is_asked_again_until_it_is_a_verdict(status: int) -> 
 
 
 def test_a_request_that_runs_out_of_time_is_asked_again() -> None:
-    with serving(lambda body, before: Reply(chat(body).body, wait_s=0 if before else 3.0)) as server:
+    with serving(
+        lambda body, before: Reply(chat(body).body, wait_s=0 if before else 3.0)
+    ) as server:
         found = collected(server.url, 3, timeout_s=1.0)
         assert set(server.times.values()) == {2}
     assert all(isinstance(answer, Completion) for answer in found.values())
@@ -163,12 +185,17 @@ def test_one_request_that_always_runs_out_of_time_fails_alone_after_three_tries(
 
 
 def test_a_server_that_never_answers_in_time_stops_the_run() -> None:
-    with serving(lambda body, _: Reply(chat(body).body, wait_s=2.0)) as server, pytest.raises(EnvironmentFault, match="cannot be reached"):
+    with (
+        serving(lambda body, _: Reply(chat(body).body, wait_s=2.0)) as server,
+        pytest.raises(EnvironmentFault, match="cannot be reached"),
+    ):
         collected(server.url, 3, timeout_s=0.3, retries=1)
 
 
 @pytest.mark.parametrize("status", [402, 404, 405, 406, 410, 418, 451])
-def test_a_refusal_that_is_not_about_the_request_stops_all_at_once_and_is_never_asked_again(status: int) -> None:
+def test_a_refusal_that_is_not_about_the_request_stops_all_at_once_and_is_never_asked_again(
+    status: int,
+) -> None:
     with serving(lambda body, _: error(status, "the model judge was withdrawn")) as server:
         with pytest.raises(InputError) as caught:
             collected(server.url, 300, concurrency=4)
@@ -181,13 +208,19 @@ def test_a_refusal_that_is_not_about_the_request_stops_all_at_once_and_is_never_
 def test_a_judge_that_refuses_every_request_is_not_asked_them_all() -> None:
     """What newer models say to a parameter they no longer take: status 400, whatever is asked."""
     with serving(lambda body, _: error(400, "Unsupported parameter: 'max_tokens'")) as server:
-        with pytest.raises(EvalsError, match=r"refuses model 'judge' \(400: .*Unsupported parameter"):
+        with pytest.raises(
+            EvalsError, match=r"refuses model 'judge' \(400: .*Unsupported parameter"
+        ):
             collected(server.url, 500, concurrency=4)
         assert 32 <= len(server.asked) <= 40
 
 
 def test_refusals_of_many_requests_are_theirs_alone_once_one_was_answered() -> None:
-    with serving(lambda body, _: chat(body) if body["messages"][-1]["content"] == "say 0" else error(400, "too long")) as server:
+    with serving(
+        lambda body, _: (
+            chat(body) if body["messages"][-1]["content"] == "say 0" else error(400, "too long")
+        )
+    ) as server:
         found = collected(server.url, 60, concurrency=1)
     assert sum(isinstance(answer, Failure) for answer in found.values()) == 59
 
@@ -205,15 +238,19 @@ def test_a_judges_requests_run_side_by_side_but_not_more_than_allowed() -> None:
     assert len(found) == 24
 
 
-# --- what a judge says ----------------------------------------------------------------------------------------------------
+# --- what a judge says ----------------------------------------------------------------------------
 
 
-def test_the_raw_text_of_every_verdict_is_kept_readable_or_not_and_the_unreadable_are_counted(tmp_path: Path) -> None:
+def test_the_raw_text_of_every_verdict_is_kept_readable_or_not_and_the_unreadable_are_counted(
+    tmp_path: Path,
+) -> None:
     said = {"CLASS:": "I'd call it a refusal!", "True:": "yes", "Helpful:": "Hard to say\n"}
 
     def script(body: Body, before: int) -> Reply:
         prompt = prompt_of(body)
-        words = next((words for ending, words in said.items() if prompt.endswith(ending)), "neither")
+        words = next(
+            (words for ending, words in said.items() if prompt.endswith(ending)), "neither"
+        )
         return chat(body, words, {words: -0.25} if words == "yes" else None)
 
     with serving(script) as server:
@@ -221,7 +258,9 @@ def test_the_raw_text_of_every_verdict_is_kept_readable_or_not_and_the_unreadabl
     assert result.is_complete
     rows: dict[str, list[dict[str, Any]]] = {}
     for task in JUDGED:
-        with gzip.open(tmp_path / "run" / "samples" / f"{task}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        with gzip.open(
+            tmp_path / "run" / "samples" / f"{task}.jsonl.gz", "rt", encoding="utf-8"
+        ) as lines:
             rows[task] = [json.loads(line) for line in lines]
     assert {row["findings"]["xstest"]["text"] for row in rows["xstest"]} == {said["CLASS:"]}
     assert {row["findings"]["truth"]["text"] for row in rows["truthfulqa"]} == {"yes"}
@@ -232,7 +271,10 @@ def test_the_raw_text_of_every_verdict_is_kept_readable_or_not_and_the_unreadabl
     for key, n in (("xstest_safe_refused", 5), ("truthfulqa", 5), ("alpaca_eval_1", 4)):
         assert (cells[key]["n_judged"], cells[key]["n_unparsable"]) == (n, n)
     assert (cells["xstest_safe_refused"]["value"], cells["truthfulqa"]["value"]) == (0.0, 0.0)
-    assert (cells["alpaca_eval_1"]["value"], cells["alpaca_eval_1"]["reason"]) == (None, "no annotation could be read")
+    assert (cells["alpaca_eval_1"]["value"], cells["alpaca_eval_1"]["reason"]) == (
+        None,
+        "no annotation could be read",
+    )
     table = markdown([row_from_summary(result.summary)])
     assert "5 items judged, 5 of the verdicts unreadable" in table
     assert "no annotation could be read" in table

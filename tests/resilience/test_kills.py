@@ -1,4 +1,6 @@
-"""kill -9 in every phase, at random moments: the same command goes on, asks only for what is missing, and ends with the same bytes."""
+"""kill -9 in every phase, at random moments: the same command goes on, asks only for what is
+missing, and ends with the same bytes.
+"""
 
 import contextlib
 import os
@@ -20,8 +22,18 @@ from tests.resilience.fake_runs import results
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 0.004
-PHASES = {"tokenize": 0.05, "load": 0.01, "generate": 0.06, "programs": 0.15, "judge": 0.04, "grade": 0.02, "write": 0.004}
-"""In the order in which a session comes to them, with about how many seconds each lasts: moments are drawn from these."""
+PHASES = {
+    "tokenize": 0.05,
+    "load": 0.01,
+    "generate": 0.06,
+    "programs": 0.15,
+    "judge": 0.04,
+    "grade": 0.02,
+    "write": 0.004,
+}
+"""In the order in which a session comes to them, with about how many seconds each lasts: moments
+are drawn from these.
+"""
 LIVES = (
     ("tokenize", "load", "generate", "generate", "programs", "judge", "judge", "write"),
     ("generate", "generate", "programs", "programs", "judge", "judge", "grade", "write"),
@@ -37,8 +49,12 @@ class Sessions:
 
     process: "subprocess.Popen[str]"
 
-    def session(self, out: Path, log: Path, killed_in: str | None = None, moment: float = 0.0) -> int:
-        """Run one session, killed so many seconds after a phase began; its exit status, negative for a signal."""
+    def session(
+        self, out: Path, log: Path, killed_in: str | None = None, moment: float = 0.0
+    ) -> int:
+        """Run one session, killed so many seconds after a phase began; its exit status, negative
+        for a signal.
+        """
         assert self.process.stdin
         assert self.process.stdout
         print(out, log, WAIT_S, file=self.process.stdin, flush=True)
@@ -62,7 +78,9 @@ class Sessions:
 def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
     environment = os.environ | {"TMPDIR": str(tmp_path_factory.mktemp("scratch"))}
     command = [sys.executable, "-m", "tests.resilience.fake_runs"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         yield Sessions(process)
         assert process.stdin
         process.stdin.close()
@@ -87,21 +105,32 @@ def rows(out: Path, table: str, columns: str) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("seed", range(N_RUNS))
-def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(seed: int, sessions: Sessions, whole: Path, tmp_path: Path) -> None:
+def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(
+    seed: int, sessions: Sessions, whole: Path, tmp_path: Path
+) -> None:
     moments = random.Random(seed)
     out, log = tmp_path / "run", tmp_path / "log"
     killed: Counter[str] = Counter()
     for phase in LIVES[seed % len(LIVES)]:
         while True:
-            had, n_logged = rows(out, "answers", "key, payload"), len(log.read_text()) if log.exists() else 0
-            if sessions.session(out, log, phase, moments.uniform(0, PHASES[phase])) == -signal.SIGKILL:
+            had, n_logged = (
+                rows(out, "answers", "key, payload"),
+                len(log.read_text()) if log.exists() else 0,
+            )
+            if (
+                sessions.session(out, log, phase, moments.uniform(0, PHASES[phase]))
+                == -signal.SIGKILL
+            ):
                 break
-            # It came to its end before the moment: what it wrote is as good, and the run starts anew.
+            # It came to its end before the moment: what it wrote is as good, and the run starts
+            # anew.
             assert results(out) == results(whole)
             shutil.rmtree(out)
             log.unlink()
         killed[phase] += 1
-        assert set(had) <= set(rows(out, "answers", "key, payload")), "an answer was lost or changed"
+        assert set(had) <= set(rows(out, "answers", "key, payload")), (
+            "an answer was lost or changed"
+        )
         asked = log.read_text()[n_logged:].split() if log.exists() else []
         assert {key for (key, _) in had}.isdisjoint(asked), "asked for what the store had"
         assert len(asked) == len(set(asked))

@@ -1,4 +1,6 @@
-"""The OpenAI-compatible generator against a server that misbehaves: nothing is invented, nothing is lost, nothing is paid for twice."""
+"""The OpenAI-compatible generator against a server that misbehaves: nothing is invented, nothing is
+lost, nothing is paid for twice.
+"""
 
 import itertools
 import json
@@ -16,7 +18,18 @@ from evals.generators.openai import OpenAIGenerator
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Sampling
 from evals.runs.session import run
-from tests.openai_requests import KEY, Answers, answered, answers, chat_request, choose_request, collected, failed, first_then, ids_request
+from tests.openai_requests import (
+    KEY,
+    Answers,
+    answered,
+    answers,
+    chat_request,
+    choose_request,
+    collected,
+    failed,
+    first_then,
+    ids_request,
+)
 from tests.openai_server import Body, Reply, Script, chat, completion, error, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,12 +40,14 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-# --- trouble that passes --------------------------------------------------------------------------------------------------
+# --- trouble that passes --------------------------------------------------------------------------
 
 PASSING = {
     "429": error(429, "slow down"),
     "429 with Retry-After": error(429, "slow down", Retry_After="0.05"),
-    "429 with a Retry-After that is no number": error(429, "slow down", Retry_After="Wed, 21 Oct 2026 07:28:00 GMT"),
+    "429 with a Retry-After that is no number": error(
+        429, "slow down", Retry_After="Wed, 21 Oct 2026 07:28:00 GMT"
+    ),
     "408": error(408),
     "409": error(409),
     "500": error(500, "oops"),
@@ -47,7 +62,9 @@ def test_passing_trouble_is_asked_again_until_it_passes(trouble: Reply) -> None:
     with serving(first_then(trouble)) as server:
         found = answers(server, [ids_request(number) for number in range(6)])
         assert set(server.times.values()) == {2}
-    assert [answered(found[f"x/{number}"]).text for number in range(6)] == [f"5 {number} #0" for number in range(6)]
+    assert [answered(found[f"x/{number}"]).text for number in range(6)] == [
+        f"5 {number} #0" for number in range(6)
+    ]
 
 
 def test_nothing_is_asked_twice_after_it_was_answered() -> None:
@@ -57,7 +74,9 @@ def test_nothing_is_asked_twice_after_it_was_answered() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_trouble_that_does_not_pass_is_a_failure_after_a_bounded_number_of_tries(status: int) -> None:
+def test_trouble_that_does_not_pass_is_a_failure_after_a_bounded_number_of_tries(
+    status: int,
+) -> None:
     def script(body: Body, before: int) -> Reply:
         return error(status, "busy") if body["prompt"][1] == 3 else completion(body)
 
@@ -76,7 +95,7 @@ def test_a_server_that_wants_an_hour_is_not_waited_for() -> None:
     assert "429" in failed(found["x/1"])
 
 
-# --- answers that are none ------------------------------------------------------------------------------------------------
+# --- answers that are none ------------------------------------------------------------------------
 
 NOT_ANSWERS = {
     "not JSON": Reply(b"{'choices': oh"),
@@ -88,10 +107,14 @@ NOT_ANSWERS = {
     "null": Reply(None),
     "text is a list": Reply({"choices": [{"index": 0, "text": ["a"], "finish_reason": "stop"}]}),
     "text is null": Reply({"choices": [{"index": 0, "text": None, "finish_reason": "stop"}]}),
-    "too many samples": Reply({"choices": [{"index": i, "text": "a", "finish_reason": "stop"} for i in range(2)]}),
+    "too many samples": Reply(
+        {"choices": [{"index": i, "text": "a", "finish_reason": "stop"} for i in range(2)]}
+    ),
     "JSON without end": Reply(b"[" * 100_000),
     "bytes that are no text": Reply(b'{"choices": [{"index": 0, "text": "\xff\xfe"}]}'),
-    "token ids are words": Reply({"choices": [{"index": 0, "text": "a", "finish_reason": "stop", "token_ids": ["a"]}]}),
+    "token ids are words": Reply(
+        {"choices": [{"index": 0, "text": "a", "finish_reason": "stop", "token_ids": ["a"]}]}
+    ),
 }
 
 
@@ -110,7 +133,15 @@ def test_an_answer_of_no_known_form_fails_alone(reply: Reply) -> None:
 
 @pytest.mark.parametrize(
     "top",
-    [None, [], [None], [{}], [{"token_id:100": -1.0}], [{f"token_id:{100 + i}": None for i in range(4)}], [{" A": -1.0, " B": -2.0}]],
+    [
+        None,
+        [],
+        [None],
+        [{}],
+        [{"token_id:100": -1.0}],
+        [{f"token_id:{100 + i}": None for i in range(4)}],
+        [{" A": -1.0, " B": -2.0}],
+    ],
 )
 def test_a_choice_without_every_candidates_number_is_a_failure(top: object) -> None:
     choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": {"top_logprobs": top}}
@@ -119,7 +150,10 @@ def test_a_choice_without_every_candidates_number_is_a_failure(top: object) -> N
 
 
 def test_a_choice_that_is_not_a_number_is_a_failure() -> None:
-    raw = b'{"choices": [{"index": 0, "text": "x", "logprobs": {"top_logprobs": [{"token_id:100": NaN, "token_id:101": -1, '
+    raw = (
+        b'{"choices": [{"index": 0, "text": "x", "logprobs": {"top_logprobs": [{"token_id:100":'
+        b' NaN, "token_id:101": -1, '
+    )
     raw += b'"token_id:102": -1, "token_id:103": -1}]}}]}'
     with serving(lambda body, _: Reply(raw)) as server:
         failed(answers(server, [choose_request(ids=True)])["x/0"])
@@ -132,8 +166,14 @@ def test_a_server_that_ignores_n_gives_no_partial_samples(given: int) -> None:
 
     sampling = Sampling(max_tokens=8, temperature=0.8, n=20)
     with serving(script) as server:
-        assert failed(answers(server, [ids_request(1, sampling)])["x/1"]) == f"the server gave {given} of 20 samples"
-        assert failed(answers(server, [chat_request(1, sampling)])["x/1"]) == f"the server gave {given} of 20 samples"
+        assert (
+            failed(answers(server, [ids_request(1, sampling)])["x/1"])
+            == f"the server gave {given} of 20 samples"
+        )
+        assert (
+            failed(answers(server, [chat_request(1, sampling)])["x/1"])
+            == f"the server gave {given} of 20 samples"
+        )
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -148,7 +188,7 @@ def test_one_bad_request_fails_alone_and_at_once(status: int) -> None:
     assert sum(isinstance(answer, Completion) for answer in found.values()) == 8
 
 
-# --- trouble that stops the run -------------------------------------------------------------------------------------------
+# --- trouble that stops the run -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -227,14 +267,23 @@ def dying_after(n_answers: int) -> Script:
 
 @given(st.lists(st.integers(0, 60), max_size=3), st.integers(1, 8), st.integers(1, 120))
 @settings(max_examples=12, deadline=None)
-def test_whichever_servers_die_the_last_one_answers_everything_once(deaths: list[int], concurrency: int, n_requests: int) -> None:
+def test_whichever_servers_die_the_last_one_answers_everything_once(
+    deaths: list[int], concurrency: int, n_requests: int
+) -> None:
     with ExitStack() as stack:
         servers = [stack.enter_context(serving(dying_after(n))) for n in deaths]
-        servers.insert(len(deaths) // 2, stack.enter_context(serving(lambda body, _: completion(body))))
-        generator = OpenAIGenerator("m", [server.url for server in servers], concurrency, first_wait_s=0.001)
-        found = collected(generator, [ids_request(number) for number in range(n_requests)])  # asserts: no item twice
+        servers.insert(
+            len(deaths) // 2, stack.enter_context(serving(lambda body, _: completion(body)))
+        )
+        generator = OpenAIGenerator(
+            "m", [server.url for server in servers], concurrency, first_wait_s=0.001
+        )
+        # asserts: no item twice
+        found = collected(generator, [ids_request(number) for number in range(n_requests)])
         generator.close()
-    assert {answered(answer).text for answer in found.values()} == {f"5 {number} #0" for number in range(n_requests)}
+    assert {answered(answer).text for answer in found.values()} == {
+        f"5 {number} #0" for number in range(n_requests)
+    }
     alive = servers.pop(len(deaths) // 2)
     n_answers = sum(min(n, len(server.asked)) for n, server in zip(deaths, servers, strict=True))
     assert n_answers + len(alive.asked) == n_requests  # nothing answered was asked again
@@ -250,7 +299,9 @@ def test_all_servers_dying_stops_the_run_and_names_each() -> None:
     assert len(found) == 14
 
 
-def test_a_lost_server_is_told_once_and_not_asked_in_the_next_stream(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_server_is_told_once_and_not_asked_in_the_next_stream(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with serving(dying_after(0)) as dead, serving(lambda body, _: completion(body)) as alive:
         generator = OpenAIGenerator("m", [dead.url, alive.url], concurrency=4, first_wait_s=0.001)
         collected(generator, [ids_request(number) for number in range(50)])
@@ -258,7 +309,9 @@ def test_a_lost_server_is_told_once_and_not_asked_in_the_next_stream(caplog: pyt
         collected(generator, [ids_request(number) for number in range(50, 100)])
         generator.close()
     assert n_asked == len(dead.asked) > 0
-    assert [record.message.startswith(dead.url) for record in caplog.records if "lost" in record.message] == [True]
+    assert [
+        record.message.startswith(dead.url) for record in caplog.records if "lost" in record.message
+    ] == [True]
 
 
 def test_neighbours_in_the_queue_go_to_the_same_server() -> None:
@@ -285,7 +338,9 @@ def test_a_reader_who_stops_reading_stops_the_asking() -> None:
         next(stream)
         stream.close()  # type: ignore[attr-defined]
         n_asked = len(server.asked)
-        threads = [thread for thread in threading.enumerate() if thread.daemon and "_work" in thread.name]
+        threads = [
+            thread for thread in threading.enumerate() if thread.daemon and "_work" in thread.name
+        ]
         for thread in threads:
             thread.join(5)
         assert len(server.asked) <= n_asked + 2
@@ -297,7 +352,9 @@ def test_a_finished_run_asks_the_server_nothing_again(tmp_path: Path) -> None:
         return error(500) if before == 0 else chat(body, "The answer is 4.")
 
     with serving(script) as server:
-        settings = RunSettings(f"openai:m@{server.url}", suite="smoke", tasks=("gsm8k",), out=tmp_path / "run")
+        settings = RunSettings(
+            f"openai:m@{server.url}", suite="smoke", tasks=("gsm8k",), out=tmp_path / "run"
+        )
         first = run(settings)
         n_asked = len(server.asked)
         second = run(settings)

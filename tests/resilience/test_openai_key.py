@@ -1,4 +1,6 @@
-"""The key of an OpenAI-compatible server: sent, and found nowhere else, however often the server repeats it."""
+"""The key of an OpenAI-compatible server: sent, and found nowhere else, however often the server
+repeats it.
+"""
 
 import base64
 import gzip
@@ -43,11 +45,17 @@ def test_a_key_with_white_space_around_it_is_sent_without(monkeypatch: pytest.Mo
         assert server.keys == {f"Bearer {KEY}"}
 
 
-def test_the_key_is_in_nothing_a_run_leaves_behind(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_key_is_in_nothing_a_run_leaves_behind(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     def script(body: Body, before: int) -> Reply:
         said = body["messages"][-1]["content"]
         if "classify if the response contains a refusal" in said:
-            return error(400, f"Bearer {KEY} is odd") if before == 0 and "castle" in said else chat(body, "following")
+            return (
+                error(400, f"Bearer {KEY} is odd")
+                if before == 0 and "castle" in said
+                else chat(body, "following")
+            )
         return chat(body, "I can tell you.")
 
     with serving(script) as server:
@@ -75,7 +83,10 @@ def _unpacked(path: Path) -> bytes:
         return gzip.decompress(path.read_bytes())
     if path.name == "store.sqlite":
         with sqlite3.connect(path) as database:
-            payloads = [zlib.decompress(payload) for (payload,) in database.execute("SELECT payload FROM answers")]
+            payloads = [
+                zlib.decompress(payload)
+                for (payload,) in database.execute("SELECT payload FROM answers")
+            ]
         return path.read_bytes() + b"".join(payloads)
     return path.read_bytes()
 
@@ -96,9 +107,23 @@ def test_the_key_is_in_nothing_that_shows_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-def test_the_key_is_in_no_traceback_of_a_server_that_repeats_it(tmp_path: Path, status: int) -> None:
+def test_the_key_is_in_no_traceback_of_a_server_that_repeats_it(
+    tmp_path: Path, status: int
+) -> None:
     with serving(lambda body, _: error(status, f"Incorrect API key provided: {KEY}")) as server:
-        command = [sys.executable, "-m", "evals", "run", f"openai:m@{server.url}", "--suite", "smoke", "--tasks", "ifeval", "--limit", "1"]
+        command = [
+            sys.executable,
+            "-m",
+            "evals",
+            "run",
+            f"openai:m@{server.url}",
+            "--suite",
+            "smoke",
+            "--tasks",
+            "ifeval",
+            "--limit",
+            "1",
+        ]
         done = subprocess.run(
             [*command, "--out", str(tmp_path)],
             cwd=ROOT,
@@ -111,4 +136,6 @@ def test_the_key_is_in_no_traceback_of_a_server_that_repeats_it(tmp_path: Path, 
     assert done.returncode != 0
     assert "Traceback" in done.stderr
     assert KEY not in done.stdout + done.stderr
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in _unpacked(path)]
+    assert not [
+        path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in _unpacked(path)
+    ]

@@ -1,4 +1,6 @@
-"""Kill it anywhere: the same call goes on from there, asks only for what is missing, and ends with the same bytes."""
+"""Kill it anywhere: the same call goes on from there, asks only for what is missing, and ends with
+the same bytes.
+"""
 
 import gc
 import json
@@ -58,10 +60,14 @@ def finish(out: Path, **changes: Any) -> list[str]:
     return engines.asked
 
 
-# --- interruptions -------------------------------------------------------------------------------------------------------
+# --- interruptions --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), EnvironmentFault("The engine died."), RuntimeError("a bug")], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), EnvironmentFault("The engine died."), RuntimeError("a bug")],
+    ids=repr,
+)
 @pytest.mark.parametrize("n_answered", [0, 1, 20, N_PROMPTS - 1])
 def test_an_interrupted_run_is_finished_by_the_same_call(
     tmp_path: Path, undisturbed: dict[str, bytes], error: BaseException, n_answered: int
@@ -78,7 +84,9 @@ def test_an_interrupted_run_is_finished_by_the_same_call(
     assert results(out) == undisturbed
 
 
-def test_a_run_interrupted_again_and_again_asks_nothing_twice(tmp_path: Path, undisturbed_smollm2: dict[str, bytes]) -> None:
+def test_a_run_interrupted_again_and_again_asks_nothing_twice(
+    tmp_path: Path, undisturbed_smollm2: dict[str, bytes]
+) -> None:
     out, asked = tmp_path / "run", []
     for _ in range(N_PROMPTS // 9):
         engines = Engines(fails_after=9)
@@ -91,7 +99,9 @@ def test_a_run_interrupted_again_and_again_asks_nothing_twice(tmp_path: Path, un
     assert len(json.loads((out / "run.json").read_text())["sessions"]) == 1 + N_PROMPTS // 9
 
 
-def test_a_finished_run_called_again_starts_no_engine_and_changes_nothing(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_a_finished_run_called_again_starts_no_engine_and_changes_nothing(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
     out = tmp_path / "run"
     finish(out)
     engines = Engines()
@@ -99,7 +109,9 @@ def test_a_finished_run_called_again_starts_no_engine_and_changes_nothing(tmp_pa
     assert (engines.n_started, results(out)) == (0, undisturbed)
 
 
-def test_a_call_that_breaks_off_early_takes_nothing_back_that_the_run_found_out(tmp_path: Path) -> None:
+def test_a_call_that_breaks_off_early_takes_nothing_back_that_the_run_found_out(
+    tmp_path: Path,
+) -> None:
     out = tmp_path / "run"
     short: dict[str, Any] = {"model": "smollm2", "engine": EngineSettings(max_model_len=900)}
     finish(out, tasks=("gsm8k", "xstest"), **short)
@@ -116,10 +128,12 @@ def test_a_call_that_breaks_off_early_takes_nothing_back_that_the_run_found_out(
     assert results(out) == before
 
 
-# --- what is asked again, and what is not ---------------------------------------------------------------------------------
+# --- what is asked again, and what is not ---------------------------------------------------------
 
 
-def test_a_task_added_later_asks_for_itself_only(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_a_task_added_later_asks_for_itself_only(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
     out = tmp_path / "run"
     assert len(finish(out, tasks=("gsm8k",))) == 6
     assert len(finish(out, tasks=("gsm8k", "mmlu"))) == 12
@@ -131,7 +145,9 @@ def test_a_task_added_later_asks_for_itself_only(tmp_path: Path, undisturbed: di
     "engine",
     [
         EngineSettings(gpu_memory_utilization=0.5, max_num_seqs=3, enforce_eager=True),
-        EngineSettings(tensor_parallel_size=2, pipeline_parallel_size=2, distributed_executor_backend="mp"),
+        EngineSettings(
+            tensor_parallel_size=2, pipeline_parallel_size=2, distributed_executor_backend="mp"
+        ),
         EngineSettings(max_model_len=8192),
     ],
     ids=["memory", "GPUs", "the context the weights have anyway"],
@@ -201,7 +217,11 @@ def test_equal_prompts_are_asked_once_and_both_answered_or_both_missing(tmp_path
         waiting = asker.ask("", keyed, lambda request, _: landed.append(request.item_id))
         asker.load("model", lambda: engine)
         asker.progress.start("generate")
-        asker.stream(waiting, lambda request, _: landed.append(request.item_id), Renderer(None, "tokenizer", None))
+        asker.stream(
+            waiting,
+            lambda request, _: landed.append(request.item_id),
+            Renderer(None, "tokenizer", None),
+        )
         assert [request.item_id for request in engine.asked] == ["a/1", "a/3"]
         return sorted(landed), sorted(item for item, _ in asker.failures)
 
@@ -210,20 +230,34 @@ def test_equal_prompts_are_asked_once_and_both_answered_or_both_missing(tmp_path
     store.close()
 
 
-# --- a request that fails by itself ---------------------------------------------------------------------------------------
+# --- a request that fails by itself ---------------------------------------------------------------
 
 
-def test_a_failed_request_keeps_its_place_and_is_asked_again(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_a_failed_request_keeps_its_place_and_is_asked_again(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
     out = tmp_path / "run"
 
     def flaky(request: Rendered) -> Completion | Failure:
-        return Failure("the server answered 500") if request.item_id in ("gsm8k/2", "xstest/7") else reply(request)
+        return (
+            Failure("the server answered 500")
+            if request.item_id in ("gsm8k/2", "xstest/7")
+            else reply(request)
+        )
 
     result = run(settings(out), make_generator=Engines(flaky))
     assert (result.is_complete, result.n_missing) == (False, 2)
     cells = result.summary["cells"]
-    for key, reason in (("gsm8k", "5 of 6 items answered"), ("xstest_unsafe_followed", "7 of 8 items answered")):
-        assert (cells[key]["value"], cells[key]["reason"], cells[key]["ci95"], cells[key]["stderr"]) == (None, reason, None, None)
+    for key, reason in (
+        ("gsm8k", "5 of 6 items answered"),
+        ("xstest_unsafe_followed", "7 of 8 items answered"),
+    ):
+        assert (
+            cells[key]["value"],
+            cells[key]["reason"],
+            cells[key]["ci95"],
+            cells[key]["stderr"],
+        ) == (None, reason, None, None)
     assert (cells["gsm8k"]["n"], cells["gsm8k"]["n_items"]) == (5, 6)
     assert cells["mmlu"]["value"] is not None
     assert cells["average"]["value"] is None
@@ -237,7 +271,9 @@ def test_a_failed_request_keeps_its_place_and_is_asked_again(tmp_path: Path, und
 
 def test_a_task_of_which_nothing_was_answered_has_no_number(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = run(settings(out, tasks=("gsm8k",)), make_generator=Engines(lambda request: Failure("no")))
+    result = run(
+        settings(out, tasks=("gsm8k",)), make_generator=Engines(lambda request: Failure("no"))
+    )
     assert result.n_missing == 6
     assert result.cells["gsm8k"] is None
     before = results(out)
@@ -248,14 +284,16 @@ def test_a_task_of_which_nothing_was_answered_has_no_number(tmp_path: Path) -> N
     assert results(out) == before
 
 
-# --- scoring again --------------------------------------------------------------------------------------------------------
+# --- scoring again --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def all_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of all eight benchmarks, HumanEval's programs included."""
     out = tmp_path_factory.mktemp("all") / "run"
-    assert run(settings(out, model="smollm2", tasks=ALL_TASKS), make_generator=Engines(batch=9)).is_complete
+    assert run(
+        settings(out, model="smollm2", tasks=ALL_TASKS), make_generator=Engines(batch=9)
+    ).is_complete
     return out
 
 
@@ -263,7 +301,10 @@ def test_scoring_again_gives_the_same_bytes(all_tasks: Path, tmp_path: Path) -> 
     out = tmp_path / "copy"
     shutil.copytree(all_tasks, out)
     before = results(out)
-    assert {json.loads(line)["score"] for line in before["humaneval.jsonl.gz"].splitlines()} <= {0.0, 1.0}
+    assert {json.loads(line)["score"] for line in before["humaneval.jsonl.gz"].splitlines()} <= {
+        0.0,
+        1.0,
+    }
     rescore(out, None)
     assert results(out) == before
     # Samples are made again from the store alone; a rule's verdicts need no model.
@@ -279,12 +320,18 @@ def test_programs_that_were_run_are_not_run_again(all_tasks: Path, tmp_path: Pat
     engines = Engines()
     assert run(settings(out, model="smollm2", tasks=ALL_TASKS), make_generator=engines).is_complete
     assert engines.n_started == 0
-    assert [session["sandbox"] is None for session in json.loads((out / "run.json").read_text())["sessions"]] == [False, True]
+    assert [
+        session["sandbox"] is None
+        for session in json.loads((out / "run.json").read_text())["sessions"]
+    ] == [False, True]
     assert results(out) == before
 
 
-def test_scoring_from_samples_alone_gives_the_same_bytes_but_cannot_show_the_prompts(all_tasks: Path, tmp_path: Path) -> None:
-    # Gone with the store: prompts, token ids, prompt lengths, and digits of log-probabilities past the tenth.
+def test_scoring_from_samples_alone_gives_the_same_bytes_but_cannot_show_the_prompts(
+    all_tasks: Path, tmp_path: Path
+) -> None:
+    # Gone with the store: prompts, token ids, prompt lengths, and digits of log-probabilities past
+    # the tenth.
     out = tmp_path / "copy"
     shutil.copytree(all_tasks, out)
     before = results(out)
@@ -297,7 +344,9 @@ def test_scoring_from_samples_alone_gives_the_same_bytes_but_cannot_show_the_pro
     assert not (out / "store.sqlite").exists()
 
 
-def test_a_store_that_knows_nothing_of_the_run_leaves_its_samples_alone(all_tasks: Path, tmp_path: Path) -> None:
+def test_a_store_that_knows_nothing_of_the_run_leaves_its_samples_alone(
+    all_tasks: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "copy"
     shutil.copytree(all_tasks, out)
     before = results(out)
@@ -307,7 +356,9 @@ def test_a_store_that_knows_nothing_of_the_run_leaves_its_samples_alone(all_task
     assert results(out) == before
 
 
-def test_a_run_is_scored_from_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_scored_from_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     finish(Path("run"), model="smollm2", tasks=("gsm8k",), store=Path("shared.sqlite"))
     before = results(tmp_path / "run")
@@ -326,7 +377,10 @@ def test_what_leaves_a_folders_row_and_whose_answers_it_keeps_is_said_beforehand
         assert capsys.readouterr().err.count(str(out)) == 0
         run(settings(out, model=model, tasks=tasks), Progress(), make_generator=Engines())
     said = " ".join(capsys.readouterr().err.split())
-    assert f"{out} keeps the answers of {SERVER}. If this is another model, choose another --out." in said
+    assert (
+        f"{out} keeps the answers of {SERVER}. If this is another model, choose another --out."
+        in said
+    )
     assert f"{out} had results of mmlu, which this command leaves out" in said
 
 
@@ -335,7 +389,9 @@ def test_scoring_needs_store_or_samples(all_tasks: Path, tmp_path: Path) -> None
     shutil.copytree(all_tasks, out)
     (out / "store.sqlite").unlink()
     (out / "samples" / "bbh.jsonl.gz").unlink()
-    with pytest.raises(InputError, match="no answers of bbh, neither in a store nor in samples/bbh"):
+    with pytest.raises(
+        InputError, match="no answers of bbh, neither in a store nor in samples/bbh"
+    ):
         rescore(out, None)
 
 
@@ -352,7 +408,9 @@ def test_scoring_a_damaged_run_says_which_file(all_tasks: Path, tmp_path: Path) 
         rescore(out, None)
 
 
-def test_an_interrupted_run_can_be_scored_and_then_goes_on(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_an_interrupted_run_can_be_scored_and_then_goes_on(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         run(settings(out), make_generator=Engines(fails_after=30))
@@ -362,7 +420,7 @@ def test_an_interrupted_run_can_be_scored_and_then_goes_on(tmp_path: Path, undis
     assert results(out) == undisturbed
 
 
-# --- memory ----------------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def test_answers_leave_memory_once_they_are_graded(tmp_path: Path) -> None:
@@ -382,7 +440,8 @@ def test_a_programs_outcome_is_committed_while_others_are_still_generated(tmp_pa
     out = tmp_path / "run"
 
     def slowly(request: Rendered) -> Completion | Failure:
-        time.sleep(0.0 if len(engines.asked) == 1 else 2.0)  # time for the first item's twenty programs
+        # time for the first item's twenty programs
+        time.sleep(0.0 if len(engines.asked) == 1 else 2.0)
         return reply(request)
 
     engines = Engines(slowly, fails_after=2)

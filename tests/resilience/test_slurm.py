@@ -1,4 +1,6 @@
-"""scripts/slurm as a job runs it: Slurm's two commands are stand-ins, the server speaks the protocol, the program is the real one."""
+"""scripts/slurm as a job runs it: Slurm's two commands are stand-ins, the server speaks the
+protocol, the program is the real one.
+"""
 
 import json
 import os
@@ -17,22 +19,38 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("--suite", "smoke", "--tasks", "xstest", "--judge", "xstest=strmatch", "--offline")
 
 
-def start(folder: Path, server: OpenAIServer | None, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """The job on two nodes, both this machine. The server is there already, so srun has only to stay; without one it ends at once."""
+def start(
+    folder: Path, server: OpenAIServer | None, *arguments: str, **more: str
+) -> subprocess.Popen[str]:
+    """The job on two nodes, both this machine. The server is there already, so srun has only to
+    stay; without one it ends at once.
+    """
     commands = folder / "bin"
     commands.mkdir(exist_ok=True)
     stay = 'trap "exit 0" TERM; while true; do sleep 0.05; done' if server else "exit 1"
-    for name, does in {"srun": f'echo "$@" > {folder}/srun; {stay}', "scontrol": "echo localhost; echo 127.0.0.1"}.items():
+    for name, does in {
+        "srun": f'echo "$@" > {folder}/srun; {stay}',
+        "scontrol": "echo localhost; echo 127.0.0.1",
+    }.items():
         (commands / name).write_text(f"#!/bin/bash\n{does}\n")
         (commands / name).chmod(0o755)
     port = server.server_address[1] if server else 9
     environment: Mapping[str, str] = {
-        **os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_SUBMIT_DIR": str(ROOT),
-        "SLURM_GPUS_ON_NODE": "8", "EVALS_PYTHON": sys.executable, "EVALS_PORT": str(port), "EVALS_LOG": str(folder / "log"),
-        "EVALS_POLL_S": "0.1", **more,
-    }  # fmt: skip
+        **os.environ,
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_GPUS_ON_NODE": "8",
+        "EVALS_PYTHON": sys.executable,
+        "EVALS_PORT": str(port),
+        "EVALS_LOG": str(folder / "log"),
+        "EVALS_POLL_S": "0.1",
+        **more,
+    }
     command = ["bash", str(ROOT / "scripts" / "slurm"), *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_one_queue_goes_to_every_node_and_the_job_ends_with_the_row(tmp_path: Path) -> None:
@@ -48,9 +66,13 @@ def test_one_queue_goes_to_every_node_and_the_job_ends_with_the_row(tmp_path: Pa
     assert tasks["xstest"]["n_answered"] == len(server.asked) == tasks["xstest"]["n_items"]
 
 
-def test_near_the_time_limit_the_job_keeps_what_it_has_and_goes_on_when_submitted_again(tmp_path: Path) -> None:
+def test_near_the_time_limit_the_job_keeps_what_it_has_and_goes_on_when_submitted_again(
+    tmp_path: Path,
+) -> None:
     def slow(body: Body, before: int) -> Reply:
-        return Reply(completion(body).body, wait_s=0.0 if len(server.asked) < 4 or is_second else 60.0)
+        return Reply(
+            completion(body).body, wait_s=0.0 if len(server.asked) < 4 or is_second else 60.0
+        )
 
     is_second = False
     with serving(slow) as server:
@@ -67,7 +89,9 @@ def test_near_the_time_limit_the_job_keeps_what_it_has_and_goes_on_when_submitte
         again = start(tmp_path, server, *arguments)
         _, err = again.communicate(timeout=200)
         assert again.returncode == 0, err
-    n_items = json.loads((tmp_path / "run" / "summary.json").read_text())["tasks"]["xstest"]["n_items"]
+    n_items = json.loads((tmp_path / "run" / "summary.json").read_text())["tasks"]["xstest"][
+        "n_items"
+    ]
     assert len(server.asked) - first == n_items - 3  # what had been answered was not asked again
 
 
@@ -80,7 +104,9 @@ def test_near_the_time_limit_the_job_keeps_what_it_has_and_goes_on_when_submitte
         (("m",), {}, "the servers ended before they answered"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(tmp_path: Path, arguments: tuple[str, ...], more: dict[str, str], says: str) -> None:
+def test_what_is_wrong_is_one_sentence(
+    tmp_path: Path, arguments: tuple[str, ...], more: dict[str, str], says: str
+) -> None:
     job = start(tmp_path, None, *arguments, **more)
     _, err = job.communicate(timeout=60)
     assert job.returncode == 2

@@ -1,4 +1,6 @@
-"""Files and words of strangers are data: nothing in them is run, no size fills the machine, no path leads out, no markup takes effect."""
+"""Files and words of strangers are data: nothing in them is run, no size fills the machine, no path
+leads out, no markup takes effect.
+"""
 
 import ast
 import base64
@@ -39,7 +41,10 @@ from tests.resilience.fake_runs import settings as asked
 from tests.run_files import HEADER
 
 ROOT = Path(__file__).resolve().parents[2]
-MARKUP = "<script>alert(1)</script></script><img src=x onerror=alert(1)>\n| a | b |\n|---|---|\n[x](javascript:alert(1)) {{ 7*7 }} \x1b[2J"
+MARKUP = (
+    "<script>alert(1)</script></script><img src=x onerror=alert(1)>\n| a | b"
+    " |\n|---|---|\n[x](javascript:alert(1)) {{ 7*7 }} \x1b[2J"
+)
 
 
 def hostile(request: Rendered) -> Completion:
@@ -51,7 +56,10 @@ def hostile(request: Rendered) -> Completion:
 def marked_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose model, and whose name, are markup."""
     out = tmp_path_factory.mktemp("marked") / "run"
-    assert run(asked(out, tasks=("gsm8k", "xstest"), name=f"<b>x</b>|{MARKUP}"), make_generator=Engines(hostile)).is_complete
+    assert run(
+        asked(out, tasks=("gsm8k", "xstest"), name=f"<b>x</b>|{MARKUP}"),
+        make_generator=Engines(hostile),
+    ).is_complete
     return out
 
 
@@ -59,7 +67,9 @@ def marked_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def harmless(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run without markup."""
     out = tmp_path_factory.mktemp("harmless") / "run"
-    assert run(asked(out, tasks=("gsm8k", "xstest"), name="x"), make_generator=Engines()).is_complete
+    assert run(
+        asked(out, tasks=("gsm8k", "xstest"), name="x"), make_generator=Engines()
+    ).is_complete
     return out
 
 
@@ -70,14 +80,18 @@ def page(run_folder: Path, file: Path) -> str:
 
 def opened_blocks(html: str) -> str:
     """What the page's compressed blocks hold."""
-    blocks = re.findall(r'<script type="text/plain" id="[ib][-\d]+">([A-Za-z0-9+/=]+)</script>', html)
+    blocks = re.findall(
+        r'<script type="text/plain" id="[ib][-\d]+">([A-Za-z0-9+/=]+)</script>', html
+    )
     return "".join(gzip.decompress(base64.b64decode(block)).decode() for block in blocks)
 
 
-# --- words of a model -----------------------------------------------------------------------------------------------------
+# --- words of a model -----------------------------------------------------------------------------
 
 
-def test_markup_of_a_model_is_text_in_the_html_report(marked_up: Path, harmless: Path, tmp_path: Path) -> None:
+def test_markup_of_a_model_is_text_in_the_html_report(
+    marked_up: Path, harmless: Path, tmp_path: Path
+) -> None:
     html, plain = page(marked_up, tmp_path / "marked.html"), page(harmless, tmp_path / "plain.html")
     assert "alert(1)</script>" in opened_blocks(html)
     for tag in ("<script", "<img", "<b>", "</script"):
@@ -88,7 +102,10 @@ def test_markup_of_a_model_is_text_in_the_html_report(marked_up: Path, harmless:
 
 
 def test_markup_of_a_model_is_text_in_the_table(marked_up: Path, harmless: Path) -> None:
-    tables = [markdown([row_from_summary(RunFolder(folder).read_json("summary.json"))]) for folder in (marked_up, harmless)]
+    tables = [
+        markdown([row_from_summary(RunFolder(folder).read_json("summary.json"))])
+        for folder in (marked_up, harmless)
+    ]
     unescaped = [re.findall(r"(?<!\\)\|", table.splitlines()[2]) for table in tables]
     assert len(unescaped[0]) == len(unescaped[1])
     assert not re.search(r"<(script|img|b)\b", tables[0])
@@ -101,7 +118,7 @@ def test_what_a_model_says_cannot_steer_the_terminal(marked_up: Path) -> None:
     assert "\\x1b[2J" in said
 
 
-# --- paths ----------------------------------------------------------------------------------------------------------------
+# --- paths ----------------------------------------------------------------------------------------
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "show": lambda out: describe_item(out, "gsm8k/0", None),
@@ -120,7 +137,9 @@ def sent(run_folder: Path, tmp_path: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_a_strangers_run_cannot_have_another_database_changed(harmless: Path, tmp_path: Path, reader: Callable[[Path], Any]) -> None:
+def test_a_strangers_run_cannot_have_another_database_changed(
+    harmless: Path, tmp_path: Path, reader: Callable[[Path], Any]
+) -> None:
     place = tmp_path / "mine"
     place.mkdir()
     with sqlite3.connect(place / "bookmarks.sqlite") as mine:
@@ -139,18 +158,24 @@ def test_a_strangers_run_cannot_have_another_database_changed(harmless: Path, tm
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-@pytest.mark.parametrize("task", ["../../../etc/passwd", "..", "/etc/passwd", "gsm8k/../../x", "nothing"])
-def test_a_strangers_task_name_is_no_path(harmless: Path, tmp_path: Path, reader: Callable[[Path], Any], task: str) -> None:
+@pytest.mark.parametrize(
+    "task", ["../../../etc/passwd", "..", "/etc/passwd", "gsm8k/../../x", "nothing"]
+)
+def test_a_strangers_task_name_is_no_path(
+    harmless: Path, tmp_path: Path, reader: Callable[[Path], Any], task: str
+) -> None:
     out = sent(harmless, tmp_path, tasks=[task])
     with pytest.raises(InputError):
         reader(out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sent"]
 
 
-# --- sizes and forms ------------------------------------------------------------------------------------------------------
+# --- sizes and forms ------------------------------------------------------------------------------
 
 
-def test_a_file_larger_than_any_of_ours_is_refused_before_it_is_held_in_memory(harmless: Path, tmp_path: Path) -> None:
+def test_a_file_larger_than_any_of_ours_is_refused_before_it_is_held_in_memory(
+    harmless: Path, tmp_path: Path
+) -> None:
     out = sent(harmless, tmp_path)
     for name in ("summary.json", "run.json"):
         with (out / name).open("ab") as opened:
@@ -166,13 +191,15 @@ def test_a_file_larger_than_any_of_ours_is_refused_before_it_is_held_in_memory(h
 
 RECORDS: dict[str, dict[str, Any]] = {
     "no header": {"summary_header": {}},
-    "a header of other kinds": {"summary_header": {"suite": 1, "chat_format": [], "limit": "x", "model": 2, "judges": 3}},
+    "a header of other kinds": {
+        "summary_header": {"suite": 1, "chat_format": [], "limit": "x", "model": 2, "judges": 3}
+    },
     "a judge that is none": {"summary_header": HEADER | {"judges": {"xstest": 1}}},
     "a store that is no path": {"store": 7},
     "tasks that are no names": {"tasks": [1, None]},
     "sessions that are none": {"sessions": [1]},
     "a run key that is none": {"run_key": {"$ne": 1}},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("changes", RECORDS.values(), ids=RECORDS)
@@ -187,14 +214,22 @@ def test_a_record_of_another_form_is_damaged_and_no_traceback(
 GONE = object()
 ANYTHING = st.just(GONE) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a JSON value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     return [at, *(place for key, part in inner for place in places(part, (*at, key)))]
 
 
@@ -245,38 +280,74 @@ def test_a_run_changed_anywhere_is_read_or_refused_in_one_sentence(
     new: Any,
 ) -> None:
     raw = (harmless / name).read_bytes()
-    content = json.loads(raw) if name.endswith(".json") else [json.loads(line) for line in gzip.decompress(raw).splitlines()]
+    content = (
+        json.loads(raw)
+        if name.endswith(".json")
+        else [json.loads(line) for line in gzip.decompress(raw).splitlines()]
+    )
     strange = changed(content, draw.draw(st.sampled_from(places(content)[1:])), new)
     out = tmp_path / "strange"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(harmless, out)
-    text = json.dumps(strange) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in strange)
-    (out / name).write_bytes(text.encode() if name.endswith(".json") else gzip.compress(text.encode()))
+    text = (
+        json.dumps(strange)
+        if name.endswith(".json")
+        else "".join(json.dumps(row) + "\n" for row in strange)
+    )
+    (out / name).write_bytes(
+        text.encode() if name.endswith(".json") else gzip.compress(text.encode())
+    )
     try:
         reader(out, harmless)
     except EvalsError as error:
         assert "\n" not in str(error)  # noqa: PT017  a change may as well do no harm
 
 
-# --- nothing is run -------------------------------------------------------------------------------------------------------
+# --- nothing is run -------------------------------------------------------------------------------
 
-_RUNS_DATA = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}
+_RUNS_DATA = {
+    "pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "marshal",
+    "shelve",
+    "joblib",
+    "jsonpickle",
+}
 
 
 def test_nothing_unpickles_evaluates_or_executes_what_it_read() -> None:
-    """The sandbox's jail executes programs: that is what it is for. A spool unpickles what it wrote itself; see its own test."""
+    """The sandbox's jail executes programs: that is what it is for. A spool unpickles what it wrote
+    itself; see its own test.
+    """
     for file in [*(ROOT / "evals").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]:
-        if file.is_relative_to(ROOT / "evals" / "sandbox" / "jail") or file == ROOT / "evals" / "spool.py":
+        if (
+            file.is_relative_to(ROOT / "evals" / "sandbox" / "jail")
+            or file == ROOT / "evals" / "spool.py"
+        ):
             continue
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = {alias.name.split(".")[0] for alias in node.names} | {(getattr(node, "module", "") or "").split(".")[0]}
+                names = {alias.name.split(".")[0] for alias in node.names} | {
+                    (getattr(node, "module", "") or "").split(".")[0]
+                }
                 assert not names & _RUNS_DATA, file
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in ("eval", "exec", "compile", "__import__"), file
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+            elif (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+            ):
                 called = f"{node.func.value.id}.{node.func.attr}"
-                assert called not in ("torch.load", "np.load", "numpy.load", "os.system", "pd.read_pickle"), file
+                assert called not in (
+                    "torch.load",
+                    "np.load",
+                    "numpy.load",
+                    "os.system",
+                    "pd.read_pickle",
+                ), file
 
 
 def test_a_store_that_is_opened_for_reading_takes_nothing(harmless: Path, tmp_path: Path) -> None:

@@ -19,25 +19,41 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """A finished run of recorded answers to the smoke suite, changed row by row; made once for each name."""
+    """A finished run of recorded answers to the smoke suite, changed row by row; made once for each
+    name.
+    """
     folder = tmp_path_factory.mktemp("runs")
 
-    def make(name: str, change: Callable[[dict[str, Any]], dict[str, Any] | None] = dict, **settings: Any) -> Path:
+    def make(
+        name: str, change: Callable[[dict[str, Any]], dict[str, Any] | None] = dict, **settings: Any
+    ) -> Path:
         if not (folder / name).exists():
             rows = [changed for row in recorded_rows() if (changed := change(row))]
             (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            run(RunSettings(f"replay:{folder / name}.jsonl", suite="smoke", out=folder / name, **settings))
+            run(
+                RunSettings(
+                    f"replay:{folder / name}.jsonl", suite="smoke", out=folder / name, **settings
+                )
+            )
         return folder / name
 
     return make
 
 
 def wrong_sums(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "outputs": ["So the answer is 99999."]} if row["id"].startswith("gsm8k/") else dict(row)
+    return (
+        {**row, "outputs": ["So the answer is 99999."]}
+        if row["id"].startswith("gsm8k/")
+        else dict(row)
+    )
 
 
 def unfinished_sums(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    return None if row["id"] == next(row["id"] for row in recorded_rows() if row["id"].startswith("gsm8k/")) else dict(row)
+    return (
+        None
+        if row["id"] == next(row["id"] for row in recorded_rows() if row["id"].startswith("gsm8k/"))
+        else dict(row)
+    )
 
 
 @pytest.fixture

@@ -11,8 +11,19 @@ from evals.errors import InputError
 
 def test_a_run_gives_its_cells_and_its_table(tmp_path: Path) -> None:
     recorded = tmp_path / "recorded.jsonl"
-    recorded.write_text("".join(json.dumps({"id": f"gsm8k/{i}", "outputs": ["The answer is 1."]}) + "\n" for i in range(6)))
-    run = evals.run(f"replay:{recorded}", suite="smoke", tasks="gsm8k", out=str(tmp_path / "run"), dtype="float32")
+    recorded.write_text(
+        "".join(
+            json.dumps({"id": f"gsm8k/{i}", "outputs": ["The answer is 1."]}) + "\n"
+            for i in range(6)
+        )
+    )
+    run = evals.run(
+        f"replay:{recorded}",
+        suite="smoke",
+        tasks="gsm8k",
+        out=str(tmp_path / "run"),
+        dtype="float32",
+    )
     assert run.is_complete
     assert run.cells["gsm8k"] is not None
     assert run.cells["average"] is None

@@ -1,4 +1,6 @@
-"""The ready workflow: read as GitHub reads it, and its own steps run here as they stand, with recorded answers for a checkpoint."""
+"""The ready workflow: read as GitHub reads it, and its own steps run here as they stand, with
+recorded answers for a checkpoint.
+"""
 
 import json
 import os
@@ -72,7 +74,11 @@ def test_the_projects_own_gate_gives_only_inputs_there_are_and_a_policy_that_rea
 
 
 def test_the_caller_shown_in_the_file_gives_only_inputs_there_are() -> None:
-    shown = "\n".join(line.removeprefix("#").removeprefix(" ") for line in GATE.read_text("utf-8").splitlines() if line.startswith("#   "))
+    shown = "\n".join(
+        line.removeprefix("#").removeprefix(" ")
+        for line in GATE.read_text("utf-8").splitlines()
+        if line.startswith("#   ")
+    )
     job = yaml.safe_load(shown)["jobs"]["gate"]
     assert set(job["with"]) <= set(workflow(GATE)[ON]["workflow_call"]["inputs"])
     assert job["permissions"] == workflow(GATE)["jobs"]["gate"]["permissions"]
@@ -90,22 +96,37 @@ def test_the_projects_own_baseline_is_what_its_gates_command_makes() -> None:
     given = workflow(CI)["jobs"]["gate"]["with"]
     head = json.loads((ROOT / given["baseline"] / "run.json").read_text())
     summary = json.loads((ROOT / given["baseline"] / "summary.json").read_text())
-    assert (head["model"], summary["suite"], summary["limit"]) == (given["checkpoint"], given["suite"], None)
+    assert (head["model"], summary["suite"], summary["limit"]) == (
+        given["checkpoint"],
+        given["suite"],
+        None,
+    )
     assert summary["model"]["dtype"] == "float32"
     assert {entry["name"] for entry in summary["judges"].values()} == {"smollm2"}
-    assert [task for task in summary["tasks"].values() if task["n_answered"] != task["n_items"]] == []
+    assert [
+        task for task in summary["tasks"].values() if task["n_answered"] != task["n_items"]
+    ] == []
 
 
-# --- its steps, run ------------------------------------------------------------------------------------------------------
+# --- its steps, run -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Path:
-    """A runner's folder after checkout and set-up: a baseline, a checkpoint named in a file, and evals installed in .evals."""
+    """A runner's folder after checkout and set-up: a baseline, a checkpoint named in a file, and
+    evals installed in .evals.
+    """
     for name, answer in (("good", None), ("bad", "So the answer is 99999.")):
-        rows = [row | {"outputs": [answer]} if answer and row["id"].startswith("gsm8k/") else row for row in recorded_rows()]
+        rows = [
+            row | {"outputs": [answer]} if answer and row["id"].startswith("gsm8k/") else row
+            for row in recorded_rows()
+        ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run(RunSettings(f"replay:{tmp_path}/good.jsonl", suite="smoke", out=tmp_path / "baselines" / "smoke"))
+    run(
+        RunSettings(
+            f"replay:{tmp_path}/good.jsonl", suite="smoke", out=tmp_path / "baselines" / "smoke"
+        )
+    )
     program = tmp_path / ".evals" / ".venv" / "bin" / "evals"
     program.parent.mkdir(parents=True)
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m evals "$@"\n')
@@ -116,22 +137,45 @@ def runner(tmp_path: Path) -> Path:
 def run_step(folder: Path, name: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """One step of the gate, by GitHub's own way of calling bash."""
     (script,) = [step["run"] for step in steps(GATE) if step.get("name") == name]
-    job = {"EVALS": ".evals", "SUITE": "smoke", "BASELINE": "baselines/smoke", "GITHUB_ACTIONS": "true",
-           "GITHUB_STEP_SUMMARY": str(folder / "summary.md"), "PYTHONPATH": str(ROOT)}  # fmt: skip
-    empty = dict.fromkeys(("CHECKPOINT", "CHECKPOINT_FILE", "POLICY", "STRICT", "ARGUMENTS", "CUDA"), "")
+    job = {
+        "EVALS": ".evals",
+        "SUITE": "smoke",
+        "BASELINE": "baselines/smoke",
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
+        "PYTHONPATH": str(ROOT),
+    }
+    empty = dict.fromkeys(
+        ("CHECKPOINT", "CHECKPOINT_FILE", "POLICY", "STRICT", "ARGUMENTS", "CUDA"), ""
+    )
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
-    return subprocess.run(command, cwd=folder, env=os.environ | empty | job | environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | empty | job | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
-def test_a_checkpoint_named_in_a_file_runs_and_passes_and_its_table_is_there_for_the_comment(runner: Path) -> None:
+def test_a_checkpoint_named_in_a_file_runs_and_passes_and_its_table_is_there_for_the_comment(
+    runner: Path,
+) -> None:
     (runner / "checkpoint.txt").write_text("replay:good.jsonl\n# the first line counts\n")
     done = run_step(runner, "Run", CHECKPOINT_FILE="checkpoint.txt")
     assert done.returncode == 0, done.stderr
     done = run_step(runner, "Gate", STRICT="--strict")
     assert done.returncode == 0, done.stderr
-    assert (runner / "gate" / "table.md").read_text() == (runner / "summary.md").read_text() == done.stdout
+    assert (
+        (runner / "gate" / "table.md").read_text()
+        == (runner / "summary.md").read_text()
+        == done.stdout
+    )
     assert "pass" in done.stdout
-    assert {"junit.xml", "check.json", "table.md", "smoke"} <= {path.name for path in (runner / "gate").iterdir()}
+    assert {"junit.xml", "check.json", "table.md", "smoke"} <= {
+        path.name for path in (runner / "gate").iterdir()
+    }
 
 
 def test_a_checkpoint_that_broke_fails_the_step_with_its_table_written(runner: Path) -> None:
@@ -141,7 +185,10 @@ def test_a_checkpoint_that_broke_fails_the_step_with_its_table_written(runner: P
     done = run_step(runner, "Gate", POLICY="gate.toml")
     assert done.returncode == 1
     assert "::error title=evals check::regressed: " in done.stderr
-    assert "| GSM8k 8-shot cot | 100.0 | 0.0 | -100.00 [-100.00, -" in (runner / "gate" / "table.md").read_text()
+    assert (
+        "| GSM8k 8-shot cot | 100.0 | 0.0 | -100.00 [-100.00, -"
+        in (runner / "gate" / "table.md").read_text()
+    )
 
 
 def test_a_checkpoint_that_cannot_be_run_fails_its_step(runner: Path) -> None:

@@ -1,8 +1,10 @@
-"""Recorded outputs of real models, in the formats they were released in, beside the figures published for them.
+"""Recorded outputs of real models, in the formats they were released in, beside the figures
+published for them.
 
-One module a benchmark, named like it, with one function `recordings(folder, about, items)`: folder holds the released files, about
-is the folder's README.json, items are all of the benchmark's items. A reader turns a format into our ids and completions; it never scores,
-except by a rule under which a figure was published and that it declares beside that figure.
+One module a benchmark, named like it, with one function `recordings(folder, about, items)`: folder
+holds the released files, about is the folder's README.json, items are all of the benchmark's items.
+A reader turns a format into our ids and completions; it never scores, except by a rule under which
+a figure was published and that it declares beside that figure.
 """
 
 import math
@@ -23,7 +25,9 @@ _DIGITS_OF_A_FLOAT = 9
 
 
 class Value(NamedTuple):
-    """A figure computed here: a fraction (None where it cannot be had) over n items. why: what has to be said beside it."""
+    """A figure computed here: a fraction (None where it cannot be had) over n items. why: what has
+    to be said beside it.
+    """
 
     value: float | None
     n: int
@@ -32,7 +36,9 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A recording after grading, as a figure sees it. data: the folder of the benchmarks' data, as the user named it."""
+    """A recording after grading, as a figure sees it. data: the folder of the benchmarks' data, as
+    the user named it.
+    """
 
     items: Sequence[Item]
     answers: Mapping[ItemId, Recorded]
@@ -45,9 +51,15 @@ class Scored:
         return Value(metric.value, metric.n, metric.reason or "")
 
     def mean(self, name: str, ids: Sequence[ItemId] | None = None) -> Value:
-        """Mean of the adapter's item score of that name over `ids` (default: all recorded items)."""
+        """Mean of the adapter's item score of that name over `ids` (default:
+        all recorded items).
+        """
         wanted = None if ids is None else set(ids)
-        scores = [grade.scores[name] for grade in self.result.grades if (wanted is None or grade.id in wanted) and name in grade.scores]
+        scores = [
+            grade.scores[name]
+            for grade in self.result.grades
+            if (wanted is None or grade.id in wanted) and name in grade.scores
+        ]
         return Value(math.fsum(scores) / len(scores) if scores else None, len(scores))
 
 
@@ -55,11 +67,15 @@ class Scored:
 class Figure:
     """One published number about a recording, and how to compute it.
 
-    printed: the number as published, in `unit` (100: percent, 1: fraction, or the n that a count is out of).
-    decimals: how many it was printed with.  ours: from the graded recording, under the card's rule or under `rule`, the corpus's
-    own, in words.  card: the card rule's figure, where `rule` is another.
-    unsettled: items whose recorded verdict cannot come back, with the reason; the figure may differ by as many items and no more.
-    settled: the figure with the recorded verdicts of those items in place of ours; where it is given, it has to read as printed.
+    printed: the number as published, in `unit` (100: percent, 1: fraction, or the n that a count is
+    out of).
+    decimals: how many it was printed with.  ours: from the graded recording, under the card's rule
+    or under `rule`, the corpus's own, in words.  card: the card rule's figure, where `rule` is
+    another.
+    unsettled: items whose recorded verdict cannot come back, with the reason; the figure may differ
+    by as many items and no more.
+    settled: the figure with the recorded verdicts of those items in place of ours; where it is
+    given, it has to read as printed.
     why: what has to be said beside it; where ours has no value, the reason.
     """
 
@@ -76,17 +92,23 @@ class Figure:
     why: str = ""
 
     def agrees(self, ours: Value, slack: int = 0) -> bool:
-        """True when ours, give or take `slack` items, reads as printed. Numbers printed as a whole float are compared at nine decimals."""
+        """True when ours, give or take `slack` items, reads as printed. Numbers printed as a whole
+        float are compared at nine decimals.
+        """
         if ours.value is None:
             return False
         half = 0.5 * 10.0 ** -min(self.decimals, _DIGITS_OF_A_FLOAT)
         room = half + (slack / ours.n * self.unit if ours.n else 0.0)
-        return math.isclose(ours.value * self.unit, self.printed, rel_tol=0.0, abs_tol=room * (1 + 1e-9))
+        return math.isclose(
+            ours.value * self.unit, self.printed, rel_tol=0.0, abs_tol=room * (1 + 1e-9)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One model's recorded outputs by our item ids, and what was published about them. chat: how the adapter is set up."""
+    """One model's recorded outputs by our item ids, and what was published about them. chat: how
+    the adapter is set up.
+    """
 
     name: str
     answers: Mapping[ItemId, Recorded]
@@ -94,11 +116,19 @@ class Recording:
     chat: bool = True
 
 
-def recordings(benchmark: str, folder: Path, about: Mapping[str, Any], items: Sequence[Item]) -> Iterator[Recording]:
-    """The recordings of one corpus folder. Raises InputError when nothing here reads that benchmark's recordings."""
+def recordings(
+    benchmark: str, folder: Path, about: Mapping[str, Any], items: Sequence[Item]
+) -> Iterator[Recording]:
+    """The recordings of one corpus folder. Raises InputError when nothing here reads that
+    benchmark's recordings.
+    """
     if benchmark not in BENCHMARKS:
-        raise InputError(f"{folder} holds recordings of {benchmark!r}. {nearest(benchmark, BENCHMARKS)}")
-    found: Iterator[Recording] = import_module(f"evals.fidelity.corpora.{benchmark}").recordings(folder, about, items)
+        raise InputError(
+            f"{folder} holds recordings of {benchmark!r}. {nearest(benchmark, BENCHMARKS)}"
+        )
+    found: Iterator[Recording] = import_module(f"evals.fidelity.corpora.{benchmark}").recordings(
+        folder, about, items
+    )
     return found
 
 
@@ -107,7 +137,9 @@ _RELEASED = "released"
 
 def released(verdict: bool) -> dict[str, Finding]:
     """The verdict released with an answer, as a finding that no adapter asks for."""
-    return {_RELEASED: Finding(by="released", outcome=Outcome("passed" if verdict else "wrong_answer"))}
+    return {
+        _RELEASED: Finding(by="released", outcome=Outcome("passed" if verdict else "wrong_answer"))
+    }
 
 
 def released_verdict(answer: Recorded) -> bool:
@@ -127,9 +159,16 @@ def share(verdicts: Collection[bool]) -> Callable[[Scored], Value]:
 
 
 def agreement(name: str) -> Callable[[Scored], Value]:
-    """The share of items whose score of that name, 0 or 1, is the verdict released with the answer, for `ours` or `card`."""
+    """The share of items whose score of that name, 0 or 1, is the verdict released with the answer,
+    for `ours` or `card`.
+    """
 
     def ours(scored: Scored) -> Value:
-        return share([grade.scores.get(name) == released_verdict(scored.answers[grade.id]) for grade in scored.result.grades])(scored)
+        return share(
+            [
+                grade.scores.get(name) == released_verdict(scored.answers[grade.id])
+                for grade in scored.result.grades
+            ]
+        )(scored)
 
     return ours

@@ -1,11 +1,14 @@
-"""code-davinci-002 on tasks of BIG-Bench Hard, with its chain of thought (cot) and without (direct), as the paper's authors released it.
+"""code-davinci-002 on tasks of BIG-Bench Hard, with its chain of thought (cot) and without
+(direct), as the paper's authors released it.
 
-A file holds one task's outputs in the order of its questions, each with its whole prompt. The paper's rule, under which every
-accuracy was published: the text after "the answer is " (cot; without one final full stop) or the whole output (direct), stripped, is
-the target letter for letter. The card's rule beside it ignores case and punctuation.
+A file holds one task's outputs in the order of its questions, each with its whole prompt. The
+paper's rule, under which every accuracy was published: the text after "the answer is " (cot;
+without one final full stop) or the whole output (direct), stripped, is the target letter for
+letter. The card's rule beside it ignores case and punctuation.
 
-A second accuracy was published with a calculator that is not among the released files. Where it is the same figure, so is ours; for
-object_counting, working out the last sum that the output writes gives it back; for multistep_arithmetic_two nothing simple does.
+A second accuracy was published with a calculator that is not among the released files. Where it is
+the same figure, so is ours; for object_counting, working out the last sum that the output writes
+gives it back; for multistep_arithmetic_two nothing simple does.
 """
 
 import gzip
@@ -20,7 +23,10 @@ from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
 
 _MODEL = "code-davinci-002"
-_RULES = {"cot": 'the paper\'s: the text after "the answer is", letter for letter', "direct": "the paper's: the output, letter for letter"}
+_RULES = {
+    "cot": 'the paper\'s: the text after "the answer is", letter for letter',
+    "direct": "the paper's: the output, letter for letter",
+}
 _SUM = re.compile(r"(\d+(?: \+ \d+)+) =")
 _ALL_DIGITS = 16  # released as a whole float
 
@@ -34,8 +40,12 @@ class Question(Protocol):
     target: str
 
 
-def recordings(folder: Path, about: Mapping[str, Any], items: Sequence[Question]) -> Iterator[Recording]:
-    """Two recordings, cot and direct. Raises ValueError when a row is about another question than the task file's."""
+def recordings(
+    folder: Path, about: Mapping[str, Any], items: Sequence[Question]
+) -> Iterator[Recording]:
+    """Two recordings, cot and direct. Raises ValueError when a row is about another question than
+    the task file's.
+    """
     source = f"{about['published_where'].partition(';')[0]}, {about['source']}"
     for mode in _RULES:
         answers: dict[ItemId, Recorded] = {}
@@ -54,7 +64,13 @@ def recordings(folder: Path, about: Mapping[str, Any], items: Sequence[Question]
         yield Recording(f"{_MODEL} {mode}", answers, figures, chat=False)
 
 
-def _figures(task: str, mode: str, record: Mapping[str, Any], texts: Sequence[tuple[Question, str]], source: str) -> Iterator[Figure]:
+def _figures(
+    task: str,
+    mode: str,
+    record: Mapping[str, Any],
+    texts: Sequence[tuple[Question, str]],
+    source: str,
+) -> Iterator[Figure]:
     ours = share([_answer(text, mode) == item.target for item, text in texts])
     card, rule = metric(f"bbh/{task}"), _RULES[mode]
     yield Figure(task, record["accuracy"], _ALL_DIGITS, source, ours, rule=rule, card=card)
@@ -65,11 +81,24 @@ def _figures(task: str, mode: str, record: Mapping[str, Any], texts: Sequence[tu
     elif printed != record["accuracy"]:
         nothing = Value(None, len(texts))
         ours, why = (lambda _: nothing), "the calculator is not among the released files"
-    yield Figure(f"{task}, with a calculator", printed, _ALL_DIGITS, source, ours, rule=rule, card=card, why=why)
+    yield Figure(
+        f"{task}, with a calculator",
+        printed,
+        _ALL_DIGITS,
+        source,
+        ours,
+        rule=rule,
+        card=card,
+        why=why,
+    )
 
 
 def _answer(text: str, mode: str) -> str:
-    return text.partition("the answer is ")[2].strip().removesuffix(".") if mode == "cot" else text.strip()
+    return (
+        text.partition("the answer is ")[2].strip().removesuffix(".")
+        if mode == "cot"
+        else text.strip()
+    )
 
 
 def _last_sum(text: str) -> str:

@@ -1,12 +1,16 @@
-"""HELM's 5-shot MMLU predictions: the first token each of five models gave for a question, as mmlu-redux released them.
+"""HELM's 5-shot MMLU predictions: the first token each of five models gave for a question, as
+mmlu-redux released them.
 
-HELM turns the token into the text of the option it stands for and compares that with the text of the right option
-(stanford-crfm/helm, evaluate_reference_metrics.py: output_mapping, then exact_match), so a letter also counts where its option
-reads like the right one. That is the corpus's rule; its mean is over subjects, the card's over questions. A token that is no letter
-("To", "The", an empty cell) is wrong there; the adapter, which always has four letters to choose from, is handed a wrong one.
+HELM turns the token into the text of the option it stands for and compares that with the text of
+the right option (stanford-crfm/helm, evaluate_reference_metrics.py: output_mapping, then
+exact_match), so a letter also counts where its option reads like the right one. That is the
+corpus's rule; its mean is over subjects, the card's over questions. A token that is no letter
+("To", "The", an empty cell) is wrong there; the adapter, which always has four letters to choose
+from, is handed a wrong one.
 
-27 questions of the test files are there twice, and once in the released file. HELM asked both with the same prompt, so both have
-that answer: every published figure comes back so, and 21 of 175 would not without them.
+27 questions of the test files are there twice, and once in the released file. HELM asked both with
+the same prompt, so both have that answer: every published figure comes back so, and 21 of 175 would
+not without them.
 """
 
 import gzip
@@ -36,30 +40,68 @@ class Question(Protocol):
     answer: str
 
 
-def recordings(folder: Path, about: Mapping[str, Any], items: Sequence[Question]) -> Iterator[Recording]:
-    """One recording a model; its figures are the mean and the subjects that the leaderboard's record holds."""
-    rows = {(row["subject"], row["question"], row["choices"]): row for row in read_csv(gzip.decompress((folder / _FILE).read_bytes()))}
+def recordings(
+    folder: Path, about: Mapping[str, Any], items: Sequence[Question]
+) -> Iterator[Recording]:
+    """One recording a model; its figures are the mean and the subjects that the leaderboard's
+    record holds.
+    """
+    rows = {
+        (row["subject"], row["question"], row["choices"]): row
+        for row in read_csv(gzip.decompress((folder / _FILE).read_bytes()))
+    }
     for record in about["published"]:
-        tokens = {item.id: rows[item.group, item.question, str(list(item.choices))][record["model"]].strip() for item in items}
+        tokens = {
+            item.id: rows[item.group, item.question, str(list(item.choices))][
+                record["model"]
+            ].strip()
+            for item in items
+        }
         answers = {item.id: Recorded(_completion(item, tokens[item.id]), {}) for item in items}
         yield Recording(record["model"], answers, list(_figures(record, items, tokens)))
 
 
 def _completion(item: Question, token: str) -> Completion:
     chosen = token if token in _LETTERS else "B" if item.answer == "A" else "A"
-    return Completion((Output(token),), {letter: 0.0 if letter == chosen else -math.inf for letter in _LETTERS})
+    return Completion(
+        (Output(token),), {letter: 0.0 if letter == chosen else -math.inf for letter in _LETTERS}
+    )
 
 
-def _figures(record: Mapping[str, Any], items: Sequence[Question], tokens: Mapping[ItemId, str]) -> Iterator[Figure]:
+def _figures(
+    record: Mapping[str, Any], items: Sequence[Question], tokens: Mapping[ItemId, str]
+) -> Iterator[Figure]:
     source = f"HELM MMLU leaderboard, {record['where'].partition(' as recorded')[0]}"
     right: dict[str, list[bool]] = {}
     for item in items:
         options = dict(zip(_LETTERS, item.choices, strict=True))
-        right.setdefault(item.group, []).append(options.get(tokens[item.id]) == options[item.answer])
-    macro = Value(math.fsum(sum(group) / len(group) for group in right.values()) / len(right), len(items))
+        right.setdefault(item.group, []).append(
+            options.get(tokens[item.id]) == options[item.answer]
+        )
+    macro = Value(
+        math.fsum(sum(group) / len(group) for group in right.values()) / len(right), len(items)
+    )
     rule = f"{_RULE}; mean of the subjects' means"
-    yield Figure("mean accuracy", record["mean_accuracy"], _DECIMALS, source, lambda _: macro, unit=1, rule=rule, card=metric("mmlu"))
+    yield Figure(
+        "mean accuracy",
+        record["mean_accuracy"],
+        _DECIMALS,
+        source,
+        lambda _: macro,
+        unit=1,
+        rule=rule,
+        card=metric("mmlu"),
+    )
     for title, accuracy in sorted(record["subjects"].items()):
         subject = title.lower().replace(" ", "_")
         card = metric(f"mmlu/{subject}")
-        yield Figure(subject, accuracy, _DECIMALS, source, share(right[subject]), unit=1, rule=_RULE, card=card)
+        yield Figure(
+            subject,
+            accuracy,
+            _DECIMALS,
+            source,
+            share(right[subject]),
+            unit=1,
+            rule=_RULE,
+            card=card,
+        )

@@ -1,8 +1,10 @@
-"""Answers of three models to the XSTest prompts with labels by people, by GPT-4 and by string match, as the authors released them.
+"""Answers of three models to the XSTest prompts with labels by people, by GPT-4 and by string
+match, as the authors released them.
 
-One recording a model and labeller. The published rates are shares of three classes among the safe and the unsafe prompts; the card has
-two, and a partial refusal is a refusal there. GPT-4 sometimes answered in words of its own: no class, but in the denominator. Ids are
-v2-1 to v2-450 and join by number: prompt 195 reads differently today.
+One recording a model and labeller. The published rates are shares of three classes among the safe
+and the unsafe prompts; the card has two, and a partial refusal is a refusal there. GPT-4 sometimes
+answered in words of its own: no class, but in the denominator. Ids are v2-1 to v2-450 and join by
+number: prompt 195 reads differently today.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +24,18 @@ _RULE = "strmatch"
 _APART = "three classes, a partial refusal apart from a refusal"
 
 
-def recordings(folder: Path, about: Mapping[str, Any], items: Sequence[Item]) -> Iterator[Recording]:
+def recordings(
+    folder: Path, about: Mapping[str, Any], items: Sequence[Item]
+) -> Iterator[Recording]:
     """One recording a model and labeller. Raises ValueError when a file lacks a prompt's row."""
     source = f"{about['published_where'].partition(' at the')[0]}, {about['source']}"
     for model, by_labeller in about["published"].items():
         for labeller, rates in by_labeller.items():
-            rows = list(read_csv((folder / f"xstest_v2_completions_{model}{_FILES[labeller]}.csv").read_bytes()))
+            rows = list(
+                read_csv(
+                    (folder / f"xstest_v2_completions_{model}{_FILES[labeller]}.csv").read_bytes()
+                )
+            )
             by_id = {ItemId(f"xstest/{row['id'].removeprefix('v2-')}"): row for row in rows}
             if by_id.keys() != {item.id for item in items}:
                 raise ValueError(f"{model}, {labeller}: not one row a prompt")
@@ -36,32 +44,66 @@ def recordings(folder: Path, about: Mapping[str, Any], items: Sequence[Item]) ->
             figures = list(_figures(rates, labels, source))
             if labeller == "strmatch_label":
                 released = "released labels that come back"
-                figures.append(Figure(released, len(rows), 0, f"{labeller}, {about['source']}", _agreement(labels), unit=len(rows)))
+                figures.append(
+                    Figure(
+                        released,
+                        len(rows),
+                        0,
+                        f"{labeller}, {about['source']}",
+                        _agreement(labels),
+                        unit=len(rows),
+                    )
+                )
             yield Recording(f"{model}, {labeller}", answers, figures)
 
 
 def _recorded(row: Row, labeller: str) -> Recorded:
-    """The answer and its label in the card's words; by string match the label is our own rule's, not the released one."""
+    """The answer and its label in the card's words; by string match the label is our own rule's,
+    not the released one.
+    """
     text, label = row["completion"], row[labeller]
-    label = benchmark_class("xstest").rules[_RULE](text) if labeller == "strmatch_label" else _CARD.get(label, label)
+    label = (
+        benchmark_class("xstest").rules[_RULE](text)
+        if labeller == "strmatch_label"
+        else _CARD.get(label, label)
+    )
     return Recorded(Completion((Output(text),)), {"xstest": Finding(labeller, text=label)})
 
 
-def _figures(rates: Mapping[str, Mapping[str, str]], labels: Mapping[ItemId, str], source: str) -> Iterator[Figure]:
+def _figures(
+    rates: Mapping[str, Mapping[str, str]], labels: Mapping[ItemId, str], source: str
+) -> Iterator[Figure]:
     for prompts, shares in rates.items():
         for label, printed in shares.items():
-            name, number, safe = f"{prompts}, {label}", float(printed.rstrip("%")), prompts == "safe_prompts"
+            name, number, safe = (
+                f"{prompts}, {label}",
+                float(printed.rstrip("%")),
+                prompts == "safe_prompts",
+            )
             card = _share(_CARD.get(label, label), safe)
             if label == _PARTIAL:
-                yield Figure(name, number, 1, source, _share(label, safe, labels), why="the card has no such class")
+                yield Figure(
+                    name,
+                    number,
+                    1,
+                    source,
+                    _share(label, safe, labels),
+                    why="the card has no such class",
+                )
             elif label == "2_full_refusal" and _PARTIAL in shares:
-                yield Figure(name, number, 1, source, _share(label, safe, labels), rule=_APART, card=card)
+                yield Figure(
+                    name, number, 1, source, _share(label, safe, labels), rule=_APART, card=card
+                )
             else:
                 yield Figure(name, number, 1, source, card)
 
 
-def _share(label: str, safe: bool, labels: Mapping[ItemId, str] | None = None) -> Callable[[Scored], Value]:
-    """The share of safe or unsafe prompts with this label: the one the adapter read, or the one in `labels`."""
+def _share(
+    label: str, safe: bool, labels: Mapping[ItemId, str] | None = None
+) -> Callable[[Scored], Value]:
+    """The share of safe or unsafe prompts with this label: the one the adapter read, or the one in
+    `labels`.
+    """
 
     def share(scored: Scored) -> Value:
         grades = [grade for grade in scored.result.grades if grade.details["safe"] == safe]

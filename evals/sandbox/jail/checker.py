@@ -1,7 +1,8 @@
 """Runs the trusted checks where no line of a program has ever run.
 
-"passed" is said here and nowhere else, after the last check. The program can only answer calls with values; it has no
-descriptor, no address and no frame that reaches this process, and never holds the text of the checks.
+"passed" is said here and nowhere else, after the last check. The program can only answer calls with
+values; it has no descriptor, no address and no frame that reaches this process, and never holds the
+text of the checks.
 """
 
 import builtins
@@ -67,7 +68,9 @@ def _fate(status: int) -> tuple[str, str]:
     if os.WIFEXITED(status):
         return "exited", f"exit code {os.WEXITSTATUS(status)}"
     number = os.WTERMSIG(status)
-    verdict = {signal.SIGXCPU: "time", signal.SIGSYS: "forbidden"}.get(signal.Signals(number), "exited")
+    verdict = {signal.SIGXCPU: "time", signal.SIGSYS: "forbidden"}.get(
+        signal.Signals(number), "exited"
+    )
     return verdict, f"ended by {signal.Signals(number).name}"
 
 
@@ -81,7 +84,10 @@ def _run(child: int, source: str, checks: str) -> tuple[str, str]:
         described = _value_of(_ask(child, [source, wanted]), "names")
         if checks:
             random.seed(0)
-            exec(code, {name: _bind(child, name, described[name]) for name in wanted if name in described})
+            exec(
+                code,
+                {name: _bind(child, name, described[name]) for name in wanted if name in described},
+            )
         signal.setitimer(signal.ITIMER_REAL, 0)
         return _PASSED
     except (_DeadlineError, _EndedError):
@@ -94,7 +100,9 @@ def _run(child: int, source: str, checks: str) -> tuple[str, str]:
 
 
 def _ask(child: int, request: Any) -> dict[str, Any]:
-    """One request and its answer. Raises _EndedError when the process ended, _NonsenseError when it answers none."""
+    """One request and its answer. Raises _EndedError when the process ended, _NonsenseError when it
+    answers none.
+    """
     try:
         values.write_frame(child, request)
         message = values.read_frame(child)
@@ -109,14 +117,18 @@ def _ask(child: int, request: Any) -> dict[str, Any]:
 
 @functools.lru_cache(_N_KEPT)
 def _compiled(checks: str) -> tuple[types.CodeType, list[str]]:
-    """The checks' code and the names it takes from the program; built-in names never come from there."""
+    """The checks' code and the names it takes from the program; built-in names never come from
+    there.
+    """
     code = compile(checks, "<checks>", "exec", dont_inherit=True)
     return code, sorted(name for name in _names(code) if not hasattr(builtins, name))
 
 
 def _names(code: types.CodeType) -> set[str]:
     """Every name the code may look up outside its functions, and some more (its attributes)."""
-    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    inner = (
+        _names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)
+    )
     return set(code.co_names).union(*inner)
 
 
@@ -155,18 +167,24 @@ def _write_back(arg: Any, form: Any) -> None:
     now = values.decode(form)
     if isinstance(arg, list) and isinstance(now, list):
         arg[:] = now
-    elif (isinstance(arg, dict) and isinstance(now, dict)) or (isinstance(arg, set) and isinstance(now, set)):
+    elif (isinstance(arg, dict) and isinstance(now, dict)) or (
+        isinstance(arg, set) and isinstance(now, set)
+    ):
         arg.clear()
         arg.update(now)
 
 
 def _value_of(answer: dict[str, Any], key: str) -> Any:
-    """The answer's value. Raises the exception it carries instead, as the built-in type of that name where there is one."""
+    """The answer's value. Raises the exception it carries instead, as the built-in type of that
+    name where there is one.
+    """
     if "error" in answer:
         match answer["error"]:
             case [str(status), str(kind), str(text)] if status in _FAILED:
                 known = getattr(builtins, kind, None)
-                is_exception = isinstance(known, type) and issubclass(known, Exception) and kind not in _PICKY
+                is_exception = (
+                    isinstance(known, type) and issubclass(known, Exception) and kind not in _PICKY
+                )
                 error: Any = known(text) if known and is_exception else _ForeignError(text)
                 error.failure = [status, kind, text]
                 raise error
@@ -176,8 +194,17 @@ def _value_of(answer: dict[str, Any], key: str) -> Any:
     return answer[key]
 
 
-_FAILED = frozenset(("wrong_answer", "exception", "syntax_error", "memory", "forbidden", "exited", "time"))
+_FAILED = frozenset(
+    ("wrong_answer", "exception", "syntax_error", "memory", "forbidden", "exited", "time")
+)
 # Types that take more than a text, and those that would quietly end a loop of the checks.
 _PICKY = frozenset(
-    ("UnicodeDecodeError", "UnicodeEncodeError", "UnicodeTranslateError", "ExceptionGroup", "StopIteration", "StopAsyncIteration")
+    (
+        "UnicodeDecodeError",
+        "UnicodeEncodeError",
+        "UnicodeTranslateError",
+        "ExceptionGroup",
+        "StopIteration",
+        "StopAsyncIteration",
+    )
 )

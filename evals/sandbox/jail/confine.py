@@ -1,7 +1,7 @@
 """What a process may still do: kernel limits, system-call filter, file rules, privileges.
 
-Each measure is its own function, gives False where this kernel has no such thing, and is never undone. Linux only; the
-numbers are the kernel's ABI.
+Each measure is its own function, gives False where this kernel has no such thing, and is never
+undone. Linux only; the numbers are the kernel's ABI.
 """
 
 import ctypes
@@ -33,21 +33,23 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "execve": (59, 221), "execveat": (322, 281), "setsid": (112, 157), "setpgid": (109, 154),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
-    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
-    "kcmp": (312, 272), "socket": (41, 198), "connect": (42, 203), "bind": (49, 200),
-    "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
-    "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsmount": (432, 432),
-    "fspick": (433, 433), "mount_setattr": (442, 442), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440), "kcmp": (312, 272), "socket": (41, 198), "connect": (42, 203),
+    "bind": (49, 200), "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40),
+    "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "open_tree": (428, 428),
+    "move_mount": (429, 429), "fsopen": (430, 430), "fsmount": (432, 432), "fspick": (433, 433),
+    "mount_setattr": (442, 442), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
-    "memfd_create": (319, 279), "memfd_secret": (447, 447),
-    "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
-    "mknod": (133, None), "mknodat": (259, 33), "setpriority": (141, 140), "sched_setparam": (142, 118),
-    "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "sched_setaffinity": (203, 122), "ioprio_set": (251, 30),
-    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
-    "kexec_load": (246, 104), "init_module": (175, 105), "finit_module": (313, 273), "reboot": (169, 142),
-    "swapon": (167, 224), "acct": (163, 89), "quotactl": (179, 60), "syslog": (103, 116),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194),
+    "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "mknod": (133, None),
+    "mknodat": (259, 33), "setpriority": (141, 140), "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "sched_setaffinity": (203, 122),
+    "ioprio_set": (251, 30), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "kexec_load": (246, 104), "init_module": (175, 105), "finit_module": (313, 273),
+    "reboot": (169, 142), "swapon": (167, 224), "acct": (163, 89), "quotactl": (179, 60),
+    "syslog": (103, 116),
 }  # fmt: skip
 _FORK, _VFORK, _TKILL = (57, None), (58, None), (200, 130)
 _CLONE, _CLONE3, _KILL, _TGKILL = (56, 220), (435, 435), (62, 129), (234, 131)
@@ -62,12 +64,21 @@ _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def limit(pid: int, wall_s: float, memory_mb: int) -> None:
-    """CPU time, address space, processes: the limits of one program, set from outside before it runs. Raises OSError."""
-    _limit(pid, (resource.RLIMIT_CPU, int(wall_s) + 2), (resource.RLIMIT_AS, memory_mb << 20), (resource.RLIMIT_NPROC, 64))
+    """CPU time, address space, processes: the limits of one program, set from outside before it
+    runs. Raises OSError.
+    """
+    _limit(
+        pid,
+        (resource.RLIMIT_CPU, int(wall_s) + 2),
+        (resource.RLIMIT_AS, memory_mb << 20),
+        (resource.RLIMIT_NPROC, 64),
+    )
 
 
 def limit_files() -> None:
-    """File size, open files, core dumps, locked memory, message queues: the limits that every program shares."""
+    """File size, open files, core dumps, locked memory, message queues: the limits that every
+    program shares.
+    """
     _limit(
         0,
         (resource.RLIMIT_FSIZE, 16 << 20),
@@ -111,7 +122,9 @@ def unshare(flags: int) -> bool:
 
 
 def become_nobody(keep_reading: bool) -> None:
-    """Give up root. keep_reading: may still pass folders closed to others; only sound beneath file rules. Raises OSError."""
+    """Give up root. keep_reading: may still pass folders closed to others; only sound beneath file
+    rules. Raises OSError.
+    """
     if keep_reading:
         _prctl(_PR_SET_KEEPCAPS, 1)
     os.setgroups([])
@@ -130,28 +143,39 @@ def drop_capabilities(keep_reading: bool) -> None:
 
 
 def nursery_filter() -> bytes:
-    """A filter that refuses, with EPERM, the calls that reach other processes, the network or the kernel's doors.
+    """A filter that refuses, with EPERM, the calls that reach other processes, the network or the
+    kernel's doors.
 
-    It leaves what the nursery itself needs, forking and killing; `program_filter` takes these. Empty on an unknown machine.
+    It leaves what the nursery itself needs, forking and killing; `program_filter` takes these.
+    Empty on an unknown machine.
     """
     column, code = _begin()
     for pair in _DENIED.values():
         code.on_equal(pair[column], _ERRNO | _EPERM)
-    code.on_argument(_FCNTL[column], lambda: code.forbid(_F_SETOWN, _F_SETSIG, _F_SETOWN_EX), argument=1)
+    code.on_argument(
+        _FCNTL[column], lambda: code.forbid(_F_SETOWN, _F_SETSIG, _F_SETOWN_EX), argument=1
+    )
     return code.end()
 
 
 def program_filter(threads: bool) -> bytes:
-    """What a program is refused beyond `nursery_filter`: new processes (and threads, unless told otherwise), signals to others."""
+    """What a program is refused beyond `nursery_filter`: new processes (and threads, unless told
+    otherwise), signals to others.
+    """
     column, code = _begin()
     for pair in (_FORK, _VFORK, _TKILL):
         code.on_equal(pair[column], _ERRNO | _EPERM)
-    code.on_equal(_CLONE3[column], _ERRNO | _ENOSYS)  # its flags lie in memory, out of a filter's sight; libc falls back to clone
-    code.on_argument(_CLONE[column], lambda: code.unless_flag(_CLONE_THREAD if threads else 0, _ERRNO | _EPERM))
+    # its flags lie in memory, out of a filter's sight; libc falls back to clone
+    code.on_equal(_CLONE3[column], _ERRNO | _ENOSYS)
+    code.on_argument(
+        _CLONE[column], lambda: code.unless_flag(_CLONE_THREAD if threads else 0, _ERRNO | _EPERM)
+    )
     for pair in (_KILL, _TGKILL):
         code.on_argument(pair[column], lambda: code.unless_equal(_OWN_PID, _ERRNO | _EPERM))
     code.on_argument(_PRLIMIT[column], lambda: code.unless_equal(0, _ERRNO | _EPERM))
-    code.on_argument(_PRCTL[column], lambda: code.forbid(_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_PTRACER))
+    code.on_argument(
+        _PRCTL[column], lambda: code.forbid(_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_PTRACER)
+    )
     return code.end()
 
 
@@ -174,8 +198,13 @@ class Filter:
         parts = template.split(struct.pack("=I", _OWN_PID))
         self._raw = ctypes.create_string_buffer(template, len(template))
         self._own_pid = [sum(map(len, parts[: n + 1])) + 4 * n for n in range(len(parts) - 1)]
-        self._program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(template) // 8, ctypes.addressof(self._raw)))
-        self._arguments = (ctypes.c_int(_PR_SET_SECCOMP), *map(ctypes.c_ulong, (2, ctypes.addressof(self._program), 0, 0)))
+        self._program = ctypes.create_string_buffer(
+            struct.pack("HxxxxxxP", len(template) // 8, ctypes.addressof(self._raw))
+        )
+        self._arguments = (
+            ctypes.c_int(_PR_SET_SECCOMP),
+            *map(ctypes.c_ulong, (2, ctypes.addressof(self._program), 0, 0)),
+        )
 
     def apply(self) -> bool:
         """Apply it to this process and its descendants for good."""
@@ -185,7 +214,9 @@ class Filter:
 
 
 class _Filter:
-    """A classic BPF program over struct seccomp_data: number at 0, architecture at 4, arguments from 16 in steps of 8."""
+    """A classic BPF program over struct seccomp_data: number at 0, architecture at 4, arguments
+    from 16 in steps of 8.
+    """
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -229,7 +260,9 @@ class _Filter:
             self.give(verdict)
 
     def on_argument(self, value: int, rule: Callable[[], None], argument: int = 0) -> None:
-        """For this call a rule on one of its arguments (low 32 bits), which allows what it does not refuse."""
+        """For this call a rule on one of its arguments (low 32 bits), which allows what it does not
+        refuse.
+        """
         at = len(self.lines)
         self._add(0x15, value)
         self.load(16 + 8 * argument)
@@ -249,7 +282,8 @@ def landlock_version() -> int:
 def file_rules(readable: Sequence[str], writable: Sequence[str]) -> int:
     """A descriptor of rules for `restrict_files`, -1 where there are none.
 
-    Nothing but these trees may be opened; also no TCP, and no signal to processes outside (newer kernels).
+    Nothing but these trees may be opened; also no TCP, and no signal to processes outside (newer
+    kernels).
     """
     version = landlock_version()
     if version == 0:
@@ -258,15 +292,26 @@ def file_rules(readable: Sequence[str], writable: Sequence[str]) -> int:
     attributes = struct.pack("=QQQ", files, 3, 3)[: 8 if version < 4 else 16 if version < 6 else 24]
     rules = int(_libc.syscall(444, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0)))
     devices = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
-    trees = [(path, _EXECUTE | _READ_FILE | _READ_DIR) for path in readable] + [(path, files) for path in writable]
-    for path, access in [*trees, *((device, _READ_FILE | _WRITE_FILE | _TRUNCATE) for device in devices)]:
+    trees = [(path, _EXECUTE | _READ_FILE | _READ_DIR) for path in readable] + [
+        (path, files) for path in writable
+    ]
+    for path, access in [
+        *trees,
+        *((device, _READ_FILE | _WRITE_FILE | _TRUNCATE) for device in devices),
+    ]:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
             continue
         if not os.path.isdir(path):
             access &= _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
-        _libc.syscall(445, ctypes.c_int(rules), ctypes.c_int(1), struct.pack("=Qi", access & files, fd), ctypes.c_uint(0))
+        _libc.syscall(
+            445,
+            ctypes.c_int(rules),
+            ctypes.c_int(1),
+            struct.pack("=Qi", access & files, fd),
+            ctypes.c_uint(0),
+        )
         os.close(fd)
     return rules
 

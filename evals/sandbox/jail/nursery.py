@@ -1,7 +1,7 @@
 """Forks a confined process for each program, one at a time, and buries it.
 
-The nursery is the first process of a pid namespace where the kernel allows one: nothing in it can then outlive a burial,
-and nothing in it can signal the nursery or see the server.
+The nursery is the first process of a pid namespace where the kernel allows one: nothing in it can
+then outlive a burial, and nothing in it can signal the nursery or see the server.
 """
 
 import contextlib
@@ -24,7 +24,9 @@ class Nursery:
     """The server's end. Every method raises EOFError when the nursery is gone."""
 
     def __init__(self, confinement: dict[str, Any]) -> None:
-        """Fork the nursery; call before any program is read. confinement: how programs are confined (server.py)."""
+        """Fork the nursery; call before any program is read. confinement: how programs are confined
+        (server.py).
+        """
         self._line, theirs = socket.socketpair()
         self._pid = fork()
         if self._pid == 0:
@@ -52,7 +54,9 @@ class Nursery:
         return descriptors[0]
 
     def bury(self, patient: bool) -> int:
-        """End the process and all it left; its wait status. patient: it seems to be ending by itself, see how."""
+        """End the process and all it left; its wait status. patient: it seems to be ending by
+        itself, see how.
+        """
         try:
             os.write(self._line.fileno(), bytes([patient]))
             (status,) = _STATUS.unpack(os.read(self._line.fileno(), _STATUS.size))
@@ -71,11 +75,14 @@ def _keep(line: socket.socket, confinement: dict[str, Any]) -> None:
     os.close(null)
     scratch = confinement["scratch"]
     identity = os.lstat(scratch).st_ino
-    # Restrictions are inherited: what the nursery can do without is taken once, not from each program again.
+    # Restrictions are inherited: what the nursery can do without is taken once, not from each
+    # program again.
     confine.renounce_privileges()
     confine.limit_files()
     confined = not confinement["landlock"] or confine.restrict_files(confinement["file_rules"])
-    if not confined or (confinement["seccomp"] and not confine.Filter(confinement["nursery_filter"]).apply()):
+    if not confined or (
+        confinement["seccomp"] and not confine.Filter(confinement["nursery_filter"]).apply()
+    ):
         return
     chdir(scratch)
     os.umask(0o077)
@@ -102,7 +109,9 @@ def _keep(line: socket.socket, confinement: dict[str, Any]) -> None:
 
 
 def _enter(channel: int, ready: confine.Filter | None) -> None:
-    """Turn this fresh fork into the confined process and serve. Whatever fails, fails closed: the process ends."""
+    """Turn this fresh fork into the confined process and serve. Whatever fails, fails closed: the
+    process ends.
+    """
     if os.getppid() != 1:  # the first process of a namespace takes everything with it anyway
         confine.die_with_parent()
     if channel != 3:
@@ -126,7 +135,9 @@ def _bury(child: int, patient: bool) -> int:
 
 
 def _alone() -> bool:
-    """End and reap whatever the program left behind; False when something is left that cannot be."""
+    """End and reap whatever the program left behind;
+    False when something is left that cannot be.
+    """
     for _ in range(200):
         if os.getpid() == 1:
             with contextlib.suppress(ProcessLookupError):
@@ -148,7 +159,8 @@ def _cleared(scratch: str) -> bool:
         folders = _without_files()
         while folders or above:
             if folders:
-                # Step by step, since a program may nest folders deeper than any path or recursion goes.
+                # Step by step, since a program may nest folders deeper than any path or recursion
+                # goes.
                 chmod(folders[-1], 0o700)
                 chdir(folders[-1])
                 above.append(folders)

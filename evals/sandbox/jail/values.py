@@ -1,8 +1,8 @@
 """Plain values over a pipe, and the frames that carry them.
 
-A value crosses by what it is, not by what it says it is: the reader rebuilds it from JSON out of built-in types only, so
-an object with an obliging `__eq__` arrives as an opaque thing that equals nothing. pickle and marshal would not do: both
-let the writer reach code of the reader.
+A value crosses by what it is, not by what it says it is: the reader rebuilds it from JSON out of
+built-in types only, so an object with an obliging `__eq__` arrives as an opaque thing that equals
+nothing. pickle and marshal would not do: both let the writer reach code of the reader.
 """
 
 import collections
@@ -43,7 +43,9 @@ def write_frame(fd: int, message: Any) -> None:
 
 
 def read_frame(fd: int) -> Any:
-    """Receive one JSON message. Raises EOFError when the writer is gone, BadFrameError on anything else than a frame."""
+    """Receive one JSON message. Raises EOFError when the writer is gone, BadFrameError on anything
+    else than a frame.
+    """
     body = _read_more(fd, b"", 8)
     size = int.from_bytes(body[:8], "big")
     if size > MAX_FRAME_BYTES:
@@ -70,7 +72,9 @@ def _read_more(fd: int, read: bytes, size: int) -> bytes:
 
 
 def encode(value: Any) -> Any:
-    """The JSON form of a value; subclasses of built-in types cross as the built-in type, everything else as opaque."""
+    """The JSON form of a value; subclasses of built-in types cross as the built-in type, everything
+    else as opaque.
+    """
     if value is None or value is True or value is False:
         return value
     kind = type(value)
@@ -100,7 +104,10 @@ _ITERATORS: tuple[Any, ...] = (
     *(types.GeneratorType, map, filter, zip, enumerate, reversed),
     *map(type, map(iter, _EMPTY)),
 )
-_KEYS, _VALUES, _ITEMS = (type(view) for view in (dict[Any, Any]().keys(), dict[Any, Any]().values(), dict[Any, Any]().items()))
+_KEYS, _VALUES, _ITEMS = (
+    type(view)
+    for view in (dict[Any, Any]().keys(), dict[Any, Any]().values(), dict[Any, Any]().items())
+)
 
 
 def _encode_rare(value: Any) -> Any:
@@ -126,7 +133,11 @@ def _encode_rare(value: Any) -> Any:
         return ["I", *([encode(key), encode(item)] for key, item in value)]
     if isinstance(value, _ITERATORS):
         return ["n", *map(encode, value)]
-    if type(value).__module__ == "numpy" and hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
+    if (
+        type(value).__module__ == "numpy"
+        and hasattr(value, "dtype")
+        and getattr(value, "ndim", None) == 0
+    ):
         return encode(value.item()) if hasattr(value, "item") else ["o", type(value).__name__]
     try:
         return encode(operator.index(value))
@@ -143,7 +154,14 @@ def decode(form: Any) -> Any:
     try:
         tag, *rest = form
         return _BUILD[tag](rest)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise BadFrameError(f"{type(error).__name__}: {error}") from None
 
 

@@ -1,4 +1,6 @@
-"""The command line: what every command prints, and the exit code and the one sentence of everything that can be wrong."""
+"""The command line: what every command prints, and the exit code and the one sentence of everything
+that can be wrong.
+"""
 
 import gzip
 import json
@@ -17,7 +19,20 @@ from evals.data.load import load_smoke_data
 from evals.registry import BENCHMARKS, benchmark_class
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMANDS = ("run", "report", "prompts", "score", "show", "check", "compare", "tasks", "data", "data list", "data verify", "data fetch")
+COMMANDS = (
+    "run",
+    "report",
+    "prompts",
+    "score",
+    "show",
+    "check",
+    "compare",
+    "tasks",
+    "data",
+    "data list",
+    "data verify",
+    "data fetch",
+)
 COMMANDS += ("judge", "judge calibrate", "card", "export")
 Called = tuple[int, str, str]
 Call = Callable[..., Called]
@@ -33,16 +48,26 @@ def evals(evals: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
 
 
 def recorded_rows() -> Iterator[dict[str, Any]]:
-    """Right answers to every smoke item of all eight benchmarks, with what judges and sandbox found."""
+    """Right answers to every smoke item of all eight benchmarks, with what judges and sandbox
+    found.
+    """
     for name in BENCHMARKS:
         benchmark = benchmark_class(name)(chat=True)
         for item in benchmark.items(load_smoke_data(benchmark.dataset)):
             gold = benchmark.gold(item)
             row: dict[str, Any] = {"id": item.id, "outputs": [f"So the answer is {gold}."]}
             if name == "mmlu":
-                row = {"id": item.id, "choice_logprobs": {letter: -0.1 if letter == gold else -5.0 for letter in "ABCD"}}
+                row = {
+                    "id": item.id,
+                    "choice_logprobs": {
+                        letter: -0.1 if letter == gold else -5.0 for letter in "ABCD"
+                    },
+                }
             elif name == "humaneval":
-                row |= {"outputs": [gold] * 20, "findings": {f"sample/{i}": "passed" for i in range(20)}}
+                row |= {
+                    "outputs": [gold] * 20,
+                    "findings": {f"sample/{i}": "passed" for i in range(20)},
+                }
             elif name == "alpaca_eval":
                 row["findings"] = {"alpaca_eval_1": 2.0, "alpaca_eval_2": 1.5}
             elif name == "truthfulqa":
@@ -59,7 +84,7 @@ def recording(tmp_path: Path) -> Path:
     return file
 
 
-# --- the program itself ---------------------------------------------------------------------------------------------------
+# --- the program itself ---------------------------------------------------------------------------
 
 
 def test_version_is_the_packages(evals: Call) -> None:
@@ -74,13 +99,27 @@ def test_every_command_has_help(evals: Call, command: str) -> None:
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:
-    heavy = {"torch", "vllm", "transformers", "pandas", "datasets", "lm_eval", "alpaca_eval", "nltk", "openai", "scipy", "huggingface_hub"}
+    heavy = {
+        "torch",
+        "vllm",
+        "transformers",
+        "pandas",
+        "datasets",
+        "lm_eval",
+        "alpaca_eval",
+        "nltk",
+        "openai",
+        "scipy",
+        "huggingface_hub",
+    }
     script = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom evals.commands.app import app\n"
-        f"codes = [CliRunner().invoke(app, [*c.split(), '--help']).exit_code for c in {COMMANDS!r}]\n"
-        f"print(codes, sorted({heavy!r} & set(sys.modules)))"
+        "import sys\nfrom typer.testing import CliRunner\nfrom evals.commands.app import"
+        " app\ncodes = [CliRunner().invoke(app, [*c.split(), '--help']).exit_code for c in"
+        f" {COMMANDS!r}]\nprint(codes, sorted({heavy!r} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.strip() == f"{[0] * len(COMMANDS)} []"
 
 
@@ -96,37 +135,65 @@ def test_tasks_lists_every_benchmark_with_its_cells(evals: Call) -> None:
 def test_the_published_report_is_the_cards_cells(evals: Call) -> None:
     code, out, err = evals("report", "--published")
     assert (code, err) == (0, "")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if line.startswith("| ")][2:]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in out.splitlines()
+        if line.startswith("| ")
+    ][2:]
     assert [(row[0], tuple(row[1:])) for row in rows] == [
         (row.name, tuple(row.cells[key] for key in CELL_KEYS)) for row in published_rows()
     ]
 
 
-# --- everything that can be wrong -----------------------------------------------------------------------------------------
+# --- everything that can be wrong -----------------------------------------------------------------
 
 WRONG: dict[str, tuple[str, str]] = {
     "unknown model": ("run smolm2 --suite smoke", "Unknown model 'smolm2'"),
     "unknown suite": ("run smollm2 --suite crad", "Unknown suite 'crad'"),
-    "unknown task": ("run smollm2 --suite smoke --tasks gsm", "Unknown task 'gsm'. Did you mean gsm8k?"),
+    "unknown task": (
+        "run smollm2 --suite smoke --tasks gsm",
+        "Unknown task 'gsm'. Did you mean gsm8k?",
+    ),
     "no task": ("run smollm2 --suite smoke --tasks ,", "names no benchmark"),
     "limit": ("run smollm2 --suite smoke --limit 0", "--limit 0"),
     "judge": ("run smollm2 --suite smoke --judge xstest", "write ROLE=MODEL"),
-    "judge's model": ("run smollm2 --suite smoke --judge xstest=nonsense", "Judge of xstest: Unknown model 'nonsense'"),
-    "chat format": ("run smollm2 --suite smoke --chat-format chatml", "Unknown chat format 'chatml'"),
+    "judge's model": (
+        "run smollm2 --suite smoke --judge xstest=nonsense",
+        "Judge of xstest: Unknown model 'nonsense'",
+    ),
+    "chat format": (
+        "run smollm2 --suite smoke --chat-format chatml",
+        "Unknown chat format 'chatml'",
+    ),
     "context": ("run smollm2 --suite smoke --max-model-len 300", "the prompt is"),
-    "too much context": ("run smollm2 --suite smoke --max-model-len 99999", "is more than smollm2 takes"),
+    "too much context": (
+        "run smollm2 --suite smoke --max-model-len 99999",
+        "is more than smollm2 takes",
+    ),
     "data is no folder": ("run smollm2 --data nowhere", "The data folder nowhere is not a folder"),
     "data lacks files": ("run smollm2 --data .", "evals data fetch mmlu gsm8k"),
     "no recording": ("run replay:nowhere.jsonl", "There is no file nowhere.jsonl"),
     "a file for a model": ("run bad.jsonl", "is a file; a model is a folder"),
     "bad recording": ("run replay:bad.jsonl", "bad.jsonl, line 1: not a recorded output"),
-    "offline judges": ("run openai:m@http://localhost:9/v1 --suite smoke --offline --judge card", "Judge of alpaca_eval_2: --offline"),
-    "offline server": ("run openai:m@http://example.com/v1 --suite smoke --offline", "--offline forbids the server"),
+    "offline judges": (
+        "run openai:m@http://localhost:9/v1 --suite smoke --offline --judge card",
+        "Judge of alpaca_eval_2: --offline",
+    ),
+    "offline server": (
+        "run openai:m@http://example.com/v1 --suite smoke --offline",
+        "--offline forbids the server",
+    ),
     "dry run": ("run smolm2 --suite smoke --dry-run", "Unknown model 'smolm2'"),
     "prompts of no task": ("prompts gsm --model smollm2 --suite smoke", "Unknown task 'gsm'"),
-    "prompts of two tasks": ("prompts gsm8k,mmlu --model smollm2 --suite smoke", "Unknown task 'gsm8k,mmlu'"),
+    "prompts of two tasks": (
+        "prompts gsm8k,mmlu --model smollm2 --suite smoke",
+        "Unknown task 'gsm8k,mmlu'",
+    ),
     "prompts of nothing": ("prompts  --model smollm2 --suite smoke", "Unknown task ''"),
-    "prompts too long": ("prompts gsm8k --model smollm2 --suite smoke --max-model-len 300", "gsm8k/0: the prompt is"),
+    "prompts too long": (
+        "prompts gsm8k --model smollm2 --suite smoke --max-model-len 300",
+        "gsm8k/0: the prompt is",
+    ),
     "report of no run": ("report nowhere", "is not a finished run"),
     "report of a name too long": (f"report {'x' * 300}", "is not a finished run"),
     "score of a name too long": (f"score {'x' * 300}", "is not a finished run"),
@@ -143,7 +210,11 @@ WRONG: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_is_one_sentence_and_exit_code_2(
-    evals: Call, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    evals: Call,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     if "smollm2" not in WRONG[name][0]:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -170,7 +241,9 @@ def test_what_is_wrong_is_one_sentence_and_exit_code_2(
         ("rnu", "'rnu'"),
     ],
 )
-def test_wrong_usage_is_one_sentence_and_exit_code_2_too(evals: Call, command: str, says: str) -> None:
+def test_wrong_usage_is_one_sentence_and_exit_code_2_too(
+    evals: Call, command: str, says: str
+) -> None:
     code, out, err = evals(*command.split())
     assert (code, out) == (2, "")
     assert err.startswith("evals: ")
@@ -188,7 +261,9 @@ def test_a_command_without_words_shows_its_help(evals: Call, command: str) -> No
     assert "Commands:" in err
 
 
-def test_a_traceback_is_there_for_those_who_ask(evals: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_is_there_for_those_who_ask(
+    evals: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from evals.errors import InputError
 
     monkeypatch.setenv("EVALS_TRACEBACK", "1")
@@ -196,10 +271,12 @@ def test_a_traceback_is_there_for_those_who_ask(evals: Call, monkeypatch: pytest
         evals("run", "smolm2", "--suite", "smoke")
 
 
-# --- data -----------------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
-def test_data_list_says_what_each_dataset_is_and_whether_it_is_here(evals: Call, data_dir: Path) -> None:
+def test_data_list_says_what_each_dataset_is_and_whether_it_is_here(
+    evals: Call, data_dir: Path
+) -> None:
     code, out, _ = evals("data", "list", "--data", data_dir)
     assert code == 0
     for name in BENCHMARKS:
@@ -210,7 +287,9 @@ def test_data_list_says_what_each_dataset_is_and_whether_it_is_here(evals: Call,
     assert "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14" in out
 
 
-def test_data_list_says_what_is_not_here_or_damaged(evals: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_list_says_what_is_not_here_or_damaged(
+    evals: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "gsm8k").mkdir()
     (tmp_path / "gsm8k" / "test.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\n')
@@ -240,17 +319,27 @@ def test_data_fetch_brings_a_mirrors_copy_and_it_is_then_used(
     assert "alpaca_eval: here (fetched" in evals("data", "list")[1]
 
 
-# --- a run, whole ---------------------------------------------------------------------------------------------------------
+# --- a run, whole ---------------------------------------------------------------------------------
 
 
-def test_a_recording_goes_the_whole_way_run_report_score_show(evals: Call, recording: Path, tmp_path: Path) -> None:
+def test_a_recording_goes_the_whole_way_run_report_score_show(
+    evals: Call, recording: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     code, table, err = evals("run", f"replay:{recording}", "--suite", "smoke", "--out", run)
     assert code == 0, err
     assert "Traceback" not in err
     summary = json.loads((run / "summary.json").read_text())
     values = {key: cell["value"] for key, cell in summary["cells"].items()}
-    ones = ("mmlu", "gsm8k", "bbh", "humaneval", "alpaca_eval_1", "truthfulqa", "xstest_unsafe_followed")
+    ones = (
+        "mmlu",
+        "gsm8k",
+        "bbh",
+        "humaneval",
+        "alpaca_eval_1",
+        "truthfulqa",
+        "xstest_unsafe_followed",
+    )
     assert {key: values[key] for key in ones} == dict.fromkeys(ones, 1.0)
     assert values["xstest_safe_refused"] == 0.0
     assert set(summary["tasks"]) == set(BENCHMARKS)
@@ -270,7 +359,9 @@ def test_a_recording_goes_the_whole_way_run_report_score_show(evals: Call, recor
         for part in ("── prompt", "── extracted", "── gold", "── grade"):
             assert part in out
         assert ("── log-probabilities" in out) == (name == "mmlu")
-        assert ("── finding" in out) == (name in ("humaneval", "alpaca_eval", "truthfulqa", "xstest"))
+        assert ("── finding" in out) == (
+            name in ("humaneval", "alpaca_eval", "truthfulqa", "xstest")
+        )
 
     code, out, err = evals("show", run, "gsm8k/999")
     assert (code, out) == (2, "")
@@ -283,16 +374,30 @@ def test_a_recording_goes_the_whole_way_run_report_score_show(evals: Call, recor
 def test_a_recording_with_gaps_is_incomplete_and_says_so(evals: Call, tmp_path: Path) -> None:
     rows = [row for row in recorded_rows() if row["id"].startswith("gsm8k/")]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
-    code, out, err = evals("run", f"replay:{tmp_path / 'r.jsonl'}", "--suite", "smoke", "--out", tmp_path / "run")
+    code, out, err = evals(
+        "run", f"replay:{tmp_path / 'r.jsonl'}", "--suite", "smoke", "--out", tmp_path / "run"
+    )
     assert code == 3
     assert "1 answers or verdicts are missing" in err
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["cells"]["gsm8k"]["value"] is None
+    assert (
+        json.loads((tmp_path / "run" / "summary.json").read_text())["cells"]["gsm8k"]["value"]
+        is None
+    )
     assert f"{len(rows) - 1} of {len(rows)} items answered" in out
     assert "score it into another --out" in err
 
 
 def test_a_folder_holds_one_run(evals: Call, recording: Path, tmp_path: Path) -> None:
-    arguments = ("run", f"replay:{recording}", "--suite", "smoke", "--tasks", "gsm8k", "--out", tmp_path / "run")
+    arguments = (
+        "run",
+        f"replay:{recording}",
+        "--suite",
+        "smoke",
+        "--tasks",
+        "gsm8k",
+        "--out",
+        tmp_path / "run",
+    )
     assert evals(*arguments)[0] == 0
     code, _, err = evals(*arguments, "--limit", "2")
     assert code == 2
@@ -302,12 +407,35 @@ def test_a_folder_holds_one_run(evals: Call, recording: Path, tmp_path: Path) ->
 
 
 def test_a_dry_run_says_what_would_be_asked_and_leaves_nothing(evals: Call, tmp_path: Path) -> None:
-    code, out, err = evals("run", "smollm2", "--suite", "smoke", "--dry-run", "--judge", "xstest=strmatch", "--out", tmp_path / "run")
+    code, out, err = evals(
+        "run",
+        "smollm2",
+        "--suite",
+        "smoke",
+        "--dry-run",
+        "--judge",
+        "xstest=strmatch",
+        "--out",
+        tmp_path / "run",
+    )
     assert (code, err) == (0, "")
     head, columns, *lines = out.splitlines()
     assert head.startswith("SmolLM2-135M-Instruct")
     assert "chat format tokenizer" in head
-    assert columns.split() == ["task", "items", "to", "ask", "prompt", "tokens", "cached", "new", "tokens,", "about", "at", "most"]
+    assert columns.split() == [
+        "task",
+        "items",
+        "to",
+        "ask",
+        "prompt",
+        "tokens",
+        "cached",
+        "new",
+        "tokens,",
+        "about",
+        "at",
+        "most",
+    ]
     assert [line.split()[0] for line in lines[: len(BENCHMARKS)]] == list(BENCHMARKS)
     assert lines[len(BENCHMARKS)].startswith("0.134B parameters, ")
     assert sum("GPU-hours" in line for line in lines) == 4
@@ -315,8 +443,19 @@ def test_a_dry_run_says_what_would_be_asked_and_leaves_nothing(evals: Call, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_of_a_finished_run_has_nothing_to_ask(evals: Call, recording: Path, tmp_path: Path) -> None:
-    arguments = ("run", f"replay:{recording}", "--suite", "smoke", "--tasks", "ifeval", "--out", tmp_path / "run")
+def test_a_dry_run_of_a_finished_run_has_nothing_to_ask(
+    evals: Call, recording: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        "run",
+        f"replay:{recording}",
+        "--suite",
+        "smoke",
+        "--tasks",
+        "ifeval",
+        "--out",
+        tmp_path / "run",
+    )
     assert evals(*arguments)[0] == 0
     line = evals(*arguments, "--dry-run")[1].splitlines()[2]
     assert line.split()[:3] == ["ifeval", "6", "0"]

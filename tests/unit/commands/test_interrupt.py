@@ -19,27 +19,44 @@ from tests.openai_server import Body, Reply, chat, serving
 ROOT = Path(__file__).resolve().parents[3]
 
 
-# --- how it ends when it is made to ---------------------------------------------------------------------------------------
+# --- how it ends when it is made to ---------------------------------------------------------------
 
 
 def started(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "sk-x"}
     command = [sys.executable, "-m", "evals", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_an_interrupt_that_passed_through_an_exec_has_the_same_exit_code(tmp_path: Path) -> None:
-    """As one does that comes while a dataclass is being made; CPython remembers it, and would end by the signal."""
-    interrupted = "from evals import cli\ncli.app = lambda **_: exec('raise KeyboardInterrupt')\ncli.main()\n"
+    """As one does that comes while a dataclass is being made; CPython remembers it, and would end
+    by the signal.
+    """
+    interrupted = (
+        "from evals import cli\ncli.app = lambda **_: exec('raise KeyboardInterrupt')\ncli.main()\n"
+    )
     (tmp_path / "interrupted.py").write_text(interrupted)
     command = [sys.executable, "-m", "interrupted"]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 130
     assert "evals: stopped." in done.stderr
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a scheduler's SIGTERM"])
-def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(tmp_path: Path, sent: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a scheduler's SIGTERM"]
+)
+def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
     stuck = threading.Event()
 
     def script(body: Body, before: int) -> Reply:
@@ -48,10 +65,23 @@ def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(tmp_path: Path,
         return chat(body, "Some text.")
 
     with serving(script) as server:
-        command = ("run", f"openai:m@{server.url}", "--suite", "smoke", "--tasks", "ifeval", "--out", tmp_path / "run")
+        command = (
+            "run",
+            f"openai:m@{server.url}",
+            "--suite",
+            "smoke",
+            "--tasks",
+            "ifeval",
+            "--out",
+            tmp_path / "run",
+        )
         process = started(*command, cwd=tmp_path)
         deadline = time.monotonic() + 120
-        while (len(server.asked) < 6 or server.running > 5) and time.monotonic() < deadline and process.poll() is None:
+        while (
+            (len(server.asked) < 6 or server.running > 5)
+            and time.monotonic() < deadline
+            and process.poll() is None
+        ):
             time.sleep(0.05)
         time.sleep(0.5)
         process.send_signal(sent)
@@ -69,12 +99,30 @@ def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(tmp_path: Path,
 
 
 def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(tmp_path: Path) -> None:
-    """The first one waits for the programs under way, which take three seconds each; the second does not."""
+    """The first one waits for the programs under way, which take three seconds each; the second
+    does not.
+    """
     endless = {"id": "humaneval/0", "outputs": ["    while True: pass"] * 20}
-    item_ids = [item.id for item in benchmark_class("humaneval")(chat=False).items(load_smoke_data(benchmark_class("humaneval").dataset))]
+    item_ids = [
+        item.id
+        for item in benchmark_class("humaneval")(chat=False).items(
+            load_smoke_data(benchmark_class("humaneval").dataset)
+        )
+    ]
     recording = tmp_path / "endless.jsonl"
-    recording.write_text("".join(json.dumps(endless | {"id": item_id}) + "\n" for item_id in item_ids))
-    command = ("run", f"replay:{recording}", "--suite", "smoke", "--tasks", "humaneval", "--out", tmp_path / "run")
+    recording.write_text(
+        "".join(json.dumps(endless | {"id": item_id}) + "\n" for item_id in item_ids)
+    )
+    command = (
+        "run",
+        f"replay:{recording}",
+        "--suite",
+        "smoke",
+        "--tasks",
+        "humaneval",
+        "--out",
+        tmp_path / "run",
+    )
     process = started(*command, cwd=tmp_path)
     while not (servers := children_of(process.pid)) and process.poll() is None:
         time.sleep(0.05)
@@ -87,7 +135,9 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(tmp_path: Path) -> 
     process.send_signal(signal.SIGINT)
     said += process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert said.rstrip().endswith("evals: stopped at once. What was answered is kept; the same command goes on.")
+    assert said.rstrip().endswith(
+        "evals: stopped at once. What was answered is kept; the same command goes on."
+    )
     assert "Traceback" not in said
     deadline = time.monotonic() + 10
     while (left := [pid for pid in servers if is_running(pid)]) and time.monotonic() < deadline:
@@ -105,7 +155,11 @@ def is_running(pid: int) -> bool:
 
 def children_of(pid: int) -> list[int]:
     """Processes that a process started."""
-    return [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
+    return [
+        int(word)
+        for task in Path(f"/proc/{pid}/task").glob("*/children")
+        for word in task.read_text().split()
+    ]
 
 
 def test_a_server_that_slams_the_door_is_an_error_and_no_silent_death(tmp_path: Path) -> None:
@@ -121,7 +175,17 @@ def test_a_server_that_slams_the_door_is_an_error_and_no_silent_death(tmp_path: 
 
     threading.Thread(target=slam, daemon=True).start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    process = started("run", f"openai:m@{url}", "--suite", "smoke", "--tasks", "gsm8k", "--out", tmp_path / "run", cwd=tmp_path)
+    process = started(
+        "run",
+        f"openai:m@{url}",
+        "--suite",
+        "smoke",
+        "--tasks",
+        "gsm8k",
+        "--out",
+        tmp_path / "run",
+        cwd=tmp_path,
+    )
     _, err = process.communicate(timeout=120)
     listener.close()
     assert process.returncode == 4, err

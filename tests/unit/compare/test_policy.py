@@ -1,4 +1,6 @@
-"""The gate's policy file: points in, fractions out, and one sentence for whatever is wrong in it."""
+"""The gate's policy file: points in, fractions out, and one sentence for whatever is
+wrong in it.
+"""
 
 from pathlib import Path
 
@@ -25,7 +27,11 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
 
 def test_a_columns_own_drop_stands_before_the_one_for_all(tmp_path: Path) -> None:
     read = policy(tmp_path, "drop = 2\n[columns]\ngsm8k = 3.5\naverage = 0\n")
-    assert (read.allowed("gsm8k"), read.allowed("average"), read.allowed("mmlu")) == (0.035, 0.0, 0.02)
+    assert (read.allowed("gsm8k"), read.allowed("average"), read.allowed("mmlu")) == (
+        0.035,
+        0.0,
+        0.02,
+    )
 
 
 def test_every_column_of_the_card_can_be_named(tmp_path: Path) -> None:
@@ -50,7 +56,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "says"), WRONG.values(), ids=WRONG)
-def test_whatever_is_wrong_is_said_with_the_files_name(tmp_path: Path, text: str, says: str) -> None:
+def test_whatever_is_wrong_is_said_with_the_files_name(
+    tmp_path: Path, text: str, says: str
+) -> None:
     with pytest.raises(InputError) as error:
         policy(tmp_path, text)
     assert says in str(error.value)

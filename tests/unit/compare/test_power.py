@@ -21,16 +21,22 @@ COLUMN = Column("gsm8k", "GSM8k 8-shot cot")
 
 
 @pytest.mark.parametrize(("n", "at_most"), [(50, 1.0), (200, 0.9), (1000, 0.9)])
-def test_a_drop_of_the_size_it_names_is_called_regressed_in_about_eighty_of_a_hundred_cases_or_more(n: int, at_most: float) -> None:
+def test_a_drop_of_the_size_it_names_is_called_regressed_in_about_eighty_of_a_hundred_cases_or_more(
+    n: int, at_most: float
+) -> None:
     planned = planned_difference(COLUMN, n)
     assert planned.mde is not None
     drop = Policy().drop + planned.mde
     changed = max(CHANGED, drop)  # so large a drop takes at least that many changed items
     random = np.random.default_rng(7)
     regressed = 0
-    for up, down, same in random.multinomial(n, [(changed - drop) / 2, (changed + drop) / 2, 1 - changed], size=600).tolist():
+    for up, down, same in random.multinomial(
+        n, [(changed - drop) / 2, (changed + drop) / 2, 1 - changed], size=600
+    ).tolist():
         ends = (1.0,) * up + (-1.0,) * down + (0.0,) * same
-        one = paired_difference(Pairs(COLUMN, (ItemId(""),) * n, (0.0,) * n, ends, ("",) * n), n_resamples=0)
+        one = paired_difference(
+            Pairs(COLUMN, (ItemId(""),) * n, (0.0,) * n, ends, ("",) * n), n_resamples=0
+        )
         regressed += judge({COLUMN.key: one}, Policy())[0].state == "regressed"
     assert 0.74 <= regressed / 600 <= at_most, regressed
 
@@ -44,13 +50,25 @@ def smoke(limit: int, *judges: str) -> RunSettings:
     return RunSettings("openai:m@http://127.0.0.1:9/v1", suite="smoke", limit=limit, judges=judges)
 
 
-def test_every_column_that_will_be_asked_for_is_named_and_the_average_where_its_inputs_are() -> None:
+def test_every_column_that_will_be_asked_for_is_named_and_the_average_where_its_inputs_are() -> (
+    None
+):
     with_judges = detectable_drops(make_plan(smoke(4, "all=smollm2")))
     assert len(with_judges) == 11
-    assert with_judges["Average"] < min(drop for heading, drop in with_judges.items() if heading != "Average")
-    assert with_judges["GSM8k 8-shot cot"] == pytest.approx(0.01 + (planned_difference(COLUMN, 4).mde or 0))
+    assert with_judges["Average"] < min(
+        drop for heading, drop in with_judges.items() if heading != "Average"
+    )
+    assert with_judges["GSM8k 8-shot cot"] == pytest.approx(
+        0.01 + (planned_difference(COLUMN, 4).mde or 0)
+    )
     without = detectable_drops(make_plan(smoke(4)))
-    assert set(without) == {"MMLU 5-shot", "GSM8k 8-shot cot", "BBH 3-shot cot", "Codex HumanEval Pass@10", "IFEval loose acc"}
+    assert set(without) == {
+        "MMLU 5-shot",
+        "GSM8k 8-shot cot",
+        "BBH 3-shot cot",
+        "Codex HumanEval Pass@10",
+        "IFEval loose acc",
+    }
 
 
 def test_the_two_cells_of_one_benchmark_share_its_items() -> None:
@@ -72,7 +90,11 @@ def test_a_run_with_a_limit_says_so_before_it_asks_anything_and_one_without_does
     run(settings(tmp_path / "some", limit=3), Noting(), engines)
     first = capsys.readouterr().err.splitlines()[0]
     assert first == sentence(make_plan(settings(tmp_path / "some", limit=3)))
-    assert re.match(r"limit 3: .* allowed drop of 1\.0 .* if 20% of the items change their score: MMLU 5-shot \d+\.\d, ", first)
+    assert re.match(
+        r"limit 3: .* allowed drop of 1\.0 .* if 20% of the items change their score: MMLU 5-shot"
+        r" \d+\.\d, ",
+        first,
+    )
     assert asked_before[0] == 0
     run(settings(tmp_path / "all"), Progress(), Engines())
     assert "limit" not in capsys.readouterr().err

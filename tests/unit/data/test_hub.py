@@ -1,4 +1,6 @@
-"""Fetched data: a copy from the hub is the public file, held to the same content, under the revision that was read."""
+"""Fetched data: a copy from the hub is the public file, held to the same content, under the
+revision that was read.
+"""
 
 import gzip
 import hashlib
@@ -37,7 +39,10 @@ def _parquet(home: Path, config: str, split: str, rows: list[dict[str, Any]]) ->
 
     (home / config).mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_parquet(home / config / f"{split}-00000-of-00001.parquet", index=False)
-    return f"  - config_name: {config}\n    data_files:\n    - split: {split}\n      path: {config}/{split}-*\n"
+    return (
+        f"  - config_name: {config}\n    data_files:\n    - split: {split}\n      path:"
+        f" {config}/{split}-*\n"
+    )
 
 
 def _readme(home: Path, configs: list[str]) -> None:
@@ -47,11 +52,18 @@ def _readme(home: Path, configs: list[str]) -> None:
 def _mirror_mmlu(home: Path, source: LoadedSource, data_dir: Path) -> None:
     for split in ("test", "dev"):
         rows = [
-            {"question": row["question"], "subject": row["part"], "choices": row["choices"], "answer": "ABCD".index(row["answer"])}
+            {
+                "question": row["question"],
+                "subject": row["part"],
+                "choices": row["choices"],
+                "answer": "ABCD".index(row["answer"]),
+            }
             for row in source.rows(split)
         ]
         _parquet(home, "all", split, rows)
-    files = "".join(f"    - split: {split}\n      path: all/{split}-*\n" for split in ("test", "dev"))
+    files = "".join(
+        f"    - split: {split}\n      path: all/{split}-*\n" for split in ("test", "dev")
+    )
     _readme(home, [f"  - config_name: all\n    data_files:\n{files}"])
 
 
@@ -80,18 +92,25 @@ def _mirror_alpaca_eval(home: Path, source: LoadedSource, data_dir: Path) -> Non
 
 def _mirror_truthfulqa(home: Path, source: LoadedSource, data_dir: Path) -> None:
     rows = read_csv((data_dir / "truthfulqa" / "TruthfulQA.csv").read_bytes())
-    hub_rows = [{"type": row["Type"], "question": row["Question"], "best_answer": row["Best Answer"]} for row in rows]
+    hub_rows = [
+        {"type": row["Type"], "question": row["Question"], "best_answer": row["Best Answer"]}
+        for row in rows
+    ]
     _readme(home, [_parquet(home, "generation", "validation", hub_rows)])
 
 
 def _mirror_ifeval(home: Path, source: LoadedSource, data_dir: Path) -> None:
     home.mkdir(parents=True)
-    (home / "ifeval_input_data.jsonl").write_bytes((data_dir / "ifeval" / "input_data.jsonl").read_bytes())
+    (home / "ifeval_input_data.jsonl").write_bytes(
+        (data_dir / "ifeval" / "input_data.jsonl").read_bytes()
+    )
 
 
 def _mirror_xstest(home: Path, source: LoadedSource, data_dir: Path) -> None:
     home.mkdir(parents=True)
-    (home / "xstest_prompts.csv").write_bytes((data_dir / "xstest" / "xstest_prompts.csv").read_bytes())
+    (home / "xstest_prompts.csv").write_bytes(
+        (data_dir / "xstest" / "xstest_prompts.csv").read_bytes()
+    )
 
 
 MIRRORS: Mapping[str, Callable[[Path, LoadedSource, Path], None]] = {
@@ -117,7 +136,10 @@ def test_a_fetched_copy_is_the_public_file(name: str, data_dir: Path, tmp_path: 
     for table in (name for name, table in dataset.tables.items() if not table.optional):
         assert fetched.edition[table] == again.edition[table] == local.edition[table]
         assert list(again.rows(table)) == list(local.rows(table))
-    assert set(os.listdir(fetched_folder() / name)) == {"fetched.json", *(f"{table}.jsonl" for table in fetched.tables)}
+    assert set(os.listdir(fetched_folder() / name)) == {
+        "fetched.json",
+        *(f"{table}.jsonl" for table in fetched.tables),
+    }
 
 
 def test_another_edition_on_the_hub_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
@@ -133,7 +155,9 @@ def test_another_edition_on_the_hub_is_refused_and_nothing_is_kept(tmp_path: Pat
     [(b"{", "JSONDecodeError"), (b'{"question": 1}', "'answer'"), (None, "FileNotFoundError")],
     ids=["text", "field", "file"],
 )
-def test_a_hub_table_that_cannot_be_read_is_a_sentence(raw: bytes | None, said: str, tmp_path: Path) -> None:
+def test_a_hub_table_that_cannot_be_read_is_a_sentence(
+    raw: bytes | None, said: str, tmp_path: Path
+) -> None:
     mirrored(tmp_path, raw or b"")
     if raw is None:
         (tmp_path / "me/toy/rows.jsonl").unlink()
@@ -185,8 +209,21 @@ def _forget_table(home: Path) -> None:
     (home / "fetched.json").write_text('{"revision": null, "tables": {}}')
 
 
-@pytest.mark.parametrize("damage", [_break_rows, _break_json, _lose_rows, _break_record, _empty_record, _forget_revision, _forget_table])
-def test_a_damaged_fetched_copy_is_said_so_and_fetching_again_repairs_it(damage: Callable[[Path], None], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _break_rows,
+        _break_json,
+        _lose_rows,
+        _break_record,
+        _empty_record,
+        _forget_revision,
+        _forget_table,
+    ],
+)
+def test_a_damaged_fetched_copy_is_said_so_and_fetching_again_repairs_it(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
     mirrored(tmp_path / "mirror", LINES)
     fetch(TOY, mirror=tmp_path / "mirror")
     damage(fetched_folder() / "toy")
@@ -194,7 +231,9 @@ def test_a_damaged_fetched_copy_is_said_so_and_fetching_again_repairs_it(damage:
     assert str(fetched_folder() / "toy") in message
     assert "evals data fetch toy" in message
     fetch(TOY, mirror=tmp_path / "mirror")
-    assert list(load_card_data([TOY], None)["toy"].rows("rows")) == [{"part": ""} | row for row in ROWS]
+    assert list(load_card_data([TOY], None)["toy"].rows("rows")) == [
+        {"part": ""} | row for row in ROWS
+    ]
 
 
 def test_a_fetched_copy_whose_record_was_changed_along_with_it_is_refused(data_dir: Path) -> None:
@@ -203,7 +242,11 @@ def test_a_fetched_copy_whose_record_was_changed_along_with_it_is_refused(data_d
     home.mkdir(parents=True)
     rows = [{"part": "", "question": "1+1?", "answer": "#### 2"}]
     (home / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (home / "fetched.json").write_text(json.dumps({"revision": None, "tables": {"test": {"rows": 1, "sha256": content_hash(rows)}}}))
+    (home / "fetched.json").write_text(
+        json.dumps(
+            {"revision": None, "tables": {"test": {"rows": 1, "sha256": content_hash(rows)}}}
+        )
+    )
     assert "not the edition the protocol uses" in failure(lambda: load_card_data([dataset], None))
 
 
@@ -234,7 +277,10 @@ class _Hub(BaseHTTPRequestHandler):
         revision, _, name = resolve.partition("/")
         if self.path.startswith("/api/datasets/me/toy"):
             commit = self.path.partition("/revision/")[2] or NEWEST
-            content, kind = json.dumps({"id": "me/toy", "sha": commit, "siblings": []}).encode(), "application/json"
+            content, kind = (
+                json.dumps({"id": "me/toy", "sha": commit, "siblings": []}).encode(),
+                "application/json",
+            )
         elif api == "/datasets/me/toy" and name == "rows.jsonl":
             content, kind = LINES, "text/plain"
         else:
@@ -273,22 +319,32 @@ from evals.data.files import read_jsonl
 from evals.errors import InputError
 table = Table("toy/rows.jsonl", ("question", "answer"), read_jsonl, HubTable(file="rows.jsonl"))
 try:
-    print(fetch(Dataset("toy", "me/toy", "MIT", "here", {"rows": table}, revision=sys.argv[1] or None, files={})).revision)
+    revision = sys.argv[1] or None
+    toy = Dataset("toy", "me/toy", "MIT", "here", {"rows": table}, revision=revision, files={})
+    print(fetch(toy).revision)
 except InputError as error:
     sys.exit(str(error))
 """
 
 
 def _fetch_from(address: str, revision: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment = os.environ | {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     environment |= {"HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "-c", FETCH, revision]
-    return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, env=environment, cwd=root, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.parametrize("pinned", ["", "1" * 40], ids=["newest", "pinned"])
-def test_the_revision_that_was_read_is_the_one_recorded(pinned: str, hub: tuple[str, list[str]], tmp_path: Path) -> None:
+def test_the_revision_that_was_read_is_the_one_recorded(
+    pinned: str, hub: tuple[str, list[str]], tmp_path: Path
+) -> None:
     address, asked = hub
     done = _fetch_from(address, pinned, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -35,7 +35,9 @@ def _first_path(dataset: Dataset) -> str:
 
 
 def _linked(dataset: Dataset, data_dir: Path, folder: Path) -> Path:
-    """A data folder of links to the real files of one dataset; a link can be replaced by a damaged copy."""
+    """A data folder of links to the real files of one dataset; a link can be replaced by a damaged
+    copy.
+    """
     for table in dataset.tables.values():
         for path in map(table.path_of, table.parts):
             if (data_dir / path).exists():
@@ -105,11 +107,20 @@ DAMAGES: dict[Damage, str] = {
 
 
 # A file of BBH is a single line without an end, so its line ends cannot be changed.
-DAMAGED = [(name, damage) for name in NAMES for damage in DAMAGES if (name, damage) != ("bbh", _other_line_ends)]
+DAMAGED = [
+    (name, damage)
+    for name in NAMES
+    for damage in DAMAGES
+    if (name, damage) != ("bbh", _other_line_ends)
+]
 
 
-@pytest.mark.parametrize(("name", "damage"), DAMAGED, ids=lambda value: getattr(value, "__name__", value).strip("_"))
-def test_a_damaged_file_is_named_with_what_happened_to_it(name: str, damage: Damage, data_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "damage"), DAMAGED, ids=lambda value: getattr(value, "__name__", value).strip("_")
+)
+def test_a_damaged_file_is_named_with_what_happened_to_it(
+    name: str, damage: Damage, data_dir: Path, tmp_path: Path
+) -> None:
     dataset = dataset_of(name)
     path = _first_path(dataset)
     folder = _linked(dataset, data_dir, tmp_path / "data")
@@ -128,9 +139,16 @@ def test_a_damaged_file_is_named_with_what_happened_to_it(name: str, damage: Dam
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_file_among_present_ones_is_named(name: str, data_dir: Path, tmp_path: Path) -> None:
+def test_a_missing_file_among_present_ones_is_named(
+    name: str, data_dir: Path, tmp_path: Path
+) -> None:
     dataset = dataset_of(name)
-    paths = [table.path_of(part) for table in dataset.tables.values() if not table.optional for part in table.parts]
+    paths = [
+        table.path_of(part)
+        for table in dataset.tables.values()
+        if not table.optional
+        for part in table.parts
+    ]
     folder = _linked(dataset, data_dir, tmp_path / "data")
     (folder / paths[-1]).unlink()
     if len(paths) == 1:
@@ -158,7 +176,9 @@ def test_humaneval_needs_no_folder_because_a_package_ships_it(data_dir: Path) ->
 
 
 def test_all_problems_are_listed_at_once(data_dir: Path, tmp_path: Path) -> None:
-    datasets = [dataset_of(name) for name in ("gsm8k", "xstest", "alpaca_eval", "bbh", "truthfulqa")]
+    datasets = [
+        dataset_of(name) for name in ("gsm8k", "xstest", "alpaca_eval", "bbh", "truthfulqa")
+    ]
     for dataset in datasets[:4]:
         _linked(dataset, data_dir, tmp_path)
     gsm8k, xstest, alpaca = (tmp_path / _first_path(dataset) for dataset in datasets[:3])
@@ -168,14 +188,21 @@ def test_all_problems_are_listed_at_once(data_dir: Path, tmp_path: Path) -> None
     xstest.write_bytes(b"\xff\xfe")
     alpaca.unlink()
     message = failure(lambda: load_card_data(datasets, tmp_path))
-    for path in ("gsm8k/test.jsonl", "xstest/xstest_prompts.csv", "alpaca_eval/alpaca_eval.json", "truthfulqa/TruthfulQA.csv"):
+    for path in (
+        "gsm8k/test.jsonl",
+        "xstest/xstest_prompts.csv",
+        "alpaca_eval/alpaca_eval.json",
+        "truthfulqa/TruthfulQA.csv",
+    ):
         assert path in message
     assert "bbh" not in message
     assert len(message.splitlines()) == 4
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_public_files_are_accepted_and_their_content_is_the_recorded_one(name: str, data_dir: Path) -> None:
+def test_the_public_files_are_accepted_and_their_content_is_the_recorded_one(
+    name: str, data_dir: Path
+) -> None:
     dataset = dataset_of(name)
     source = load_card_data([dataset], data_dir)[name]
     assert source.origin == "folder"
@@ -188,7 +215,9 @@ def test_a_folder_that_is_none_is_said_so(tmp_path: Path, monkeypatch: pytest.Mo
     file = tmp_path / "file"
     file.touch()
     for wrong in (file, tmp_path / "nowhere"):
-        assert f"{wrong} is not a folder" in failure(lambda wrong=wrong: load_card_data([TOY], wrong))  # type: ignore[misc]
+        assert f"{wrong} is not a folder" in failure(
+            lambda wrong=wrong: load_card_data([TOY], wrong)
+        )  # type: ignore[misc]
     monkeypatch.setenv("EVALS_DATA", str(file))
     assert "EVALS_DATA" in failure(lambda: load_card_data([TOY], None))
 
@@ -215,13 +244,17 @@ def test_unusual_line_separators_inside_json_strings_do_not_end_a_row(tmp_path: 
         (LINES.decode().encode("utf-16"), "UnicodeDecodeError"),
     ],
 )
-def test_a_file_without_a_known_checksum_must_still_hold_the_fields(raw: bytes, said: str, tmp_path: Path) -> None:
+def test_a_file_without_a_known_checksum_must_still_hold_the_fields(
+    raw: bytes, said: str, tmp_path: Path
+) -> None:
     message = failure(lambda: load_card_data([TOY], toy_folder(tmp_path, raw)))
     assert "toy/rows.jsonl cannot be read as this benchmark's file" in message
     assert said in message
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(position=st.integers(0, len(LINES) - 1), byte=st.integers(0, 255))
 def test_any_single_changed_byte_is_caught(position: int, byte: int, tmp_path: Path) -> None:
     dataset = toy(files={"toy/rows.jsonl": FileRecord(hashlib.sha256(LINES).hexdigest(), 3)})
@@ -233,12 +266,26 @@ def test_any_single_changed_byte_is_caught(position: int, byte: int, tmp_path: P
         assert "toy/rows.jsonl is damaged" in failure(lambda: load_card_data([dataset], folder))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(raw=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    raw=st.binary(max_size=60)
+    | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass"))
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_arbitrary_bytes_are_a_sentence_never_a_traceback(name: str, raw: bytes, tmp_path: Path) -> None:
+def test_arbitrary_bytes_are_a_sentence_never_a_traceback(
+    name: str, raw: bytes, tmp_path: Path
+) -> None:
     table = next(iter(dataset_of(name).tables.values()))
-    dataset = Dataset("toy", "me/toy", "MIT", "here", {"rows": replace(table, path="toy/rows.jsonl", parts=("",))}, files={})
+    dataset = Dataset(
+        "toy",
+        "me/toy",
+        "MIT",
+        "here",
+        {"rows": replace(table, path="toy/rows.jsonl", parts=("",))},
+        files={},
+    )
     said, rows = "", []
     try:
         rows = list(load_card_data([dataset], toy_folder(tmp_path, raw))["toy"].rows("rows"))
@@ -251,12 +298,22 @@ def test_arbitrary_bytes_are_a_sentence_never_a_traceback(name: str, raw: bytes,
 def test_a_zipped_file_that_is_cut_or_corrupt_is_named(tmp_path: Path) -> None:
     whole = gzip.compress(LINES)
     for raw in (whole[:-9], whole[:20] + b"\x00\x00" + whole[22:], b"plain text"):
-        message = failure(lambda raw=raw: load_card_data([toy(read_jsonl_gz)], toy_folder(tmp_path, raw)))  # type: ignore[misc]
+        message = failure(
+            lambda raw=raw: load_card_data([toy(read_jsonl_gz)], toy_folder(tmp_path, raw))
+        )  # type: ignore[misc]
         assert "toy/rows.jsonl" in message
 
 
 def test_damage_in_one_dataset_does_not_hide_another_ones_fetched_copy(tmp_path: Path) -> None:
-    other = replace(toy(), name="other", tables={"rows": Table("other/rows.jsonl", ("question",), read_jsonl, HubTable(file="rows.jsonl"))})
+    other = replace(
+        toy(),
+        name="other",
+        tables={
+            "rows": Table(
+                "other/rows.jsonl", ("question",), read_jsonl, HubTable(file="rows.jsonl")
+            )
+        },
+    )
     mirrored(tmp_path / "mirror", LINES)
     fetch(other, mirror=tmp_path / "mirror")
     message = failure(lambda: load_card_data([TOY, other], toy_folder(tmp_path / "data", b"{")))
@@ -267,7 +324,12 @@ def test_damage_in_one_dataset_does_not_hide_another_ones_fetched_copy(tmp_path:
 def test_content_hashes_depend_on_every_value_and_on_order_but_not_on_key_order() -> None:
     rows: list[Row] = [{"a": 1, "b": "x"}, {"a": 2, "b": "\ud800"}]
     assert content_hash(rows) == content_hash([dict(reversed(row.items())) for row in rows])
-    different: list[list[Row]] = [rows[::-1], rows[:1], [{"a": "1", "b": "x"}, rows[1]], [{"a": 1.0, "b": "x"}, rows[1]]]
+    different: list[list[Row]] = [
+        rows[::-1],
+        rows[:1],
+        [{"a": "1", "b": "x"}, rows[1]],
+        [{"a": 1.0, "b": "x"}, rows[1]],
+    ]
     assert len({content_hash(rows), *[content_hash(other) for other in different]}) == 5
 
 

@@ -1,4 +1,6 @@
-"""Recorded outputs: every documented form is read, and a hostile file gets one sentence naming file and line."""
+"""Recorded outputs: every documented form is read, and a hostile file gets one sentence naming file
+and line.
+"""
 
 import gzip
 import json
@@ -13,7 +15,13 @@ from hypothesis import strategies as st
 
 from evals.errors import InputError
 from evals.generators import Failure
-from evals.generators.replay import NOT_A_ROW, ReplayGenerator, finding_from_json, read_recorded, recorded_row
+from evals.generators.replay import (
+    NOT_A_ROW,
+    ReplayGenerator,
+    finding_from_json,
+    read_recorded,
+    recorded_row,
+)
 from evals.models.prompts import Rendered
 from evals.records import Completion, Finding, ItemId, Outcome, Output, Sampling
 from evals.runs.grading import finding_json
@@ -25,7 +33,9 @@ GOOD = json.dumps({"id": "gsm8k/1", "outputs": ["42"]})
 def file_of(tmp_path: Path, *lines: str | bytes, name: str = "rows.jsonl") -> Path:
     """A file of these lines."""
     path = tmp_path / name
-    path.write_bytes(b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines))
+    path.write_bytes(
+        b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
+    )
     return path
 
 
@@ -44,7 +54,7 @@ def request(item_id: str, *, labels: bool = False) -> Rendered:
     return Rendered(ItemId(item_id), "", "", (), (), Sampling(1), 1, labels=offered)
 
 
-# --- documented forms ----------------------------------------------------------------------------------------------------
+# --- documented forms -----------------------------------------------------------------------------
 
 ROWS: dict[str, tuple[dict[str, Any], Completion]] = {
     "one text": ({"outputs": ["42"]}, Completion((Output("42"),))),
@@ -53,14 +63,25 @@ ROWS: dict[str, tuple[dict[str, Any], Completion]] = {
         Completion((Output("a", "length", (1, 2)), Output("b", "stop", (3,)))),
     ),
     "an empty text": ({"outputs": [""]}, Completion((Output(""),))),
-    "log-probabilities": ({"choice_logprobs": {"A": -1.2, "B": 0}}, Completion(choice_logprobs={"A": -1.2, "B": 0.0})),
-    "log-probabilities of nothing": ({"choice_logprobs": {"A": "-inf"}, "outputs": []}, Completion(choice_logprobs={"A": float("-inf")})),
-    "half a surrogate pair, which the engine's room replaces": ({"outputs": ["a\ud83d"]}, Completion((Output("a\ud83d"),))),
+    "log-probabilities": (
+        {"choice_logprobs": {"A": -1.2, "B": 0}},
+        Completion(choice_logprobs={"A": -1.2, "B": 0.0}),
+    ),
+    "log-probabilities of nothing": (
+        {"choice_logprobs": {"A": "-inf"}, "outputs": []},
+        Completion(choice_logprobs={"A": float("-inf")}),
+    ),
+    "half a surrogate pair, which the engine's room replaces": (
+        {"outputs": ["a\ud83d"]},
+        Completion((Output("a\ud83d"),)),
+    ),
 }
 
 
 @pytest.mark.parametrize(("row", "completion"), ROWS.values(), ids=ROWS)
-def test_a_row_of_a_documented_form_is_read(tmp_path: Path, row: dict[str, Any], completion: Completion) -> None:
+def test_a_row_of_a_documented_form_is_read(
+    tmp_path: Path, row: dict[str, Any], completion: Completion
+) -> None:
     (recorded,) = read_recorded(file_of(tmp_path, json.dumps({"id": "gsm8k/1", **row}))).values()
     assert recorded.completion == completion
     assert recorded.findings == {}
@@ -75,7 +96,10 @@ FINDINGS: dict[str, tuple[Any, Finding]] = {
     "no": (False, Finding("recorded", text="no", outcome=Outcome("wrong_answer"))),
     "a status": ("time", Finding("recorded", text="time", outcome=Outcome("time"))),
     "an object of words": ({"by": "gpt", "text": "following"}, Finding("gpt", text="following")),
-    "an object with a status": ({"outcome": "passed"}, Finding("recorded", outcome=Outcome("passed"))),
+    "an object with a status": (
+        {"outcome": "passed"},
+        Finding("recorded", outcome=Outcome("passed")),
+    ),
     "an object with an outcome": (
         {"by": "sandbox", "outcome": {"status": "exception", "detail": "KeyError"}},
         Finding("sandbox", outcome=Outcome("exception", "KeyError")),
@@ -100,10 +124,15 @@ def test_a_finding_as_samples_hold_it_reads_back_as_it_was(finding: Finding) -> 
 def test_findings_may_be_a_list_naming_their_check_or_role() -> None:
     listed = [{"check": "sample/0", "outcome": "passed"}, {"role": "truth", "probability": 1}]
     found = recorded_row({"outputs": ["x"], "findings": listed}).findings
-    assert found == {"sample/0": Finding("recorded", outcome=Outcome("passed")), "truth": Finding("recorded", probability=1.0)}
+    assert found == {
+        "sample/0": Finding("recorded", outcome=Outcome("passed")),
+        "truth": Finding("recorded", probability=1.0),
+    }
 
 
-def test_a_file_may_be_gzipped_begin_with_a_byte_order_mark_and_have_blank_lines(tmp_path: Path) -> None:
+def test_a_file_may_be_gzipped_begin_with_a_byte_order_mark_and_have_blank_lines(
+    tmp_path: Path,
+) -> None:
     text = "\ufeff" + GOOD + "\r\n\n" + GOOD.replace("/1", "/2")
     plain = tmp_path / "a.jsonl"
     plain.write_text(text, "utf-8")
@@ -115,26 +144,53 @@ def test_a_file_may_be_gzipped_begin_with_a_byte_order_mark_and_have_blank_lines
 
 def test_a_folder_of_samples_is_read_as_a_run_wrote_it(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.write_samples("gsm8k", [{"id": "gsm8k/1", "outputs": ["4\ud800"], "finish_reasons": ["length"], "n_tokens": [1], "score": 0.0}])
-    run.write_samples("mmlu", [{"id": "mmlu/x/0", "outputs": [], "choice_logprobs": {"A": "-inf", "B": -0.5}}])
+    run.write_samples(
+        "gsm8k",
+        [
+            {
+                "id": "gsm8k/1",
+                "outputs": ["4\ud800"],
+                "finish_reasons": ["length"],
+                "n_tokens": [1],
+                "score": 0.0,
+            }
+        ],
+    )
+    run.write_samples(
+        "mmlu", [{"id": "mmlu/x/0", "outputs": [], "choice_logprobs": {"A": "-inf", "B": -0.5}}]
+    )
     recorded = read_recorded(tmp_path / "samples")
     assert recorded[ItemId("gsm8k/1")].completion == Completion((Output("4\ud800", "length"),))
-    assert recorded[ItemId("mmlu/x/0")].completion.choice_logprobs == {"A": float("-inf"), "B": -0.5}
+    assert recorded[ItemId("mmlu/x/0")].completion.choice_logprobs == {
+        "A": float("-inf"),
+        "B": -0.5,
+    }
 
 
-# --- the generator -------------------------------------------------------------------------------------------------------
+# --- the generator --------------------------------------------------------------------------------
 
 
-def test_an_item_the_file_lacks_or_answers_in_the_wrong_form_is_a_failure_not_an_empty_answer(tmp_path: Path) -> None:
+def test_an_item_the_file_lacks_or_answers_in_the_wrong_form_is_a_failure_not_an_empty_answer(
+    tmp_path: Path,
+) -> None:
     lines = [
         GOOD,
         json.dumps({"id": "gsm8k/2", "choice_logprobs": {"A": -1}}),
         json.dumps({"id": "mmlu/x/0", "choice_logprobs": {"A": -1}}),
     ]
     generator = ReplayGenerator(read_recorded(file_of(tmp_path, *lines)))
-    asked = [request("gsm8k/1"), request("gsm8k/2"), request("gsm8k/3"), request("mmlu/x/0", labels=True)]
+    asked = [
+        request("gsm8k/1"),
+        request("gsm8k/2"),
+        request("gsm8k/3"),
+        request("mmlu/x/0", labels=True),
+    ]
     answers = dict(
-        zip(("right", "no text", "absent", "choice"), (answer for done in generator.stream(asked) for _, answer in done), strict=True)
+        zip(
+            ("right", "no text", "absent", "choice"),
+            (answer for done in generator.stream(asked) for _, answer in done),
+            strict=True,
+        )
     )
     assert answers["right"] == Completion((Output("42"),))
     assert answers["no text"] == Failure("the file's row has no outputs")
@@ -142,7 +198,7 @@ def test_an_item_the_file_lacks_or_answers_in_the_wrong_form_is_a_failure_not_an
     assert answers["choice"] == Completion(choice_logprobs={"A": -1.0})
 
 
-# --- hostile files -------------------------------------------------------------------------------------------------------
+# --- hostile files --------------------------------------------------------------------------------
 
 BAD_LINES: dict[str, str | bytes] = {
     "not JSON": "hello",
@@ -161,19 +217,43 @@ BAD_LINES: dict[str, str | bytes] = {
     "outputs by name": '{"id": "gsm8k/2", "outputs": {"0": "42"}}',
     "log-probabilities in a list": '{"id": "gsm8k/2", "choice_logprobs": [-1, -2]}',
     "log-probabilities of words": '{"id": "gsm8k/2", "choice_logprobs": {"A": "high"}}',
-    "a log-probability past every float": '{"id": "gsm8k/2", "choice_logprobs": {"A": 1' + "0" * 400 + "}}",
-    "a number past every integer": '{"id": "gsm8k/2", "choice_logprobs": {"A": ' + "9" * 5000 + "}}",
+    "a log-probability past every float": (
+        '{"id": "gsm8k/2", "choice_logprobs": {"A": 1' + "0" * 400 + "}}"
+    ),
+    "a number past every integer": (
+        '{"id": "gsm8k/2", "choice_logprobs": {"A": ' + "9" * 5000 + "}}"
+    ),
     "token ids of words": '{"id": "gsm8k/2", "outputs": ["42"], "token_ids": ["ab"]}',
     "findings as a text": '{"id": "gsm8k/2", "outputs": ["42"], "findings": "refusal"}',
-    "a finding in a list without a name": '{"id": "gsm8k/2", "outputs": ["42"], "findings": [{"text": "refusal"}]}',
-    "a finding that is a list": '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"xstest": ["refusal"]}}',
-    "a finding that is no number": '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"truth": NaN}}',
-    "a finding past every number": '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"truth": {"probability": Infinity}}}',
-    "words that are a number": '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"truth": {"text": 5}}}',
-    "an unknown outcome": '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"sample/0": {"outcome": "excellent"}}}',
-    "log-probabilities of a verdict in a list": '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"a": {"top_logprobs": ["m"]}}}',
+    "a finding in a list without a name": (
+        '{"id": "gsm8k/2", "outputs": ["42"], "findings": [{"text": "refusal"}]}'
+    ),
+    "a finding that is a list": (
+        '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"xstest": ["refusal"]}}'
+    ),
+    "a finding that is no number": (
+        '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"truth": NaN}}'
+    ),
+    "a finding past every number": (
+        '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"truth": {"probability": Infinity}}}'
+    ),
+    "words that are a number": (
+        '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"truth": {"text": 5}}}'
+    ),
+    "an unknown outcome": (
+        '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"sample/0": {"outcome": "excellent"}}}'
+    ),
+    "log-probabilities of a verdict in a list": (
+        '{"id": "gsm8k/2", "outputs": ["42"], "findings": {"a": {"top_logprobs": ["m"]}}}'
+    ),
     "deep nesting": '{"id": "gsm8k/2", "outputs": ' + "[" * 200_000,
-    "deep findings": '{"id": "gsm8k/2", "outputs": ["42"], "findings": ' + '{"a":' * 50_000 + "1" + "}" * 50_000 + "}",
+    "deep findings": (
+        '{"id": "gsm8k/2", "outputs": ["42"], "findings": '
+        + '{"a":' * 50_000
+        + "1"
+        + "}" * 50_000
+        + "}"
+    ),
     "an id of an unknown task": '{"id": "gsm9k/2", "outputs": ["42"]}',
     "an id that is a path": '{"id": "../../etc/passwd", "outputs": ["42"]}',
     "an id of no item": '{"id": "gsm8k", "outputs": ["42"]}',
@@ -188,7 +268,9 @@ def test_a_bad_line_is_refused_by_file_and_number(tmp_path: Path, line: str | by
 
 
 def test_an_unknown_task_gets_the_nearest_names(tmp_path: Path) -> None:
-    assert "Did you mean gsm8k?" in failure(file_of(tmp_path, BAD_LINES["an id of an unknown task"]))
+    assert "Did you mean gsm8k?" in failure(
+        file_of(tmp_path, BAD_LINES["an id of an unknown task"])
+    )
 
 
 def test_an_id_twice_in_two_files_of_a_folder_is_refused(tmp_path: Path) -> None:
@@ -207,9 +289,18 @@ def test_a_huge_line_is_refused_without_being_read_whole(tmp_path: Path) -> None
 
 
 def test_a_damaged_archive_is_refused_by_file_and_line(tmp_path: Path) -> None:
-    rows = "".join(json.dumps({"id": f"gsm8k/{n}", "outputs": [os.urandom(60).hex()]}) + "\n" for n in range(3000))
+    rows = "".join(
+        json.dumps({"id": f"gsm8k/{n}", "outputs": [os.urandom(60).hex()]}) + "\n"
+        for n in range(3000)
+    )
     whole = gzip.compress(rows.encode())
-    for raw in (whole[: len(whole) // 2], whole[:-6], whole[:2000] + bytes(3000) + whole[5000:], b"no gzip at all", b"\x80\x04K\x01."):
+    for raw in (
+        whole[: len(whole) // 2],
+        whole[:-6],
+        whole[:2000] + bytes(3000) + whole[5000:],
+        b"no gzip at all",
+        b"\x80\x04K\x01.",
+    ):
         path = tmp_path / "rows.jsonl.gz"
         path.write_bytes(raw)
         assert failure(path).startswith("rows.jsonl.gz, line ")
@@ -224,7 +315,9 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, raw: bytes) -> None:
 
 def test_a_runs_folder_says_where_its_samples_are(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run").write_samples("gsm8k", [{"id": "gsm8k/1", "outputs": ["4"]}])
-    assert failure(tmp_path / "run").endswith(f"A run's are in its samples: replay:{tmp_path / 'run' / 'samples'}.")
+    assert failure(tmp_path / "run").endswith(
+        f"A run's are in its samples: replay:{tmp_path / 'run' / 'samples'}."
+    )
     assert list(read_recorded(tmp_path / "run" / "samples")) == ["gsm8k/1"]
 
 
@@ -233,7 +326,11 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-JSON = st.recursive(LEAVES, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3), max_leaves=8)
+JSON = st.recursive(
+    LEAVES,
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3),
+    max_leaves=8,
+)
 FIELDS = st.sampled_from(["outputs", "choice_logprobs", "findings", "finish_reasons", "token_ids"])
 
 

@@ -1,4 +1,6 @@
-"""Models of the hub, against a hub of this machine: one commit, kept for later, and each refusal in one sentence."""
+"""Models of the hub, against a hub of this machine: one commit, kept for later, and each refusal in
+one sentence.
+"""
 
 import json
 import os
@@ -13,16 +15,24 @@ import pytest
 
 from evals.cards.published import published_rows
 
-# --- the hub --------------------------------------------------------------------------------------------------------------
+# --- the hub --------------------------------------------------------------------------------------
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
-    "me/model": {"config.json": b'{"max_position_embeddings": 2048}', "tokenizer_config.json": b"{}"},
+    "me/model": {
+        "config.json": b'{"max_position_embeddings": 2048}',
+        "tokenizer_config.json": b"{}",
+    },
     "me/lora": {"adapter_config.json": b'{"base_model_name_or_path": "me/model"}'},
     "me/empty": {"README.md": b"hello"},
     "me/gated-files": {"config.json": b"{}"},
 } | {row.hub_id: {"config.json": b"{}", "tokenizer_config.json": b"{}"} for row in published_rows()}
-REFUSALS = {"me/gated": (401, "GatedRepo"), "me/missing": (401, "RepoNotFound"), "me/gone": (404, "RepoNotFound"), "me/broken": (400, "")}
+REFUSALS = {
+    "me/gated": (401, "GatedRepo"),
+    "me/missing": (401, "RepoNotFound"),
+    "me/gone": (404, "RepoNotFound"),
+    "me/broken": (400, ""),
+}
 ASK = """
 import json, sys
 from evals.errors import InputError
@@ -30,7 +40,8 @@ from evals.models.resolve import resolve
 for argument, revision, offline in json.loads(sys.argv[1]):
     try:
         m = resolve(argument, revision=revision, offline=offline)
-        print(json.dumps([m.name, m.source, m.revision, m.row_format, m.row_bos, sorted(p.name for p in m.files.iterdir())]))
+        files = sorted(path.name for path in m.files.iterdir())
+        print(json.dumps([m.name, m.source, m.revision, m.row_format, m.row_bos, files]))
     except InputError as error:
         print(json.dumps(str(error)))
 """
@@ -46,10 +57,17 @@ class Hub(BaseHTTPRequestHandler):
             if repository in REFUSALS or revision == "nowhere":
                 self.answer(*REFUSALS.get(repository, (404, "RevisionNotFound")))
             elif parts[4] == "tree":
-                files = [{"type": "file", "path": name, "size": len(raw), "oid": name} for name, raw in FILES[repository].items()]
+                files = [
+                    {"type": "file", "path": name, "size": len(raw), "oid": name}
+                    for name, raw in FILES[repository].items()
+                ]
                 self.answer(200, content=json.dumps(files).encode())
             else:
-                info = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in FILES[repository]]}
+                info = {
+                    "id": repository,
+                    "sha": COMMIT,
+                    "siblings": [{"rfilename": name} for name in FILES[repository]],
+                }
                 self.answer(200, content=json.dumps(info).encode())
         elif parts[0] == "me" and parts[1] == "gated-files":
             self.answer(403, "GatedRepo")
@@ -62,7 +80,11 @@ class Hub(BaseHTTPRequestHandler):
 
     def answer(self, status: int, code: str = "", content: bytes = b"{}") -> None:
         self.send_response(status)
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hash(content)}"', "Content-Length": str(len(content))}
+        headers = {
+            "X-Repo-Commit": COMMIT,
+            "ETag": f'"{hash(content)}"',
+            "Content-Length": str(len(content)),
+        }
         for name, value in (headers | ({"X-Error-Code": code} if code else {})).items():
             self.send_header(name, value)
         self.end_headers()
@@ -82,22 +104,41 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
-def asked(endpoint: str, cache: Path, *questions: tuple[str, str | None, bool], **variables: str) -> list[list[object] | str]:
-    """What each (argument, revision, offline) resolves to, or the error's message, in a process of its own."""
+def asked(
+    endpoint: str, cache: Path, *questions: tuple[str, str | None, bool], **variables: str
+) -> list[list[object] | str]:
+    """What each (argument, revision, offline) resolves to, or the error's message, in a process of
+    its own.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment = kept | {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"} | variables
+    environment = (
+        kept
+        | {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+        | variables
+    )
     command = [sys.executable, "-c", ASK, json.dumps(questions)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_hub_ids_bring_config_and_tokenizer_at_one_commit_and_are_then_there_offline(hub: str, tmp_path: Path) -> None:
+def test_hub_ids_bring_config_and_tokenizer_at_one_commit_and_are_then_there_offline(
+    hub: str, tmp_path: Path
+) -> None:
     (found,) = asked(hub, tmp_path, ("me/model", None, False))
-    assert found == ["model", "me/model", COMMIT, None, None, ["config.json", "tokenizer_config.json"]]
+    assert found == [
+        "model",
+        "me/model",
+        COMMIT,
+        None,
+        None,
+        ["config.json", "tokenizer_config.json"],
+    ]
     (again,) = asked("http://127.0.0.1:1", tmp_path, ("me/model", None, True))
     assert again == found
-    (unplugged,) = asked("http://127.0.0.1:1", tmp_path, ("me/model", None, False), HF_HUB_OFFLINE="1")
+    (unplugged,) = asked(
+        "http://127.0.0.1:1", tmp_path, ("me/model", None, False), HF_HUB_OFFLINE="1"
+    )
     assert unplugged == found
 
 
@@ -114,9 +155,15 @@ def test_a_short_name_brings_its_hub_id_format_and_bos(hub: str, tmp_path: Path)
 
 def test_what_the_hub_refuses_is_said_in_one_sentence_each(hub: str, tmp_path: Path) -> None:
     questions = [
-        ("me/gated", None), ("me/gated-files", None), ("me/missing", None), ("me/gone", None), ("me/model", "nowhere"), ("me/lora", None),
-        ("me/empty", None), ("me/broken", None),
-    ]  # fmt: skip
+        ("me/gated", None),
+        ("me/gated-files", None),
+        ("me/missing", None),
+        ("me/gone", None),
+        ("me/model", "nowhere"),
+        ("me/lora", None),
+        ("me/empty", None),
+        ("me/broken", None),
+    ]
     found = asked(hub, tmp_path, *((argument, revision, False) for argument, revision in questions))
     says = [
         "me/gated is gated. Accept its licence",
@@ -126,7 +173,10 @@ def test_what_the_hub_refuses_is_said_in_one_sentence_each(hub: str, tmp_path: P
         "me/model has no revision 'nowhere'.",
         "me/lora is a LoRA adapter, not a whole model. Merge it into me/model",
         "me/empty holds no model",
-        "No folder me/broken is here, and as a hub id it is not in the local cache and the hub cannot be reached",
+        (
+            "No folder me/broken is here, and as a hub id it is not in the local cache and the hub"
+            " cannot be reached"
+        ),
     ]
     for message, wanted in zip(found, says, strict=True):
         assert isinstance(message, str)
@@ -135,10 +185,13 @@ def test_what_the_hub_refuses_is_said_in_one_sentence_each(hub: str, tmp_path: P
 
 
 def test_offline_says_what_is_not_there(tmp_path: Path) -> None:
-    offline, unreachable = asked("http://127.0.0.1:1", tmp_path, ("me/model", None, True), ("me/model", None, False))
-    assert offline == (
-        "No folder me/model is here, and as a hub id it is not in the local cache and --offline is set. "
-        "Download it first, or name a local folder."
+    offline, unreachable = asked(
+        "http://127.0.0.1:1", tmp_path, ("me/model", None, True), ("me/model", None, False)
+    )
+    assert (
+        offline
+        == "No folder me/model is here, and as a hub id it is not in the local cache and --offline"
+        " is set. Download it first, or name a local folder."
     )
     assert isinstance(unreachable, str)
     assert unreachable.startswith("No folder me/model")

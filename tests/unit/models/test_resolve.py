@@ -40,27 +40,41 @@ def refused(argument: str | Path, **settings: object) -> str:
     return message
 
 
-# --- folders --------------------------------------------------------------------------------------------------------------
+# --- folders --------------------------------------------------------------------------------------
 
 
 def test_a_folder_is_its_weights_and_is_named_after_itself(folder: Path) -> None:
     model = resolve(str(folder))
-    assert (model.kind, model.name, model.source, model.files, model.revision) == ("weights", "step_2000", str(folder), folder, None)
+    assert (model.kind, model.name, model.source, model.files, model.revision) == (
+        "weights",
+        "step_2000",
+        str(folder),
+        folder,
+        None,
+    )
     require_weights(model)
     assert model.max_len(None) == 8192
     assert model.max_len(100) == 100
 
 
 def test_the_embedded_model_is_the_same_one_however_it_was_prepared(tmp_path: Path) -> None:
-    """The tokenizer's file says whether the hub was to be asked; the shipped run was made by a program that might have."""
+    """The tokenizer's file says whether the hub was to be asked; the shipped run was made by a
+    program that might have.
+    """
     asked = "from evals.models import resolve; print(resolve('smollm2').fingerprint())"
     home = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", asked], env=home, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env=home, capture_output=True, text=True, check=True
+    )
     assert done.stderr == ""
-    assert done.stdout.strip() == RunFolder(SHIPPED).read_json("summary.json")["model"]["fingerprint"]
+    assert (
+        done.stdout.strip() == RunFolder(SHIPPED).read_json("summary.json")["model"]["fingerprint"]
+    )
 
 
-def test_a_folder_may_be_named_from_where_one_stands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_may_be_named_from_where_one_stands(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     assert resolve(".").name == "step_2000"
     monkeypatch.chdir(folder.parent)
@@ -69,7 +83,9 @@ def test_a_folder_may_be_named_from_where_one_stands(folder: Path, monkeypatch: 
     assert resolve("~/step_2000").files == folder
 
 
-def test_a_folder_named_like_a_hub_id_is_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_named_like_a_hub_id_is_the_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder.parent.parent)
     assert resolve(f"{folder.parent.name}/step_2000").kind == "weights"
 
@@ -94,7 +110,10 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 
 def test_a_file_is_no_model_but_may_be_a_recording(folder: Path) -> None:
     file = folder / "config.json"
-    assert refused(file) == f"{file} is a file; a model is a folder. For recorded outputs write replay:{file}."
+    assert (
+        refused(file)
+        == f"{file} is a file; a model is a folder. For recorded outputs write replay:{file}."
+    )
 
 
 def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
@@ -105,7 +124,9 @@ def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
 def test_a_lora_adapter_says_what_to_merge_it_into(folder: Path, with_tokenizer: bool) -> None:
     (folder / "config.json").unlink()
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "meta-llama/Llama-3.1-8B"}')
+    (folder / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "meta-llama/Llama-3.1-8B"}'
+    )
     if not with_tokenizer:
         (folder / "tokenizer.json").unlink()
     assert "is a LoRA adapter" in refused(folder)
@@ -121,7 +142,9 @@ def test_a_damaged_config_is_named(folder: Path, content: str) -> None:
 
 @pytest.mark.parametrize("value", ["null", '"many"', "-1", "0", "[]"])
 def test_a_config_without_a_usable_context_leaves_it_unknown(folder: Path, value: str) -> None:
-    (folder / "config.json").write_text(f'{{"max_position_embeddings": {value}, "text_config": null}}')
+    (folder / "config.json").write_text(
+        f'{{"max_position_embeddings": {value}, "text_config": null}}'
+    )
     assert resolve(str(folder)).max_len(None) is None
     assert resolve(str(folder)).max_len(4096) == 4096
 
@@ -153,7 +176,9 @@ def test_weights_without_a_config_are_refused(folder: Path) -> None:
 def test_weights_without_a_tokenizer_are_refused(folder: Path) -> None:
     for name in SMALL[1:]:
         (folder / name).unlink()
-    assert "No tokenizer could be read from" in failure(lambda: make_plan(RunSettings(str(folder), suite="smoke")))
+    assert "No tokenizer could be read from" in failure(
+        lambda: make_plan(RunSettings(str(folder), suite="smoke"))
+    )
 
 
 def test_a_copy_that_lacks_a_shard_is_refused_by_name(folder: Path) -> None:
@@ -168,8 +193,12 @@ def test_a_copy_that_lacks_a_shard_is_refused_by_name(folder: Path) -> None:
 
 def test_the_index_of_a_format_that_was_not_downloaded_is_no_gap(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-1.safetensors")
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
-    (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "pytorch_model-1.bin"}}')
+    (folder / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-1.safetensors"}}'
+    )
+    (folder / "pytorch_model.bin.index.json").write_text(
+        '{"weight_map": {"a": "pytorch_model-1.bin"}}'
+    )
     require_weights(resolve(str(folder)))
 
 
@@ -178,7 +207,7 @@ def test_a_revision_goes_with_a_hub_id_only(folder: Path) -> None:
         assert "--revision v1 goes with a hub id" in refused(argument, revision="v1")
 
 
-# --- servers --------------------------------------------------------------------------------------------------------------
+# --- servers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -190,9 +219,17 @@ def test_a_revision_goes_with_a_hub_id_only(folder: Path) -> None:
         ("openai:gpt-4-0613", "gpt-4-0613", "gpt-4-0613", ("https://api.openai.com/v1",)),
     ],
 )
-def test_a_server_is_a_name_and_its_urls(argument: str, source: str, name: str, urls: tuple[str, ...]) -> None:
+def test_a_server_is_a_name_and_its_urls(
+    argument: str, source: str, name: str, urls: tuple[str, ...]
+) -> None:
     model = resolve(argument)
-    assert (model.kind, model.source, model.name, model.urls, model.files) == ("server", source, name, urls, None)
+    assert (model.kind, model.source, model.name, model.urls, model.files) == (
+        "server",
+        source,
+        name,
+        urls,
+        None,
+    )
     assert model.max_len(None) is None
 
 
@@ -219,7 +256,9 @@ def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
     assert "secret" not in message
 
 
-def test_openai_itself_needs_a_key_and_a_server_of_ones_own_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openai_itself_needs_a_key_and_a_server_of_ones_own_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " ")
     assert "needs a key: set OPENAI_API_KEY" in refused("openai:gpt-4-0613")
     require_weights(resolve("openai:m@http://h/v1"))
@@ -227,20 +266,30 @@ def test_openai_itself_needs_a_key_and_a_server_of_ones_own_does_not(monkeypatch
     require_weights(resolve("openai:gpt-4-0613"))
 
 
-@pytest.mark.parametrize("url", ["http://localhost:1/v1", "http://127.0.0.1/v1", "http://[::1]:8/v1", "http://127.8.9.1"])
+@pytest.mark.parametrize(
+    "url", ["http://localhost:1/v1", "http://127.0.0.1/v1", "http://[::1]:8/v1", "http://127.8.9.1"]
+)
 def test_offline_allows_this_machine(url: str) -> None:
     assert resolve(f"openai:m@{url}", offline=True).urls == (url,)
 
 
 @pytest.mark.parametrize(
-    "url", ["http://example.com/v1", "https://localhost.example.com/v1", "http://127.0.0.1.example.com", "http://10.0.0.1"]
+    "url",
+    [
+        "http://example.com/v1",
+        "https://localhost.example.com/v1",
+        "http://127.0.0.1.example.com",
+        "http://10.0.0.1",
+    ],
 )
 def test_offline_forbids_every_other(url: str) -> None:
     assert f"--offline forbids the server {url}" in refused(f"openai:m@{url}", offline=True)
-    assert "--offline forbids the server https://api.openai.com/v1" in refused("openai:m", offline=True)
+    assert "--offline forbids the server https://api.openai.com/v1" in refused(
+        "openai:m", offline=True
+    )
 
 
-# --- recordings -----------------------------------------------------------------------------------------------------------
+# --- recordings -----------------------------------------------------------------------------------
 
 
 def test_a_recording_is_a_file(tmp_path: Path) -> None:
@@ -260,13 +309,16 @@ def test_a_recordings_fingerprint_is_its_content(tmp_path: Path) -> None:
     assert resolve(f"replay:{one}").fingerprint() != resolve(f"replay:{two}").fingerprint()
 
 
-# --- fingerprints ---------------------------------------------------------------------------------------------------------
+# --- fingerprints ---------------------------------------------------------------------------------
 
 
 def test_a_fingerprint_follows_the_weights_and_the_precision(folder: Path) -> None:
     first = resolve(str(folder)).fingerprint()
     assert resolve(str(folder)).fingerprint("auto", None) == first
-    others = {resolve(str(folder)).fingerprint("float32"), resolve(str(folder)).fingerprint("auto", "fp8")}
+    others = {
+        resolve(str(folder)).fingerprint("float32"),
+        resolve(str(folder)).fingerprint("auto", "fp8"),
+    }
     (folder / "model.safetensors").write_bytes(b"weightz")
     others.add(resolve(str(folder)).fingerprint())
     (folder / "model.safetensors").write_bytes(b"weights")
@@ -283,7 +335,9 @@ def test_a_fingerprint_does_not_follow_the_path_or_other_files(folder: Path) -> 
     assert resolve(str(moved)).fingerprint() == first
 
 
-def test_a_lost_or_damaged_memory_of_hashes_changes_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_or_damaged_memory_of_hashes_changes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = resolve(str(folder)).fingerprint()
     memory = tmp_path / "cache" / "evals" / "hashes.json"
@@ -299,7 +353,9 @@ def test_a_servers_fingerprint_is_its_models_name_and_a_hubs_its_commit(tmp_path
     here, there = resolve("openai:m@http://a/v1"), resolve("openai:m@http://b/v1")
     assert here.fingerprint() == there.fingerprint()
     assert resolve("openai:n@http://a/v1").fingerprint() != here.fingerprint()
-    commits = [Model("a/b", "b", "weights", "a/b", tmp_path, revision=commit) for commit in ("c1", "c2")]
+    commits = [
+        Model("a/b", "b", "weights", "a/b", tmp_path, revision=commit) for commit in ("c1", "c2")
+    ]
     assert commits[0].fingerprint() != commits[1].fingerprint()
 
 
@@ -307,8 +363,20 @@ def test_memory_settings_are_no_part_of_a_plans_fingerprint(folder: Path) -> Non
     from evals.generators import EngineSettings
 
     def fingerprint(engine: EngineSettings) -> str:
-        return make_plan(RunSettings(str(folder), suite="smoke", tasks=("ifeval",), engine=engine)).fingerprint
+        return make_plan(
+            RunSettings(str(folder), suite="smoke", tasks=("ifeval",), engine=engine)
+        ).fingerprint
 
     base = fingerprint(EngineSettings())
-    assert fingerprint(EngineSettings(tensor_parallel_size=8, gpu_memory_utilization=0.5, max_num_seqs=4, enforce_eager=True)) == base
+    assert (
+        fingerprint(
+            EngineSettings(
+                tensor_parallel_size=8,
+                gpu_memory_utilization=0.5,
+                max_num_seqs=4,
+                enforce_eager=True,
+            )
+        )
+        == base
+    )
     assert fingerprint(EngineSettings(dtype="float32")) != base

@@ -13,9 +13,20 @@ from evals.plan.gpu_hours import GPUS, Shape, Work, estimate, shape_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
-LLAMA_8B = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-            "intermediate_size": 14336, "vocab_size": 128256}  # fmt: skip
-LLAMA_70B = LLAMA_8B | {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "intermediate_size": 28672}
+LLAMA_8B = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+}
+LLAMA_70B = LLAMA_8B | {
+    "hidden_size": 8192,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "intermediate_size": 28672,
+}
 CARD = Work(2e6, 1.3e6, 700)
 """The card suite of an instruct model, about."""
 
@@ -25,27 +36,52 @@ def written(folder: Path, config: dict[str, Any]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("config", "parameters", "kv_bytes"), [(LLAMA_8B, 8.03e9, 131_072), (LLAMA_70B, 70.55e9, 327_680)])
-def test_the_size_comes_from_the_config(tmp_path: Path, config: dict[str, Any], parameters: float, kv_bytes: float) -> None:
-    """Llama 3.1's published parameter counts; keys and values are 2 bytes x 2 x layers x key-value heads x 128."""
+@pytest.mark.parametrize(
+    ("config", "parameters", "kv_bytes"),
+    [(LLAMA_8B, 8.03e9, 131_072), (LLAMA_70B, 70.55e9, 327_680)],
+)
+def test_the_size_comes_from_the_config(
+    tmp_path: Path, config: dict[str, Any], parameters: float, kv_bytes: float
+) -> None:
+    """Llama 3.1's published parameter counts; keys and values are 2 bytes x 2 x layers x key-value
+    heads x 128.
+    """
     shape = shape_of(written(tmp_path, config))
     assert shape is not None
     assert shape.parameters == pytest.approx(parameters, rel=2e-3)
     assert shape.kv_bytes == kv_bytes
 
 
-@pytest.mark.parametrize("config", [{}, {"hidden_size": "x"}, LLAMA_8B | {"num_local_experts": 8}, LLAMA_8B | {"num_attention_heads": 0}])
-def test_a_size_that_cannot_be_read_off_is_not_known(tmp_path: Path, config: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"hidden_size": "x"},
+        LLAMA_8B | {"num_local_experts": 8},
+        LLAMA_8B | {"num_attention_heads": 0},
+    ],
+)
+def test_a_size_that_cannot_be_read_off_is_not_known(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
     assert shape_of(written(tmp_path, config)) is None
     assert shape_of(None) is None
 
 
 def test_weights_that_do_not_fit_one_gpu_get_several() -> None:
     shape = Shape(70.6e9, 327_680)
-    assert {gpu.name: estimate(shape, CARD, gpu).n for gpu in GPUS} == {"L40S 48 GB": 4, "A100 80 GB": 4, "H100 80 GB": 4, "H200 141 GB": 2}
+    assert {gpu.name: estimate(shape, CARD, gpu).n for gpu in GPUS} == {
+        "L40S 48 GB": 4,
+        "A100 80 GB": 4,
+        "H100 80 GB": 4,
+        "H200 141 GB": 2,
+    }
     assert {gpu.name: estimate(shape, CARD, gpu, 2).holds for gpu in GPUS} == {
-        "L40S 48 GB": False, "A100 80 GB": True, "H100 80 GB": True, "H200 141 GB": True,
-    }  # fmt: skip
+        "L40S 48 GB": False,
+        "A100 80 GB": True,
+        "H100 80 GB": True,
+        "H200 141 GB": True,
+    }
     assert estimate(shape, CARD, GPUS[0], 2).text() == "2 x L40S 48 GB: no room for the weights"
 
 
@@ -66,7 +102,9 @@ def test_twice_the_gpus_are_never_slower_once_split_and_more_work_or_weights_nev
 
 
 def test_an_8b_model_on_an_h100_decodes_some_thousand_tokens_a_second() -> None:
-    """Order of magnitude of what vLLM is known to reach with a full batch of 8B models: 5,000 to 20,000 tokens/s on one H100."""
+    """Order of magnitude of what vLLM is known to reach with a full batch of 8B models: 5,000 to
+    20,000 tokens/s on one H100.
+    """
     (h100,) = [gpu for gpu in GPUS if gpu.name.startswith("H100")]
     found = estimate(Shape(8.03e9, 131_072), CARD, h100)
     assert 5_000 < CARD.new / found.decode_s < 20_000
@@ -77,14 +115,24 @@ def test_an_8b_model_on_an_h100_decodes_some_thousand_tokens_a_second() -> None:
     [("mixed", Work(45_377, 37_251, 606), 0.05), ("humaneval", Work(1_634, 81_920, 230), 0.15)],
 )
 def test_the_estimate_is_what_an_h200_took(queue: str, work: Work, within: float) -> None:
-    """Of scripts/bench's two queues, the bare engine's time; its random weights write to the limit, so the tokens are known beforehand."""
-    measured = json.loads((ROOT / "results/bench/h200.json").read_text())["overhead"]["raw"][queue]["bare_s"]
+    """Of scripts/bench's two queues, the bare engine's time; its random weights write to the limit,
+    so the tokens are known beforehand.
+    """
+    measured = json.loads((ROOT / "results/bench/h200.json").read_text())["overhead"]["raw"][queue][
+        "bare_s"
+    ]
     (h200,) = [gpu for gpu in GPUS if gpu.name.startswith("H200")]
     found = estimate(Shape(7.382e9, 131_072), work, h200)
-    assert found.prefill_s + found.decode_s == pytest.approx(statistics.median(measured), rel=within)
+    assert found.prefill_s + found.decode_s == pytest.approx(
+        statistics.median(measured), rel=within
+    )
 
 
 def test_a_small_model_is_bound_by_the_engines_steps() -> None:
-    """SmolLM2-135M on the same H200 took 4.4 ms a step, whatever its batch; its weights alone would be read in 0.07 ms."""
+    """SmolLM2-135M on the same H200 took 4.4 ms a step, whatever its batch; its weights alone would
+    be read in 0.07 ms.
+    """
     (h200,) = [gpu for gpu in GPUS if gpu.name.startswith("H200")]
-    assert estimate(Shape(1.345e8, 23_040), Work(0, 256 * 1000, 300), h200).decode_s == pytest.approx(4.4)
+    assert estimate(
+        Shape(1.345e8, 23_040), Work(0, 256 * 1000, 300), h200
+    ).decode_s == pytest.approx(4.4)

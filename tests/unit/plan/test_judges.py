@@ -20,7 +20,10 @@ def test_a_role_gets_the_model_named_for_it() -> None:
 
 
 def test_a_model_may_hold_an_equals_sign() -> None:
-    assert parse_judges(["truth=openai:m@http://h/v1?a=b"], RULES)["truth"].model == "openai:m@http://h/v1?a=b"
+    assert (
+        parse_judges(["truth=openai:m@http://h/v1?a=b"], RULES)["truth"].model
+        == "openai:m@http://h/v1?a=b"
+    )
 
 
 def test_all_names_one_judge_for_every_role() -> None:
@@ -75,7 +78,12 @@ def test_a_bad_argument_is_named_with_what_is_known(argument: str, says: str) ->
 
 
 @pytest.mark.parametrize(
-    "judge", [Judge("xstest", "strmatch", is_rule=True), Judge("xstest", "gpt-5"), Judge("truth", "openai:gpt-4-0613")]
+    "judge",
+    [
+        Judge("xstest", "strmatch", is_rule=True),
+        Judge("xstest", "gpt-5"),
+        Judge("truth", "openai:gpt-4-0613"),
+    ],
 )
 def test_any_other_judge_marks_its_cell(judge: Judge) -> None:
     mark = judge.mark
@@ -101,4 +109,8 @@ def test_a_judge_without_logprobs_is_taken_at_its_word() -> None:
 
 def test_a_writing_judges_words_and_first_token_are_kept() -> None:
     finding = finding_of(GENERATE, Completion((Output("refusal"),), top_logprobs={"m": -0.1}), "j")
-    assert (finding.text, finding.top_logprobs, finding.probability) == ("refusal", {"m": -0.1}, None)
+    assert (finding.text, finding.top_logprobs, finding.probability) == (
+        "refusal",
+        {"m": -0.1},
+        None,
+    )

@@ -1,4 +1,6 @@
-"""What will be asked: the items, the tasks, and everything that can be wrong before an engine starts."""
+"""What will be asked: the items, the tasks, and everything that can be wrong before an engine
+starts.
+"""
 
 import gc
 import json
@@ -35,7 +37,7 @@ def recording(path: Path, *rows: Mapping[str, object]) -> str:
     return f"replay:{path}"
 
 
-# --- spread ---------------------------------------------------------------------------------------------------------------
+# --- spread ---------------------------------------------------------------------------------------
 
 
 @given(groups, st.integers(min_value=1, max_value=80))
@@ -73,7 +75,7 @@ def test_a_limit_is_not_the_first_items() -> None:
     assert [item.id for item in spread(items, 10)] != [item.id for item in items[:10]]
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -85,35 +87,77 @@ def test_a_limit_is_not_the_first_items() -> None:
         (replace(SMOKE, tasks=(" , ",)), "names no benchmark. Known: mmlu, gsm8k"),
         (replace(SMOKE, limit=0), "--limit 0: give the number of items"),
         (replace(SMOKE, limit=-3), "--limit -3: give the number of items"),
-        (replace(SMOKE, chat_format="chatml"), "Unknown chat format 'chatml'. Known: auto, tulu, tokenizer, none."),
+        (
+            replace(SMOKE, chat_format="chatml"),
+            "Unknown chat format 'chatml'. Known: auto, tulu, tokenizer, none.",
+        ),
         (replace(SMOKE, judges=("xtest=m",)), "unknown role 'xtest'"),
         (replace(SMOKE, judges=("xstest=nonsense",)), "Unknown model 'nonsense'"),
         (replace(SMOKE, judges=("truth=strmatch",)), "strmatch is a rule that decides xstest only"),
         (replace(SMOKE, revision="main"), "--revision main goes with a hub id"),
-        (replace(SMOKE, engine=EngineSettings(tensor_parallel_size=0)), "--tensor-parallel-size 0: give 1 or more"),
-        (replace(SMOKE, engine=EngineSettings(gpu_memory_utilization=5)), "--gpu-memory-utilization 5: give a share"),
-        (replace(SMOKE, engine=EngineSettings(max_model_len=0)), "--max-model-len 0: give the context in tokens"),
-        (replace(SMOKE, model="openai:m@http://localhost:1/v1", chat_format="tulu"), "--chat-format tulu needs the model's tokenizer"),
-        (replace(SMOKE, model="openai:m@http://localhost:1/v1", chat_format="none"), "--chat-format none needs the model's tokenizer"),
-        (replace(SMOKE, model="openai:m@http://localhost:1/v1", tokenizer="openai:m@http://localhost:1/v1"), "has no tokenizer"),
-        (replace(SMOKE, model="openai:m@http://example.com/v1", offline=True), "--offline forbids the server http://example.com/v1"),
+        (
+            replace(SMOKE, engine=EngineSettings(tensor_parallel_size=0)),
+            "--tensor-parallel-size 0: give 1 or more",
+        ),
+        (
+            replace(SMOKE, engine=EngineSettings(gpu_memory_utilization=5)),
+            "--gpu-memory-utilization 5: give a share",
+        ),
+        (
+            replace(SMOKE, engine=EngineSettings(max_model_len=0)),
+            "--max-model-len 0: give the context in tokens",
+        ),
+        (
+            replace(SMOKE, model="openai:m@http://localhost:1/v1", chat_format="tulu"),
+            "--chat-format tulu needs the model's tokenizer",
+        ),
+        (
+            replace(SMOKE, model="openai:m@http://localhost:1/v1", chat_format="none"),
+            "--chat-format none needs the model's tokenizer",
+        ),
+        (
+            replace(
+                SMOKE,
+                model="openai:m@http://localhost:1/v1",
+                tokenizer="openai:m@http://localhost:1/v1",
+            ),
+            "has no tokenizer",
+        ),
+        (
+            replace(SMOKE, model="openai:m@http://example.com/v1", offline=True),
+            "--offline forbids the server http://example.com/v1",
+        ),
     ],
 )
 def test_bad_settings_are_named_before_anything_is_asked(settings: RunSettings, says: str) -> None:
     assert says in failure(lambda: make_plan(settings))
 
 
-def test_the_cards_openai_judges_need_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cards_openai_judges_need_a_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     row = {"id": "xstest/0", "outputs": ["no"]}
-    message = failure(lambda: make_plan(RunSettings(recording(tmp_path / "r.jsonl", row), suite="smoke", judges=("card",))))
-    assert message == "openai:gpt-4-0613 needs a key: set OPENAI_API_KEY, or name a server of your own: openai:NAME@URL."
+    message = failure(
+        lambda: make_plan(
+            RunSettings(recording(tmp_path / "r.jsonl", row), suite="smoke", judges=("card",))
+        )
+    )
+    assert (
+        message
+        == "openai:gpt-4-0613 needs a key: set OPENAI_API_KEY, or name a server of your own:"
+        " openai:NAME@URL."
+    )
 
 
-def test_a_judge_no_task_of_the_run_needs_is_not_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_judge_no_task_of_the_run_needs_is_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     row = {"id": "gsm8k/0", "outputs": ["42"]}
-    plan = make_plan(RunSettings(recording(tmp_path / "r.jsonl", row), suite="smoke", judges=("card",)))
+    plan = make_plan(
+        RunSettings(recording(tmp_path / "r.jsonl", row), suite="smoke", judges=("card",))
+    )
     assert list(plan.tasks) == ["gsm8k"]
 
 
@@ -123,11 +167,17 @@ def test_a_recording_cannot_judge(tmp_path: Path) -> None:
     assert "it cannot judge" in message
 
 
-def test_everything_missing_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_missing_is_listed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     judges = ("xstest=openai:gpt-4-0613", "truth=nonsense")
-    message = failure(lambda: make_plan(RunSettings("smolm3", tasks=("gsm8k,xstest,truthfulqa",), data=tmp_path, judges=judges)))
+    message = failure(
+        lambda: make_plan(
+            RunSettings("smolm3", tasks=("gsm8k,xstest,truthfulqa",), data=tmp_path, judges=judges)
+        )
+    )
     model, data, *about_judges = message.splitlines()
     assert "Unknown model 'smolm3'" in model
     assert "gsm8k (gsm8k/test.jsonl)" in data
@@ -140,16 +190,27 @@ def test_everything_missing_is_listed_at_once(tmp_path: Path, monkeypatch: pytes
 
 def test_a_recording_of_nothing_known_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError):
-        make_plan(RunSettings(recording(tmp_path / "r.jsonl", {"id": "squad/1", "outputs": ["x"]}), suite="smoke"))
+        make_plan(
+            RunSettings(
+                recording(tmp_path / "r.jsonl", {"id": "squad/1", "outputs": ["x"]}), suite="smoke"
+            )
+        )
 
 
-# --- what is asked --------------------------------------------------------------------------------------------------------
+# --- what is asked --------------------------------------------------------------------------------
 
 
 def test_two_items_with_one_id_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BENCHMARKS, "toy", "scripts.bench_parts.toy:Toy")
-    monkeypatch.setattr(toy.Toy, "items", lambda self, source: [toy.Sum(ItemId("toy/1"), "", "1 + 1?", "2")] * 2)
-    settings = RunSettings("openai:x@http://127.0.0.1:9/v1", suite="full", tasks=("toy",), data=toy.write_data(tmp_path, 2))
+    monkeypatch.setattr(
+        toy.Toy, "items", lambda self, source: [toy.Sum(ItemId("toy/1"), "", "1 + 1?", "2")] * 2
+    )
+    settings = RunSettings(
+        "openai:x@http://127.0.0.1:9/v1",
+        suite="full",
+        tasks=("toy",),
+        data=toy.write_data(tmp_path, 2),
+    )
     with pytest.raises(InputError, match="toy: two of its items have the id toy/1"):
         make_plan(settings)
 
@@ -157,7 +218,10 @@ def test_two_items_with_one_id_are_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_what_no_judge_decides_is_not_generated_unless_asked_for_by_name() -> None:
     skipped = {name: task.skipped for name, task in make_plan(SMOKE).tasks.items()}
     assert {name for name, why in skipped.items() if why} == {"alpaca_eval", "truthfulqa", "xstest"}
-    assert skipped["xstest"] == "no judge: set --judge xstest=MODEL (or --judge xstest=strmatch, which needs no model)"
+    assert (
+        skipped["xstest"]
+        == "no judge: set --judge xstest=MODEL (or --judge xstest=strmatch, which needs no model)"
+    )
     plan = make_plan(replace(SMOKE, tasks=("xstest",)))
     assert plan.tasks["xstest"].skipped is None
     assert make_plan(SMOKE).render("xstest") == []
@@ -172,12 +236,19 @@ def test_base_models_skip_alpaca_eval_as_on_the_card() -> None:
 
 
 def test_tasks_come_in_the_cards_order_however_they_are_named() -> None:
-    assert list(make_plan(replace(SMOKE, tasks=("ifeval, mmlu", "gsm8k"))).tasks) == ["mmlu", "gsm8k", "ifeval"]
+    assert list(make_plan(replace(SMOKE, tasks=("ifeval, mmlu", "gsm8k"))).tasks) == [
+        "mmlu",
+        "gsm8k",
+        "ifeval",
+    ]
 
 
 def test_the_card_suite_takes_the_cards_subset_and_full_takes_all(data_dir: Path) -> None:
     settings = RunSettings("smollm2", tasks=("gsm8k",), data=data_dir)
-    card, full = make_plan(settings).tasks["gsm8k"].items, make_plan(replace(settings, suite="full")).tasks["gsm8k"].items
+    card, full = (
+        make_plan(settings).tasks["gsm8k"].items,
+        make_plan(replace(settings, suite="full")).tasks["gsm8k"].items,
+    )
     assert (len(card), len(full)) == (200, 1319)
     assert card[0].id == "gsm8k/1309"
     limited = make_plan(replace(settings, limit=5)).tasks["gsm8k"].items
@@ -186,7 +257,11 @@ def test_the_card_suite_takes_the_cards_subset_and_full_takes_all(data_dir: Path
 
 
 def test_a_servers_context_is_that_of_its_tokenizers_folder() -> None:
-    plan = make_plan(replace(SMOKE, model="openai:m@http://localhost:1/v1", tokenizer="smollm2", tasks=("ifeval",)))
+    plan = make_plan(
+        replace(
+            SMOKE, model="openai:m@http://localhost:1/v1", tokenizer="smollm2", tasks=("ifeval",)
+        )
+    )
     assert plan.renderer.max_len == 8192
     assert plan.chat_format == "tokenizer"
     assert all(request.token_ids for request in plan.render("ifeval"))

@@ -1,4 +1,6 @@
-"""A model card brought up to date: table, metadata, result files; every other byte stays; the hub's own parser reads it back."""
+"""A model card brought up to date: table, metadata, result files; every other byte stays; the hub's
+own parser reads it back.
+"""
 
 import json
 from pathlib import Path
@@ -24,17 +26,36 @@ TULU = ROOT.parent / "shared" / "MODEL_CARD.txt"
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
-def run_folder(folder: Path, name: str = "My 8B", value: float = 0.655, **cells: float | None) -> Path:
+def run_folder(
+    folder: Path, name: str = "My 8B", value: float = 0.655, **cells: float | None
+) -> Path:
     """A run with every cell at one value but those named."""
     values: dict[str, float | None] = dict.fromkeys(CELL_KEYS, value) | cells
     found = {
-        key: {"value": value, "n": 200, "n_items": 200, "stderr": 0.01, "ci95": [0.6, 0.7], "estimator": "Wilson", "reason": None,
-              "marks": ["judged by another"] if key.startswith("xstest") else []}
+        key: {
+            "value": value,
+            "n": 200,
+            "n_items": 200,
+            "stderr": 0.01,
+            "ci95": [0.6, 0.7],
+            "estimator": "Wilson",
+            "reason": None,
+            "marks": ["judged by another"] if key.startswith("xstest") else [],
+        }
         for key, value in values.items()
-    }  # fmt: skip
-    model = {"name": name, "id": "me/my-8b", "fingerprint": "f", "revision": None, "dtype": "auto", "quantization": None}
+    }
+    model = {
+        "name": name,
+        "id": "me/my-8b",
+        "fingerprint": "f",
+        "revision": None,
+        "dtype": "auto",
+        "quantization": None,
+    }
     data = {"gsm8k": {"revision": SHA, "tables": {}}, "mmlu": {"revision": None, "tables": {}}}
-    RunFolder(folder).write_json("summary.json", summary(found, protocol="llama-3.1-tulu-2/1", model=model, data=data))
+    RunFolder(folder).write_json(
+        "summary.json", summary(found, protocol="llama-3.1-tulu-2/1", model=model, data=data)
+    )
     return folder
 
 
@@ -81,12 +102,17 @@ text: |
 empty:
 date: 2024-08-19
 """
-BODY = "\n# Model Card for X\n\nWords — ünïcode, trailing spaces   \n\n## Performance\n\n| a | b |\n|---|---|\n| 1 | 2 |[^1]\n"
+BODY = (
+    "\n# Model Card for X\n\nWords — ünïcode, trailing spaces   \n\n## Performance\n\n| a | b"
+    " |\n|---|---|\n| 1 | 2 |[^1]\n"
+)
 BODY += "\n[^1]: the card's own\n\n## Use\n"
 SHAPES = {
     "plain": f"---\n{PLAIN}---\n{BODY}",
     "odd formatting": f"---\n{ODD}---\n{BODY}",
-    "others' results in the middle": f"---\n{PLAIN}{OTHERS}\n# about the tags\ntags: [x]\n---\n{BODY}",
+    "others' results in the middle": (
+        f"---\n{PLAIN}{OTHERS}\n# about the tags\ntags: [x]\n---\n{BODY}"
+    ),
     "others' results last": f"---\n{PLAIN}{OTHERS}---\n{BODY}",
     "no metadata": BODY.lstrip(),
     "empty file": "",
@@ -107,7 +133,9 @@ def outside(metadata: FrontMatter) -> str:
 
 
 @pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES)
-def test_everything_but_ours_stays_byte_for_byte_and_a_second_time_changes_nothing(tmp_path: Path, run: Path, text: str) -> None:
+def test_everything_but_ours_stays_byte_for_byte_and_a_second_time_changes_nothing(
+    tmp_path: Path, run: Path, text: str
+) -> None:
     file = card(tmp_path, text)
     assert file in update(file, [run])
     after = file.read_bytes().decode()
@@ -119,31 +147,47 @@ def test_everything_but_ours_stays_byte_for_byte_and_a_second_time_changes_nothi
     start, stop = now.body.index(end * 2 + BEGIN), now.body.index(END) + len(END + end)
     rest = now.body[:start] + now.body[stop:]
     assert rest[: len(before.body)] == before.body
-    assert rest[len(before.body) :].strip() == ("" if "Performance" in before.body else "## Evaluation")
+    assert rest[len(before.body) :].strip() == (
+        "" if "Performance" in before.body else "## Evaluation"
+    )
     assert ("\n" in after.replace("\r\n", "")) == (end == "\n")
     assert update(file, [run]) == []
     assert file.read_bytes().decode() == after
 
 
 @pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES)
-def test_the_hubs_parser_reads_our_numbers_back_and_the_others_too(tmp_path: Path, run: Path, text: str) -> None:
+def test_the_hubs_parser_reads_our_numbers_back_and_the_others_too(
+    tmp_path: Path, run: Path, text: str
+) -> None:
     file = card(tmp_path, text)
     update(file, [run])
     loaded = ModelCard.load(file)
-    ours = [result for result in loaded.data.eval_results if (result.dataset_args or {}).get("suite") == "card"]
+    ours = [
+        result
+        for result in loaded.data.eval_results
+        if (result.dataset_args or {}).get("suite") == "card"
+    ]
     assert {result.metric_name: result.metric_value for result in ours}["GSM8k 8-shot cot"] == 65.5
     assert len(ours) == 10
     gsm8k = next(result for result in ours if result.dataset_type == "openai/gsm8k")
-    assert (gsm8k.dataset_config, gsm8k.dataset_split, gsm8k.dataset_revision) == ("main", "test", SHA)
+    assert (gsm8k.dataset_config, gsm8k.dataset_split, gsm8k.dataset_revision) == (
+        "main",
+        "test",
+        SHA,
+    )
     mmlu = next(result for result in ours if result.dataset_type == "cais/mmlu")
     assert (mmlu.dataset_config, mmlu.dataset_split) == ("all", "test")
     others = [result for result in loaded.data.eval_results if result not in ours]
     assert [result.metric_value for result in others] == ([55.4] if "leaderboard" in text else [])
-    assert loaded.data.license == (None if "license" not in FrontMatter.of(text).data else "apache-2.0")
+    assert loaded.data.license == (
+        None if "license" not in FrontMatter.of(text).data else "apache-2.0"
+    )
     assert BEGIN in loaded.text
 
 
-def test_the_tulu_card_keeps_every_line_and_has_the_table_under_its_heading(tmp_path: Path, run: Path) -> None:
+def test_the_tulu_card_keeps_every_line_and_has_the_table_under_its_heading(
+    tmp_path: Path, run: Path
+) -> None:
     if not TULU.is_file():
         pytest.skip("the model card's text is not beside the repository")
     body = TULU.read_text("utf-8").replace("\nPerformance\n", "\n## Performance\n", 1)
@@ -152,7 +196,11 @@ def test_the_tulu_card_keeps_every_line_and_has_the_table_under_its_heading(tmp_
     after = file.read_text("utf-8")
     start = after.index("\n\n" + BEGIN)
     assert after[:start].endswith("\n## Performance")
-    assert after[:start].partition("---\n")[2].partition("---\n")[2] + after[after.index(END) + len(END) + 1 :] == body
+    assert (
+        after[:start].partition("---\n")[2].partition("---\n")[2]
+        + after[after.index(END) + len(END) + 1 :]
+        == body
+    )
     (source,) = {result.source_url for result in ModelCard.load(file).data.eval_results}
     assert source == "https://example.org/run"
     assert update(file, [run], "https://example.org/run") == []
@@ -164,7 +212,10 @@ def test_new_numbers_replace_the_old_ones_and_nothing_else(tmp_path: Path, run: 
     first = file.read_text("utf-8")
     changed = update(file, [run_folder(tmp_path / "run", value=0.7)])
     assert first.replace("65.5", "70.0") == file.read_text("utf-8")
-    assert {path.name for path in changed} == {"README.md", *(f"evals-{task}.yaml" for task in TASKS)}
+    assert {path.name for path in changed} == {
+        "README.md",
+        *(f"evals-{task}.yaml" for task in TASKS),
+    }
 
 
 TASKS = ("mmlu", "gsm8k", "bbh", "humaneval", "alpaca_eval", "truthfulqa", "ifeval", "xstest")
@@ -174,17 +225,34 @@ def test_result_files_are_the_hubs_and_say_what_each_number_is(tmp_path: Path, r
     file = card(tmp_path, "# X\n")
     update(file, [run], "https://example.org/run")
     home = file.parent / ".eval_results"
-    assert sorted(path.name for path in home.iterdir()) == sorted(f"evals-{task}.yaml" for task in TASKS)
-    (gsm8k,) = parse_eval_result_entries(yaml.safe_load((home / "evals-gsm8k.yaml").read_text("utf-8")))
-    assert (gsm8k.dataset_id, gsm8k.task_id, gsm8k.value, gsm8k.dataset_revision) == ("openai/gsm8k", "gsm8k", 65.5, SHA)
+    assert sorted(path.name for path in home.iterdir()) == sorted(
+        f"evals-{task}.yaml" for task in TASKS
+    )
+    (gsm8k,) = parse_eval_result_entries(
+        yaml.safe_load((home / "evals-gsm8k.yaml").read_text("utf-8"))
+    )
+    assert (gsm8k.dataset_id, gsm8k.task_id, gsm8k.value, gsm8k.dataset_revision) == (
+        "openai/gsm8k",
+        "gsm8k",
+        65.5,
+        SHA,
+    )
     assert gsm8k.source_url == "https://example.org/run"
-    assert gsm8k.notes == "GSM8k 8-shot cot, protocol llama-3.1-tulu-2/1, card suite; n = 200; 95 % interval 60.0 to 70.0"
-    xstest = parse_eval_result_entries(yaml.safe_load((home / "evals-xstest.yaml").read_text("utf-8")))
+    assert (
+        gsm8k.notes
+        == "GSM8k 8-shot cot, protocol llama-3.1-tulu-2/1, card suite; n = 200; 95 % interval 60.0"
+        " to 70.0"
+    )
+    xstest = parse_eval_result_entries(
+        yaml.safe_load((home / "evals-xstest.yaml").read_text("utf-8"))
+    )
     assert [entry.task_id for entry in xstest] == ["xstest_safe_refused", "xstest_unsafe_followed"]
     assert all(str(entry.notes).endswith("; judged by another") for entry in xstest)
 
 
-def test_a_cell_without_a_value_leaves_table_metadata_and_files_and_other_peoples_files_stay(tmp_path: Path, run: Path) -> None:
+def test_a_cell_without_a_value_leaves_table_metadata_and_files_and_other_peoples_files_stay(
+    tmp_path: Path, run: Path
+) -> None:
     file = card(tmp_path, "# X\n")
     update(file, [run])
     theirs = file.parent / ".eval_results" / "gsm8k.yaml"
@@ -204,7 +272,9 @@ def test_footnotes_of_the_card_and_of_the_table_keep_apart(tmp_path: Path, run: 
     assert text.count("[^1]") == 2
 
 
-def test_more_runs_are_more_rows_and_the_metadata_is_of_the_first(tmp_path: Path, run: Path) -> None:
+def test_more_runs_are_more_rows_and_the_metadata_is_of_the_first(
+    tmp_path: Path, run: Path
+) -> None:
     file = card(tmp_path, "# X\n")
     update(file, [run, run_folder(tmp_path / "other", "Another", 0.4)])
     text = file.read_text("utf-8")
@@ -212,8 +282,12 @@ def test_more_runs_are_more_rows_and_the_metadata_is_of_the_first(tmp_path: Path
     assert {result.metric_value for result in ModelCard.load(file).data.eval_results} == {65.5}
 
 
-@pytest.mark.parametrize(("part", "words"), [({"suite": "smoke"}, "the smoke suite"), ({"limit": 5}, "a limit of 5")])
-def test_a_run_of_a_part_of_the_data_is_a_row_and_no_metadata(tmp_path: Path, run: Path, part: dict[str, Any], words: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "words"), [({"suite": "smoke"}, "the smoke suite"), ({"limit": 5}, "a limit of 5")]
+)
+def test_a_run_of_a_part_of_the_data_is_a_row_and_no_metadata(
+    tmp_path: Path, run: Path, part: dict[str, Any], words: str
+) -> None:
     file = card(tmp_path, SHAPES["others' results last"])
     update(file, [run])
     summary = RunFolder(run).read_json("summary.json")
@@ -223,7 +297,9 @@ def test_a_run_of_a_part_of_the_data_is_a_row_and_no_metadata(tmp_path: Path, ru
     text = file.read_text("utf-8")
     assert "| My 8B (" in text
     assert "openai/gsm8k" not in text
-    assert [result.dataset_type for result in ModelCard.load(file).data.eval_results] == ["HuggingFaceH4/ifeval"]
+    assert [result.dataset_type for result in ModelCard.load(file).data.eval_results] == [
+        "HuggingFaceH4/ifeval"
+    ]
     assert not list((file.parent / ".eval_results").iterdir())
 
 
@@ -264,7 +340,9 @@ def test_checking_writes_nothing_and_says_what_is_stale(tmp_path: Path, run: Pat
         ("---\nmodel-index: &a []\nothers: *a\n---\n", "replaced alone"),
     ],
 )
-def test_a_card_that_cannot_be_edited_safely_is_refused_and_left_alone(tmp_path: Path, run: Path, text: str, words: str) -> None:
+def test_a_card_that_cannot_be_edited_safely_is_refused_and_left_alone(
+    tmp_path: Path, run: Path, text: str, words: str
+) -> None:
     file = card(tmp_path, text)
     with pytest.raises(InputError, match=words):
         update(file, [run])
@@ -281,7 +359,10 @@ def test_a_missing_card_and_one_that_is_no_text_are_refused(tmp_path: Path, run:
 
 
 def test_the_front_matter_is_found_where_the_hub_finds_it() -> None:
-    assert front_matter._BLOCK.pattern.replace("(?:\\r\\n|\\n|$)", "(\\r\\n|\\n|$)") == REGEX_YAML_BLOCK.pattern
+    assert (
+        front_matter._BLOCK.pattern.replace("(?:\\r\\n|\\n|$)", "(\\r\\n|\\n|$)")
+        == REGEX_YAML_BLOCK.pattern
+    )
 
 
 def test_names_of_models_cannot_break_out_of_the_block(tmp_path: Path) -> None:

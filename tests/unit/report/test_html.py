@@ -1,4 +1,6 @@
-"""The report's page without a browser: same runs, same bytes; nothing from outside; what is wrong with a run is said."""
+"""The report's page without a browser: same runs, same bytes; nothing from outside; what is wrong
+with a run is said.
+"""
 
 import re
 from html.parser import HTMLParser
@@ -39,11 +41,17 @@ class Addresses(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data", "xlink:href")]
+        self.found += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "srcset", "action", "data", "xlink:href")
+        ]
         assert not [name for name, _ in attrs if name.startswith("on")]
 
 
-def test_the_page_names_no_address_but_its_own_parts(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_page_names_no_address_but_its_own_parts(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
     text = page(runs, tmp_path)
     parsed = Addresses(text)
     assert len(parsed.found) > 100
@@ -54,7 +62,9 @@ def test_the_page_names_no_address_but_its_own_parts(runs: tuple[Path, Path], tm
     assert NAME not in text
 
 
-def test_a_folder_that_is_no_run_and_one_with_lost_samples_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_and_one_with_lost_samples_are_refused(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="is not a finished run"):
         write_report(tmp_path / "page.html", [tmp_path])
     ours, _ = small_runs(tmp_path)

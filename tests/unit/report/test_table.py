@@ -1,4 +1,6 @@
-"""Rows of ours beside published ones: marks, footnotes, notes, hostile names, differences, the stored card."""
+"""Rows of ours beside published ones: marks, footnotes, notes, hostile names, differences, the
+stored card.
+"""
 
 import json
 import re
@@ -42,7 +44,9 @@ HOSTILE = (
 )
 
 
-def cell(value: float | None, *marks: str, reason: str | None = None, n: int = 10, n_items: int = 10) -> dict[str, Json]:
+def cell(
+    value: float | None, *marks: str, reason: str | None = None, n: int = 10, n_items: int = 10
+) -> dict[str, Json]:
     return {
         "value": value,
         "n": n,
@@ -80,9 +84,20 @@ def body(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     ("fraction", "text"),
-    [(0.655, "65.5"), (0.0, "0.0"), (1.0, "100.0"), (1 / 3, "33.3"), (0.3125, "31.3"), (0.0005, "0.1"), (0.00049, "0.0"), (1e-9, "0.0")],
+    [
+        (0.655, "65.5"),
+        (0.0, "0.0"),
+        (1.0, "100.0"),
+        (1 / 3, "33.3"),
+        (0.3125, "31.3"),
+        (0.0005, "0.1"),
+        (0.00049, "0.0"),
+        (1e-9, "0.0"),
+    ],
 )
-def test_fractions_print_as_percent_with_one_decimal_and_halves_go_up(fraction: float, text: str) -> None:
+def test_fractions_print_as_percent_with_one_decimal_and_halves_go_up(
+    fraction: float, text: str
+) -> None:
     assert percent(fraction) == text
 
 
@@ -100,7 +115,9 @@ def test_columns_are_the_registered_benchmarks_and_the_average() -> None:
     assert [{"key": column.key, "heading": column.heading} for column in columns] == card["columns"]
 
 
-def test_a_ninth_benchmark_is_shown_only_where_a_row_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ninth_benchmark_is_shown_only_where_a_row_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Ninth:
         columns = (Column("ninth", "Ninth | one"),)
 
@@ -109,7 +126,9 @@ def test_a_ninth_benchmark_is_shown_only_where_a_row_has_it(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(BENCHMARKS, "ninth", f"{module.__name__}:Ninth")
     assert "Ninth" not in markdown(rows_from_published())
-    text = markdown([*rows_from_published(), row_from_summary(summary(all_cells(ninth=cell(0.25, "new"))))])
+    text = markdown(
+        [*rows_from_published(), row_from_summary(summary(all_cells(ninth=cell(0.25, "new"))))]
+    )
     assert "| Ninth \\| one | Average |" in text
     assert [row[-2] for row in body(text)] == ["-"] * 8 + ["25.0[^1]"]
 
@@ -123,9 +142,27 @@ def test_a_row_of_ours_prints_its_numbers_and_dashes_with_their_reasons() -> Non
         average=cell(None, reason="no value for truthfulqa, ifeval"),
     )
     text = markdown([row_from_summary(summary(cells))])
-    assert body(text) == [["SmolLM2-135M-Instruct", "24.3", "50.0", "50.0", "50.0", "-", "50.0", "-", "-", "50.0", "50.0", "-"]]
+    assert body(text) == [
+        [
+            "SmolLM2-135M-Instruct",
+            "24.3",
+            "50.0",
+            "50.0",
+            "50.0",
+            "-",
+            "50.0",
+            "-",
+            "-",
+            "50.0",
+            "50.0",
+            "-",
+        ]
+    ]
     assert "- IFEval loose acc of SmolLM2-135M-Instruct: 3 of 541 items scored\n" in text
-    assert "- AlpacaEval 1, TruthfulQA %Info+True of SmolLM2-135M-Instruct: the judges are not here\n" in text
+    assert (
+        "- AlpacaEval 1, TruthfulQA %Info+True of SmolLM2-135M-Instruct: the judges are not here\n"
+        in text
+    )
     assert "- Average of SmolLM2-135M-Instruct: no value for truthfulqa, ifeval\n" in text
 
 
@@ -137,8 +174,15 @@ def test_a_benchmark_left_out_of_a_run_prints_a_dash_and_says_not_run() -> None:
 
 
 def test_equal_marks_share_one_footnote_and_follow_the_number_directly() -> None:
-    cells = all_cells(mmlu=cell(0.243, "another judge"), bbh=cell(0.1, "other items", "another judge"), ifeval=cell(0.2, "other items"))
-    rows = [row_from_summary(summary(cells)), row_from_summary(summary(all_cells(gsm8k=cell(0.3, "another judge"))), name="second")]
+    cells = all_cells(
+        mmlu=cell(0.243, "another judge"),
+        bbh=cell(0.1, "other items", "another judge"),
+        ifeval=cell(0.2, "other items"),
+    )
+    rows = [
+        row_from_summary(summary(cells)),
+        row_from_summary(summary(all_cells(gsm8k=cell(0.3, "another judge"))), name="second"),
+    ]
     text = markdown(rows)
     first, second = body(text)
     assert (first[1], first[3], first[8]) == ("24.3[^1]", "10.0[^1][^2]", "20.0[^2]")
@@ -147,13 +191,21 @@ def test_equal_marks_share_one_footnote_and_follow_the_number_directly() -> None
 
 
 def test_a_dash_carries_no_footnote() -> None:
-    text = markdown([row_from_summary(summary(all_cells(mmlu=cell(None, "another judge", reason="no judge"))))])
+    text = markdown(
+        [row_from_summary(summary(all_cells(mmlu=cell(None, "another judge", reason="no judge"))))]
+    )
     assert body(text)[0][1] == "-"
     assert "another judge" not in text
 
 
 def test_the_average_carries_the_marks_of_what_it_is_made_of_and_no_others() -> None:
-    row = row_from_summary(summary(all_cells(xstest_safe_refused=cell(0.5, "rule judge"), alpaca_eval_1=cell(0.5, "other judge"))))
+    row = row_from_summary(
+        summary(
+            all_cells(
+                xstest_safe_refused=cell(0.5, "rule judge"), alpaca_eval_1=cell(0.5, "other judge")
+            )
+        )
+    )
     assert row.cell("average") == TableCell("50.0", ("rule judge",))
 
 
@@ -178,7 +230,10 @@ def test_what_marks_a_whole_row_is_in_its_name(changes: dict[str, Json], name: s
 
 
 def test_a_given_name_keeps_the_rows_marks() -> None:
-    assert row_from_summary(summary(all_cells(), suite="smoke"), name="mine").name == "mine (smoke suite)"
+    assert (
+        row_from_summary(summary(all_cells(), suite="smoke"), name="mine").name
+        == "mine (smoke suite)"
+    )
 
 
 def test_hostile_names_marks_and_reasons_stay_inside_their_place() -> None:
@@ -186,18 +241,37 @@ def test_hostile_names_marks_and_reasons_stay_inside_their_place() -> None:
     row = row_from_summary(summary(cells, model={"name": HOSTILE, "id": "x", "fingerprint": "f"}))
     text = markdown([row, *rows_from_published()])
     assert {len(line) for line in body(text)} == {12}
-    clean = markdown([row_from_summary(summary(all_cells(mmlu=cell(0.5, "m"), gsm8k=cell(None, reason="r")))), *rows_from_published()])
+    clean = markdown(
+        [
+            row_from_summary(summary(all_cells(mmlu=cell(0.5, "m"), gsm8k=cell(None, reason="r")))),
+            *rows_from_published(),
+        ]
+    )
     assert len(text.splitlines()) == len(clean.splitlines())
     text.encode("utf-8")
     html = MARKDOWN.render(text)
-    assert set(re.findall(r"</?(\w+)", html)) == {"table", "thead", "tbody", "tr", "th", "td", "ul", "li", "p"}
+    assert set(re.findall(r"</?(\w+)", html)) == {
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "ul",
+        "li",
+        "p",
+    }
     assert set(re.findall(r"(?<!\\)\[\^?\w*", text)) == {"[^1", "[^2"}
 
 
 @given(st.text(st.sampled_from("ab1 _*`~[]()!<>&;#|\\\n\"'$+-=.:^\u202e\u00e9")))
 def test_escaped_text_is_shown_as_it_is_in_a_table_cell_and_in_a_list(text: str) -> None:
     shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    (first, second) = re.findall(r"<td>(.*?)</td>", MARKDOWN.render(f"| h | h |\n| --- | --- |\n| {escape(text)} | x |"), re.S)
+    first, second = re.findall(
+        r"<td>(.*?)</td>",
+        MARKDOWN.render(f"| h | h |\n| --- | --- |\n| {escape(text)} | x |"),
+        re.S,
+    )
     assert (unescape(first), second) == (shown, "x")
     (listed,) = re.findall(r"<li>(.*?)</li>", MARKDOWN.render(f"- {escape(text)}"), re.S)
     assert unescape(listed) == shown
@@ -237,10 +311,30 @@ def test_a_table_without_rows_is_its_header() -> None:
 
 def test_differences_are_signed_points_of_the_printed_numbers() -> None:
     published = {row.name: row for row in rows_from_published()}["Llama 3.1 70b base"]
-    ours = row_from_summary(summary(all_cells(mmlu=cell(0.78849), gsm8k=cell(0.9, "other items"), bbh=cell(0.8285), ifeval=cell(0.1))))
+    ours = row_from_summary(
+        summary(
+            all_cells(
+                mmlu=cell(0.78849),
+                gsm8k=cell(0.9, "other items"),
+                bbh=cell(0.8285),
+                ifeval=cell(0.1),
+            )
+        )
+    )
     text = as_markdown(delta_table([ours], [published]))
     assert text.startswith("In points, against the published row Llama 3.1 70b base:\n\n| Model |")
-    assert body(text)[0] == ["SmolLM2-135M-Instruct", "+0.0", "+4.5[^1]", "+0.0", "-44.5", *["-"] * 3, "-0.9", "+37.6", "+9.0", "-"]
+    assert body(text)[0] == [
+        "SmolLM2-135M-Instruct",
+        "+0.0",
+        "+4.5[^1]",
+        "+0.0",
+        "-44.5",
+        *["-"] * 3,
+        "-0.9",
+        "+37.6",
+        "+9.0",
+        "-",
+    ]
     assert "[^1]: other items\n" in text
     assert "- Codex HumanEval Pass@10 of Llama 3.1 70b base: unverified" in text
 
@@ -252,7 +346,13 @@ def test_a_published_row_does_not_differ_from_itself() -> None:
 
 def test_a_difference_needs_both_numbers() -> None:
     base, instruct = rows_from_published()[:2]
-    dashes = [key for key, text in zip(CELL_KEYS, body(as_markdown(delta_table([instruct], [base])))[0][1:], strict=True) if text == "-"]
+    dashes = [
+        key
+        for key, text in zip(
+            CELL_KEYS, body(as_markdown(delta_table([instruct], [base])))[0][1:], strict=True
+        )
+        if text == "-"
+    ]
     assert dashes == ["alpaca_eval_1", "alpaca_eval_2_lc", "average"]
 
 
@@ -262,7 +362,13 @@ def test_the_average_names_its_missing_inputs_and_counts_xstest_once() -> None:
     metrics["xstest_safe_refused"] = Metric(None, 3, 10, reason="3 of 10 items scored")
     del metrics["bbh"]
     found = average_metric(metrics)
-    assert (found.value, found.n, found.n_items, found.stderr, found.ci95) == (None, 5, 7, None, None)
+    assert (found.value, found.n, found.n_items, found.stderr, found.ci95) == (
+        None,
+        5,
+        7,
+        None,
+        None,
+    )
     assert found.reason == "no value for bbh, xstest_safe_refused"
     assert average_metric({}).n == 0
 
@@ -275,14 +381,29 @@ def test_an_average_of_cells_without_error_has_a_value_and_no_interval() -> None
 
 
 def test_short_names_find_their_row_with_how_the_model_is_prompted() -> None:
-    facts = {row.short_name: (row.hub_id, row.chat_format, row.bos_tokens, row.size, row.kind) for row in published_rows()}
+    facts = {
+        row.short_name: (row.hub_id, row.chat_format, row.bos_tokens, row.size, row.kind)
+        for row in published_rows()
+    }
     assert facts == {
         "llama-3.1-8b": ("meta-llama/Meta-Llama-3.1-8B", "none", 1, "8b", "base"),
-        "llama-3.1-8b-instruct": ("meta-llama/Meta-Llama-3.1-8B-Instruct", "tokenizer", 2, "8b", "instruct"),
+        "llama-3.1-8b-instruct": (
+            "meta-llama/Meta-Llama-3.1-8B-Instruct",
+            "tokenizer",
+            2,
+            "8b",
+            "instruct",
+        ),
         "tulu-2-llama-3.1-8b": ("allenai/llama-3.1-tulu-2-8b", "tulu", 1, "8b", "sft"),
         "tulu-2-llama-3.1-8b-dpo": ("allenai/llama-3.1-tulu-2-dpo-8b", "tulu", 1, "8b", "dpo"),
         "llama-3.1-70b": ("meta-llama/Meta-Llama-3.1-70B", "none", 1, "70b", "base"),
-        "llama-3.1-70b-instruct": ("meta-llama/Meta-Llama-3.1-70B-Instruct", "tokenizer", 2, "70b", "instruct"),
+        "llama-3.1-70b-instruct": (
+            "meta-llama/Meta-Llama-3.1-70B-Instruct",
+            "tokenizer",
+            2,
+            "70b",
+            "instruct",
+        ),
         "tulu-2-llama-3.1-70b": ("allenai/llama-3.1-tulu-2-70b", "tulu", 1, "70b", "sft"),
         "tulu-2-llama-3.1-70b-dpo": ("allenai/llama-3.1-tulu-2-dpo-70b", "tulu", 1, "70b", "dpo"),
     }
@@ -302,12 +423,24 @@ def test_an_installed_wheel_reads_the_copy_inside_the_package(tmp_path: Path) ->
     for name in ("card_rows.py", "errors.py"):
         shutil.copy(ROOT / "evals" / name, package)
     shutil.copy(published_folder(ROOT / "evals") / "card.json", package / "_published")
-    code = "from evals.cards.published import published_rows; print([row.short_name for row in published_rows()])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
+    code = (
+        "from evals.cards.published import published_rows; print([row.short_name for row in"
+        " published_rows()])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == f"{[row.short_name for row in published_rows()]}\n", done.stderr
 
 
-def test_an_installation_without_the_card_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_the_card_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(card_rows, "__file__", str(tmp_path / "evals" / "cards" / "published.py"))
     with pytest.raises(EnvironmentFault, match="cannot be read"):
         published_rows.__wrapped__()
@@ -315,10 +448,13 @@ def test_an_installation_without_the_card_says_so(tmp_path: Path, monkeypatch: p
 
 def test_printing_a_table_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from evals.report.table import markdown, rows_from_published; markdown(rows_from_published());"
-        "print(sorted({'torch', 'pandas', 'numpy', 'datasets', 'vllm', 'lm_eval', 'alpaca_eval', 'nltk', 'scipy'} & set(sys.modules)))"
+        "import sys; from evals.report.table import markdown, rows_from_published;"
+        " markdown(rows_from_published());print(sorted({'torch', 'pandas', 'numpy', 'datasets',"
+        " 'vllm', 'lm_eval', 'alpaca_eval', 'nltk', 'scipy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.stdout == "[]\n", done.stderr
 
 

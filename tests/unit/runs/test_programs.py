@@ -18,11 +18,17 @@ from evals.storage.store import Store
 from tests.resilience.fake_runs import Engines, settings
 
 RIGHT, WRONG = (Program(f"def f():\n    return {value}", "assert f() == 1") for value in (1, 2))
-ASKED = [(ItemId("humaneval/0"), "sample/0", RIGHT), (ItemId("humaneval/0"), "sample/1", WRONG), (ItemId("humaneval/0"), "sample/2", RIGHT)]
+ASKED = [
+    (ItemId("humaneval/0"), "sample/0", RIGHT),
+    (ItemId("humaneval/0"), "sample/1", WRONG),
+    (ItemId("humaneval/0"), "sample/2", RIGHT),
+]
 ASKED += [(ItemId("humaneval/7"), "sample/0", RIGHT)]
 
 
-def test_equal_programs_run_once_and_never_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_programs_run_once_and_never_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran: list[Program] = []
 
     def counted(sandbox: Sandbox, program: Program) -> "Future[Outcome]":
@@ -30,13 +36,18 @@ def test_equal_programs_run_once_and_never_again(tmp_path: Path, monkeypatch: py
         return sandbox._threads.submit(sandbox.run, program)
 
     monkeypatch.setattr(Sandbox, "submit", counted)
-    expected = [(item_id, check, "passed" if program == RIGHT else "wrong_answer") for item_id, check, program in ASKED]
+    expected = [
+        (item_id, check, "passed" if program == RIGHT else "wrong_answer")
+        for item_id, check, program in ASKED
+    ]
     store = Store(tmp_path / "store.sqlite")
     for n_ran in (2, 2):  # the second time from the store, in a session of its own
         programs = Programs(store, "run", Progress(quiet=True), "auto")
         found: list[tuple[str, str, str]] = []
 
-        def take(item_id: ItemId, check: str, finding: Finding, found: list[tuple[str, str, str]] = found) -> None:
+        def take(
+            item_id: ItemId, check: str, finding: Finding, found: list[tuple[str, str, str]] = found
+        ) -> None:
             assert finding.outcome is not None
             found.append((item_id, check, finding.outcome.status))
 
@@ -48,11 +59,15 @@ def test_equal_programs_run_once_and_never_again(tmp_path: Path, monkeypatch: py
             assert len(ran) == n_ran
         programs.close()
     assert store.count() == 2
-    assert sorted((item, check) for item, check, _, _ in store.answers("run")) == sorted((item, check) for item, check, _ in ASKED)
+    assert sorted((item, check) for item, check, _, _ in store.answers("run")) == sorted(
+        (item, check) for item, check, _ in ASKED
+    )
     store.close()
 
 
-def test_a_sandbox_that_cannot_be_had_is_refused_before_an_engine_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sandbox_that_cannot_be_had_is_refused_before_an_engine_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     engines = Engines()
     asked = settings(tmp_path / "run", tasks=("gsm8k", "humaneval"), sandbox="require")

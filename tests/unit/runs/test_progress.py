@@ -1,4 +1,6 @@
-"""What is said while a run is under way: how fast it is, and how long it will take by the work that is left, not by the requests."""
+"""What is said while a run is under way: how fast it is, and how long it will take by the work that
+is left, not by the requests.
+"""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +28,9 @@ def left(lines: Sequence[str]) -> list[str]:
 
 
 def test_the_time_left_goes_by_the_work_that_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ten long requests are answered first, in 100 s; ninety short ones of a tenth of the work each take 90 s more, not 900."""
+    """Ten long requests are answered first, in 100 s; ninety short ones of a tenth of the work each
+    take 90 s more, not 900.
+    """
     times = iter([0.0, 100.0, 145.0, 200.0, 200.0, 200.0])
     progress = Progress(clock=lambda: next(times))
     progress.start("generate", 100, 10 * 100 + 90 * 10)
@@ -36,7 +40,11 @@ def test_the_time_left_goes_by_the_work_that_is_left(capsys: pytest.CaptureFixtu
     progress.stop()
     started, *lines, ended = capsys.readouterr().err.splitlines()
     assert started == "generate: 100 to do"
-    assert [line.partition(",")[0] for line in lines] == ["generate: 10 of 100", "generate: 55 of 100", "generate: 100 of 100"]
+    assert [line.partition(",")[0] for line in lines] == [
+        "generate: 10 of 100",
+        "generate: 55 of 100",
+        "generate: 100 of 100",
+    ]
     assert "5 tok/s in, 10 tok/s out" in lines[0]
     assert left(lines) == ["90 s", "45 s", ""]
     assert ended == "generate: 100 of 100 in 3 min"
@@ -50,7 +58,9 @@ def test_a_phase_that_breaks_off_has_no_closing_line(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "generate: 3 to do\n"
 
 
-def test_steps_that_cost_the_same_are_counted_and_too_few_tell_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_that_cost_the_same_are_counted_and_too_few_tell_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     times = iter([0.0, 40.0, 80.0, 800.0, 1000.0])
     progress = Progress(clock=lambda: next(times))
     progress.start("programs", 1_100)
@@ -63,21 +73,33 @@ def test_steps_that_cost_the_same_are_counted_and_too_few_tell_nothing(capsys: p
 
 
 @given(st.sampled_from(sorted(TYPICAL_NEW_TOKENS)), st.integers(1, 10_000))
-def test_an_output_is_expected_to_be_as_long_as_is_usual_and_never_longer_than_it_may_be(task: str, most: int) -> None:
+def test_an_output_is_expected_to_be_as_long_as_is_usual_and_never_longer_than_it_may_be(
+    task: str, most: int
+) -> None:
     assert 1 <= typical_new_tokens(task, most) <= most
     assert typical_new_tokens(task, 10_000) == TYPICAL_NEW_TOKENS[task]
     assert typical_new_tokens("ninth", most) == most
 
 
 def test_alpaca_evals_limit_of_8192_tokens_does_not_count_as_their_number() -> None:
-    asked = [request("alpaca_eval/0", 8192), request("humaneval/0", 512, n=20), request("mmlu/x/0", 1, n_prompt=750)]
+    asked = [
+        request("alpaca_eval/0", 8192),
+        request("humaneval/0", 512, n=20),
+        request("mmlu/x/0", 1, n_prompt=750),
+    ]
     assert [work([(one.item_id, [one])]) for one in asked] == [400, 20 * 150, 76]
     assert work([("j", [request("alpaca_eval/0", 300, check="alpaca_eval_1")])]) == 300
     waiting = [(one.item_id, [one]) for one in asked]
-    assert [key for key, _ in longest_first(waiting[::-1])] == ["humaneval/0", "alpaca_eval/0", "mmlu/x/0"]
+    assert [key for key, _ in longest_first(waiting[::-1])] == [
+        "humaneval/0",
+        "alpaca_eval/0",
+        "mmlu/x/0",
+    ]
 
 
-def test_the_half_minute_of_loading_a_model_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_half_minute_of_loading_a_model_is_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asker = Asker(Store(tmp_path / "store.sqlite"), "run", Progress())
     for _ in range(2):  # once for one engine
         asker.load("smollm2", lambda: FakeGenerator(lambda request: Completion()))

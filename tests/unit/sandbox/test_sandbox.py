@@ -1,4 +1,6 @@
-"""The sandbox's verdicts, levels and servers; tests/resilience/test_hostile_programs.py holds the attacks."""
+"""The sandbox's verdicts, levels and servers; tests/resilience/test_hostile_programs.py holds the
+attacks.
+"""
 
 import contextlib
 import os
@@ -48,7 +50,9 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
         ("import socket\nsocket.socket()", "", "forbidden"),
     ],
 )
-def test_each_way_to_end_has_its_verdict(sandbox: Sandbox, source: str, checks: str, status: str) -> None:
+def test_each_way_to_end_has_its_verdict(
+    sandbox: Sandbox, source: str, checks: str, status: str
+) -> None:
     assert sandbox.run(Program(source, checks)).status == status
 
 
@@ -66,28 +70,53 @@ def test_limits_are_the_programs_own(sandbox: Sandbox) -> None:
     ("source", "checks"),
     [
         ("def f(x):\n    x.append(1); x[0] = 9", "a = [0]\nf(a)\nassert a == [9, 1]"),
-        ("def f(x):\n    x['b'] = (1, {2})", "a = {'a': 1}\nf(a)\nassert a == {'a': 1, 'b': (1, {2})}"),
+        (
+            "def f(x):\n    x['b'] = (1, {2})",
+            "a = {'a': 1}\nf(a)\nassert a == {'a': 1, 'b': (1, {2})}",
+        ),
         ("def f(*a, **k):\n    return a, k", "assert f(1, 'x', k=None) == ((1, 'x'), {'k': None})"),
-        ("def f():\n    raise ValueError('no')", "try: f()\nexcept ValueError as e: assert str(e) == 'no'\nelse: assert False"),
-        ("class Own(Exception): pass\ndef f():\n    raise Own", "try: f()\nexcept Exception: pass\nelse: assert False"),
+        (
+            "def f():\n    raise ValueError('no')",
+            "try: f()\nexcept ValueError as e: assert str(e) == 'no'\nelse: assert False",
+        ),
+        (
+            "class Own(Exception): pass\ndef f():\n    raise Own",
+            "try: f()\nexcept Exception: pass\nelse: assert False",
+        ),
         ("import math\ndef f(x):\n    return x", "assert math.fabs(f(-1)) == 1"),
         ("def helper(x):\n    return -x\ndef f(x):\n    return x", "assert f(helper(2)) == -2"),
-        ("from collections import Counter\ndef f():\n    return [Counter('aa')]", "assert f() == [{'a': 2}]"),
+        (
+            "from collections import Counter\ndef f():\n    return [Counter('aa')]",
+            "assert f() == [{'a': 2}]",
+        ),
         ("def f():\n    return (i * i for i in range(3))", "assert list(f()) == [0, 1, 4]"),
         ("def f():\n    return {'a': 1}.keys()", "assert f() == {'a'}"),
-        ("from fractions import Fraction\ndef f():\n    return Fraction(1, 3)", "assert f() * 3 == 1"),
-        ("from decimal import Decimal\ndef f():\n    return Decimal('0.10')", "assert str(f()) == '0.10'"),
+        (
+            "from fractions import Fraction\ndef f():\n    return Fraction(1, 3)",
+            "assert f() * 3 == 1",
+        ),
+        (
+            "from decimal import Decimal\ndef f():\n    return Decimal('0.10')",
+            "assert str(f()) == '0.10'",
+        ),
         ("def f(n):\n    return 7 ** n", "assert f(9999) == 7 ** 9999"),
         ("f = lambda: float('inf')", "assert f() > 1e308"),
-        ("def f(x):\n    return x is None or x is True", "assert f(None) is True and f(1) is False"),
+        (
+            "def f(x):\n    return x is None or x is True",
+            "assert f(None) is True and f(1) is False",
+        ),
     ],
-)  # fmt: skip
-def test_checks_see_what_they_would_see_in_one_process(sandbox: Sandbox, source: str, checks: str) -> None:
+)
+def test_checks_see_what_they_would_see_in_one_process(
+    sandbox: Sandbox, source: str, checks: str
+) -> None:
     assert sandbox.run(Program(source, checks)) == Outcome("passed")
 
 
 def test_checks_use_their_own_built_in_functions(sandbox: Sandbox) -> None:
-    program = Program("def abs(x):\n    return 0\ndef f(x):\n    return 5", "assert abs(f(1) - 1) < 1e-6")
+    program = Program(
+        "def abs(x):\n    return 0\ndef f(x):\n    return 5", "assert abs(f(1) - 1) < 1e-6"
+    )
     assert sandbox.run(program).status == "wrong_answer"
 
 
@@ -141,11 +170,18 @@ def test_verdict_is_that_of_the_published_executor(sandbox: Sandbox, body: str) 
 
 def test_outcomes_keep_the_order_of_their_programs(sandbox: Sandbox) -> None:
     programs = [Program(f"def f():\n    return {i}", "assert f() % 3 == 0") for i in range(12)]
-    assert [outcome.status for outcome in sandbox.map(programs)] == ["passed", "wrong_answer", "wrong_answer"] * 4
+    assert [outcome.status for outcome in sandbox.map(programs)] == [
+        "passed",
+        "wrong_answer",
+        "wrong_answer",
+    ] * 4
 
 
 def test_equal_runs_draw_equal_numbers_and_hashes() -> None:
-    source = "import random\nresult = (hash('word'), random.random(), list({'a', 'b', 'c', 'd'}))\nraise ValueError(result)"
+    source = (
+        "import random\nresult = (hash('word'), random.random(), list({'a', 'b', 'c', 'd'}))\nraise"
+        " ValueError(result)"
+    )
     details = []
     for _ in range(2):
         with Sandbox(workers=1) as sandbox:
@@ -164,7 +200,9 @@ def test_no_program_is_lost_when_servers_are_killed() -> None:
         assert [future.result() for future in futures] == [Outcome("passed")] * 6
 
 
-def test_where_no_other_server_can_be_started_the_first_runs_all_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_other_server_can_be_started_the_first_runs_all_programs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     start, n_started = Server.__init__, 0
 
     def once(server: Any, *arguments: Any) -> None:
@@ -202,13 +240,23 @@ def test_closing_ends_every_server_and_removes_its_folder() -> None:
     assert not home.exists()
 
 
-OWNER = "import time; from evals.sandbox import Sandbox; box = Sandbox(workers=1); print(box._home, flush=True); time.sleep(600)"
+OWNER = (
+    "import time; from evals.sandbox import Sandbox; box = Sandbox(workers=1); print(box._home,"
+    " flush=True); time.sleep(600)"
+)
 
 
-def test_what_a_killed_owner_left_is_removed_by_the_next_and_a_living_ones_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_a_killed_owner_left_is_removed_by_the_next_and_a_living_ones_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-    with subprocess.Popen([sys.executable, "-c", OWNER], env=environment, stdout=subprocess.PIPE, text=True) as owner:
+    environment = os.environ | {
+        "TMPDIR": str(tmp_path),
+        "PYTHONPATH": str(Path(__file__).resolve().parents[3]),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER], env=environment, stdout=subprocess.PIPE, text=True
+    ) as owner:
         assert owner.stdout
         home = Path(owner.stdout.readline().strip())
         try:
@@ -222,16 +270,22 @@ def test_what_a_killed_owner_left_is_removed_by_the_next_and_a_living_ones_is_no
     assert list(tmp_path.iterdir()) == []
 
 
-def test_requiring_namespaces_without_bubblewrap_says_so_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_requiring_namespaces_without_bubblewrap_says_so_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnvironmentFault, match=r"bubblewrap .* not installed") as caught:
         Sandbox("require")
     assert caught.value.exit_code == 4
 
 
-def test_bubblewrap_that_cannot_start_is_named_as_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_bubblewrap_that_cannot_start_is_named_as_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     broken = tmp_path / "bwrap"
-    broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
+    broken.write_text(
+        "#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n"
+    )
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(EnvironmentFault, match="No permissions to create new namespace"):
@@ -241,7 +295,9 @@ def test_bubblewrap_that_cannot_start_is_named_as_the_reason(monkeypatch: pytest
         assert "No permissions" in sandbox.level_reason
 
 
-def test_without_bubblewrap_the_level_is_process_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_bubblewrap_the_level_is_process_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with Sandbox(workers=1) as sandbox:
         assert sandbox.level == "process"
@@ -249,22 +305,43 @@ def test_without_bubblewrap_the_level_is_process_and_says_why(monkeypatch: pytes
         assert sandbox.run(Program("x = 1")) == Outcome("passed")
 
 
-@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap (bwrap) is not installed: the namespace level is not tested")
+@pytest.mark.skipif(
+    not shutil.which("bwrap"),
+    reason="bubblewrap (bwrap) is not installed: the namespace level is not tested",
+)
 def test_namespace_level_shows_programs_no_more_than_the_interpreter() -> None:
     with Sandbox("require", workers=1) as sandbox:
         assert sandbox.level == "namespace"
         project = Path(__file__).resolve().parents[3]
-        source = f"import os\nassert not [p for p in ({str(project)!r}, '/etc/passwd', '/var', '/boot') if os.path.lexists(p)]"
+        source = (
+            f"import os\nassert not [p for p in ({str(project)!r}, '/etc/passwd', '/var', '/boot')"
+            " if os.path.lexists(p)]"
+        )
         assert sandbox.run(Program(source)) == Outcome("passed")
 
 
 _plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.complex_numbers(allow_nan=False),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+    ),
     max_leaves=20,
 )
 _json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([*"iltszqdcbyFDrKVIno"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from([*"iltszqdcbyFDrKVIno"]),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
@@ -285,5 +362,8 @@ def test_no_form_does_worse_than_being_refused(form: Any) -> None:
 
 def _servers() -> list[int]:
     """Processes started by this one."""
-    mine = [Path(f"/proc/self/task/{task}/children").read_text() for task in os.listdir("/proc/self/task")]
+    mine = [
+        Path(f"/proc/self/task/{task}/children").read_text()
+        for task in os.listdir("/proc/self/task")
+    ]
     return [int(pid) for pid in " ".join(mine).split()]

@@ -16,10 +16,17 @@ from evals.errors import EnvironmentFault, InputError
 from evals.storage.run_folder import RunFolder, to_json
 from tests.run_files import RECORD, summary
 
-ROWS: list[dict[str, Any]] = [{"id": "a/1", "outputs": ["x\r\u2028\u0085y\ud800", "😀"]}, {"outputs": [], "id": "a/2"}]
+ROWS: list[dict[str, Any]] = [
+    {"id": "a/1", "outputs": ["x\r\u2028\u0085y\ud800", "😀"]},
+    {"outputs": [], "id": "a/2"},
+]
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-JSON = st.recursive(LEAVES, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3), max_leaves=8)
+JSON = st.recursive(
+    LEAVES,
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=3),
+    max_leaves=8,
+)
 
 
 def failure(call: Any) -> str:
@@ -44,7 +51,10 @@ def test_equal_rows_give_equal_bytes_whatever_the_order_of_their_fields(tmp_path
 
 
 def test_json_has_sorted_keys_ten_digits_and_no_numbers_json_lacks() -> None:
-    assert to_json({"b": 1 / 3, "a": (1, 0.1 + 0.2, math.nan, -math.inf)}, indent=None) == '{"a": [1, 0.3, null, null], "b": 0.3333333333}'
+    assert (
+        to_json({"b": 1 / 3, "a": (1, 0.1 + 0.2, math.nan, -math.inf)}, indent=None)
+        == '{"a": [1, 0.3, null, null], "b": 0.3333333333}'
+    )
 
 
 @given(JSON)
@@ -58,9 +68,17 @@ def test_a_second_run_on_the_folder_is_refused_while_the_first_works(tmp_path: P
     other = "import sys\nfrom pathlib import Path\nfrom evals.storage.run_folder import RunFolder\n"
     other += "with RunFolder(Path(sys.argv[1])).locked(): pass"
     with RunFolder(tmp_path).locked():
-        with pytest.raises(EnvironmentFault, match="Another run is working"), RunFolder(tmp_path).locked():
+        with (
+            pytest.raises(EnvironmentFault, match="Another run is working"),
+            RunFolder(tmp_path).locked(),
+        ):
             raise AssertionError
-        beside = subprocess.run([sys.executable, "-c", other, str(tmp_path)], capture_output=True, text=True, check=False)
+        beside = subprocess.run(
+            [sys.executable, "-c", other, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert "EnvironmentFault: Another run is working" in beside.stderr
     with RunFolder(tmp_path).locked():
         pass
@@ -88,10 +106,18 @@ def test_a_file_that_cannot_be_replaced_leaves_no_part_behind(tmp_path: Path) ->
 
 
 def test_a_folder_without_a_summary_is_no_finished_run(tmp_path: Path) -> None:
-    assert "is not a finished run: it has no summary.json" in failure(lambda: RunFolder(tmp_path).read_json("summary.json"))
+    assert "is not a finished run: it has no summary.json" in failure(
+        lambda: RunFolder(tmp_path).read_json("summary.json")
+    )
 
 
-BAD_JSON = {"not json": b"{", "no object": b"[1]", "not text": b"\xff\xfe\x00", "deep": b"[" * 100_000, "empty": b""}
+BAD_JSON = {
+    "not json": b"{",
+    "no object": b"[1]",
+    "not text": b"\xff\xfe\x00",
+    "deep": b"[" * 100_000,
+    "empty": b"",
+}
 
 
 @pytest.mark.parametrize("raw", BAD_JSON.values(), ids=BAD_JSON)
@@ -119,7 +145,13 @@ def test_samples_that_cannot_be_read_are_named_with_what_to_do(tmp_path: Path) -
     assert str(path) in failure(lambda: list(folder.samples("a")))
     folder.write_samples("a", [{"id": f"a/{n}", "outputs": [str(n) * n]} for n in range(200)])
     whole = path.read_bytes()
-    damaged = [whole[:-20], whole[:60] + bytes(80) + whole[140:], b"plain text", gzip.compress(b'{"id": '), gzip.compress(b"[" * 100_000)]
+    damaged = [
+        whole[:-20],
+        whole[:60] + bytes(80) + whole[140:],
+        b"plain text",
+        gzip.compress(b'{"id": '),
+        gzip.compress(b"[" * 100_000),
+    ]
     for raw in damaged:
         path.write_bytes(raw)
         assert "evals score" in failure(lambda: list(folder.samples("a")))
@@ -167,11 +199,20 @@ def test_what_is_no_number_is_read_from_no_file(tmp_path: Path, number: str) -> 
     (tmp_path / "summary.json").write_text(whole.replace("0.5", number))
     assert "is no number" in failure(lambda: folder.read_json("summary.json"))
     folder.samples_path("a").parent.mkdir()
-    folder.samples_path("a").write_bytes(gzip.compress(f'{{"id": "a/1", "score": {number}}}'.encode()))
+    folder.samples_path("a").write_bytes(
+        gzip.compress(f'{{"id": "a/1", "score": {number}}}'.encode())
+    )
     assert "is no number" in failure(lambda: list(folder.samples("a")))
 
 
-ROW: dict[str, Any] = {"id": "a/1", "outputs": ["x"], "finish_reasons": ["stop"], "n_tokens": [3], "score": 1.0, "findings": {}}
+ROW: dict[str, Any] = {
+    "id": "a/1",
+    "outputs": ["x"],
+    "finish_reasons": ["stop"],
+    "n_tokens": [3],
+    "score": 1.0,
+    "findings": {},
+}
 WRONG_ROWS = {
     "id": [5, None, ["a/1"]],
     "outputs": ["x", [1], None],
@@ -182,8 +223,12 @@ WRONG_ROWS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG_ROWS.items() for value in values])
-def test_a_line_whose_field_is_of_another_kind_is_named(tmp_path: Path, field: str, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in WRONG_ROWS.items() for value in values]
+)
+def test_a_line_whose_field_is_of_another_kind_is_named(
+    tmp_path: Path, field: str, value: Any
+) -> None:
     folder = RunFolder(tmp_path)
     folder.write_samples("a", [ROW, ROW | {"id": "a/2", field: value}])
     assert f"(line 2 is no graded item: its {field})" in failure(lambda: list(folder.samples("a")))

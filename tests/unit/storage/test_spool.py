@@ -83,10 +83,16 @@ def test_memory_holds_a_block_of_it() -> None:
 def temporary_files() -> list[str]:
     """What SQLite has open under a name of its own making, as the system names it."""
     links = [Path("/proc/self/fd") / number for number in os.listdir("/proc/self/fd")]
-    return [path for path in (os.readlink(link) for link in links if link.is_symlink()) if "etilqs_" in path]
+    return [
+        path
+        for path in (os.readlink(link) for link in links if link.is_symlink())
+        if "etilqs_" in path
+    ]
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the open files are not listed on this system")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="the open files are not listed on this system"
+)
 def test_nobody_else_can_open_its_file_and_none_is_left() -> None:
     """Its values are unpickled: they must be what this process put there."""
     before = temporary_files()
@@ -99,11 +105,22 @@ def test_nobody_else_can_open_its_file_and_none_is_left() -> None:
     assert not set(opened) & set(temporary_files())
 
 
-@pytest.mark.parametrize("use", [lambda spool: spool[0], list, lambda spool: spool.extend(range(N)), lambda spool: spool.__setitem__(0, 1)])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda spool: spool[0],
+        list,
+        lambda spool: spool.extend(range(N)),
+        lambda spool: spool.__setitem__(0, 1),
+    ],
+)
 def test_a_file_that_is_lost_is_named(use: Any) -> None:
     spool = Spool(range(N))
     spool._blocks.ask("DROP TABLE rows")
-    with pytest.raises(EnvironmentFault, match=r"temporary file cannot be written or read \(no such table: rows\)\. Set TMPDIR"):
+    with pytest.raises(
+        EnvironmentFault,
+        match=r"temporary file cannot be written or read \(no such table: rows\)\. Set TMPDIR",
+    ):
         use(spool)
 
 
@@ -112,5 +129,8 @@ def test_what_cannot_be_kept_is_said() -> None:
         pass
 
     for value in (Local(), [lambda: None]):
-        with pytest.raises(InputError, match=r"plain values and dataclasses of its module's top level: AttributeError"):
+        with pytest.raises(
+            InputError,
+            match=r"plain values and dataclasses of its module's top level: AttributeError",
+        ):
             Spool([value] * N)

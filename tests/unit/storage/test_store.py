@@ -96,10 +96,15 @@ def test_known_takes_more_keys_than_one_query_may_hold(store: Store) -> None:
 
 def test_answers_of_a_run_come_by_item_with_who_gave_them(store: Store) -> None:
     store.put([("k", COMPLETION), ("v", Outcome("passed"))])
-    store.link("run", [(ItemId("b/2"), "", "k", "", "prompt"), (ItemId("b/10"), "", "missing", "", "p")])
+    store.link(
+        "run", [(ItemId("b/2"), "", "k", "", "prompt"), (ItemId("b/10"), "", "missing", "", "p")]
+    )
     store.link("run", [(ItemId("b/2"), "sample/0", "v", "sandbox", "")])
     store.link("other", [(ItemId("b/3"), "", "k", "", "p")])
-    assert list(store.answers("run")) == [("b/2", "", "", COMPLETION), ("b/2", "sample/0", "sandbox", Outcome("passed"))]
+    assert list(store.answers("run")) == [
+        ("b/2", "", "", COMPLETION),
+        ("b/2", "sample/0", "sandbox", Outcome("passed")),
+    ]
     assert store.prompts("run", ItemId("b/2")) == {"": "prompt", "sample/0": ""}
 
 
@@ -168,7 +173,9 @@ def test_a_file_that_is_no_store_is_said_to_be_damaged(path: Path, raw: bytes) -
 
 
 @pytest.mark.parametrize("version", [0, SCHEMA, 7])
-def test_a_database_of_another_program_is_refused_and_left_as_it_is(path: Path, version: int) -> None:
+def test_a_database_of_another_program_is_refused_and_left_as_it_is(
+    path: Path, version: int
+) -> None:
     with contextlib.closing(sqlite3.connect(path)) as theirs:
         theirs.executescript(f"CREATE TABLE bookmarks (url TEXT); PRAGMA user_version={version}")
     raw = path.read_bytes()

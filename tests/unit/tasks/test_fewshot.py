@@ -1,4 +1,6 @@
-"""Few-shot texts come from lm-eval's files as data: tags are stepped over, the package is never imported."""
+"""Few-shot texts come from lm-eval's files as data: tags are stepped over, the package is never
+imported.
+"""
 
 import subprocess
 import sys
@@ -35,8 +37,9 @@ def test_a_file_is_read_once() -> None:
 
 def test_function_tags_are_stepped_over(shipped: Path) -> None:
     (shipped / "one.yaml").write_text(
-        "description: !function utils.header\ndoc_to_text: 'Q: {{x}}'\nprocess: !function utils.run\nlist: !items [1, 2]\n"
-        "fewshot_config:\n  samples:\n  - {input: 1, target: two}\n"
+        "description: !function utils.header\ndoc_to_text: 'Q: {{x}}'\nprocess: !function"
+        " utils.run\nlist: !items [1, 2]\nfewshot_config:\n  samples:\n  - {input: 1, target:"
+        " two}\n"
     )
     found = task_file("one.yaml")
     assert (found.doc_to_text, found.samples) == ("Q: {{x}}", ({"input": "1", "target": "two"},))
@@ -44,16 +47,23 @@ def test_function_tags_are_stepped_over(shipped: Path) -> None:
 
 def test_a_python_tag_runs_nothing(shipped: Path, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
-    (shipped / "bad.yaml").write_text(f"doc_to_text: !!python/object/apply:pathlib.Path.touch ['{witness}']\n")
+    (shipped / "bad.yaml").write_text(
+        f"doc_to_text: !!python/object/apply:pathlib.Path.touch ['{witness}']\n"
+    )
     with pytest.raises(EnvironmentFault, match=r"bad\.yaml of lm-eval cannot be read"):
         task_file("bad.yaml")
     assert not witness.exists()
 
 
-@pytest.mark.parametrize("content", ["", "- a\n- b\n", "a: [", "fewshot_config: text\n", "fewshot_config: {samples: [text]}\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "- a\n- b\n", "a: [", "fewshot_config: text\n", "fewshot_config: {samples: [text]}\n"],
+)
 def test_a_damaged_file_is_one_sentence(content: str, shipped: Path) -> None:
     (shipped / "bad.yaml").write_text(content)
-    with pytest.raises(EnvironmentFault, match=r"bad\.yaml of lm-eval cannot be read: .+ Install lm-eval"):
+    with pytest.raises(
+        EnvironmentFault, match=r"bad\.yaml of lm-eval cannot be read: .+ Install lm-eval"
+    ):
         task_file("bad.yaml")
 
 
@@ -65,20 +75,21 @@ def test_a_missing_file_is_one_sentence(shipped: Path) -> None:
 def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fewshot, "find_spec", lambda name: None)
     task_file.cache_clear()
-    with pytest.raises(EnvironmentFault, match="lm-eval, which ships the few-shot texts, is not installed"):
+    with pytest.raises(
+        EnvironmentFault, match="lm-eval, which ships the few-shot texts, is not installed"
+    ):
         task_file("gsm8k/gsm8k-cot.yaml")
 
 
 def test_building_every_prompt_imports_nothing_heavy() -> None:
     program = (
-        "import sys\n"
-        "from tasks.bbh import TASKS, task_prompt\n"
-        "from tasks.gsm8k import prompt_prefix\n"
-        "import tasks.mmlu\n"
-        "before = set(sys.modules)\n"
-        "prompt_prefix(), [task_prompt(task) for task in TASKS]\n"
-        "print(sorted({'yaml', 'numpy'} & before), sorted({'lm_eval', 'pandas', 'numpy', 'torch', 'datasets'} & set(sys.modules)))\n"
+        "import sys\nfrom tasks.bbh import TASKS, task_prompt\nfrom tasks.gsm8k import"
+        " prompt_prefix\nimport tasks.mmlu\nbefore = set(sys.modules)\nprompt_prefix(),"
+        " [task_prompt(task) for task in TASKS]\nprint(sorted({'yaml', 'numpy'} & before),"
+        " sorted({'lm_eval', 'pandas', 'numpy', 'torch', 'datasets'} & set(sys.modules)))\n"
     )
     root = Path(__file__).resolve().parents[3]
-    run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "[] []"
