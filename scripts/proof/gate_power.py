@@ -113,10 +113,10 @@ def _hold(one: PairedDifference, sizes: Any, ups: Any, downs: Any, macro: bool) 
     ids = tuple(ItemId(str(i)) for i in range(one.n))
     pairs = Pairs(one.column, ids, (0.0,) * one.n, tuple(np.concatenate(moves)), strata, macro)
     real = paired_difference(pairs, n_resamples=0)
-    sides = [
-        np.array([found.difference, found.stderr, *(found.ci95 or ())]) for found in (real, one)
-    ]
-    assert np.allclose(*sides, atol=1e-9), one.key
+    found, drawn = (
+        np.array([each.difference, each.stderr, *(each.ci95 or ())]) for each in (real, one)
+    )
+    assert np.allclose(found, drawn, atol=1e-9), one.key
 
 
 def share(gates: Sequence[Gate], is_so: Callable[[Gate], bool]) -> str:
