@@ -565,6 +565,9 @@ def test_a_summary_has_what_every_reader_needs(texts: list[str]) -> None:
         ("openai:gpt-4-0613", "openai:gpt-4-0613"),
         ("openai:gpt-4-0613@http://10.0.0.7:8000/v1", "openai:gpt-4-0613@own-server"),
         ("allenai/truthfulqa-truth-judge-llama2-7B", "allenai/truthfulqa-truth-judge-llama2-7B"),
+        ("/gone/judges/truth", "truth"),
+        ("~/gone/truth", "truth"),
+        ("./gone/truth", "truth"),
     ],
 )
 def test_a_judges_public_name_hides_where_it_is_and_never_becomes_the_cards(
