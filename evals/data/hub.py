@@ -29,6 +29,7 @@ def fetch(dataset: Dataset, mirror: Path | None = None, into: Path | None = None
             " repositories: owner/name/files."
         )
     tables: dict[str, list[Row]] = {}
+    # What `datasets` writes for itself is of no use once the rows are kept in their own form.
     with tempfile.TemporaryDirectory() as cache_dir:
         for name, table in dataset.tables.items():
             try:

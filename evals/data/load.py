@@ -145,6 +145,7 @@ def _read_file(
     expected = dataset.record(path)
     before = len(rows)
     try:
+        # One buffer only, behind the hash: what is parsed is what was hashed.
         with file.open("rb", buffering=0) as opened:
             hashed = Hashed(opened)
             stream = io.BufferedReader(hashed)

@@ -81,8 +81,11 @@ class OpenAIGenerator:
         import openai
 
         self._openai = openai
+        # The client refuses to be made without a key; a server of one's own mostly asks for none.
         self._key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
         timeout = openai.Timeout(timeout_s, connect=_CONNECT_S)
+        # max_retries=0: what is asked again is decided here, where the other servers are known; the
+        # client's own two tries would multiply with ours.
         self._servers = [
             Server(
                 url, openai.OpenAI(base_url=url, api_key=self._key, timeout=timeout, max_retries=0)
@@ -106,6 +109,7 @@ class OpenAIGenerator:
         done: SimpleQueue[Done | None] = SimpleQueue()
         stopped = Event()
         self._streams.append((stopped, spread))
+        # One renderer made them all, so the first speaks for all; there may be none.
         by_ids = any(request.token_ids for request in requests[:1])
         at_once = self._concurrency or (_CONCURRENCY_IDS if by_ids else _CONCURRENCY_CHAT)
         n_each = min(_affordable(at_once, len(up)), len(requests))
@@ -157,6 +161,7 @@ class OpenAIGenerator:
                         done.put((request, self._all_lost(lost)))
                     elif is_news:
                         _log.warning("%s The other servers go on with what it left.", lost)
+                    # `lose` has taken it from those under way; `finish` would do so again.
                     continue
                 except EvalsError as error:
                     stopped.set()
@@ -181,6 +186,8 @@ class OpenAIGenerator:
                 wait_s = self._wait_s(server, error, n_asked)
                 if wait_s is None or stopped.wait(wait_s):
                     return self._given_up(server, error)
+            # The client checks no types: an answer of another form shows only where it is read, and
+            # must cost no more than its own request.
             except (
                 AttributeError,
                 IndexError,
@@ -201,6 +208,7 @@ class OpenAIGenerator:
 
     def _is_unreachable(self, error: Exception) -> bool:
         """A connection refused, broken or never made; not an answer that is late."""
+        # The client calls a connection that was never made a time-out too; only the cause tells.
         is_late = (
             isinstance(error, self._openai.APITimeoutError)
             and type(error.__cause__).__name__ != "ConnectTimeout"
@@ -209,12 +217,14 @@ class OpenAIGenerator:
 
     def _wait_s(self, server: Server, error: Exception, n_asked: int) -> float | None:
         """Seconds before asking again; None when that would not help."""
+        # Spread, as the client's own waits are, so that many threads do not come back all at once.
         own_s: float = min(
             self._first_wait_s * 2 ** (n_asked - 1), _LONGEST_WAIT_S
         ) * random.uniform(0.75, 1.0)
         if isinstance(error, self._openai.APIStatusError):
             server.was_heard = True
             is_busy = error.status_code in _BUSY or error.status_code >= 500
+            # An account without quota answers 429 as a busy server does, but no wait fills it.
             if not is_busy or n_asked > self._retries or error.code == "insufficient_quota":
                 return None
             wished_s = _seconds(error.response.headers.get("retry-after"))
@@ -225,6 +235,7 @@ class OpenAIGenerator:
                 if wished_s <= _LONGEST_RETRY_AFTER_S
                 else None
             )
+        # is_out: another thread has found it lost meanwhile.
         if not isinstance(error, self._openai.APIConnectionError) or server.is_out:
             return None
         most = (
@@ -243,6 +254,8 @@ class OpenAIGenerator:
         way, _LostError where here only.
         """
         openai, url = self._openai, server.url
+        # `from None` throughout: the client's error holds the server's words, which may repeat the
+        # key, and a traceback would show them.
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             raise InputError(
                 f"{url} refuses the key ({error.status_code}). Set OPENAI_API_KEY to one it takes."
@@ -288,6 +301,7 @@ class OpenAIGenerator:
     def _plain(self, error: Exception) -> str:
         """The error's text as one short line, without the key should the server repeat it."""
         text = " ".join(str(getattr(error, "message", error)).split())
+        # "none" is no secret, but a word of ordinary messages.
         return (text.replace(self._key, "***") if self._key != "none" else text)[:200]
 
 

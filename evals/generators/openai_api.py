@@ -26,11 +26,13 @@ def ask_by_ids(client: Any, name: str, request: Rendered) -> Completion | Failur
         "prompt": list(request.token_ids),
         "max_tokens": request.max_new_tokens,
     }
+    # Base TruthfulQA cuts its outputs by token id (Generate.cut_token).
     extra: dict[str, Any] = {"return_token_ids": True}
     if request.candidates:
         asked |= {"temperature": 0.0, "logprobs": len(request.candidates)}
         extra |= {
             "logprob_token_ids": [token_id for _, token_id in request.candidates],
+            # Two ids may have one text.
             "return_tokens_as_token_ids": True,
         }
     else:
@@ -74,7 +76,7 @@ def ask_by_messages(client: Any, name: str, request: Rendered) -> Completion | F
     }
     if sampling.stop:
         asked["stop"] = list(sampling.stop[:_MAX_STOPS])
-    n_logprobs = 20 if request.labels else sampling.n_logprobs
+    n_logprobs = 20 if request.labels else sampling.n_logprobs  # the most the API gives
     if n_logprobs:
         asked |= {"logprobs": True, "top_logprobs": n_logprobs}
     answer = client.chat.completions.create(**asked)
@@ -100,6 +102,7 @@ def ask_by_messages(client: Any, name: str, request: Rendered) -> Completion | F
     # least of them.
     least = min(top.values()) - 1
     found = {
+        # The server's template decides whether a label comes with its space.
         label: max((v for t, v in top.items() if t.strip() == text.strip()), default=least)
         for label, text in request.labels
     }

@@ -59,6 +59,7 @@ class Recording(Mapping[ItemId, Recorded]):
         of NOT_A_ROW on any other line.
         """
         row = _row(line)
+        # Made only to be refused here, where the line's number is known.
         recorded_row(row)
         done = self._rows.ask("INSERT OR IGNORE INTO rows VALUES (?, ?)", row["id"], line)
         return ItemId(row["id"]), bool(done.rowcount)
@@ -86,6 +87,7 @@ class Recording(Mapping[ItemId, Recorded]):
 
 
 def _row(line: bytes) -> dict[str, Any]:
+    # A stranger's file may begin with a byte-order mark.
     row: dict[str, Any] = json.loads(line.decode("utf-8-sig"))
     if not isinstance(row["id"], str):
         raise TypeError("the id is not a text")
@@ -204,6 +206,7 @@ def _named_finding(name: str, value: Any) -> Finding:
 def finding_from_json(value: Any) -> Finding:
     """A finding in any of the documented forms. Raises TypeError or ValueError on another."""
     by = RECORDED
+    # Before numbers: a bool is an int.
     if isinstance(value, bool):
         return Finding(
             by,
@@ -213,6 +216,7 @@ def finding_from_json(value: Any) -> Finding:
     if isinstance(value, int | float):
         if not 0 <= value <= 2:
             raise ValueError(f"{value} is neither a probability (0 to 1) nor a preference (1 to 2)")
+        # 1 can be either; the benchmark that reads it knows which.
         return Finding(
             by, preference=float(value), probability=float(value) if value <= 1 else None
         )

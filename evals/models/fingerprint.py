@@ -39,7 +39,7 @@ def folder_fingerprint(folder: Path) -> str:
     Raises OSError when a file cannot be read.
     """
     files = sorted({path for pattern in (*_WEIGHTS, *_CONFIG) for path in folder.glob(pattern)})
-    memory = _Memory()
+    memory = _RememberedHashes()
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name} {memory.hash_of(file)}\n".encode())
@@ -47,7 +47,7 @@ def folder_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-class _Memory:
+class _RememberedHashes:
     """File hashes by (path, size, mtime), kept in the user's cache; losing it costs time only."""
 
     def __init__(self) -> None:
@@ -76,6 +76,7 @@ class _Memory:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Runs that start together share the file: each writes a part of its own.
             part = self.path.with_suffix(f".{os.getpid()}.part")
             part.write_text(json.dumps(self.known))
             part.replace(self.path)

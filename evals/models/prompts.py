@@ -18,7 +18,7 @@ from evals.records import Choose, Completion, Generate, ItemId, Message, Output,
 
 ChatFormat = Literal["tulu", "tokenizer", "none"]
 BEGIN_OF_TEXT = "<|begin_of_text|>"
-_ROOM_MARGIN = 1
+_LEAST_ROOM = 1  # an answer of one token
 _RENDERED_AT_ONCE = 500
 """Until a tokenizer has done all it was given it keeps some 100 bytes of each token (measured on
 SmolLM2's, beside the ids).
@@ -95,6 +95,7 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             path, trust_remote_code=trust_remote_code, revision=revision
         )
+    # tokenizers raises Exception itself, and a model's own code may raise anything.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
@@ -149,8 +150,8 @@ class Renderer:
         self.tokenizer = tokenizer
         self.chat_format = chat_format
         self.max_len = max_len
-        self._ids_of: dict[str, int] = {}
-        self._ids: dict[int, int] = {}
+        self._last_ids: dict[str, int] = {}
+        self._interned: dict[int, int] = {}
 
     def text_of(self, request: Request, messages: tuple[Message, ...] | None = None) -> str:
         """The text handed to the tokenizer."""
@@ -164,6 +165,7 @@ class Renderer:
             rendered: str = self.tokenizer.apply_chat_template(
                 chat, tokenize=False, add_generation_prompt=True
             )
+        # A template is its maker's program, and may raise anything.
         except Exception as error:
             raise InputError(
                 f"The tokenizer's chat template cannot render this prompt: {error}. Use"
@@ -192,11 +194,12 @@ class Renderer:
     def _shortened(
         self, request: Choose, text: str, token_ids: tuple[int, ...]
     ) -> tuple[str, tuple[int, ...]]:
+        # The published limit counts without special tokens.
         shorter = iter(request.shorter)
         while (
             request.max_prompt_tokens
             and token_ids
-            and len(token_ids) - self._n_added > request.max_prompt_tokens
+            and len(token_ids) - self._n_special_tokens > request.max_prompt_tokens
         ):
             messages = next(shorter, None)
             if messages is None:
@@ -250,7 +253,7 @@ class Renderer:
         )
 
     @property
-    def _n_added(self) -> int:
+    def _n_special_tokens(self) -> int:
         return int(self.tokenizer.num_special_tokens_to_add())
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -262,12 +265,12 @@ class Renderer:
             "input_ids"
         ]
         # Each id comes as an object of its own, of 28 bytes; equal ones become one.
-        return [tuple(map(self._ids.setdefault, ids, ids)) for ids in encoded]
+        return [tuple(map(self._interned.setdefault, ids, ids)) for ids in encoded]
 
     def _last_id(self, text: str) -> int:
-        if text not in self._ids_of:
-            self._ids_of[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"][-1]
-        return self._ids_of[text]
+        if text not in self._last_ids:
+            self._last_ids[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"][-1]
+        return self._last_ids[text]
 
     def _single_id(self, text: str) -> int | None:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -303,6 +306,7 @@ class Renderer:
         if cut_id not in output.token_ids:
             return output
         kept = output.token_ids[: output.token_ids.index(cut_id)]
+        # The original harness decodes without special tokens, too.
         return Output(self.tokenizer.decode(kept, skip_special_tokens=True), "stop", kept)
 
 
@@ -311,7 +315,7 @@ def check_room(rendered: Sequence[Rendered], max_len: int | None) -> None:
     there are.
     """
     too_long = [
-        r for r in rendered if max_len is not None and len(r.token_ids) + _ROOM_MARGIN > max_len
+        r for r in rendered if max_len is not None and len(r.token_ids) + _LEAST_ROOM > max_len
     ]
     if too_long:
         worst = max(len(r.token_ids) for r in too_long)

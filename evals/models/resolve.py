@@ -240,6 +240,7 @@ def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
                 hub_id, revision=revision, allow_patterns=small, local_files_only=offline
             )
         )
+    # First: it is a RepositoryNotFoundError too.
     except GatedRepoError:
         raise InputError(
             f"{hub_id} is gated. Accept its licence on https://huggingface.co/{hub_id} and set"
@@ -268,6 +269,7 @@ def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
             f" ({type(error).__name__}). Check the connection, or name a local folder."
         ) from error
     _require_model_files(hub_id, folder)
+    # The hub's cache calls a snapshot's folder by its commit.
     return Model(hub_id, hub_id.split("/")[-1], "weights", hub_id, folder, revision=folder.name)
 
 
@@ -293,6 +295,7 @@ def require_weights(model: Model) -> None:
             f"{model.argument} holds no config.json beside its weights. Name the folder that"
             " save_pretrained wrote."
         )
+    # An index may be that of a format which was not downloaded: one whole set is enough.
     gaps = [_missing_shards(index) for index in sorted(folder.glob("*.index.json"))]
     is_whole = any((folder / name).exists() for name in ("model.safetensors", "pytorch_model.bin"))
     if gaps and all(gaps) and not is_whole:

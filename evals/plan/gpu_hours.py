@@ -130,6 +130,7 @@ def shape_of(files: Path | None) -> Shape | None:
         return None
     config = json.loads((files / "config.json").read_text("utf-8"))
     inner = config.get("text_config") or config
+    # A mixture of experts computes with a part of its weights only.
     if any("expert" in name for name in inner):
         return None
     try:
@@ -148,8 +149,10 @@ def _shape(config: Mapping[str, Any]) -> Shape:
         config.get("num_key_value_heads") or heads,
         config.get("head_dim") or hidden // heads,
     )
+    # Queries and output, keys and values; then gate, up and down of the feed-forward part.
     layer = 2 * hidden * head * (heads + kv_heads) + 3 * hidden * config["intermediate_size"]
     vocabulary = config["vocab_size"] * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    # Keys and values, two bytes a number.
     return Shape(float(layers * layer + vocabulary), float(2 * 2 * layers * kv_heads * head))
 
 

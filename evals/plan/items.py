@@ -71,6 +71,7 @@ def _check_ids(
             )
         n_matched += item.id in recorded
     own = f"{benchmark.name}/"
+    # Counted first: which rows they are is gathered, in memory, only when there are any.
     if sum(item_id.startswith(own) for item_id in recorded) > n_matched:
         strange = {item_id for item_id in recorded if item_id.startswith(own)} - {
             item.id for item in items
@@ -106,6 +107,7 @@ def spread(items: Sequence[Item], n: int) -> list[Item]:
     groups: dict[str, list[int]] = {}
     for index, item in enumerate(items):
         groups.setdefault(item.group, []).append(index)
+    # All are shuffled whatever n is, so that a larger limit keeps what a smaller one took.
     for indices in groups.values():
         rng.shuffle(indices)
     order = list(groups)

@@ -110,6 +110,7 @@ def finding_of(request: Request, answer: Completion, by: str) -> Finding:
         positive = request.candidates[0][0]
         logprobs = answer.choice_logprobs or {}
         if positive in logprobs:
+            # A server's log-probability may come out a little above 0.
             return Finding(
                 by=by, text=answer.text or None, probability=min(1.0, math.exp(logprobs[positive]))
             )

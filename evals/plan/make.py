@@ -58,6 +58,7 @@ class Plan:
             self.fingerprint,
             self.chat_format,
             PROTOCOL_VERSION,
+            # The smoke suite's items are others under the same ids.
             self.settings.suite == "smoke",
         ]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
@@ -87,6 +88,7 @@ class Plan:
 
     def key(self, rendered: Rendered) -> str:
         """The store key of one of the model's own requests."""
+        # What was recorded belongs to an item: equal prompts may have other answers.
         if self.model.kind == "replay":
             return rendered.key(f"{self.fingerprint}/{rendered.item_id}")
         return rendered.key(self.fingerprint)

@@ -63,6 +63,7 @@ def _renderer(model: Model, settings: RunSettings) -> Renderer:
         str(model.files), trust_remote_code=settings.engine.trust_remote_code
     )
     own, limit = model.max_len(None), settings.engine.max_model_len
+    # The limit was given for the evaluated model, and may be more than the judge takes.
     max_len = min(own, limit) if own and limit else own
     return Renderer(
         tokenizer,

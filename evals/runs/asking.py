@@ -74,6 +74,8 @@ class Asker:
         The phase it is counted in is the caller's to begin.
         """
         assert self._engine is not None, "load an engine first"
+        # By identity: generators hand back the requests they were given, and a request's hash goes
+        # through all its token ids.
         of = {id(requests[0]): (key, requests) for key, requests in waiting}
         for done in self._engine.stream([requests[0] for _, requests in waiting]):
             answered = [

@@ -34,7 +34,7 @@ Answered = list[tuple[str, Completion | Failure]]
 
 
 @dataclass
-class _Early:
+class _EarlyJudge:
     """One judge. n_taken: of its questions.  since: when its thread began to ask, None while it
     does not.  is_out: it is asked no more.
     """
@@ -61,8 +61,8 @@ class EarlyJudges:
         start: Callable[[Model, RunSettings], Generator],
     ) -> None:
         self.asker, self.settings, self.progress, self.start = asker, settings, progress, start
-        self._judges: dict[str, _Early] = {}
-        self._arrived: queue.SimpleQueue[tuple[_Early, Answered | Exception | None]] = (
+        self._judges: dict[str, _EarlyJudge] = {}
+        self._arrived: queue.SimpleQueue[tuple[_EarlyJudge, Answered | Exception | None]] = (
             queue.SimpleQueue()
         )
 
@@ -75,7 +75,7 @@ class EarlyJudges:
             if not name.startswith("openai:"):
                 continue
             if name not in self._judges:
-                self._judges[name] = _Early(
+                self._judges[name] = _EarlyJudge(
                     name, self.start(resolve(name, offline=self.settings.offline), self.settings)
                 )
             judge = self._judges[name]
@@ -95,12 +95,13 @@ class EarlyJudges:
         """Commit what has arrived and ask nothing more; nobody waits for what is under way."""
         judges, self._judges = self._judges, {}
         for judge in judges.values():
+            # Before its connections close: see `_take`.
             judge.is_out = True
             judge.generator.close()
         with contextlib.suppress(EvalsError):
             self._take_all()
 
-    def _hand_over(self, judge: _Early, batch: Sequence[Question]) -> None:
+    def _hand_over(self, judge: _EarlyJudge, batch: Sequence[Question]) -> None:
         prepared = prepare(self.settings, judge.name, batch)
         there = self.asker.store.known(key for key, _ in prepared.keyed)
         waiting = {
@@ -116,7 +117,7 @@ class EarlyJudges:
 
     def _work(
         self,
-        judge: _Early,
+        judge: _EarlyJudge,
         waiting: Mapping[str, Rendered],
         cut: Callable[[Rendered, Completion], Completion],
     ) -> None:

@@ -13,7 +13,7 @@ from evals.plan.judges import Judge
 from evals.records import Completion, Finding, Findings, Grade, Item, ItemId, Json, Metric
 from evals.storage.spool import Spool
 
-_WARN = {"truncated": 0.25, "unparsed": 0.25, "empty": 0.05}
+_WARN_ABOVE = {"truncated": 0.25, "unparsed": 0.25, "empty": 0.05}
 _WHY = {
     "truncated": (
         "ended at the token limit, not at a stop string or end of turn: check the chat format and"
@@ -52,7 +52,7 @@ class TaskResult:
         return [
             f"{self.benchmark.name}: {share:.0%} of its outputs {_WHY[name]}"
             for name, share in self.shares.items()
-            if share > _WARN[name]
+            if share > _WARN_ABOVE[name]
         ]
 
 

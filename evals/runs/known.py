@@ -42,6 +42,7 @@ class Known:
         self.places.update(
             {
                 request.item_id: (task, place)
+                # A skipped task has items, but no requests.
                 for place, (_, request) in zip(places, keyed, strict=False)
             }
         )

@@ -91,6 +91,7 @@ class Programs:
                 self.run, ((item_id, check, key, "sandbox", "") for item_id, check, key, _ in batch)
             )
             for item_id, check, key, outcome in batch:
+                # Equal programs share an entry.
                 self._uncommitted.pop(key, None)
                 found(item_id, check, Finding(by="sandbox", outcome=outcome))
             if wait:

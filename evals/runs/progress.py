@@ -41,6 +41,8 @@ class Progress:
         self.stop()
         self._phase, self._total, self._done, self._work = phase, total, 0, [0.0, work]
         self._started = self._said = self._clock()
+        # A phase may begin again (generate does, once the engine is there): its rate is this
+        # time's.
         self._before = dict(self.phases.setdefault(phase, {"wall_s": 0.0}))
         if self._quiet or not total:
             return

@@ -87,6 +87,7 @@ def host() -> dict[str, Any]:
 def _accelerators() -> list[str]:
     import sys
 
+    # Not imported for this: a run that needs no engine would wait seconds for it.
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return []
@@ -96,6 +97,8 @@ def _accelerators() -> list[str]:
 def git_commit() -> str | None:
     """The clone's commit, with "+changes" when files differ from it; None outside a clone."""
     here = Path(__file__).resolve().parents[2]
+    # git also looks in the folders above: an installed copy would be given the commit of whatever
+    # repository it lies in.
     if not (here / ".git").exists():
         return None
     try:

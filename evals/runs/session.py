@@ -74,7 +74,9 @@ def execute(
             )
             return writing.finish()
         except BaseException:
+            # Before the record, which counts what judges have answered by now.
             early.close()
+            # What ended the run is to be told, not what kept it from being recorded.
             with contextlib.suppress(EvalsError):
                 writing.record(finished=False)
             raise

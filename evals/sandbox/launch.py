@@ -18,7 +18,7 @@ LIBRARIES = ("numpy", "numpy.libs", "scipy", "scipy.libs", "sympy", "mpmath")
 Level = Literal["namespace", "process"]
 _JAIL = Path(__file__).resolve().parent / "jail"
 _NOBODY = 65534
-_SYSTEM = (
+_SYSTEM_PATHS = (
     "/usr/lib",
     "/usr/lib64",
     "/usr/local/lib",
@@ -27,8 +27,8 @@ _SYSTEM = (
     "/etc/ld.so.cache",
     "/usr/share/zoneinfo",
 )
-# Isolated mode (-I) would also drop the hash seed; with an environment of our own these three
-# amount to it.
+# Isolated mode (-I) would also drop the hash seed; with an environment of our own -P and -s amount
+# to it. -S: nothing that is installed can be imported but the libraries.
 _FLAGS = ("-P", "-s", "-S", "-B")
 # Modules would have each fork set up anew what has no use there (threads, random state): they find
 # no place to say so.
@@ -87,11 +87,12 @@ def _libraries() -> dict[str, str]:
 
 
 def command_line(way: Way, room: Path) -> list[str]:
+    # A virtual environment's python is a link, and what is bound is the folder it points into.
     python = os.path.realpath(sys.executable)
     prefix = os.path.realpath(sys.base_prefix)
     found = _libraries()
     config: dict[str, object] = {"wrapped": way.wrap is not None, "limitless": way.map_root}
-    system = [path for path in _SYSTEM if os.path.exists(path)]
+    system = [path for path in _SYSTEM_PATHS if os.path.exists(path)]
     if way.wrap is None:
         libraries, scratch, jail = room / "libraries", room / "scratch", _JAIL.parent
         libraries.mkdir()
@@ -147,11 +148,15 @@ def _bubblewrap(
     for path in system:
         command += (
             ["--symlink", os.readlink(path), path]
+            # Where /usr is merged, /lib and /lib64 are links into it.
             if os.path.islink(path)
             else ["--ro-bind", path, path]
         )
     command += ["--ro-bind", prefix, prefix, "--ro-bind", str(_JAIL), "/run/sandbox/jail"]
     for name, folder in libraries.items():
         command += ["--ro-bind", folder, f"/run/libraries/{name}"]
+    # A tmpfs is memory: what programs write must not fill the machine.
     command += ["--proc", "/proc", "--dev", "/dev", "--size", str(64 << 20), "--tmpfs", "/tmp"]
+    # bubblewrap goes through these in order: the root is closed once everything is in it; /tmp, a
+    # mount of its own, stays writable.
     return [*command, "--dir", "/tmp/scratch", "--remount-ro", "/", "--chdir", "/", "--"]

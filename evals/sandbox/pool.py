@@ -64,7 +64,10 @@ class Sandbox:
             raise EnvironmentFault(
                 f"The sandbox has no place for its folder ({error}). Set TMPDIR to a writable one."
             ) from error
+        # Also removes what a sandbox that nobody closed would leave, at the interpreter's end at
+        # the latest.
         self._forget = weakref.finalize(self, _leave, self._home, lock)
+        # None keeps the place of a server that is yet to be started in another's stead.
         self._idle: queue.LifoQueue[Server | None] = queue.LifoQueue()
         first, self.level_reason = self._first(
             level or ("namespace" if policy == "require" else None)
@@ -72,6 +75,7 @@ class Sandbox:
         self._way = first.way
         self._idle.put(first)
         self._threads = ThreadPoolExecutor(self._n, thread_name_prefix="sandbox")
+        # One thread stays free, so that programs run in the first server meanwhile.
         for _ in range(self._n - 1):
             self._threads.submit(self._add_server)
 
@@ -86,6 +90,7 @@ class Sandbox:
             self._idle.put(Server(self._way, self._home))
 
     def _first(self, wanted: Level | None) -> "tuple[Server, str]":
+        # mkdtemp closes it to others, and the servers become nobody.
         self._home.chmod(0o755)
         problems = []
         for way in ways(wanted):
@@ -149,6 +154,7 @@ class Sandbox:
         """Wait for what runs, drop what waits, end every server."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         servers = [server for server in self._idle.queue if server is not None]
+        # All are told before any is waited for, so that they end side by side.
         for server in servers:
             server.dismiss()
         for server in servers:
@@ -186,6 +192,8 @@ def _locked(home: Path) -> int:
     """A descriptor that holds the folder. Raises OSError when its owner lives, or it
     is not ours.
     """
+    # The folder for temporary files is everybody's: neither a link nor another user's folder is
+    # followed, and one removed before it could be locked has no link left.
     lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,5 +206,6 @@ def _locked(home: Path) -> int:
 
 
 def _leave(home: Path, lock: int) -> None:
+    # Before the lock goes, or another sandbox would take it for left over and remove it too.
     remove(home)
     os.close(lock)

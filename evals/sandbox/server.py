@@ -15,6 +15,7 @@ from evals.sandbox.jail import values
 from evals.sandbox.launch import ENVIRONMENT, Way, command_line
 
 _START_S = 120.0  # beside an engine that takes every core of a slow machine, 30 were too few
+# Beyond the program's own time, which the server keeps: only a server that is stuck comes to it.
 _GRACE_S = 10.0
 _FAREWELL_S = 1.0
 SILENT = "no answer in time"
@@ -42,6 +43,7 @@ class Server:
                 env=ENVIRONMENT,
                 cwd="/",
                 close_fds=True,
+                # A group of its own: killpg reaches all of it, a terminal's Ctrl-C none of it.
                 start_new_session=True,
             )
         except OSError as error:
@@ -86,6 +88,7 @@ class Server:
 
     def _last_words(self) -> str:
         assert self._process.stderr
+        # A server that said nothing in time still holds its end: what is there is all.
         os.set_blocking(self._process.stderr.fileno(), False)
         lines = (self._process.stderr.read() or b"").decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""

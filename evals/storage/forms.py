@@ -14,9 +14,9 @@ from evals.storage.files import one_line
 SCHEMA = 1
 """Of summary.json."""
 _HERE = Path(__file__).parent
-_LONGEST = 160
+_LONGEST_COMPLAINT = 160
 """Characters of a complaint: it quotes what it is about."""
-_MOST = 1 << 40
+_MOST_TOKENS = 1 << 40
 """Above any count of tokens."""
 
 
@@ -56,7 +56,7 @@ def _complaint(name: str, content: Any) -> str | None:
     if error is None:
         return None
     place = ".".join(map(str, error.absolute_path))
-    return one_line(f"{place + ': ' if place else ''}{error.message}"[:_LONGEST])
+    return one_line(f"{place + ': ' if place else ''}{error.message}"[:_LONGEST_COMPLAINT])
 
 
 @functools.cache
@@ -119,7 +119,9 @@ _FIELDS: Mapping[str, Callable[[Any, Any], bool]] = {
     "n_tokens": lambda value, outputs: (
         isinstance(value, list)
         and len(value) == len(outputs)
-        and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _MOST for n in value)
+        and all(
+            isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _MOST_TOKENS for n in value
+        )
     ),
     "score": lambda value, _: value is None or _is_share(value),
     "scores": lambda value, _: (
@@ -128,6 +130,7 @@ _FIELDS: Mapping[str, Callable[[Any, Any], bool]] = {
     ),
     "choice_logprobs": lambda value, _: (
         isinstance(value, dict)
+        # A text is an infinity, for which JSON has no number.
         and all(isinstance(one, int | float | str) for one in value.values())
     ),
     "findings": lambda value, _: (

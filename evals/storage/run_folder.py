@@ -69,6 +69,7 @@ class RunFolder:
         """Write one task's graded items; the same rows give the same bytes."""
         with (
             self._writing(self.samples_path(task)) as file,
+            # A gzip header holds a name and a time: equal rows would not be equal bytes.
             gzip.GzipFile("", "wb", 6, file, mtime=0) as stream,
         ):
             for row in rows:

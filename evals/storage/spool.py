@@ -26,6 +26,8 @@ class Scratch:
         # KB; values are asked for about in their order, and seldom twice
         self.ask("PRAGMA cache_size = -256")
         self.ask(f"CREATE TABLE rows ({columns})")
+        # Never committed: nobody else reads the file, and each statement would else be a
+        # transaction of its own.
         self.ask("BEGIN")
 
     def ask(self, query: str, *values: object) -> sqlite3.Cursor:
@@ -87,6 +89,8 @@ class Spool(Sequence[T]):
         return self._open[place]
 
     def __iter__(self) -> Iterator[T]:
+        # The block that is open stays open, and is gone through as a copy: others may change the
+        # list meanwhile.
         for number in range(-(-self._n // _BLOCK)):
             yield from list(self._open) if number == self._number else self._read(number)
 
@@ -106,6 +110,7 @@ class Spool(Sequence[T]):
     def _read(self, number: int) -> list[T]:
         """A block as it was kept last; an empty one where the list ends."""
         found = self._blocks.ask("SELECT packed FROM rows WHERE number = ?", number).fetchone()
+        # Only what this process wrote: nobody else can open the file.
         values: list[T] = pickle.loads(found[0]) if found else []
         return values
 

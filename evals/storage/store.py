@@ -21,12 +21,12 @@ from evals.records import Completion, ItemId, Outcome, Output
 
 SCHEMA = 1
 _MAGIC = b"SQLite format 3\x00"
-_SMALLEST = 512
+_SMALLEST_PAGE = 512
 """Bytes of the smallest SQLite page: a shorter file SQLite takes for an empty one, and writes over
 it.
 """
 _MAX_PAYLOAD = 64 << 20
-_PART = 500
+_KEYS_AT_ONCE = 500
 """Keys looked up at a time."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID;
@@ -67,7 +67,10 @@ class Store:
         self._refuse_foreign_tables()
         if not read_only:
             self._db.execute("PRAGMA journal_mode=WAL")
+            # A kill loses no commit this way, a power cut may lose the last ones; FULL would wait
+            # for the disk at each.
             self._db.execute("PRAGMA synchronous=NORMAL")
+        # Damage is named before anything is asked, not hours later.
         if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise sqlite3.DatabaseError("its pages do not agree")
         if not read_only:
@@ -95,8 +98,8 @@ class Store:
         wanted = list(dict.fromkeys(keys))
         found: set[str] = set()
         with self._guard():
-            for start in range(0, len(wanted), _PART):
-                part = wanted[start : start + _PART]
+            for start in range(0, len(wanted), _KEYS_AT_ONCE):
+                part = wanted[start : start + _KEYS_AT_ONCE]
                 marks = ",".join("?" * len(part))
                 found.update(
                     key
@@ -134,7 +137,7 @@ class Store:
         packed ones of a part.
         """
         waiting = iter(keys)
-        while part := list(islice(waiting, _PART)):
+        while part := list(islice(waiting, _KEYS_AT_ONCE)):
             with self._guard():
                 marks = ",".join("?" * len(part))
                 found = dict(
@@ -184,6 +187,7 @@ class Store:
             try:
                 yield
             except BaseException:
+                # On a full disk SQLite may have rolled back by itself.
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
@@ -211,13 +215,14 @@ def _refuse_foreign_file(path: Path) -> None:
     """
     if path.is_file() and path.stat().st_size > 0:
         with path.open("rb") as opened:
-            head = opened.read(_SMALLEST)
-        if len(head) < _SMALLEST or not head.startswith(_MAGIC):
+            head = opened.read(_SMALLEST_PAGE)
+        if len(head) < _SMALLEST_PAGE or not head.startswith(_MAGIC):
             raise sqlite3.DatabaseError("file is not a database")
 
 
 def _fault(path: Path, error: Exception) -> EnvironmentFault:
     text = str(error).lower()
+    # By its words first: a full disk may also be an OSError.
     if "full" in text or "no space" in text:
         return EnvironmentFault(
             f"The disk is full: {path} could not be written. Free some space; the same command"

@@ -88,6 +88,7 @@ def _run(child: int, source: str, checks: str) -> tuple[str, str]:
                 code,
                 {name: _bind(child, name, described[name]) for name in wanted if name in described},
             )
+        # Time that runs out from here on must not take back what has passed.
         signal.setitimer(signal.ITIMER_REAL, 0)
         return _PASSED
     except (_DeadlineError, _EndedError):

@@ -92,6 +92,7 @@ def limit_files() -> None:
 def _limit(pid: int, *ceilings: tuple[int, int]) -> None:
     for kind, ceiling in ceilings:
         hard = resource.getrlimit(kind)[1]
+        # A limit that is lower already stands: raising it would be refused.
         ceiling = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
         resource.prlimit(pid, kind, (ceiling, ceiling))
 
@@ -127,16 +128,18 @@ def become_nobody(keep_reading: bool) -> None:
     """
     if keep_reading:
         _prctl(_PR_SET_KEEPCAPS, 1)
+    # The user last: without root the groups could not be given up.
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
+    # The change of user kept it as permitted, not as effective.
     if keep_reading:
         drop_capabilities(keep_reading)
 
 
 def drop_capabilities(keep_reading: bool) -> None:
     """Keep no capability, or only the one to read. Raises OSError."""
-    header = struct.pack("=Ii", 0x20080522, 0)
+    header = struct.pack("=Ii", 0x20080522, 0)  # version 3 of capset's words
     bit = 1 << _CAP_DAC_READ_SEARCH if keep_reading else 0
     if _libc.capset(header, struct.pack("=6I", bit, bit, 0, 0, 0, 0)) != 0:
         raise OSError(ctypes.get_errno(), "capset")
@@ -152,6 +155,8 @@ def nursery_filter() -> bytes:
     column, code = _begin()
     for pair in _DENIED.values():
         code.on_equal(pair[column], _ERRNO | _EPERM)
+    # The kernel sends signals to whoever owns a descriptor: naming another as its owner would go
+    # around kill.
     code.on_argument(
         _FCNTL[column], lambda: code.forbid(_F_SETOWN, _F_SETSIG, _F_SETOWN_EX), argument=1
     )
@@ -172,17 +177,20 @@ def program_filter(threads: bool) -> bytes:
     )
     for pair in (_KILL, _TGKILL):
         code.on_argument(pair[column], lambda: code.unless_equal(_OWN_PID, _ERRNO | _EPERM))
+    # 0 is itself: another process's limits would be a way to end it.
     code.on_argument(_PRLIMIT[column], lambda: code.unless_equal(0, _ERRNO | _EPERM))
+    # That it ends with its parent, and hides its memory, is not for it to undo.
     code.on_argument(
         _PRCTL[column], lambda: code.forbid(_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_PTRACER)
     )
     return code.end()
 
 
-def _begin() -> "tuple[int, _Filter]":
+def _begin() -> "tuple[int, _FilterCode]":
     column, audit = _ARCHITECTURES.get(platform.machine(), (0, 0))
-    code = _Filter()
+    code = _FilterCode()
     code.is_known = audit != 0
+    # The architecture first: another one has other numbers for the same calls.
     code.load(4)
     code.unless_equal(audit, _KILL_PROCESS)
     code.load(0)
@@ -198,6 +206,7 @@ class Filter:
         parts = template.split(struct.pack("=I", _OWN_PID))
         self._raw = ctypes.create_string_buffer(template, len(template))
         self._own_pid = [sum(map(len, parts[: n + 1])) + 4 * n for n in range(len(parts) - 1)]
+        # struct sock_fprog, by whose address the kernel reads the lines: both buffers must live on.
         self._program = ctypes.create_string_buffer(
             struct.pack("HxxxxxxP", len(template) // 8, ctypes.addressof(self._raw))
         )
@@ -213,7 +222,7 @@ class Filter:
         return len(self._raw) > 0 and int(_libc.prctl(*self._arguments)) == 0
 
 
-class _Filter:
+class _FilterCode:
     """A classic BPF program over struct seccomp_data: number at 0, architecture at 4, arguments
     from 16 in steps of 8.
     """
@@ -227,6 +236,8 @@ class _Filter:
         self.give(_ALLOW)
         return b"".join(self.lines) if self.is_known else b""
 
+    # 0x20 loads a word, 0x06 returns a verdict; 0x15, 0x45 and 0x35 jump if it is equal, has a bit,
+    # is not less (linux/bpf_common.h).
     def _add(self, code: int, value: int, yes: int = 0, no: int = 0) -> None:
         self.lines.append(struct.pack("=HBBI", code, yes, no, value & 0xFFFFFFFF))
 
@@ -268,9 +279,11 @@ class _Filter:
         self.load(16 + 8 * argument)
         rule()
         self.give(_ALLOW)
+        # How far to jump past the rule is known only now.
         self.lines[at] = struct.pack("=HBBI", 0x15, 0, len(self.lines) - at - 1, value)
 
 
+# Calls 444 to 446 are landlock's, on x86-64 and Arm alike.
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1, 2, 4, 8, 1 << 14
 
 
@@ -288,6 +301,8 @@ def file_rules(readable: Sequence[str], writable: Sequence[str]) -> int:
     version = landlock_version()
     if version == 0:
         return -1
+    # A kernel refuses rights and fields that it does not know; versions 2, 3 and 5 brought a right
+    # on files each, 4 those on TCP ports, 6 the scopes (abstract sockets, signals).
     files = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
     attributes = struct.pack("=QQQ", files, 3, 3)[: 8 if version < 4 else 16 if version < 6 else 24]
     rules = int(_libc.syscall(444, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0)))
@@ -303,6 +318,7 @@ def file_rules(readable: Sequence[str], writable: Sequence[str]) -> int:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
             continue
+        # Rights of folders are refused for a file.
         if not os.path.isdir(path):
             access &= _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
         _libc.syscall(

@@ -69,6 +69,7 @@ def _keep(line: socket.socket, confinement: dict[str, Any]) -> None:
     confine.die_with_parent()
     confine.adopt_orphans()
     confine.drop_capabilities(confinement["keeps_reading"])
+    # Programs inherit the streams: into the server's own they could write answers.
     null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(null, stream)
@@ -103,6 +104,7 @@ def _keep(line: socket.socket, confinement: dict[str, Any]) -> None:
         ours.close()
         patient = os.read(line.fileno(), 1)
         status = _bury(child, patient == b"\1")
+        # What is emptied is the folder this process stands in; the path must still lead there.
         if not _alone() or os.lstat(scratch).st_ino != identity or not _cleared(scratch):
             return
         os.write(line.fileno(), _STATUS.pack(status))
@@ -116,7 +118,7 @@ def _enter(channel: int, ready: confine.Filter | None) -> None:
         confine.die_with_parent()
     if channel != 3:
         os.dup2(channel, 3, inheritable=False)
-    os.closerange(4, 64)
+    os.closerange(4, 64)  # limit_files allows no higher ones
     if ready is not None and not ready.apply():
         os._exit(1)
     program.serve(3)
@@ -139,6 +141,8 @@ def _alone() -> bool:
     False when something is left that cannot be.
     """
     for _ in range(200):
+        # As a namespace's first process, -1 is everything in the namespace; elsewhere it would be
+        # every process of this user.
         if os.getpid() == 1:
             with contextlib.suppress(ProcessLookupError):
                 kill(-1, signal.SIGKILL)

@@ -103,6 +103,7 @@ def prepare() -> None:
 def _preload(name: str) -> None:
     for owner, attribute, original in _ORIGINALS:
         setattr(owner, attribute, original)
+    # Where it is missing or broken, the program's own import says so.
     with contextlib.suppress(Exception):
         importlib.import_module(name)
     prepare()
@@ -132,6 +133,7 @@ def serve(channel: int) -> None:
     """
     source, wanted = values.read_frame(channel)
     for name in _PRELOADED:
+        # A name that only a comment mentions costs an import, no more.
         if name in source:
             _preload(name)
     scope: dict[str, Any] = {}

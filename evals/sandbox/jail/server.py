@@ -59,6 +59,7 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     for name in _WARM:
         __import__(name)
+    # Taken away for the imports above (launch.py, _BOOT); programs get the real one.
     os.register_at_fork = posix.register_at_fork
     sys.path[:] = [path for path in sys.path if not path.startswith(config["jail"])] + [
         config["libraries"]
@@ -69,6 +70,8 @@ def main() -> None:
     # garbage.
     gc.collect()
     gc.freeze()
+    # Before the next two: the nursery may keep the capability to read, and a program's memory has a
+    # limit of its own.
     nursery = Nursery(confinement)
     confine.drop_capabilities(keep_reading=False)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -81,6 +84,7 @@ def main() -> None:
         },
     )
     null = os.open(os.devnull, os.O_RDWR)
+    # Nobody reads that pipe once the server is ready: full, it would block its writer.
     os.dup2(null, 2)
     try:
         while True:

@@ -15,6 +15,7 @@ import types
 from typing import Any
 
 MAX_FRAME_BYTES = 64 << 20
+# Larger ones cross in hexadecimal: Python reads no decimal number of more than 4,300 digits.
 _SMALL = 1 << 53
 
 
@@ -86,6 +87,7 @@ def encode(value: Any) -> Any:
         return value
     for base, tag in _SEQUENCES:
         if isinstance(value, base):
+            # The base's own method: a subclass's may show something else than it holds.
             return [tag, *map(encode, base.__iter__(value))]
     if isinstance(value, dict):
         return ["d", *([encode(key), encode(item)] for key, item in dict.items(value))]
@@ -102,6 +104,7 @@ _SEQUENCES: tuple[tuple[Any, str], ...] = (
 _EMPTY: tuple[Any, ...] = ([], (), "", {}, set(), range(0))
 _ITERATORS: tuple[Any, ...] = (
     *(types.GeneratorType, map, filter, zip, enumerate, reversed),
+    # No module names these types.
     *map(type, map(iter, _EMPTY)),
 )
 _KEYS, _VALUES, _ITEMS = (
@@ -114,7 +117,7 @@ def _encode_rare(value: Any) -> Any:
     if isinstance(value, int):
         return encode(int.__add__(value, 0))
     if isinstance(value, float):
-        return float.__add__(value, 0.0) if value else float.__pos__(value)
+        return float.__add__(value, 0.0) if value else float.__pos__(value)  # -0.0 + 0.0 is 0.0
     if isinstance(value, str):
         return str.__str__(value) if type(value) is str else "".join(str.__iter__(value))
     if isinstance(value, complex):
