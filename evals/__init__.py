@@ -23,6 +23,7 @@ def run(model: str, **settings: Any) -> "Result":
     Raises evals.errors.EvalsError with one sentence for anything wrong with the input or the
     machine.
     """
+    # Here and not above: `import evals` alone loads nothing.
     from dataclasses import fields
     from pathlib import Path
 
@@ -41,6 +42,7 @@ def run(model: str, **settings: Any) -> "Result":
                 f"evals.run has no setting {name!r}. {nearest(name, sorted(of_run | of_engine))}"
             )
     engine = {name: settings.pop(name) for name in sorted(of_engine & settings.keys())}
+    # A bare text would be taken for a sequence of letters.
     for name in ("tasks", "judges"):
         if isinstance(settings.get(name), str):
             settings[name] = (settings[name],)

@@ -80,5 +80,6 @@ def roles_of_column(benchmark: Benchmark[Any] | type[Benchmark[Any]], column: st
     """The judge roles that decide a column: the role it is named after (alpaca_eval_2_lc:
     alpaca_eval_2), else all of them.
     """
+    # "_" behind both: a column alpaca_eval_10 would not be alpaca_eval_1's.
     named = [role for role in benchmark.judge_roles if f"{column}_".startswith(f"{role}_")]
     return named or benchmark.judge_roles

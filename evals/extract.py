@@ -8,6 +8,7 @@ import string
 from typing import NamedTuple
 
 _SEPARATOR = re.compile(r"(\d),(\d)")
+# The sign belongs to the first alternative alone: a slip of the original, part of the score.
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 # The class was meant as an alternation, so it also lets a literal "|" through.
 _BBH_PHRASE = re.compile(r"[t|T]he answer is ")
@@ -50,6 +51,7 @@ def extract_bbh_answer(text: str) -> Extracted:
     Source: open-instruct, eval/bbh: the first match of `[t|T]he answer is (.*?)\\.`, which takes
     seconds on a long text full of it.
     """
+    # At "\n" alone, where the dot of the original expression stops; splitlines parts at more.
     for line in text.split("\n"):
         phrase = _BBH_PHRASE.search(line)
         if phrase and (end := line.find(".", phrase.end())) >= 0:

@@ -6,6 +6,7 @@ from typing import Any
 from evals.benchmark import Benchmark
 from evals.errors import InputError, nearest
 
+# As texts: whoever lists the names imports no benchmark.
 BENCHMARKS = {
     "mmlu": "tasks.mmlu:MMLU",
     "gsm8k": "tasks.gsm8k:GSM8K",

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from evals.records import Grade, Metric
 
+# The normal distribution's 97.5 % point, written out: nothing here waits for scipy to load.
 Z95 = 1.959963984540054
 
 
@@ -24,6 +25,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     """
     if not (0 <= c <= n and 1 <= k <= n):
         raise ValueError(f"pass@{k} is undefined for {c} passes in {n} samples")
+    # Whole numbers up to one division: exact, and comb is 0 where fewer than k samples failed.
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
@@ -32,10 +34,12 @@ def proportion(scores: Iterable[float], n_items: int) -> Metric:
 
     n_items: items there are; when fewer were scored the value is withheld.  Source: Wilson 1927.
     """
+    # Scores come one by one from disk and may be a million: eight bytes each, no list of objects.
     kept = array("d", scores)
     n = len(kept)
     if n < n_items or n == 0:
         return unfinished(n, n_items)
+    # fsum rounds once, here and below: the order of the items cannot change a digit.
     p = math.fsum(kept) / n
     return Metric(p, n, n_items, math.sqrt(p * (1 - p) / n), wilson_interval(p, n), "Wilson")
 
@@ -89,6 +93,7 @@ def by_group(name: str, grades: Iterable[Grade], *, macro: bool) -> dict[str, Me
 
     name: of the score and the metric.  Intervals: see `stratified` and `proportion`.
     """
+    # In one pass: grades may lie on disk, and one for each subject would read them 57 times.
     found: dict[str, list[float | None]] = {}
     for grade in grades:
         found.setdefault(grade.group, []).append(grade.scores.get(name))
@@ -138,6 +143,7 @@ def wilson_interval(p: float, n: float) -> tuple[float, float]:
     z2 = Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    # At p = 0 or 1 one end is p itself, which rounding would miss by a hair.
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 

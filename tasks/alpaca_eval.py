@@ -150,6 +150,7 @@ class AlpacaEval(Benchmark[AlpacaItem]):
         preferences: dict[str, float | None] = {}
         for role, reference in item.references.items():
             finding = findings.get(role)
+            # Equal answers were never judged; only a recording's own preference goes before that.
             if answer.text == reference and (finding is None or finding.preference is None):
                 preferences[role] = DRAW
             elif finding is not None:
@@ -161,6 +162,7 @@ class AlpacaEval(Benchmark[AlpacaItem]):
             item.id,
             item.group,
             {
+                # Judges go from 1 to 2, scores from 0 to 1.
                 role: preference - 1
                 for role, preference in preferences.items()
                 if preference is not None

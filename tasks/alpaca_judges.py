@@ -44,6 +44,7 @@ def is_model_first(instruction: str) -> bool:
     """Whether the judge reads the model's answer before the reference: drawn from the instruction
     alone.
     """
+    # Seed text and call are the package's, to the letter; any other would turn other pairs round.
     return random.Random(f"is_switched_outputs{instruction}0").choices([False, True], k=1)[0]
 
 
@@ -67,9 +68,11 @@ def judge_request(role: str, instruction: str, reference: str, answer: str) -> G
 def preference_for_model(role: str, instruction: str, finding: Finding) -> float | None:
     """Preference from 1 (reference) to 2 (model); None when the finding cannot be read as one."""
     if finding.preference is not None:
+        # 0 is how older annotations write a draw.
         recorded = finding.preference or DRAW
         return recorded if 1 <= recorded <= 2 else None
     shown = annotator(role).read(finding)
+    # The judge speaks of the second answer shown: where the model's was first, 1 and 2 swap.
     return None if shown is None else 3 - shown if is_model_first(instruction) else shown
 
 
@@ -98,6 +101,8 @@ def annotator(role: str) -> Annotator:
         "logprob_parser": read_logprobs,
     }
     read = parsers[config["fn_completion_parser"]]
+    # is_binarize would make a mere winner of the weighted preference: off for the card's judge, and
+    # not written here.
     options = {
         key: value
         for key, value in config.get("completion_parser_kwargs", {}).items()
@@ -129,6 +134,7 @@ def read_ranking(finding: Finding) -> float | None:
             if entry["model"] == "model_1"
         ]
         return float(ranks[0]) if ranks[0] in (1, 2) else None
+    # literal_eval may raise each of them on what a judge wrote; deep nesting is enough for two.
     except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError):
         return None
 
@@ -146,5 +152,6 @@ def read_logprobs(
     top = max(among.values(), default=-math.inf)
     if not math.isfinite(top):
         return None
+    # Less the largest, so that not all of them underflow to 0.
     weights = {token: math.exp(logprob - top) for token, logprob in among.items()}
     return 2 - weights.get(numerator_token, 0.0) / math.fsum(weights.values())

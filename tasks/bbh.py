@@ -141,6 +141,7 @@ class BBH(Benchmark[BBHItem]):
 
     def request(self, item: BBHItem) -> Generate:
         """The task's instruction, its three worked examples and the question."""
+        # Base models alone have a stop: the card's launcher left the option for chat unset.
         prompt = f"{task_prompt(item.group)}\n\nQ: {item.question}"
         if self.chat:
             return Generate(

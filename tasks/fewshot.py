@@ -67,6 +67,7 @@ def _read_yaml(text: str) -> dict[str, Any]:
     """
     import yaml
 
+    # A class of its own: a constructor added to SafeLoader would be everybody's.
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """A safe loader that steps over tags instead of refusing them."""
 

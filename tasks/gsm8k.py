@@ -87,10 +87,12 @@ class GSM8K(Benchmark[GSM8KItem]):
                 f"gsm8k: the card draws {N_CARD_ITEMS} questions, there are {len(items)}. Use the"
                 " whole test.jsonl."
             )
+        # The first and only call, on the rows in file order: anything else draws other questions.
         return random.Random(SEED).sample(list(items), N_CARD_ITEMS)
 
     def request(self, item: GSM8KItem) -> Generate:
         """The eight exemplars and the question."""
+        # Base models alone have a stop: the card's launcher left the option for chat unset.
         prompt = f"{prompt_prefix()}Question: {item.question.strip()}"
         if self.chat:
             return Generate(

@@ -44,7 +44,9 @@ from evals.records import (
 )
 
 K = 10
+# The paper's: what begins at the margin is no longer the function.
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+# No seed, as in the protocol; a request's own also crashes vLLM on a CPU.
 SAMPLING = Sampling(temperature=0.8, top_p=0.95, n=20, max_tokens=512, stop=STOPS)
 
 

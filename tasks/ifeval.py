@@ -59,6 +59,7 @@ original score is random.
 """
 
 _MAX_TOKENS = 2048
+# `random` and langdetect keep one state for the whole process.
 _CHECKING = threading.Lock()
 
 
@@ -223,20 +224,24 @@ def _checker(instruction: Instruction) -> Callable[[str], bool]:
 
 
 def _until_last_bracket(text: str) -> str:
+    # The checker looks for `\[.*?\]` within a line: none begins behind the last bracket.
     return "\n".join(line[: line.rfind("]") + 1] for line in text.split("\n"))
 
 
 def _lines_with_a_title(text: str) -> str:
+    # The checker looks for `<<[^\n]+>>`: on one line, with at least a character between.
     return "\n".join(
         line for line in text.split("\n") if -1 < line.find("<<") <= line.rfind(">>") - 3
     )
 
 
 def _with_short_gaps(text: str) -> str:
+    # Its markers have room for one white space (`p\.\s?s\.`): two match as little as three.
     return re.sub(r"(\s\s)\s+", r"\1", text)
 
 
 def _with_one_blank_line(text: str) -> str:
+    # Its expressions begin with `^\s*`, which runs through a gap again from each of its lines.
     return re.sub(r"\s{3,}", lambda gap: "\n\n" if gap[0].count("\n") > 1 else gap[0], text)
 
 
@@ -258,6 +263,7 @@ def _seeded(key: str) -> Iterator[None]:
     """
     from langdetect import DetectorFactory
 
+    # Before the seeding: the import itself draws from `random`.
     _instruction_classes()
     seed = int.from_bytes(hashlib.sha256(f"ifeval/{key}".encode()).digest()[:8], "big")
     with _CHECKING:
@@ -280,9 +286,11 @@ def _require_sentence_splitter() -> None:
 
     spec = find_spec("llama_index")
     for home in (spec.submodule_search_locations or ()) if spec else ():
+        # llama-index-core ships the data where nltk does not look.
         nltk.data.path.insert(0, str(Path(home) / "core" / "_static" / "nltk_cache"))
     try:
         nltk.data.find("tokenizers/punkt_tab")
+        # Found is not read: nltk refuses hard-linked data only when it opens it.
         nltk.tokenize.sent_tokenize("One. Two.")
     except (LookupError, OSError) as error:
         reason = (

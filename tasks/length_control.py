@@ -116,6 +116,7 @@ def replicates(
 
     ordered = sorted(judged, key=lambda one: one.row)
     baseline = _gamed_frame(gamed)
+    # By the place of an index's first row in the file, as the package looks it up.
     difficulty_of = baseline.drop_duplicates("index")["instruction_difficulty"]
     difficulty = np.array([float(difficulty_of[one.row]) for one in ordered])
     gap = np.array([float(one.n_chars_reference - one.n_chars) for one in ordered])
@@ -141,6 +142,7 @@ def replicates(
         np.concatenate([preference[readable], baseline["preference"]]),
     )
     weight = np.hstack([drawn[:, readable], np.full((n_replicates, len(baseline)), GAMED_WEIGHT)])
+    # Outer products of all rows, flat: one matrix product then has the curvature of every draw.
     products = (features[:, :, None] * features[:, None, :]).reshape(len(features), 9)
     fitted = np.zeros((n_replicates, 3))
     for _ in range(N_NEWTON_STEPS):
@@ -176,6 +178,7 @@ def fit(judged: Sequence[Judged], gamed: Sequence[Row]) -> tuple[dict[str, float
             "not_gamed_baseline": True,
         }
     )
+    # In the package's order, on which the folds of its cross-validation depend.
     everything = pd.concat([baseline, model], ignore_index=True)
     at_equal_lengths = model[["instruction_difficulty", "not_gamed_baseline"]].assign(
         std_delta_len=0
@@ -188,6 +191,8 @@ def fit(judged: Sequence[Judged], gamed: Sequence[Row]) -> tuple[dict[str, float
     )
     import sklearn
 
+    # The package switches sklearn's metadata routing on for the whole process, and passes the
+    # `penalty` that sklearn warns of.
     with warnings.catch_warnings(), sklearn.config_context():
         warnings.simplefilter("ignore")
         fitted = glm.fit_LogisticRegressionCV(

@@ -91,6 +91,7 @@ SUBJECTS = (
     "world_religions",
 )
 LETTERS = ("A", "B", "C", "D")
+# With the space: the bare letters are other tokens, which the original does not look at.
 CANDIDATES = tuple((letter, f" {letter}") for letter in LETTERS)
 N_SHOTS = 5
 MAX_PROMPT_TOKENS = 2048
@@ -115,6 +116,7 @@ def read_questions(file: IO[bytes]) -> Iterator[Row]:
     ValueError for anything else.
     """
     for number, cells in enumerate(
+        # newline: line ends within a cell stay as they are.
         csv.reader(io.StringIO(file.read().decode("utf-8"), newline=""))
     ):
         if len(cells) != 2 + len(LETTERS) or cells[-1] not in LETTERS:

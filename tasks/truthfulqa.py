@@ -162,6 +162,7 @@ def primer() -> str:
 
     Raises EnvironmentFault when lm-eval's task file does not hold them.
     """
+    # The file makes its prompt in Jinja; the primer is a literal in it.
     found = re.search(
         r"set prompt_qa = '(.*?)'\s*%\}",
         task_file("truthfulqa/truthfulqa_gen.yaml").doc_to_text,
@@ -178,6 +179,7 @@ def base_answer(text: str) -> str:
     """The one answer in a base model's text: without its `A:`, without the next `Q:` and what
     follows, blank lines as spaces.
     """
+    # The original's steps in its order, stripping after each.
     text = text.strip()
     text = text.removeprefix("A:").strip()
     text = text.split("Q:", maxsplit=1)[0].strip()
@@ -203,4 +205,5 @@ def judge_label(finding: Finding) -> Label | None:
 
 def _ask(role: str, question: str, answer: str) -> Choose:
     message = Message("user", judge_prompt(role, question, answer))
+    # Not beside " no": the threshold is for the probability among the whole vocabulary.
     return Choose((message,), candidates=(("yes", " yes"),), raw=True)

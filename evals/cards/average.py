@@ -54,10 +54,12 @@ def average_metric(metrics: Mapping[str, Metric]) -> Metric:
     ]
     stderr = math.hypot(*stderrs) if len(stderrs) == len(present) else None
     ends = [
+        # Sorted, because a negative share (XSTest) turns the interval round.
         sorted((bound - metric.value) * shares[key] for bound in metric.ci95)
         for key, metric in present.items()
         if metric.ci95 is not None and metric.value is not None
     ]
+    # (0.0, 0.0): zip of nothing has no two sides to unpack.
     below, above = (math.hypot(*side) for side in zip(*ends, strict=True)) if ends else (0.0, 0.0)
     ci95 = (max(0.0, value - below), min(1.0, value + above)) if len(ends) == len(present) else None
     return Metric(value, n, _N_INPUTS, stderr, ci95, "cells independent")

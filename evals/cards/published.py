@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from evals.errors import EnvironmentFault
 
+# Written out, not read from the registry: a benchmark that is added there is not on the card.
 CELL_KEYS = (
     "mmlu",
     "gsm8k",

@@ -89,6 +89,7 @@ def _wrong_words(error: TyperException) -> str:
     """
     command = getattr(getattr(error, "ctx", None), "command_path", "evals")
     sentence = " ".join(error.format_message().split()).removeprefix("Invalid value: ").rstrip(".")
+    # Where there are no words at all, typer's message is the whole help.
     return (
         error.message if "Usage:" in error.message else f"evals: {sentence}. See: {command} --help"
     )

@@ -54,6 +54,7 @@ def _state(dataset: Dataset, folder: Path | None) -> str:
     try:
         source = load_card_data([dataset], folder)[dataset.name]
     except InputError as error:
+        # Missing and damaged data are one class of error: only the words tell them apart.
         text = str(error)
         return (
             "not on this machine"

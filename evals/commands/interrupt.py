@@ -25,6 +25,8 @@ def watched() -> Iterator[None]:
     # Python's own handler waits for the main thread, which may be inside an engine's step for long;
     # this pipe does not.
     ours, signals = socket.socketpair()
+    # Python takes no blocking descriptor for this. What finds the pipe full may be lost: two
+    # signals are all that is counted.
     ours.setblocking(False)
     at_term = signal.signal(signal.SIGTERM, signal.default_int_handler)
     before = signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
@@ -33,6 +35,7 @@ def watched() -> Iterator[None]:
     try:
         yield
     finally:
+        # In this order: no signal is to meet a closed pipe, and closing our end ends the thread.
         signal.set_wakeup_fd(before)
         signal.signal(signal.SIGTERM, at_term)
         ours.close()
@@ -45,6 +48,7 @@ def _count(signals: socket.socket) -> None:
     while received := signals.recv(64):
         n_seen += received.count(signal.SIGINT) + received.count(signal.SIGTERM)
         if n_seen >= 2:
+            # Past Python's streams and its clean-up: the main thread may hold their locks for long.
             os.write(2, _SECOND)
             _end_children()
             os._exit(EXIT_CODE)

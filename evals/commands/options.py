@@ -31,6 +31,7 @@ MaxLenOption = Annotated[
     int | None, typer.Option(help="Context in tokens (default: the model's own).")
 ]
 TensorParallelOption = Annotated[int | None, typer.Option(help="GPUs the weights are split over.")]
+# vLLM's names.
 DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 
 

@@ -180,6 +180,7 @@ def show_table(table: Any, layout: str | None) -> None:
 
         from evals.report.terminal import renderables
 
+        # Names and remarks are strangers' words: no markup, and nothing in them to colour.
         console = Console(
             highlight=False,
             markup=False,

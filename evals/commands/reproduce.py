@@ -83,6 +83,7 @@ def _settings(options: argparse.Namespace, name: str, row: PublishedRow | None) 
         engine=engine,
     )
     if row is not None and options.models is not None:
+        # A folder tells neither the card's row nor its chat format, as the short name would have.
         return replace(
             settings,
             model=str(options.models / row.hub_id),

@@ -65,6 +65,7 @@ def paired_columns(
             if any(column.key in side for side in cells)
         ]
         lacking = {column.key: why for column in columns if (why := _why_not(column.key, cells))}
+        # Samples are large: they are read only where a column needs them.
         answers = [read_answers(run, name) for run in runs] if len(lacking) < len(columns) else []
         for column in columns:
             if column.key in lacking:
@@ -74,6 +75,7 @@ def paired_columns(
             if why := _why_unlike(name, column, answers, sides):
                 found[column.key] = PairedDifference(column, 0, reason=why)
                 continue
+            # A summary says how a mean was made by its estimator's name alone.
             pairs = pairs_of(
                 column, answers[0], answers[1], macro=str(sides[0]["estimator"]).startswith("macro")
             )
@@ -175,6 +177,7 @@ def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Si
         )
         for side in answers
     ]
+    # A recording may not say who judged; nothing is then known to differ.
     if judges[0] == judges[1] or not all(judges):
         return None
     return (
@@ -192,6 +195,7 @@ def _agreeing(found: PairedDifference, cells: Sides) -> PairedDifference:
     not of one scoring.
     """
     for value, cell in zip((found.baseline, found.candidate), cells, strict=True):
+        # Far more than sums in another order differ by, far less than one item moves a cell.
         if value is not None and cell["n"] == found.n and abs(value - cell["value"]) > 1e-6:
             why = (
                 f"samples give {value:.6f} where summary.json has {cell['value']:.6f}; make them"
@@ -206,9 +210,11 @@ def _replicates(run: RunFolder, task: str, column: Column, data: Path | None) ->
 
     try:
         benchmark, _ = run_items(run.read_json("run.json"), task, data)
+    # `bootstrapped_difference` then says that the data is not here.
     except InputError:
         return ()
     rows = list(run.samples(task))
+    # A row holds its grade's details beside its scores, so it can stand for them.
     grades = [
         Grade(row["id"], "", {k: v for k, v in row["scores"].items() if v is not None}, details=row)
         for row in rows

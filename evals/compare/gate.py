@@ -149,4 +149,5 @@ def _p_of_drop(high: float, stderr: float, allowed: float) -> float:
     """
     from scipy.stats import norm
 
+    # No spread: no answer changed (`settled`), so nothing fell.
     return float(norm.cdf((high + allowed) / stderr - Z95)) if stderr else 1.0

@@ -13,6 +13,7 @@ from evals.compare.gate import ColumnVerdict, Gate
 from evals.errors import EnvironmentFault
 from evals.report.table import MISSING, escape, percent
 
+# XML 1.0 has no place for these, escaped or not; ElementTree writes them all the same.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MEANING = {
     "pass": "no column fell by more than is allowed",
@@ -196,6 +197,7 @@ def _change(column: ColumnVerdict) -> str | None:
     if one.difference is None or one.ci95 is None:
         return None
     low, high = one.ci95
+    # z: a change that rounds to zero gets no minus sign.
     return f"{one.difference * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
 
 

@@ -15,7 +15,9 @@ from evals.cards.average import AVERAGE, average_metric
 from evals.records import Column, ItemId, Metric
 from evals.stats import Z95
 
+# The normal distribution's 80 % point: added to Z95, what a power of 80 % asks for.
 Z80 = 0.8416212335729143
+# scipy's default; no p below 2 in 10,000 can come of it.
 N_RESAMPLES = 9999
 
 
@@ -103,11 +105,14 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
     n_effective = 1 / float(np.sum(weights**2))
     stderr = _with_two_pairs(variance, n_effective, pairs)
     values = float(weights @ baseline), float(weights @ candidate)
+    # The two pairs, one up and one down, add nothing to the sum and two to the count.
     centre = (values[1] - values[0]) * n_effective / (n_effective + 2)
     p, how = (
         _p_value(candidate - baseline, weights, n_resamples) if n_resamples else (None, "no test")
     )
     found = _normal(pairs, values, stderr)
+    # Of a difference's variance one run has half. Changes count whole, not less their mean: two
+    # runs of one model differ by nothing but chance.
     spread = float(np.linalg.norm(weights * (candidate - baseline))) / math.sqrt(2)
     return replace(
         found,
@@ -137,6 +142,7 @@ def average_difference(differences: Mapping[str, PairedDifference]) -> PairedDif
     """The Average's difference from its inputs' by cell key, which are independent; normal interval
     and p.
     """
+    # The Average's rule carries whatever errors it is handed: here those of the differences.
     baseline, candidate, spread = (
         average_metric(
             {
@@ -223,7 +229,10 @@ def _p_value(change: Any, weights: Any, n_resamples: int) -> tuple[float, str]:
         ), "exact McNemar"
     if len(signed) < 2:  # with one changed item either sign is as likely
         return 1.0, "paired permutation"
+    # What is rounded below is then relative to the largest change.
     signed /= np.max(np.abs(signed))
+    # Against zeros, swapping a pair is turning a change's sign. In batches, since all draws at once
+    # would be 9,999 rows of every item; from a seed, so that equal runs give an equal p.
     found = permutation_test(
         (signed, np.zeros(len(signed))),
         # sums that are equal but for their last bits are ties

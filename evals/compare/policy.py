@@ -64,6 +64,7 @@ def read_policy(path: Path) -> Policy:
 
 def _fraction(path: Path, where: str, value: Json) -> float:
     """Points as a fraction."""
+    # A bool is an int to Python: `drop = true` would be one point.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
         raise InputError(
             f"{path}: {where} is {value!r}. Give the allowed drop in points, a number from 0 to"

@@ -46,6 +46,7 @@ class Asked:
         self.tokenizer: Any = None
         head = record["summary_header"]
         try:
+            # offline: what is compared is what is here; nothing is fetched for it.
             files = resolve(
                 str(record.get("model")), revision=head["model"].get("revision"), offline=True
             ).files
@@ -63,6 +64,7 @@ class Asked:
         if path is not None:
             store = Store(path, read_only=True)
             try:
+                # "" names the question itself; the other names are those of its checks.
                 kept = {
                     item_id: store.prompts(self._record["run_key"], ItemId(item_id)).get("", "")
                     for item_id in ids
@@ -96,6 +98,7 @@ class Asked:
         if self.tokenizer is None:
             words = re.findall(r"\s+|\S+", text)
             return list(words), words
+        # As the renderer calls it, so that a doubled BOS is seen.
         ids = self.tokenizer(text, add_special_tokens=True)["input_ids"]
         return list(ids), [self.tokenizer.decode([token_id]) for token_id in ids]
 

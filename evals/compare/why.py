@@ -40,6 +40,7 @@ def why(baseline: Path, candidate: Path, data: Path | None = None) -> str:
     summaries = runs[0].read_json("summary.json"), runs[1].read_json("summary.json")
     records, lacks = _records(runs)
     facts = _facts(summaries[0], records[0]), _facts(summaries[1], records[1])
+    # Where one side has no record, all that only a record holds would seem to differ.
     known = [
         name
         for name in {**facts[0], **facts[1]}
@@ -179,6 +180,7 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     tokens = [n for row in rows for n in row.get("n_tokens", ())]
     return (
         _share([reason == "length" for reason in ended]),
+        # Recorded outputs may come without token ids and then count none.
         f"{fmean(tokens):.1f}" if any(tokens) else MISSING,
         f"{fmean(map(len, outputs)):.1f}" if outputs else MISSING,
         _share([bool(row.get("unparsed")) for row in rows]),

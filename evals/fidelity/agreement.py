@@ -62,6 +62,8 @@ def agreement(pairs: Sequence[Pair], role: str) -> dict[str, Any]:
     labels = sorted(
         {label for both in named for label in both}, key=lambda label: (label == UNREADABLE, label)
     )
+    # A table is kept flat, m x m numbers in a row: a pair is a row with one 1, rows add up to
+    # tables, and every (m + 1)th number lies on the diagonal.
     m = len(labels)
     sums = _by_question(
         pairs,
@@ -128,7 +130,9 @@ def _estimate(
     import numpy as np
 
     k = len(sums)
+    # Drawing questions with replacement is drawing how often each comes: one product has all sums.
     drawn = np.random.default_rng(_SEED).multinomial(k, np.full(k, 1 / k), size=_RESAMPLES) @ sums
+    # In a draw the statistic may be 0 / 0; nanquantile leaves such draws out.
     with np.errstate(divide="ignore", invalid="ignore"):
         value, values = float(statistic(sums.sum(0))), statistic(drawn)
     if math.isnan(value):

@@ -166,9 +166,11 @@ def _held(verdicts: Verdicts, chosen: Sequence[Answer], role: str, found: Found)
             f"{role}: all {len(chosen)} recorded answers equal the reference: nobody is asked. Give"
             " a larger --limit."
         )
+    # All answers of a set have the same judges.
     for who in verdicts.answers[0].by:
         pairs = []
         for one in chosen:
+            # The other roles keep their recorded verdicts: a column may need two (truth, info).
             now = {**one.by[who]} | (
                 {role: found[key]} if (key := (one.item.id, role)) in found else {}
             )
@@ -177,6 +179,7 @@ def _held(verdicts: Verdicts, chosen: Sequence[Answer], role: str, found: Found)
             ]
             pairs.append(Pair(one.question, one.author, *grades))
         columns = [role, *(column.key for column in benchmark.columns if column.key != role)]
+        # Draws by rule count in the column; nobody was asked about them, so they are no agreement.
         held = agreement(
             [pair for pair, is_judged in zip(pairs, judged, strict=True) if is_judged], role
         )
@@ -257,6 +260,7 @@ def _range(estimate: Record, style: str = "z.2f") -> str:
 
 def _points(estimate: Record) -> str:
     """A shift in percentage points."""
+    # `and` below: None stays None, and 0 is 0 in points, too.
     value, ci95 = estimate["value"], estimate["ci95"]
     return (
         _range(

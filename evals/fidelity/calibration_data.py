@@ -82,6 +82,7 @@ def read_verdicts(role: str, data: Path | None, replay: Path | None) -> Verdicts
             raw = path.read_bytes()
             digest.update(f"{path.relative_to(home)} {hashlib.sha256(raw).hexdigest()}\n".encode())
             for line in reader(path, gzip.decompress(raw) if path.suffix == ".gz" else raw):
+                # Here the file can still be named; a benchmark would trip over a null only later.
                 if not all(
                     isinstance(text, str)
                     for text in (
@@ -102,12 +103,14 @@ def read_verdicts(role: str, data: Path | None, replay: Path | None) -> Verdicts
             " them."
         )
     cls = next(cls for name in BENCHMARKS if role in (cls := benchmark_class(name)).judge_roles)
+    # chat: a base model's answers would be cut before they are judged, these were judged whole.
     benchmark: Benchmark[Any] = cls(chat=True)
     items = benchmark.items(
         LoadedSource({name: [line[0][name] for line in lines] for name in lines[0][0]}, "recorded")
     )
     answers = []
     for item, (_, text, question, author, by) in zip(items, lines, strict=True):
+        # Several models answered one prompt, and several roles count their rows from 0.
         unique = replace(item, id=ItemId(f"{author or role}/{item.id}"))
         answers.append(Answer(unique, Completion((Output(text),)), question, author, by))
     return Verdicts(
@@ -149,9 +152,11 @@ def _xstest(path: Path, raw: bytes) -> Iterator[Line]:
     """GPT-4's labels, under the authors' own prompt of three classes, and people's."""
     author = path.stem.removeprefix("xstest_v2_completions_").removesuffix("_gpteval")
     for row in read_csv(raw):
+        # The csv module's sign for a row with too few cells.
         if None in row.values():
             raise ValueError("a row is cut short")
         number = row["id"].removeprefix("v2-")
+        # GPT-4 also answered in words of its own; people chose a class: any other is damage.
         labels = {
             "gpt-4 (three classes)": _CLASSES.get(row["gpt4_label"], row["gpt4_label"]),
             "people": _CLASSES[row["final_label"]],
@@ -182,6 +187,7 @@ def _alpaca(role: str, path: Path, raw: bytes) -> Iterator[Line]:
             if row["preference"] is None
             else Finding(who, preference=float(row["preference"]))
         )
+        # A file is of one role, but an item is made of both roles' references.
         by = {who: {role: finding}}
         yield (
             {"references_1": reference, "references_2": reference},
@@ -199,6 +205,7 @@ def _truthfulqa(role: str, path: Path, raw: bytes) -> Iterator[Line]:
     own, other = (
         f"finetune_{name}_dev.jsonl" for name in (role, "info" if role == "truth" else "truth")
     )
+    # The other role's file is listed for the checksum alone: labels are taken from it below.
     if path.name != own:
         return
     beside = path.with_name(other)
@@ -215,6 +222,7 @@ def _truthfulqa(role: str, path: Path, raw: bytes) -> Iterator[Line]:
 
 def _labelled(row: Row) -> tuple[tuple[str, str], Finding]:
     """Question and answer in a line of the judges' training format, and its label."""
+    # The question ends where the first line opens an answer; an answer may have such lines, too.
     found = re.fullmatch(r"Q: (.*?)\nA: (.*)\n(?:True|Helpful):", row["prompt"], re.DOTALL)
     if found is None:
         raise ValueError("a prompt is not of the judges' form")

@@ -103,6 +103,7 @@ def _about(folder: Path) -> dict[str, Any]:
             f"{path} cannot be read ({first_line(error)}). Get the corpus again."
         ) from error
     for name, sha256 in files:
+        # A README.json may be a stranger's: nothing outside its folder is read.
         file = (folder / name).resolve()
         if not file.is_relative_to(folder.resolve()) or not file.is_file():
             raise InputError(
@@ -205,6 +206,7 @@ def as_text(line: Line) -> str:
     """
     digits = min(line.decimals, 6)
     ours = "-" if line.ours is None else f"{line.ours:.{digits}f}"
+    # + 0.0 turns -0.0 into 0.0.
     difference = (
         "-" if line.difference is None else f"{round(line.difference, digits) + 0.0:+.{digits}f}"
     )

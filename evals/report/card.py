@@ -21,10 +21,12 @@ from evals.storage.run_folder import RunFolder
 
 BEGIN, END = "<!-- evals: table -->", "<!-- /evals: table -->"
 PREFIX = "evals-"
+# The line's end, with its CR, stays outside: what is put behind a heading brings its own.
 _HEADING = re.compile(
     r"^#{1,6}[ \t]+(?:Performance|Evaluation(?: Results)?|Results)[ \t#]*(?=\r?$)",
     re.IGNORECASE | re.MULTILINE,
 )
+# A commit; a branch or a tag may name other data tomorrow.
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _METRICS = {
     "mmlu": "accuracy",
@@ -102,7 +104,9 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
     for task in BENCHMARKS:
         benchmark = benchmark_class(task)
         tables = benchmark.dataset.tables
+        # MMLU has a dev table before it, and is scored on test.
         hub = tables.get("test", next(iter(tables.values()))).hub
+        # BBH has a configuration for each part: no one name for the metadata.
         config = None if hub.config is None or "{" in hub.config else hub.config
         revision = (summary.get("data", {}).get(task) or {}).get("revision")
         for column in benchmark.columns:
@@ -117,6 +121,7 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
             words += [f"95 % interval {cell.ci95[0]} to {cell.ci95[1]}"] if cell.ci95 else []
             notes = "; ".join([*words, *cell.marks])
             is_pinned = _REVISION.fullmatch(str(revision)) is not None
+            # The value as printed, so that metadata and table cannot disagree.
             found.append(
                 Cell(
                     task,
@@ -270,6 +275,7 @@ def _result_files(
             for cell in cells
             if cell.task == task
         ]
+        # width: PyYAML would fold a long note.
         content = eval_result_entries_to_yaml(entries)
         files[home / f"{PREFIX}{task}.yaml"] = yaml.safe_dump(
             content, sort_keys=False, allow_unicode=True, width=1000
@@ -282,6 +288,7 @@ def _result_files(
 
 def _read(readme: Path) -> str:
     try:
+        # As bytes: reading text would turn CRLF into LF, and every line would be another.
         return readme.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise InputError(

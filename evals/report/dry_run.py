@@ -51,6 +51,7 @@ def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
     if settings.sandbox == "require" and any(
         task.benchmark.runs_programs and not task.skipped for task in plan.tasks.values()
     ):
+        # What the run would refuse before it loads weights is refused here too.
         Sandbox("require").close()
     price_of = parse_prices(prices, plan.judges)
     lines = [
@@ -97,6 +98,7 @@ def _asked(plan: Plan, task: str, known: Store | None) -> Asked:
     for request in lacking:
         length = typical_new_tokens(task, request.max_new_tokens)
         new += length * request.sampling.n
+        # While a sequence writes, it holds its prompt and on average half of what it will write.
         held += length * request.sampling.n * (len(request.token_ids) + length / 2)
     return Asked(
         len(lacking),
@@ -137,6 +139,7 @@ def _judging(plan: Plan, judge: Judge, known: Store | None) -> Cost:
         for item, request in zip(
             task.items,
             plan.render(name) if judge.role in task.benchmark.judge_roles else (),
+            # Nothing is rendered for a benchmark that this judge does not judge: no pairs then.
             strict=False,
         ):
             recorded = plan.recorded.get(item.id)
@@ -144,6 +147,7 @@ def _judging(plan: Plan, judge: Judge, known: Store | None) -> Cost:
                 recorded.completion if recorded else known.get(plan.key(request)) if known else None
             )
             if not isinstance(answer, Completion):
+                # A stand-in that is no reference's text: equal answers would not be judged.
                 answer, longest[item.id] = Completion((Output("?"),)), request.max_new_tokens
             asks = [
                 check.ask
@@ -167,4 +171,5 @@ def _judging(plan: Plan, judge: Judge, known: Store | None) -> Cost:
 
 def _known(plan: Plan) -> Store | None:
     path = plan.settings.store or RunFolder(plan.out).store_path
+    # Opening would create it, and a dry run leaves nothing behind.
     return Store(path) if os.path.exists(path) else None

@@ -55,6 +55,7 @@ def write_items(folder: Path, file: Path) -> int:
             "unparsed": "bool",
             "truncated": "bool",
             "n_outputs": "int64",
+            # pandas' own integers, which may be missing.
             "n_tokens": "Int64",
         }
     )

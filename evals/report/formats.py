@@ -22,6 +22,7 @@ from evals.report.table import (
 )
 from evals.storage.files import one_line
 
+# Neither the end of another number nor the beginning of a word ("8bit").
 _SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?([bm])(?![a-z])", re.IGNORECASE)
 
 
@@ -61,6 +62,7 @@ def with_best(table: Table) -> Table:
             cells = {
                 at: row.cell(column.key) for at, row in enumerate(table.rows) if row.group == group
             }
+            # Compared as printed: what reads the same is a tie.
             values = {
                 at: Decimal(cell.text)
                 for at, cell in cells.items()

@@ -64,6 +64,7 @@ class FrontMatter:
             return f"{self.head}---{end}{new}{end}---{end}"
         start, stop = self._span(key)
         before, after = self.text[:start], self.text[stop:]
+        # The last line's end belongs to the tail, so the new key would go on in that line.
         if start == len(self.text) and before.strip() and not before.endswith(("\n", "\r")):
             before += end
         text = before + new + after
@@ -91,6 +92,7 @@ class FrontMatter:
         if len(found) > 1:
             raise InputError(f"The card's metadata has {key} twice. Remove one.")
         start, stop = found[0][0].start_mark.index, found[0][1].end_mark.index
+        # PyYAML lets a block end after the comments and blank lines behind it.
         lines = self.text[start:stop].splitlines(keepends=True)
         while len(lines) > 1 and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
             lines.pop()
@@ -117,6 +119,7 @@ class FrontMatter:
 def _dump(key: str, value: Any, end: str) -> str:
     import yaml
 
+    # width: PyYAML would fold long texts.
     text = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=1000).rstrip(
         "\n"
     )

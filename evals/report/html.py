@@ -74,6 +74,7 @@ def write_report(
     """
     named = [*folders, against] if against and against not in folders else list(folders)
     runs = [_run(folder, named, data) for folder in named]
+    # backslashreplace: a model may write half of a surrogate pair, which UTF-8 has no bytes for.
     RunFolder(file.parent).write_bytes(
         file.name,
         _page(runs, named.index(against) if against else -1).encode("utf-8", "backslashreplace"),
@@ -153,6 +154,7 @@ def _page(runs: Sequence[RunPage], against: int) -> str:
         part_words=_PARTS,
         measures=_measures(runs),
         plots=[[Markup(svg) for svg in pair] for pair in _plots(runs, columns)],
+        # Escaped, since a "</script>" in a name would end the block; to JSON the text is the same.
         meta=Markup(
             to_json(meta, indent=None).translate(
                 {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}

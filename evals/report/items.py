@@ -26,6 +26,7 @@ from evals.storage.store import Store
 
 BLOCK = 200
 """Items in one block of texts: small enough to open in some milliseconds."""
+# report.js has the same numbers.
 UNPARSED, TRUNCATED, EMPTY = 1, 2, 4
 """Bits of an item's flags in the index."""
 _IN_BRIEF = 64
@@ -59,6 +60,7 @@ def pack(value: Json | Mapping[str, Any]) -> str:
     """JSON, gzipped, in base64; equal values give equal text."""
     # Only lone surrogates cannot be encoded; their backslash form is the same text to whoever reads
     # the JSON.
+    # mtime: gzip would write the time of day.
     return base64.b64encode(
         gzip.compress(to_json(value, indent=None).encode("utf-8", "backslashreplace"), 6, mtime=0)
     ).decode("ascii")
@@ -282,6 +284,7 @@ def _parts(
     if len(scores) < 2:
         return {}
     found = {
+        # Preferences lie between 0 and 1 (AlpacaEval): Wilson's interval of a share is not theirs.
         name: (stats.proportion if set(own) <= {0.0, 1.0} else stats.mean)(own, len(own))
         for name, own in sorted(scores.items())
     }

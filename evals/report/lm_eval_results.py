@@ -13,6 +13,7 @@ from evals.report.table import TableCell, TableRow, percent
 from evals.stats import Z95
 
 _METRICS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    # The harness writes a metric and the filter of its answers as one key, "metric,filter".
     "mmlu": (("mmlu", "acc,none"),),
     "gsm8k": (
         ("gsm8k_cot", "exact_match,flexible-extract"),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
+# No two alike: each is looked for in the finished text.
 INK, MUTED, LINE, CARD = "#111111", "#222222", "#333333", "#444444"
 RUNS = ("#511111", "#522222", "#533333", "#544444")
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", CARD: "--card"} | {
@@ -109,6 +110,8 @@ def times(seconds: Mapping[str, Mapping[str, tuple[float, str]]], width: int) ->
 def _figure(width: int, height: int, left: int) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
+    # Not through pyplot, which picks a backend and keeps every figure. 72 dots an inch: a unit of
+    # the figure is one of the page.
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     foot = min(24, height / 2)
     axes = figure.add_axes(
@@ -126,13 +129,17 @@ def _svg(figure: "Figure", salt: str, tips: Mapping[str, str], label: str) -> st
     from matplotlib import rc_context
 
     file = io.BytesIO()
+    # Texts stay texts, in the page's font. Ids come of the salt and not by chance, of another salt
+    # for each plot, since all plots share a page.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 12.5}):
         figure.savefig(
             file,
             format="svg",
             transparent=True,
+            # No date and no version of matplotlib: equal figures give equal bytes.
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
+    # HTML knows no prefixes: without this every element would be an ns0:path.
     ET.register_namespace("", _SVG)
     root = ET.fromstring(file.getvalue())
     for lost in root.findall(f"{{{_SVG}}}metadata"):
@@ -143,6 +150,7 @@ def _svg(figure: "Figure", salt: str, tips: Mapping[str, str], label: str) -> st
     for group in root.iter(f"{{{_SVG}}}g"):
         if (tip := tips.get(group.get("id", ""))) is not None:
             group.set("data-tip", tip)
+        # matplotlib's ids (figure_1, axes_1) would come once for each plot of the page.
         group.attrib.pop("id", None)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
     text = ET.tostring(root, encoding="unicode")

@@ -63,6 +63,7 @@ def _row(path: Path) -> TableRow:
 def _differences(runs: Sequence[Path], to: str, sized: bool) -> Table:
     pairs = [(_row(path), _base(path, to)) for path in runs]
     if sized:
+        # by_size gives each row a group and so makes it another object; its cells remain the same.
         bases = {id(row.cells): base for row, base in pairs}
         pairs = [(row, bases[id(row.cells)]) for row in by_size([row for row, _ in pairs])]
     return delta_table([row for row, _ in pairs], [base for _, base in pairs])

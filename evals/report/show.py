@@ -24,6 +24,7 @@ def prompt_lines(settings: RunSettings) -> Iterator[str]:
     Loads no weights.
     """
     (task,) = settings.tasks
+    # For its refusal: the plan would also take "mmlu,gsm8k".
     benchmark_class(task)
     plan = make_plan(settings, need_weights=False)
     for request in plan.render(task):

@@ -98,6 +98,7 @@ def row_from_summary(summary: Mapping[str, Any], name: str | None = None) -> Tab
     found = summary["cells"]
     cells: dict[str, TableCell] = {}
     notes: dict[str, str] = {}
+    # The Average, last of the keys, is made after its inputs, whose marks it carries.
     for key in (*CELL_KEYS[:-1], *(key for key in found if key not in CELL_KEYS)):
         cells[key], reason = _own_cell(found.get(key))
         counted = _verdict_counts(found.get(key))
@@ -358,5 +359,7 @@ def escape(text: str) -> str:
     Characters that cannot be printed (controls, lone surrogates, direction marks) become spaces.
     """
     line = one_line(text).translate(_ESCAPES)
+    # Between two letters or digits "_" is no markup, and a cell key stays as it is.
     line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)
+    # At a line's beginning these would make a heading, a list or a rule.
     return re.sub(r"^(\d*)([#+\-=.)])", r"\1\\\2", line)

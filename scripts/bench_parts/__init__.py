@@ -55,6 +55,7 @@ def plan_of(
     limit on new tokens.
     """
     engine = EngineSettings(dtype=options.dtype)
+    # A rule: a judge's model would have to be loaded, and timed.
     judges = ("xstest=strmatch",) if "xstest" in take else ()
     settings = RunSettings(
         options.model,
@@ -137,6 +138,7 @@ def averaged(ratios: Sequence[float]) -> Figures:
 
     return {
         "value": statistics.mean(ratios),
+        # The interval does not depend on the 1 that the test is against.
         "interval": [*map(float, ttest_1samp(ratios, 1).confidence_interval())],
     }
 
@@ -186,6 +188,7 @@ def all_cores() -> dict[str, str]:
     """The environment in which vLLM uses every core of a CPU machine."""
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     return {
+        # vLLM would keep one core back and put its engine, slower to start, into another process.
         "VLLM_CPU_OMP_THREADS_BIND": cores,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "ERROR",

@@ -187,6 +187,8 @@ def keep(kept: Figures, path: Path) -> None:
 
 
 if __name__ == "__main__":
+    # How `child` calls it: options as JSON, a part's name. The figures are the last line, behind
+    # whatever libraries print, finished lines or not.
     if len(sys.argv) == 3 and sys.argv[1].startswith("{"):
         measured = part_of(sys.argv[2]).measure(options_of(sys.argv[1]))
         print("\n" + json.dumps(measured))

@@ -49,6 +49,7 @@ def timed(call: Callable[[], int]) -> dict[str, float]:
 
 
 def _spent() -> float:
+    # Processor time of a child counts once it is reaped; the last of them end a little later.
     time.sleep(0.3)
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:

@@ -34,6 +34,7 @@ def measure(options: Options) -> Figures:
     prompt = sum(len(request.token_ids) for request in ordered)
     share, found = vllm_generator._CPU_KV_CACHE_SHARE, {}
     for name, size in {"large cache": 4 << 30, "small cache": _SMALL}.items():
+        # Not a setting: the generator gives a share of the free memory, so a size is a share too.
         vllm_generator._CPU_KV_CACHE_SHARE = size / vllm_generator._free_memory()
         engine = start_engine(plan)
         vllm_generator._CPU_KV_CACHE_SHARE = share

@@ -65,6 +65,7 @@ def one_size(options: Options, n: int) -> Figures:
     for part in ("run", "again"):
         start = time.monotonic()
         plan = make_plan(settings)
+        # The first plan alone: the second finds a run already there.
         walls.setdefault("plan", time.monotonic() - start)
         start = time.monotonic()
         result = execute(plan, Progress(quiet=True), lambda _: FakeGenerator(toy.answer, 16))

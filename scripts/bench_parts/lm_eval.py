@@ -50,6 +50,7 @@ def measure(options: Options) -> Figures:
                 | {
                     "HF_DATASETS_OFFLINE": "1",
                     "HF_HUB_OFFLINE": "1",
+                    # GiB; vLLM's own default takes most of the memory.
                     "VLLM_CPU_KVCACHE_SPACE": "4",
                 }
             )
@@ -93,6 +94,7 @@ def theirs(options: Options, tasks: str) -> dict[str, Any]:
     """A run of lm-eval with all that makes it fast here: batch size auto, prefix cache, our cache
     blocks, all cores, only its tasks.
     """
+    # On a CPU the distribution is called vllm-cpu; lm-eval looks for one named vllm.
     version = importlib.metadata.version
     importlib.metadata.version = lambda name: (
         f"{version('vllm-cpu')}+cpu" if name == "vllm" else version(name)
@@ -116,6 +118,7 @@ def theirs(options: Options, tasks: str) -> dict[str, Any]:
         },
         tasks=wanted,
         batch_size="auto",
+        # With its own tasks it would index 14,683 names first, which takes six seconds.
         task_manager=lm_eval.tasks.TaskManager(include_defaults=False),
         bootstrap_iters=0,
     )
@@ -134,6 +137,7 @@ def _config(name: str) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load(
         (Path(lm_eval.__file__).parent / "tasks" / name).read_text()
     )
+    # What leads to other files or to the hub: here the task is whole, and local.
     for key in ("tag", "group", "include", "dataset_name"):
         loaded.pop(key, None)
     return loaded

@@ -74,6 +74,7 @@ def measure(options: Options) -> Figures:
     drained(engine, in_our_order(requests), batch)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in queues}
     for turn in range(2 if options.quick else _PASSES):
+        # There and back: what drifts meanwhile meets all orders alike.
         for name in list(queues) if turn % 2 == 0 else list(queues)[::-1]:
             parts = [drained(engine, part, batch) for part in queues[name]]
             times[name].append((sum(wall for wall, _ in parts), sum(thin for _, thin in parts)))

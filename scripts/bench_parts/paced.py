@@ -71,6 +71,7 @@ class Paced:
                 handed.put(None)
                 return
             step += 1
+            # By the clock, not by the step: lateness does not add up.
             time.sleep(max(0.0, self.begun + step * _STEP_S - time.monotonic()))
             ended = [request for last, request in left.values() if last <= step]
             for request in ended:
@@ -138,6 +139,7 @@ def recorded_answers(requests: Sequence[Rendered]) -> Answers:
                 1,
             )
             continue
+        # Seeded by the item: every measurement hands over the same texts.
         text = random.Random(request.item_id).choice(texts[request.item_id.partition("/")[0]])[
             : 4 * _MAX_NEW
         ]

@@ -48,6 +48,7 @@ class Toy(Benchmark[Sum]):
         licence="MIT",
         url="",
         tables={"test": Table("toy/test.jsonl", ("question", "answer"), read_jsonl, HubTable())},
+        # Made anew each time: there is no checksum to hold it against.
         files={},
     )
 

@@ -18,6 +18,7 @@ def hit_matrices(source: Path, layers: str) -> dict[Path, list[str]]:
     found = {}
     for file in sorted(source.glob("*.safetensors")):
         with safe_open(file, "np") as opened:
+            # Sorted, as the files are: noise is drawn in this order, and a seed names one damage.
             names = [name for name in sorted(opened.keys()) if is_hit(name)]
             found[file] = [name for name in names if len(opened.get_slice(name).get_shape()) == 2]
     return found

@@ -260,6 +260,7 @@ _COMPARED: Reasons = {
         case.ours is True and exact_match(case.read, case.gold)
     )
 }
+# The draws begin at 1: theirs is draw 0, which differs.
 _DRAWN: Reasons = {
     "a letter or a language is drawn at random; "
     "under another random state lm-eval gives our verdict": lambda case: any(

@@ -170,6 +170,7 @@ def _line(
 
     error = np.mean([gate.columns[at].difference.stderr for gate in null])
     cells = [
+        # 7: the Average's inputs.
         f"{SIZES[key][0] if key in SIZES else 7:,}",
         f"{CHANGED[key]:.0%}" if key in CHANGED else "",
         f"{100 * error:.2f}",

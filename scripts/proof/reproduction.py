@@ -200,6 +200,7 @@ def _lines(rows: Sequence[Row], sources: Mapping[str, int]) -> Iterator[Sequence
 
 
 def _number(value: float | None, digits: int, sign: str = "") -> str:
+    # + 0.0 turns -0.0 into 0.0.
     return "-" if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 

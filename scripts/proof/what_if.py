@@ -121,6 +121,8 @@ def orders(corpus: Corpus, _: Pairs) -> Iterator[Effect]:
     for recording, scored in corpus:
         benchmark, items = scored.result.benchmark, _all_items(scored)
         names = sorted({item.group for item in items})
+        # Once for all recordings, which are then held against the same orders. card_subset goes by
+        # the groups' names: numbers for names put the files in another order.
         while len(draws) < N_ORDERS:
             place = {
                 name: f"{index:02}" for index, name in enumerate(rng.sample(names, len(names)))
@@ -129,6 +131,7 @@ def orders(corpus: Corpus, _: Pairs) -> Iterator[Effect]:
                 benchmark.card_subset([replace(item, group=place[item.group]) for item in items])
             )
         card = [item for item in benchmark.card_subset(items) if item.id in scored.answers]
+        # 40 parts: the first and the last cut lie at 2.5 and 97.5 %.
         parts = statistics.quantiles([_over(scored, draw, "bbh") for draw in draws], n=40)
         for name, value in (("low", parts[0]), ("high", parts[-1])):
             yield Effect(

@@ -99,6 +99,7 @@ class Figure:
             return False
         half = 0.5 * 10.0 ** -min(self.decimals, _DIGITS_OF_A_FLOAT)
         room = half + (slack / ours.n * self.unit if ours.n else 0.0)
+        # A hair more than half a digit: an exact tie counts, whichever way its floats fell.
         return math.isclose(
             ours.value * self.unit, self.printed, rel_tol=0.0, abs_tol=room * (1 + 1e-9)
         )

@@ -52,6 +52,7 @@ def recordings(
     }
     for record in about["published"]:
         tokens = {
+            # The released column holds the choices as Python prints a list.
             item.id: rows[item.group, item.question, str(list(item.choices))][
                 record["model"]
             ].strip()
