@@ -211,7 +211,7 @@ def _checker(instruction: Instruction) -> Callable[[str], bool]:
     """The instruction's own test of one reading, built as the original driver builds it."""
     built = _instruction_classes()[instruction.name](instruction.name)
     built.build_description(**instruction.arguments)
-    shortened = _SHORTENED.get(instruction.name, str)
+    shortened = _SHORTENERS.get(instruction.name, str)
 
     def check(reading: str) -> bool:
         try:
@@ -245,7 +245,7 @@ def _with_one_blank_line(text: str) -> str:
     return re.sub(r"\s{3,}", lambda gap: "\n\n" if gap[0].count("\n") > 1 else gap[0], text)
 
 
-_SHORTENED: Mapping[str, Callable[[str], str]] = {
+_SHORTENERS: Mapping[str, Callable[[str], str]] = {
     "detectable_content:number_placeholders": _until_last_bracket,
     "detectable_content:postscript": _with_short_gaps,
     "detectable_format:number_bullet_lists": _with_one_blank_line,

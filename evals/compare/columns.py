@@ -169,7 +169,7 @@ def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Si
     judges = [
         sorted(
             {
-                _who(found["by"])
+                _judge_name(found["by"])
                 for answer in side.values()
                 for role in roles
                 if (found := answer.row.get("findings", {}).get(role))
@@ -186,7 +186,7 @@ def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Si
     )
 
 
-def _who(by: str) -> str:
+def _judge_name(by: str) -> str:
     return "an unknown judge" if by == RECORDED else public_name(by)
 
 

@@ -116,7 +116,7 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
     spread = float(np.linalg.norm(weights * (candidate - baseline))) / math.sqrt(2)
     return replace(
         found,
-        ci95=_around(centre, stderr),
+        ci95=_interval(centre, stderr),
         p=p,
         run_to_run=spread,
         estimator=f"Bonett-Price, {how}",
@@ -185,12 +185,12 @@ def _normal(pairs: Pairs, values: tuple[float, float], stderr: float) -> PairedD
     n_better, n_worse = (n_down, n_up) if pairs.column.lower_is_better else (n_up, n_down)
     p = math.erfc(abs(difference) / stderr / math.sqrt(2))
     return PairedDifference(
-        pairs.column, len(pairs.ids), *values, difference, stderr, _around(difference, stderr), p,
+        pairs.column, len(pairs.ids), *values, difference, stderr, _interval(difference, stderr), p,
         n_better, n_worse, pairs.n_same, (Z95 + Z80) * stderr, estimator="normal",
     )  # fmt: skip
 
 
-def _around(centre: float, stderr: float) -> tuple[float, float]:
+def _interval(centre: float, stderr: float) -> tuple[float, float]:
     return max(-1.0, centre - Z95 * stderr), min(1.0, centre + Z95 * stderr)
 
 

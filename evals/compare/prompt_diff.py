@@ -20,7 +20,7 @@ from evals.report.show import visible
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
 
-_BEFORE, _AFTER = 8, 4
+_N_BEFORE, _N_AFTER = 8, 4
 """Tokens shown around the first that differs."""
 
 
@@ -134,8 +134,8 @@ def first_difference(item_id: str, texts: tuple[str, str], asked: tuple[Asked, A
     lines = [f"  {item_id}, {unit} {n + 1} of {len(ids_a):,} in A and {len(ids_b):,} in B"]
     for name, ids, words in (("A", ids_a, words_a), ("B", ids_b, words_b)):
         before, after = (
-            "".join(words[max(0, n - _BEFORE) : n]),
-            "".join(words[n + 1 : n + 1 + _AFTER]),
+            "".join(words[max(0, n - _N_BEFORE) : n]),
+            "".join(words[n + 1 : n + 1 + _N_AFTER]),
         )
         which = f" (id {ids[n]})" if n < len(ids) and isinstance(ids[n], int) else ""
         here = f"[{words[n]!r}]{which}" if n < len(words) else "[end of the prompt]"

@@ -131,10 +131,10 @@ def settled(differences: Mapping[str, PairedDifference]) -> dict[str, PairedDiff
     neither did the score.
     """
     same = unchanged(differences)
-    return {key: _exactly(one) if key in same else one for key, one in differences.items()}
+    return {key: _without_spread(one) if key in same else one for key, one in differences.items()}
 
 
-def _exactly(one: PairedDifference) -> PairedDifference:
+def _without_spread(one: PairedDifference) -> PairedDifference:
     return replace(
         one,
         stderr=0.0,

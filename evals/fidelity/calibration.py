@@ -86,7 +86,7 @@ def calibrate(
         record = (
             took
             | {"role": role, "judge": public_name(judge.model), "limit": settings.limit}
-            | _held(sets[role], chosen[role], role, found)
+            | _against_recorded(sets[role], chosen[role], role, found)
         )
         name = f"{default_folder(record['judge'], role)}.json"
         RunFolder(out).write_json(name, record)
@@ -155,7 +155,9 @@ def _ask(
     return measured
 
 
-def _held(verdicts: Verdicts, chosen: Sequence[Answer], role: str, found: Found) -> Record:
+def _against_recorded(
+    verdicts: Verdicts, chosen: Sequence[Answer], role: str, found: Found
+) -> Record:
     """The candidate's verdicts held against every recorded judge's. An answer equal to the
     reference is a draw by rule.
     """
@@ -196,7 +198,7 @@ def _held(verdicts: Verdicts, chosen: Sequence[Answer], role: str, found: Found)
         "schema": 1,
         "recorded": recorded,
         "against": against,
-        "line": _line(role, sum(judged), against),
+        "line": _sentence_beside_cell(role, sum(judged), against),
         "made_by": made_by,
     }
 
@@ -214,7 +216,7 @@ def _shifts(pairs: Sequence[Pair], column: str) -> Record:
     return shift(pairs, column) | {"by_author": by_author} if pairs else {}
 
 
-def _line(role: str, n: int, against: Mapping[str, Record]) -> str:
+def _sentence_beside_cell(role: str, n: int, against: Mapping[str, Record]) -> str:
     """What is said beside a cell: agreement with each who judged these answers, and how the column
     moves from the first, the card's.
     """

@@ -29,7 +29,7 @@ BLOCK = 200
 # report.js has the same numbers.
 UNPARSED, TRUNCATED, EMPTY = 1, 2, 4
 """Bits of an item's flags in the index."""
-_IN_BRIEF = 64
+_N_BRIEF_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,12 @@ def task_items(
 
     Raises InputError when its samples are missing or damaged.
     """
-    behind = _Behind(run, record, task, data)
+    background = _Background(run, record, task, data)
     try:
         rows = list(run.samples(task))
         ids = [str(row["id"]) for row in rows]
-        good = [goodness(row, behind.lower_is_better) for row in rows]
-        entries = [_entry(row, behind) for row in rows]
+        good = [goodness(row, background.lower_is_better) for row in rows]
+        entries = [_entry(row, background) for row in rows]
         shared = _share(ids, entries)
         index = {
             "id": [item_id.removeprefix(f"{task}/") for item_id in ids],
@@ -94,13 +94,15 @@ def task_items(
             _block(entries[start : start + BLOCK], shared)
             for start in range(0, len(entries), BLOCK)
         ]
-        parts = _parts(task, summary, rows, behind)
+        parts = _parts(task, summary, rows, background)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         where = f"{run.samples_path(task)}: a row lacks what this program writes there ({error!r})"
         raise InputError(f"{where}. Make it again with: evals score {run.path}") from error
     finally:
-        behind.close()
-    return TaskItems(task, len(rows), pack(index), tuple(map(pack, blocks)), parts, behind.lacks)
+        background.close()
+    return TaskItems(
+        task, len(rows), pack(index), tuple(map(pack, blocks)), parts, background.lacks
+    )
 
 
 def goodness(row: Mapping[str, Any], lower_is_better: bool) -> float | None:
@@ -122,7 +124,7 @@ def flags(row: Mapping[str, Any]) -> int:
     return UNPARSED * bool(row.get("unparsed")) | truncated | empty
 
 
-class _Behind:
+class _Background:
     """What samples do not hold: prompts from the run's store, gold and groups from the data."""
 
     def __init__(
@@ -200,21 +202,21 @@ class _Behind:
             self._store.close()
 
 
-def _entry(row: Mapping[str, Any], behind: _Behind) -> dict[str, Any]:
+def _entry(row: Mapping[str, Any], background: _Background) -> dict[str, Any]:
     """One item's texts; the page shows what is left in `grade` as it is."""
     item_id = str(row["id"])
-    prompt, sent = behind.prompt(item_id)
+    prompt, sent = background.prompt(item_id)
     grade = {
         name: value
         for name, value in row.items()
         if name not in ("id", "outputs", "extracted", "findings", "choice_logprobs")
     }
-    if group := behind.group(item_id):
+    if group := background.group(item_id):
         grade["group"] = group
     entry = {
         "prompt": prompt,
         "sent": sent,
-        "gold": behind.gold(item_id),
+        "gold": background.gold(item_id),
         "extracted": row.get("extracted"),
         "grade": grade,
     }
@@ -256,12 +258,15 @@ def _brief(entry: Mapping[str, Any], good: float | None) -> str:
     extracted, outputs, gold = entry["extracted"], entry["outputs"], entry["gold"] or ""
     is_read = isinstance(extracted, str) and bool(extracted.strip())
     words = " ".join((extracted if is_read else outputs[0] if outputs else "").split())
-    missed = is_read and good is not None and good < 0.5 and 0 < len(gold) < _IN_BRIEF / 2
-    return f"{words[: _IN_BRIEF // 2]} · gold {gold}" if missed else words[:_IN_BRIEF]
+    missed = is_read and good is not None and good < 0.5 and 0 < len(gold) < _N_BRIEF_CHARS / 2
+    return f"{words[: _N_BRIEF_CHARS // 2]} · gold {gold}" if missed else words[:_N_BRIEF_CHARS]
 
 
 def _parts(
-    task: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], behind: _Behind
+    task: str,
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    background: _Background,
 ) -> dict[str, Part]:
     """Sub-scores: the summary's own, else by instruction type, else by the items' groups."""
     own = {
@@ -279,7 +284,7 @@ def _parts(
         if "instructions" in row:
             for name, followed in zip(row["instructions"], row["loose"], strict=True):
                 scores.setdefault(str(name), []).append(float(followed))
-        elif (group := behind.group(str(row["id"]))) and row.get("score") is not None:
+        elif (group := background.group(str(row["id"]))) and row.get("score") is not None:
             scores.setdefault(group, []).append(float(row["score"]))
     if len(scores) < 2:
         return {}

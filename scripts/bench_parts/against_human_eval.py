@@ -42,13 +42,13 @@ def ours(programs: list[Program], level: Any) -> int:
 
 def timed(call: Callable[[], int]) -> dict[str, float]:
     """Wall and processor seconds of a call, children included, and what it gave."""
-    cpu, start = _spent(), time.perf_counter()
+    cpu, start = _cpu_seconds(), time.perf_counter()
     n_passed = call()
     wall = time.perf_counter() - start
-    return {"wall_s": wall, "cpu_s": _spent() - cpu, "n_passed": n_passed}
+    return {"wall_s": wall, "cpu_s": _cpu_seconds() - cpu, "n_passed": n_passed}
 
 
-def _spent() -> float:
+def _cpu_seconds() -> float:
     # Processor time of a child counts once it is reaped; the last of them end a little later.
     time.sleep(0.3)
     with contextlib.suppress(ChildProcessError):

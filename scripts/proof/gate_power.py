@@ -99,11 +99,11 @@ class Simulation:
             for c, m, e in zip(change.tolist(), centre.tolist(), error.tolist(), strict=True)
         ]
         for one, ups, downs in list(zip(found, up, down, strict=True))[:2]:
-            _hold(one, sizes, ups, downs, macro)
+            _assert_same(one, sizes, ups, downs, macro)
         return found
 
 
-def _hold(one: PairedDifference, sizes: Any, ups: Any, downs: Any, macro: bool) -> None:
+def _assert_same(one: PairedDifference, sizes: Any, ups: Any, downs: Any, macro: bool) -> None:
     """Raise AssertionError where paired_difference itself says otherwise."""
     moves = [
         np.repeat([1.0, -1.0, 0.0], [a, b, size - a - b])

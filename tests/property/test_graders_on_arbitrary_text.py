@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evals.data.load import load_smoke_data
 from evals.records import Completion, Finding, ItemId, Json, Output
 from tasks.ifeval import (
-    _SHORTENED,
+    _SHORTENERS,
     IFEval,
     IFEvalItem,
     Instruction,
@@ -111,7 +111,7 @@ DENSE = st.text("*[]<>-x \n\t\r\x0b\x85", max_size=40) | st.lists(
 
 
 @settings(max_examples=400)
-@given(st.sampled_from(sorted(_SHORTENED)), DENSE)
+@given(st.sampled_from(sorted(_SHORTENERS)), DENSE)
 @example("detectable_format:title", "<<a>>")
 @example("detectable_format:title", "<<>>a>>")
 @example("detectable_format:title", "a\n<<b>>\nc")
@@ -127,7 +127,7 @@ def test_shortening_a_text_for_a_checker_never_changes_its_verdict(name: str, te
         }
         checker = _instruction_classes()[name](name)
         checker.build_description(**arguments)
-        assert checker.check_following(_SHORTENED[name](text)) == checker.check_following(text)
+        assert checker.check_following(_SHORTENERS[name](text)) == checker.check_following(text)
 
 
 @PATIENT

@@ -22,7 +22,7 @@ from evals.report.items import pack
 from evals.report.show import visible
 from evals.report.table import escape
 from tasks.alpaca_judges import read_logprobs, read_ranking
-from tasks.ifeval import _SHORTENED, IFEvalItem, Instruction, follow
+from tasks.ifeval import _SHORTENERS, IFEvalItem, Instruction, follow
 from tasks.truthfulqa import base_answer, judge_label
 from tasks.xstest import judge_message, strmatch_label
 from tests.property.test_graders_on_arbitrary_text import ARGUMENTS
@@ -158,7 +158,7 @@ def test_no_repeated_pattern_takes_long_or_raises(reader: Callable[[str], Any]) 
                 reader(text)
 
 
-@pytest.mark.parametrize("name", sorted(_SHORTENED))
+@pytest.mark.parametrize("name", sorted(_SHORTENERS))
 def test_no_checker_of_ifeval_takes_the_square_of_a_texts_length(name: str) -> None:
     item = IFEvalItem(ItemId("ifeval/0"), "", "Say it.", (Instruction(name, ARGUMENTS[name]),))
     follow(item, "x")
