@@ -1,9 +1,9 @@
 """Every error a user can meet, and the exit code it carries.
 
 EvalsError                2   the base; a message says what happened, where, and what to do
-├── InputError            2   wrong usage, unknown name, missing or damaged data, a model that
-cannot be read ├── CheckFailed           1   a comparison the user asked for came out against the
-candidate ├── Incomplete            3   the run is not finished; the same command goes on
+├── InputError            2   wrong usage, unknown name, missing or damaged data or model
+├── CheckFailed           1   a comparison that was asked for came out against the candidate
+├── Incomplete            3   the run is not finished; the same command goes on
 └── EnvironmentFault      4   disk full, folder not writable or locked, the engine died
 """
 

@@ -9,9 +9,9 @@ temperature 0.8, top_p 0.95, at most 512 new tokens, five stop strings; a sample
 20 samples, mean over problems.
 
 Differs from the published set-up in:
-- the executor: programs run isolated and the tests in a process of their own (evals.sandbox lists
-  what that changes), so a slow machine forking a large process gives no false timeouts, and no
-  program passes by ending early;
+- the executor: programs run isolated and the tests in a process of their own
+  (evals/sandbox/pool.py lists what that changes), so a slow machine forking a large process gives
+  no false timeouts, and no program passes by ending early;
 - pass@1 is reported beside the column (of the same temperature-0.8 samples); pass@5 and pass@20 are
   not.
 """

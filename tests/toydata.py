@@ -1,4 +1,4 @@
-"""A toy dataset for tests of evals/data.py, and the error a user would see."""
+"""A toy dataset for tests of evals/data/, and the error a user would see."""
 
 import json
 from collections.abc import Callable, Mapping

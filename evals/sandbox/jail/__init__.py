@@ -1,10 +1,9 @@
 """The side of the sandbox that runs in a bare interpreter, away from the harness.
 
-    server     reads programs and runs their trusted checks; calls the program's functions over a
-    socket, compares plain values └─ nursery    forks a process for each program and buries it;
-    never sees a program or its checks
-       └─ program    confined; executes the source, then answers calls; the only one that ever runs
-       a line of it
+    server         reads programs, runs their trusted checks: calls the program's functions over
+                   a socket and compares plain values
+    └─ nursery     forks a process for each program and buries it; sees neither it nor its checks
+       └─ program  confined; executes the source, then answers calls; nobody else runs a line of it
 
 So nothing of the checks (whose text holds the expected answers) is in the memory a program can
 search.

@@ -35,7 +35,8 @@ def test_an_interrupt_that_passed_through_an_exec_has_the_same_exit_code(tmp_pat
     by the signal.
     """
     interrupted = (
-        "from evals import cli\ncli.app = lambda **_: exec('raise KeyboardInterrupt')\ncli.main()\n"
+        "from evals.commands import app\n"
+        "app.app = lambda **_: exec('raise KeyboardInterrupt')\napp.main()\n"
     )
     (tmp_path / "interrupted.py").write_text(interrupted)
     command = [sys.executable, "-m", "interrupted"]
