@@ -1,4 +1,4 @@
-"""The three lines of README, from Python."""
+"""The three lines of evals/README.md, from Python."""
 
 import json
 from pathlib import Path

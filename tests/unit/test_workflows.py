@@ -84,8 +84,10 @@ def test_the_caller_shown_in_the_file_gives_only_inputs_there_are() -> None:
     assert job["permissions"] == workflow(GATE)["jobs"]["gate"]["permissions"]
 
 
-def test_the_caller_shown_in_readme_gives_only_inputs_there_are() -> None:
-    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+def test_the_caller_shown_beside_the_program_gives_only_inputs_there_are() -> None:
+    (shown,) = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "evals" / "README.md").read_text("utf-8"), re.DOTALL
+    )
     job = yaml.safe_load(shown)["jobs"]["gate"]
     inputs = workflow(GATE)[ON]["workflow_call"]["inputs"]
     assert set(job["with"]) <= set(inputs)
