@@ -44,10 +44,14 @@ class Plan:
     model: Model
     fingerprint: str
     renderer: Renderer
-    chat_format: ChatFormat
     tasks: Mapping[str, TaskPlan]
     judges: Mapping[str, Judge]
     recorded: Mapping[ItemId, Recorded]
+
+    @property
+    def chat_format(self) -> ChatFormat:
+        """How messages become text."""
+        return self.renderer.chat_format
 
     @property
     def run_key(self) -> str:
@@ -152,16 +156,7 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
         )
         for name, cls in found.classes.items()
     }
-    return Plan(
-        settings,
-        found.model,
-        fingerprint,
-        renderer,
-        renderer.chat_format,
-        tasks,
-        found.judges,
-        found.recorded,
-    )
+    return Plan(settings, found.model, fingerprint, renderer, tasks, found.judges, found.recorded)
 
 
 # --- the words ------------------------------------------------------------------------------------
