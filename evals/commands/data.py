@@ -24,7 +24,7 @@ def data_list(data: DataOption = None) -> None:
     """List every dataset: hub id, revision, licence, public address, files, and
     whether it is here.
     """
-    from evals.commands.datasets import listing
+    from evals.commands.data_listing import listing
 
     print(listing(data))
 
@@ -33,7 +33,7 @@ def data_verify(data: DataOption = None) -> None:
     """Check every file against its checksum and row count; list everything missing or damaged at
     once.
     """
-    from evals.commands.datasets import verify
+    from evals.commands.data_listing import verify
 
     print(verify(data))
 
@@ -52,7 +52,7 @@ def data_fetch(
     ] = None,
 ) -> None:
     """Bring datasets from the hub at their pinned revisions and keep them in the user's cache."""
-    from evals.commands.datasets import fetch_all
+    from evals.commands.data_listing import fetch_all
 
     for line in fetch_all(names or [], mirror):
         print(line)

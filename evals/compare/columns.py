@@ -165,7 +165,7 @@ def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Si
                 f"samples have {n:,} scored items where summary.json has {cell['n']:,}; make them"
                 " again with evals score"
             )
-    roles = roles_of_column(benchmark_class(task)(chat=True), column.key)
+    roles = roles_of_column(benchmark_class(task), column.key)
     judges = [
         sorted(
             {

@@ -19,7 +19,6 @@ from evals.plan.settings import PROTOCOL_VERSION, RunSettings
 from evals.records import Completion, Finding, ItemId, Program
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.runs.asking import Asker
-from evals.runs.engines import start_engine
 from evals.runs.judging import judge_all
 from evals.runs.progress import Progress
 from evals.runs.provenance import git_commit, versions
@@ -116,8 +115,7 @@ def _ask(
             asker,
             settings,
             questions,
-            lambda one, finding: found.update({(one.item_id, one.role): finding}),
-            start_engine,
+            lambda item_id, role, finding: found.update({(item_id, role): finding}),
         )
         for judge in prepared:
             for role in {one.role for one in questions[judge.name]}:

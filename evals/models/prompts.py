@@ -85,16 +85,12 @@ def glue(rendered: str, opening: str) -> str:
     return rendered + separator + opening
 
 
-def load_tokenizer(
-    path: str, *, trust_remote_code: bool = False, revision: str | None = None
-) -> Any:
-    """The tokenizer of a local folder or hub id. Raises InputError when there is none to read."""
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a local folder. Raises InputError when there is none to read."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=trust_remote_code, revision=revision
-        )
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     # tokenizers raises Exception itself, and a model's own code may raise anything.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

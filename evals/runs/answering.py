@@ -37,7 +37,6 @@ class Answering:
         else:
             self._generate()
         self.asker.progress.stop()
-        self.early.finish()
 
     def _generate(self) -> None:
         """All requests as one queue."""
@@ -46,7 +45,7 @@ class Answering:
         keyed: list[tuple[str, Rendered]] = []
         for name, task in self.plan.tasks.items():
             of_task = self._keyed(name, range(len(task.items)))
-            self.landing.known.capped[name] = n_capped(of_task)
+            self.landing.known.capped[name] = _n_capped(of_task)
             keyed += of_task
         progress.start("generate")
         waiting = self.asker.ask("", keyed, self.landing.land)
@@ -72,7 +71,7 @@ class Answering:
             capped = 0
             for first in range(0, len(task.items), at_once):
                 keyed = self._keyed(name, range(first, min(len(task.items), first + at_once)))
-                capped += n_capped(keyed)
+                capped += _n_capped(keyed)
                 waiting = self.asker.ask("", keyed, self.landing.land)
                 progress.spare(len(keyed) - len(waiting))
                 self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
@@ -98,6 +97,6 @@ class Answering:
         self.early.ask(self.landing.known.questions)
 
 
-def n_capped(keyed: Sequence[tuple[str, Rendered]]) -> int:
+def _n_capped(keyed: Sequence[tuple[str, Rendered]]) -> int:
     """How many of the requests are cut to the room left in the model's context."""
     return sum(request.is_capped for _, request in keyed)

@@ -15,12 +15,12 @@ from threading import Thread
 from evals.errors import EvalsError
 from evals.generators import Failure, Generator
 from evals.models.prompts import Rendered
-from evals.models.resolve import Model, resolve
+from evals.models.resolve import resolve
 from evals.plan.questions import Question, prepare
 from evals.plan.settings import RunSettings
 from evals.records import Completion
+from evals.runs import engines
 from evals.runs.asking import Asker, counts, whole
-from evals.runs.progress import Progress
 
 _BATCH = 64
 """Questions handed to a judge at a time: as many as may be under way when the model has finished.
@@ -49,18 +49,10 @@ class _EarlyJudge:
 class EarlyJudges:
     """Asks those judges of a run that are servers. All methods are the main thread's; only it
     touches the store.
-
-    start: how to reach a judge's server.
     """
 
-    def __init__(
-        self,
-        asker: Asker,
-        settings: RunSettings,
-        progress: Progress,
-        start: Callable[[Model, RunSettings], Generator],
-    ) -> None:
-        self.asker, self.settings, self.progress, self.start = asker, settings, progress, start
+    def __init__(self, asker: Asker, settings: RunSettings) -> None:
+        self.asker, self.settings = asker, settings
         self._judges: dict[str, _EarlyJudge] = {}
         self._arrived: queue.SimpleQueue[tuple[_EarlyJudge, Answered | Exception | None]] = (
             queue.SimpleQueue()
@@ -75,9 +67,9 @@ class EarlyJudges:
             if not name.startswith("openai:"):
                 continue
             if name not in self._judges:
-                self._judges[name] = _EarlyJudge(
-                    name, self.start(resolve(name, offline=self.settings.offline), self.settings)
-                )
+                model = resolve(name, offline=self.settings.offline)
+                engine = engines.start_engine(model, self.settings)
+                self._judges[name] = _EarlyJudge(name, engine)
             judge = self._judges[name]
             batch = asked[judge.n_taken : judge.n_taken + _BATCH]
             if batch and judge.since is None and not judge.is_out:
@@ -147,13 +139,13 @@ class EarlyJudges:
         phase = f"judge {judge.name}"
         if isinstance(found, Exception):
             if not judge.is_out:
-                self.progress.note(
+                self.asker.progress.note(
                     f"warning: {phase}: {found} It is asked again when the model has finished."
                 )
             judge.is_out = True
         elif found is None:
             if judge.since is not None:
-                self.progress.credit(phase, wall_s=time.monotonic() - judge.since)
+                self.asker.progress.credit(phase, wall_s=time.monotonic() - judge.since)
             judge.since = None
         else:
             answered = [(key, answer) for key, answer in found if isinstance(answer, Completion)]
@@ -162,7 +154,7 @@ class EarlyJudges:
                 self.asker.refused.update(
                     {key: answer.reason for key, answer in found if isinstance(answer, Failure)}
                 )
-            self.progress.credit(
+            self.asker.progress.credit(
                 phase, requests=len(found), **counts(answer for _, answer in answered)
             )
 

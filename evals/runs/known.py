@@ -53,10 +53,6 @@ class Known:
         """A check of an item that waits is decided."""
         self.findings[item_id][check] = finding
 
-    def answered(self, question: Question, finding: Finding) -> None:
-        """A judge has decided."""
-        self.found(question.item_id, question.role, finding)
-
     @property
     def n_unjudged(self) -> int:
         """Questions that no judge has answered."""

@@ -13,6 +13,7 @@ from evals.errors import InputError, first_line
 from evals.generators.replay import NOT_A_ROW, Recorded, recorded_row
 from evals.models.resolve import public_name
 from evals.plan.items import spread
+from evals.plan.judges import finding_of
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
 from evals.registry import benchmark_class
 from evals.runs.grading import Grading
@@ -144,8 +145,6 @@ def _findings(
     stored: Stored,
     judges: Mapping[str, str],
 ) -> dict[str, Finding]:
-    from evals.plan.judges import finding_of
-
     found: dict[str, Finding] = {}
     for check in benchmark.checks(item, answer):
         by, what = stored.get((item.id, check.name), ("", None))
@@ -164,7 +163,9 @@ def _findings(
 
 
 def _is_named(by: str, judge: str | None) -> bool:
-    """Whether the summary calls this judge so; its folder may be gone by now."""
+    """Whether the summary calls this judge so. A folder that was named from where the run stood is
+    no folder here: of such a path the last part is its name.
+    """
     return judge in (public_name(by), Path(by).name)
 
 

@@ -6,7 +6,7 @@ the store lacks.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from evals.errors import EvalsError
 from evals.generators import Generator
@@ -16,12 +16,13 @@ from evals.plan.settings import RunSettings
 from evals.runs.answering import Answering
 from evals.runs.asking import Asker
 from evals.runs.early import EarlyJudges
-from evals.runs.engines import generator_for, start_engine
+from evals.runs.engines import generator_for
 from evals.runs.judging import judge_all
 from evals.runs.known import Known
 from evals.runs.landing import Landing
 from evals.runs.programs import Programs
 from evals.runs.progress import Progress
+from evals.runs.provenance import software
 from evals.runs.writing import RunResult, Writing
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
@@ -46,37 +47,47 @@ def execute(
     make_generator: Callable[[Plan], Generator] | None = None,
     notes: Sequence[str] = (),
 ) -> RunResult:
-    """The same for a plan that is made; see run. notes:
-    what else to say once the folder is ours.
+    """The same for a plan that is made; see run.
+
+    notes: what else to say once the folder is ours.
     """
     folder = RunFolder(plan.out)
-    with folder.locked(), contextlib.ExitStack() as closing:
+    with folder.locked():
         for note in (*earlier_run(plan), *notes):
             progress.note(note)
+        # Now, not at the end: by then a long run's own files may be others.
+        made_with = software()
+        with _opened(plan, folder, progress) as (asker, early, programs):
+            known = Known()
+            landing = Landing(plan, known, programs)
+            writing = Writing(plan, folder, asker, known, programs, made_with)
+            answering = Answering(plan, asker, landing, early, make_generator or generator_for)
+            try:
+                answering.answer_all()
+                early.finish()
+                programs.collect(known.found)
+                known.judge_notes = judge_all(asker, plan.settings, known.questions, known.found)
+                return writing.grade_and_write()
+            except BaseException:
+                early.close()
+                with contextlib.suppress(EvalsError):
+                    writing.record(finished=False)
+                raise
+
+
+@contextlib.contextmanager
+def _opened(
+    plan: Plan, folder: RunFolder, progress: Progress
+) -> Iterator[tuple[Asker, EarlyJudges, Programs]]:
+    """The store's, the early judges' and the sandbox's doors, closed however the run ends."""
+    with contextlib.ExitStack() as closing:
         store = Store(plan.settings.store or folder.store_path)
+        closing.callback(store.close)
         asker = Asker(store, plan.run_key, progress)
         programs = Programs(store, plan.run_key, progress, plan.settings.sandbox)
-        early = EarlyJudges(asker, plan.settings, progress, start_engine)
-        # Closed from the last to the first: engines free their memory before anything waits for a
+        early = EarlyJudges(asker, plan.settings)
+        # From the last to the first: engines free their memory before anything waits for a
         # program or a disk.
-        for close in (store.close, progress.stop, programs.close, early.close, asker.close):
+        for close in (progress.stop, programs.close, early.close, asker.close):
             closing.callback(close)
-        known = Known()
-        answering = Answering(
-            plan, asker, Landing(plan, known, programs), early, make_generator or generator_for
-        )
-        writing = Writing(plan, folder, asker, known, programs)
-        try:
-            answering.answer_all()
-            programs.collect(known.found)
-            known.judge_notes = judge_all(
-                asker, plan.settings, known.questions, known.answered, start_engine
-            )
-            return writing.finish()
-        except BaseException:
-            # Before the record, which counts what judges have answered by now.
-            early.close()
-            # What ended the run is to be told, not what kept it from being recorded.
-            with contextlib.suppress(EvalsError):
-                writing.record(finished=False)
-            raise
+        yield asker, early, programs

@@ -1,7 +1,7 @@
 """What a run leaves in its folder: samples, summary.json and run.json."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from evals.plan.make import Plan
@@ -10,7 +10,7 @@ from evals.runs.asking import Asker
 from evals.runs.grading import Grading, TaskResult
 from evals.runs.known import Known
 from evals.runs.programs import Programs
-from evals.runs.provenance import run_record, software
+from evals.runs.provenance import run_record
 from evals.runs.summary import header, summarize
 from evals.storage.run_folder import RunFolder
 from evals.storage.spool import Spool
@@ -46,9 +46,9 @@ class Writing:
     asker: Asker
     known: Known
     programs: Programs
-    made_with: Mapping[str, Any] = field(default_factory=software)
+    made_with: Mapping[str, Any]
 
-    def finish(self) -> RunResult:
+    def grade_and_write(self) -> RunResult:
         """Grade what waited, and write everything."""
         progress = self.asker.progress
         progress.start("grade")

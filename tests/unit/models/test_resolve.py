@@ -61,7 +61,7 @@ def test_the_embedded_model_is_the_same_one_however_it_was_prepared(tmp_path: Pa
     """The tokenizer's file says whether the hub was to be asked; the shipped run was made by a
     program that might have.
     """
-    asked = "from evals.models import resolve; print(resolve('smollm2').fingerprint())"
+    asked = "from evals.models.resolve import resolve; print(resolve('smollm2').fingerprint())"
     home = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", asked], env=home, capture_output=True, text=True, check=True

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from evals.cards import published as card_rows
+from evals.cards import published
 from evals.cards.average import average_metric
 from evals.cards.published import CELL_KEYS, published_folder, published_rows, row_of_short_name
 from evals.errors import EnvironmentFault
@@ -37,7 +37,7 @@ from evals.report.table import (
 )
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-ROOT = Path(card_rows.__file__).parents[2]
+ROOT = Path(published.__file__).parents[2]
 HOSTILE = (
     'evil|name\n| x |\r\n# <script>alert("&")</script> [link](javascript:x) ![i](x)[^1] '
     "`code` *b* __u__ \\| \\ ~s~ $m$ \u202e\x00\ud800\u2028z"
@@ -420,8 +420,8 @@ def test_every_published_row_says_what_it_was_made_with_and_how_sure_that_is() -
 def test_an_installed_wheel_reads_the_copy_inside_the_package(tmp_path: Path) -> None:
     package = tmp_path / "evals"
     (package / "_published").mkdir(parents=True)
-    for name in ("card_rows.py", "errors.py"):
-        shutil.copy(ROOT / "evals" / name, package)
+    shutil.copytree(ROOT / "evals" / "cards", package / "cards")
+    shutil.copy(ROOT / "evals" / "errors.py", package)
     shutil.copy(published_folder(ROOT / "evals") / "card.json", package / "_published")
     code = (
         "from evals.cards.published import published_rows; print([row.short_name for row in"
@@ -441,7 +441,7 @@ def test_an_installed_wheel_reads_the_copy_inside_the_package(tmp_path: Path) ->
 def test_an_installation_without_the_card_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(card_rows, "__file__", str(tmp_path / "evals" / "cards" / "published.py"))
+    monkeypatch.setattr(published, "__file__", str(tmp_path / "evals" / "cards" / "published.py"))
     with pytest.raises(EnvironmentFault, match="cannot be read"):
         published_rows.__wrapped__()
 

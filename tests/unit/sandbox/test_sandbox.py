@@ -241,8 +241,8 @@ def test_closing_ends_every_server_and_removes_its_folder() -> None:
 
 
 OWNER = (
-    "import time; from evals.sandbox import Sandbox; box = Sandbox(workers=1); print(box._home,"
-    " flush=True); time.sleep(600)"
+    "import time; from evals.sandbox.pool import Sandbox; box = Sandbox(workers=1);"
+    " print(box._home, flush=True); time.sleep(600)"
 )
 
 

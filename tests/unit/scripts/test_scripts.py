@@ -1,6 +1,8 @@
 """The scripts of the gate: its simulation, and the damaged model it must catch."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -22,6 +24,28 @@ def script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Comple
         text=True,
         timeout=300,
     )
+
+
+# --- setup ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("there", "asked"), [("cuda", ()), ("cuda", ("--cuda",)), ("cpu", ())])
+def test_setup_keeps_the_kind_that_is_there(
+    there: str, asked: tuple[str, ...], tmp_path: Path
+) -> None:
+    """scripts/demo and scripts/test call it without an option, on a CUDA machine too."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup", tmp_path / "scripts")
+    pinned = [ROOT / "lock-cpu.txt", ROOT / "pyproject.toml"]
+    for file in pinned:
+        shutil.copy(file, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in pinned)).hexdigest()
+    (tmp_path / ".venv" / ".ready").write_text(f"{there} {digest}\n")
+    command = [tmp_path / "scripts" / "setup", *asked]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    assert sorted(file.name for file in (tmp_path / ".venv").iterdir()) == [".ready"]
 
 
 # --- bench ----------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from evals.cards.published import published_rows
-from evals.commands.reproduce import main
 from evals.models.embedded import embedded_folder
 from evals.registry import BENCHMARKS
+from scripts.proof.reproduce import main
 
 
 @pytest.fixture(scope="module")
