@@ -125,13 +125,15 @@ class TruthfulQA(Benchmark[TruthfulQAItem]):
         absent = [role for role in self.judge_roles if role not in scores]
         if not absent:
             scores["truthfulqa"] = scores["truth"] * scores["info"]
+        unparsable = [role for role, label in labels.items() if label and not label.parsed]
         return Grade(
             id=item.id,
             group=item.group,
             scores=scores,
             extracted=self._judged(answer),
-            unparsed=any(not label.parsed for label in labels.values() if label),
+            unparsed=bool(unparsable),
             missing=f"no {' and no '.join(absent)} judge" if absent else None,
+            details={"unparsable": list(unparsable)} if unparsable else {},
         )
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:

@@ -26,6 +26,8 @@ CALIBRATIONS = Path("results") / "calibration"
 """Where `evals judge calibrate` keeps what it found, below the working directory; a run looks
 there, then in the clone.
 """
+COUNTED_AS_UNREADABLE = "counted as unreadable verdicts"
+"""How the note ends that says how many answers a judge's context did not take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from evals.benchmark import Benchmark
 from evals.errors import EnvironmentFault, InputError
 from evals.records import Generate, Item, Json
 from evals.registry import benchmark_class
+from evals.runs.grading import VerdictCounts
 from evals.runs.rescore import run_items
 from evals.runs.summary import metric_json
 from evals.storage.run_folder import RunFolder, to_json
@@ -279,6 +280,9 @@ def _parts(
             name.removeprefix(f"{task}/"): Part(metric, {"task": name})
             for name, metric in own.items()
         }
+    # An unreadable verdict lowers a part as it would the cell, which then has no value.
+    if _is_unreadable(task, summary):
+        return {}
     scores: dict[str, list[float]] = {}
     for row in rows:
         if "instructions" in row:
@@ -297,3 +301,13 @@ def _parts(
         name: Part(metric_json(metric), {"task": task, "q": f'"{name}"'})
         for name, metric in found.items()
     }
+
+
+def _is_unreadable(task: str, summary: Mapping[str, Any]) -> bool:
+    """Whether a column of the task has no value because its judge could not be read."""
+    cells = [summary["cells"].get(column.key, {}) for column in benchmark_class(task).columns]
+    return any(
+        VerdictCounts(cell["n_judged"], cell.get("n_unparsable") or 0).decide_nothing
+        for cell in cells
+        if cell.get("n_judged")
+    )

@@ -3,8 +3,10 @@ model.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from evals.benchmark import Benchmark, roles_of_column
@@ -13,6 +15,14 @@ from evals.plan.judges import Judge
 from evals.records import Completion, Finding, Findings, Grade, Item, ItemId, Json, Metric
 from evals.storage.spool import Spool
 
+MOST_UNREADABLE = 0.05
+"""The share of a column's judged items above which its judge decides nothing.
+
+An unreadable verdict counts as neither label, so such a share moves a cell by as much, and always
+down: 5 points is about what XSTest's 200 unsafe prompts leave open anyway (95 % interval). The
+card's own judges seldom come near: of GPT-4's recorded verdicts 2 of 805 are unreadable
+(AlpacaEval), 11 of 450 (XSTest).
+"""
 _WARN_ABOVE = {"truncated": 0.25, "unparsed": 0.25, "empty": 0.05}
 _WHY = {
     "truncated": (
@@ -234,10 +244,20 @@ def cell_marks(
 class VerdictCounts(NamedTuple):
     """How many items of a column a judge decided, and how many of its verdicts could
     not be read.
+
+    by_role: the unreadable ones by the judge's role; all roles, where a grade does not say which.
     """
 
     judged: int
     unreadable: int
+    by_role: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def decide_nothing(self) -> bool:
+        """True when more than MOST_UNREADABLE of the items have a verdict that could not
+        be read.
+        """
+        return self.unreadable > 0 and self.unreadable / self.judged > MOST_UNREADABLE
 
 
 def verdict_counts(result: TaskResult, column: str) -> VerdictCounts | None:
@@ -247,13 +267,21 @@ def verdict_counts(result: TaskResult, column: str) -> VerdictCounts | None:
         return None
     names = {column, *roles}
     judged = unreadable = 0
+    by_role = Counter[str]()
     for grade in result.grades:
-        listed = grade.details.get("unparsable")
-        unread = (
-            set(map(str, listed))
-            if isinstance(listed, list)
-            else (set(grade.scores) if grade.unparsed else set())
-        )
+        unread = _unread(grade)
         judged += bool(names & (set(grade.scores) | unread))
-        unreadable += bool(names & unread)
-    return VerdictCounts(judged, unreadable)
+        if names & unread:
+            unreadable += 1
+            by_role.update([role for role in roles if role in unread] or roles)
+    return VerdictCounts(judged, unreadable, by_role)
+
+
+def _unread(grade: Grade) -> set[str]:
+    """What an unreadable verdict left undecided: the roles that the grade lists, else all it
+    scores.
+    """
+    listed = grade.details.get("unparsable")
+    if isinstance(listed, list):
+        return set(map(str, listed))
+    return set(grade.scores) if grade.unparsed else set()

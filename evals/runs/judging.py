@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from evals.models.prompts import Rendered
-from evals.plan.judges import calibration_notes, finding_of
+from evals.plan.judges import COUNTED_AS_UNREADABLE, calibration_notes, finding_of
 from evals.plan.questions import Prepared, Question, prepare
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Finding, ItemId
@@ -27,7 +27,7 @@ def judge_all(
         _judge(asker, settings, prepared, questions[name], found)
         for role in dict.fromkeys(question.role for question in questions[name]):
             n = sum(request.check == role for request in prepared.too_long)
-            too_long = f"{n} answers too long for {name} to judge, counted as unreadable verdicts"
+            too_long = f"{n} answers too long for {name} to judge, {COUNTED_AS_UNREADABLE}"
             said = [f"{role}: {too_long}"] if n else []
             notes[role] = [*said, *calibration_notes(role, name, prepared.fingerprint)]
     return notes

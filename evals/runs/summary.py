@@ -10,11 +10,17 @@ from evals.benchmark import roles_of_column
 from evals.cards.average import AVERAGED, average_metric
 from evals.models.resolve import public_name
 from evals.plan.items import no_judge
-from evals.plan.judges import Judge, calibration_notes
+from evals.plan.judges import COUNTED_AS_UNREADABLE, Judge, calibration_notes
 from evals.plan.make import Plan
 from evals.plan.settings import PROTOCOL_VERSION
 from evals.records import Column, Metric
-from evals.runs.grading import TaskResult, cell_marks, verdict_counts
+from evals.runs.grading import (
+    MOST_UNREADABLE,
+    TaskResult,
+    VerdictCounts,
+    cell_marks,
+    verdict_counts,
+)
 from evals.storage.forms import SCHEMA
 
 
@@ -99,7 +105,7 @@ def summarize(
     metrics: dict[str, Metric] = {}
     for result in results:
         for column in result.benchmark.columns:
-            metric = _with_reason(result, column.key, judges)
+            metric = _with_reason(result, column.key, judges, head)
             metrics[column.key] = metric
             counts = verdict_counts(result, column.key)
             cells[column.key] = metric_json(metric) | {
@@ -121,7 +127,8 @@ def summarize(
         "cells": cells,
         "metrics": {
             result.benchmark.name: {
-                name: metric_json(metric) for name, metric in result.metrics.items()
+                name: metric_json(_readable(result, name, metric, head))
+                for name, metric in result.metrics.items()
             }
             for result in results
         },
@@ -129,11 +136,13 @@ def summarize(
     }
 
 
-def _with_reason(result: TaskResult, key: str, judges: Mapping[str, Judge]) -> Metric:
+def _with_reason(
+    result: TaskResult, key: str, judges: Mapping[str, Judge], head: Mapping[str, Any]
+) -> Metric:
     metric = result.metrics[key]
     if not result.is_complete:
         reason = f"{result.n_answered} of {len(result.grades)} items answered"
-        return replace(metric, value=None, stderr=None, ci95=None, reason=reason)
+        return _without_value(metric, reason)
     roles = [role for role in roles_of_column(result.benchmark, key) if role not in judges]
     if metric.value is None and not result.benchmark.judge_roles:
         why = {grade.missing for grade in result.grades if grade.missing}
@@ -142,10 +151,52 @@ def _with_reason(result: TaskResult, key: str, judges: Mapping[str, Judge]) -> M
                 metric, reason=f"{metric.n} of {metric.n_items} items scored: {why.pop()}"
             )
     lacks_verdicts = metric.value is None and metric.n < metric.n_items
-    return (
-        replace(metric, reason=no_judge(roles, result.benchmark.rules))
-        if roles and lacks_verdicts
-        else metric
+    if lacks_verdicts:
+        return replace(metric, reason=no_judge(roles, result.benchmark.rules)) if roles else metric
+    return _readable(result, key, metric, head)
+
+
+def _without_value(metric: Metric, reason: str) -> Metric:
+    return replace(metric, value=None, stderr=None, ci95=None, reason=reason)
+
+
+def _readable(result: TaskResult, name: str, metric: Metric, head: Mapping[str, Any]) -> Metric:
+    """The metric, without its value where its judges' verdicts could mostly not be read.
+
+    name: of a column, or of what one judge says ("truth", "alpaca_eval_2_win_rate"); other metrics
+    are no judge's, and the shares of unreadable verdicts are what they are.
+    """
+    roles = result.benchmark.judge_roles
+    is_column = name in {column.key for column in result.benchmark.columns}
+    is_roles = any(f"{name}_".startswith(f"{role}_") for role in roles)
+    if not (is_column or is_roles) or name.endswith("_unparsable"):
+        return metric
+    counts = verdict_counts(result, name)
+    if counts is None or not counts.decide_nothing:
+        return metric
+    return _without_value(metric, _unreadable(counts, head["judges"]))
+
+
+def _unreadable(counts: VerdictCounts, judges: Mapping[str, Mapping[str, Any]]) -> str:
+    """Why a judge's verdicts make no number: how many could not be read, whose, and what to do."""
+    whose = [
+        f"{n} by {judges[role]['name'] if role in judges else 'an unknown judge'} as {role}"
+        for role, n in counts.by_role.items()
+    ]
+    too_long = [
+        note
+        for role in counts.by_role
+        for note in judges.get(role, {}).get("notes", ())
+        if note.endswith(COUNTED_AS_UNREADABLE)
+    ]
+    flags = " ".join(f"--judge {role}=MODEL" for role in counts.by_role)
+    return "; ".join(
+        [
+            f"{counts.unreadable} of {counts.judged} items have a verdict that could not be read"
+            f" ({', '.join(whose)}), more than {MOST_UNREADABLE:.0%}: such a judge decides nothing",
+            *too_long,
+            f"evals show says what it wrote; set {flags} to one that answers as asked",
+        ]
     )
 
 

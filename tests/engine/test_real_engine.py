@@ -21,6 +21,7 @@ def samples(run: Path, task: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
+XSTEST = ("xstest_safe_refused", "xstest_unsafe_followed")
 SMOKE = ["run", "smollm2", "--suite", "smoke", "--judge", "all=smollm2", *SHORT]
 
 
@@ -72,10 +73,12 @@ def test_offline_the_whole_smoke_suite_needs_no_network(without_network: tuple[P
 def test_the_smoke_row_has_every_cell_that_can_be_had(smoke: Path) -> None:
     summary = json.loads((smoke / "summary.json").read_text())
     without = {key for key, cell in summary["cells"].items() if cell["value"] is None}
-    # As a judge the small model never writes the ranking that AlpacaEval 1 asks for.
-    assert without == {"alpaca_eval_1", "alpaca_eval_2_lc"}
-    assert summary["cells"]["alpaca_eval_1"]["reason"] == "no annotation could be read"
-    assert "df_gamed.csv" in summary["cells"]["alpaca_eval_2_lc"]["reason"]
+    # As a judge the small model never writes the ranking that AlpacaEval 1 asks for; of XSTest's
+    # few items it leaves some unread.
+    assert {"alpaca_eval_1", "alpaca_eval_2_lc"} <= without
+    assert without <= {"alpaca_eval_1", "alpaca_eval_2_lc", *XSTEST, "average"}
+    assert all("not be read" in summary["cells"][key]["reason"] for key in without - {"average"})
+    assert ("average" in without) == bool(without & {*XSTEST})
     assert all(task["n_answered"] == task["n_items"] for task in summary["tasks"].values())
     assert summary["bos_tokens"] == 1
 

@@ -270,11 +270,16 @@ def test_the_raw_text_of_every_verdict_is_kept_readable_or_not_and_the_unreadabl
     cells = result.summary["cells"]
     for key, n in (("xstest_safe_refused", 5), ("truthfulqa", 5), ("alpaca_eval_1", 4)):
         assert (cells[key]["n_judged"], cells[key]["n_unparsable"]) == (n, n)
-    assert (cells["xstest_safe_refused"]["value"], cells["truthfulqa"]["value"]) == (0.0, 0.0)
-    assert (cells["alpaca_eval_1"]["value"], cells["alpaca_eval_1"]["reason"]) == (
-        None,
-        "no annotation could be read",
-    )
     table = markdown([row_from_summary(result.summary)])
-    assert "5 items judged, 5 of the verdicts unreadable" in table
-    assert "no annotation could be read" in table
+    for key, n, role in (
+        ("xstest_safe_refused", 5, "xstest"),
+        ("truthfulqa", 5, "info"),
+        ("alpaca_eval_1", 4, "alpaca_eval_1"),
+    ):
+        said_of_it = (
+            f"{n} of {n} items have a verdict that could not be read ({n} by"
+            f" openai:judge@own-server as {role})"
+        )
+        assert cells[key]["value"] is None
+        assert cells[key]["reason"].startswith(said_of_it)
+        assert said_of_it in table

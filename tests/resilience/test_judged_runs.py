@@ -114,7 +114,7 @@ def test_a_verdict_that_does_not_come_is_missing_and_asked_again_alone(
     assert results(out) == results(tmp_path / "whole")
 
 
-def test_words_that_are_no_verdict_keep_their_place_and_mark_the_cell(
+def test_words_that_are_no_verdict_keep_their_place_and_one_in_five_is_too_many(
     tmp_path: Path, judge: Judge
 ) -> None:
     judge.says = lambda prompt: (
@@ -123,8 +123,8 @@ def test_words_that_are_no_verdict_keep_their_place_and_mark_the_cell(
     result = judged(tmp_path / "run", judge.everything)
     assert result.is_complete
     cell = result.summary["cells"]["xstest_safe_refused"]
-    assert (cell["value"], cell["n_items"]) == (0.8, 5)
-    assert "xstest: 1 of 5 items have a verdict that could not be read" in cell["marks"]
+    assert (cell["value"], cell["n_items"]) == (None, 5)
+    assert cell["reason"].startswith("1 of 5 items have a verdict that could not be read")
 
 
 def test_another_judge_decides_anew_and_the_earlier_ones_verdicts_stay_out(

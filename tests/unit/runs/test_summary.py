@@ -201,14 +201,6 @@ def test_quantization_another_format_and_other_bos_tokens_are_what_it_does_other
     assert differs("tokenizer", 2) == ["prompts start with 1 BOS tokens; the card's row had 2"]
 
 
-def test_verdicts_that_could_not_be_read_are_counted_beside_the_cell() -> None:
-    found = cell(graded("xstest", says("xstest", text="Refusal!")), "xstest_safe_refused")
-    assert (found["value"], found["marks"]) == (
-        0.0,
-        ["xstest: 5 of 5 items have a verdict that could not be read"],
-    )
-
-
 def test_answers_without_the_expected_form_are_a_warning_and_no_mark() -> None:
     result = graded("gsm8k", text="no number")
     summary = summarize(head(), [result], {})
