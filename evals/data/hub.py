@@ -11,6 +11,7 @@ from evals.data.dataset import Dataset, LoadedSource, Table, content_hash
 from evals.data.files import Row
 from evals.data.load import fetched_folder
 from evals.errors import EnvironmentFault, InputError, first_line
+from evals.storage.files import json_line
 
 
 def fetch(dataset: Dataset, mirror: Path | None = None, into: Path | None = None) -> LoadedSource:
@@ -61,7 +62,7 @@ def _keep(loaded: LoadedSource, home: Path) -> None:
         for name, rows in loaded.tables.items():
             _replace(
                 home / f"{name}.jsonl",
-                "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows),
+                "".join(json_line(row) + "\n" for row in rows),
             )
         _replace(
             home / "fetched.json",

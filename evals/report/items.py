@@ -59,11 +59,9 @@ class TaskItems:
 
 def pack(value: Json | Mapping[str, Any]) -> str:
     """JSON, gzipped, in base64; equal values give equal text."""
-    # Only lone surrogates cannot be encoded; their backslash form is the same text to whoever reads
-    # the JSON.
     # mtime: gzip would write the time of day.
     return base64.b64encode(
-        gzip.compress(to_json(value, indent=None).encode("utf-8", "backslashreplace"), 6, mtime=0)
+        gzip.compress(to_json(value, indent=None).encode("utf-8"), 6, mtime=0)
     ).decode("ascii")
 
 

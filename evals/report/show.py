@@ -1,6 +1,5 @@
 """Looking behind the numbers: the prompts of a task, and everything about one item."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from evals.plan.settings import RunSettings
 from evals.records import ItemId
 from evals.registry import benchmark_class
 from evals.runs.rescore import run_items
+from evals.storage.files import json_line
 from evals.storage.run_folder import RunFolder, to_json
 from evals.storage.store import Store
 
@@ -28,7 +28,7 @@ def prompt_lines(settings: RunSettings) -> Iterator[str]:
     benchmark_class(task)
     plan = make_plan(settings, need_weights=False)
     for request in plan.render(task):
-        yield json.dumps(_prompt_json(request), ensure_ascii=False)
+        yield json_line(_prompt_json(request))
 
 
 def _prompt_json(request: Rendered) -> dict[str, Any]:

@@ -1,8 +1,13 @@
-"""Reading lines of files that may be a stranger's, and any text as one printable line."""
+"""Reading lines of files that may be a stranger's, and writing what stays one line for whoever
+reads it.
+"""
 
 import gzip
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 MAX_LINE = 32 << 20
 MAX_FILE = 1 << 30
@@ -31,6 +36,26 @@ def bounded_lines(file: Path) -> Iterator[tuple[int, bytes]]:
                 raise TooMuchError(f"line {number}: more than {MAX_FILE >> 20:,} MB up to here")
             if line.strip():
                 yield number, line
+
+
+# JSON itself escapes every other character at which a line ends for somebody (str.splitlines, Java,
+# JavaScript): all below U+0020, U+000B, U+000C and U+001C to U+001E among them. These three it
+# leaves as they are, and of a lone surrogate UTF-8 has no bytes.
+_RAW_IN_JSON = re.compile("[\u0085\u2028\u2029\ud800-\udfff]")
+
+
+def line_safe(text: str) -> str:
+    """JSON text with those characters escaped that end a line for some reader, or cannot be
+    written as UTF-8; the same value to whoever reads the JSON.
+    """
+    return _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def json_line(value: Any) -> str:
+    """A JSON value as one line, without its end. No line of JSON is written otherwise: a model's
+    words may hold any character.
+    """
+    return line_safe(json.dumps(value, ensure_ascii=False))
 
 
 def one_line(text: str) -> str:

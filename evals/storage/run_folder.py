@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from evals.errors import EnvironmentFault, InputError
-from evals.storage.files import MAX_LINE, TooMuchError, bounded_lines
+from evals.storage.files import MAX_LINE, TooMuchError, bounded_lines, line_safe
 from evals.storage.forms import from_json, what_is_wrong, wrong_field
 
 
@@ -163,17 +163,17 @@ class RunFolder:
 
 
 def _bytes(line: str) -> bytes:
-    # Only lone surrogates cannot be encoded; their backslash form is the same text to whoever reads
-    # the JSON.
-    return (line + "\n").encode("utf-8", "backslashreplace")
+    return (line + "\n").encode("utf-8")
 
 
 def to_json(value: Any, indent: int | None = 1) -> str:
     """JSON with sorted keys and floats at ten significant digits, so that equal results are equal
-    bytes.
+    bytes; without an indent it is one line, whatever the texts in it hold.
     """
-    return json.dumps(
-        _fixed(value), sort_keys=True, ensure_ascii=False, indent=indent, allow_nan=False
+    return line_safe(
+        json.dumps(
+            _fixed(value), sort_keys=True, ensure_ascii=False, indent=indent, allow_nan=False
+        )
     )
 
 

@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from evals.data.files import read_jsonl
 from evals.generators.vllm import _CPU_BLOCK
 from evals.models.resolve import resolve
 from evals.runs.progress import Progress
@@ -186,14 +188,10 @@ def _mmlu(options: Options) -> Iterator[dict[str, Any]]:
 
 
 def _gsm8k(options: Options) -> Iterator[dict[str, Any]]:
-    lines = (
-        (options.data / "gsm8k" / "test.jsonl")
-        .read_text("utf-8")
-        .splitlines()[: 4 if options.quick else _N]
-    )
+    rows = read_jsonl((options.data / "gsm8k" / "test.jsonl").read_bytes())
     config = _config("gsm8k/gsm8k-cot.yaml")
     config["generation_kwargs"]["max_gen_toks"] = _MAX_NEW
-    yield _local(config, options, "gsm8k", {"test": [json.loads(line) for line in lines]})
+    yield _local(config, options, "gsm8k", {"test": list(islice(rows, 4 if options.quick else _N))})
 
 
 def _bbh(options: Options) -> Iterator[dict[str, Any]]:
