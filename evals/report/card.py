@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from evals.errors import EnvironmentFault, InputError
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.report.front_matter import FrontMatter
+from evals.report.model_index import is_called, models_of, with_results
 from evals.report.table import MISSING, TableRow, as_markdown, make_table, row_from_summary
-from evals.storage.files import one_line
 from evals.storage.run_folder import RunFolder
 
 BEGIN, END = "<!-- evals: table -->", "<!-- /evals: table -->"
@@ -26,6 +26,17 @@ _HEADING = re.compile(
     r"^#{1,6}[ \t]+(?:Performance|Evaluation(?: Results)?|Results)[ \t#]*(?=\r?$)",
     re.IGNORECASE | re.MULTILINE,
 )
+_CODE = ("fence", "code_block")
+# Between backticks they are spoken of.
+_MARKER = re.compile(rf"(?<!`)(?:{BEGIN}|{END})(?!`)")
+_OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
+# A clause that says what to type, as in "no judge: set --judge truth=MODEL".
+_ADVICE = re.compile(
+    r"[.:;,] (?:or )?(?:add|choose|give|leave|name|pass|see|set|start|try|use)\b"
+    r"(?:(?!; |\. ).)*?(?<![\w-])--[a-z](?:(?!; |\. ).)*",
+    re.IGNORECASE,
+)
+_PLAIN = {"no judge": "no judge was used"}
 # A commit; a branch or a tag may name other data tomorrow.
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _METRICS = {
@@ -70,7 +81,7 @@ def update(
     cannot be read or edited safely.
     """
     summaries = [RunFolder(run).read_json("summary.json") for run in runs]
-    rows = [row_from_summary(summary) for summary in summaries]
+    rows = [for_readers(row_from_summary(summary)) for summary in summaries]
     cells = [] if part_of_the_data(summaries[0]) else measured(summaries[0], rows[0])
     before = _read(readme)
     files = {readme: new_text(before, rows, cells, summaries[0], source)} | _result_files(
@@ -94,6 +105,36 @@ def part_of_the_data(summary: Mapping[str, Any]) -> str:
     if summary.get("suite") not in ("card", "full"):
         return f"the {summary.get('suite')} suite"
     return f"a limit of {summary['limit']}" if summary.get("limit") else ""
+
+
+def other_name(readme: Path, run: Path) -> str:
+    """The name under which a card's metadata states the run's results, where it is another than
+    the model's; else "".
+    """
+    summary = RunFolder(run).read_json("summary.json")
+    models = [] if part_of_the_data(summary) else models_of(FrontMatter.of(_read(readme)).data)
+    names = [str(one["name"]) for one in models]
+    return names[0] if len(names) == 1 and not is_called(names[0], summary["model"]) else ""
+
+
+def for_readers(row: TableRow) -> TableRow:
+    """The row with its marks and notes in words for those who read a card and have no command
+    line.
+    """
+    cells = {
+        key: replace(cell, marks=tuple(map(_in_plain_words, cell.marks)))
+        for key, cell in row.cells.items()
+    }
+    notes = {key: _in_plain_words(note) for key, note in row.notes.items()}
+    return replace(row, cells=cells, notes=notes)
+
+
+def _in_plain_words(text: str) -> str:
+    """A sentence without what to type: advice goes, an option that states a fact becomes words."""
+    if not _OPTION.search(text):
+        return text
+    kept = _ADVICE.sub("", text)
+    return _OPTION.sub(lambda found: found[1].replace("-", " "), _PLAIN.get(kept, kept))
 
 
 def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
@@ -149,58 +190,101 @@ def new_text(
     source: str | None,
 ) -> str:
     """The card with table and metadata as they should be; the same text when they are."""
-    end = "\r\n" if "\r\n" in before else "\n"
     matter = FrontMatter.of(before)
+    end = _line_end(matter.body, before)
     table = as_markdown(replace(make_table(rows), label="evals-")).replace("\n", end)
-    body = with_table(matter.body, f"{BEGIN}{end}{table}{END}", end)
-    index = _model_index(matter.value("model-index"), cells, summary, source)
-    return matter.with_value("model-index", index, end) + body
+    # A card may end in the dashes below its metadata; what follows needs a line of its own.
+    lacks_end = bool(matter.tail) and not matter.tail.endswith("\n")
+    body = with_table(end if lacks_end else matter.body, f"{BEGIN}{end}{table}{END}", end)
+    entries = _entries(cells, summary, source)
+    metadata = with_results(matter, summary["model"], entries, _line_end(matter.whole(), before))
+    return metadata + body
+
+
+def _line_end(part: str, card: str) -> str:
+    """How a part of the card ends its lines; as the whole card does where it has none."""
+    return "\r\n" if "\r\n" in (part if "\n" in part else card) else "\n"
 
 
 def with_table(body: str, block: str, end: str) -> str:
     """The body with the block in place of the one between the markers, else under the heading of
     the results, else at its end.
 
-    Raises InputError when the markers do not stand there once, in order.
+    Raises InputError when the markers do not stand there once, in order, or when what is written
+    at the end would be code or a comment.
     """
-    if (counts := (body.count(BEGIN), body.count(END))) != (0, 0):
-        start, stop = body.find(BEGIN), body.find(END)
-        if counts != (1, 1) or stop < start:
+    blocks = _blocks(body)
+    if markers := list(_MARKER.finditer(_without_code(body, blocks))):
+        if [found[0] for found in markers] != [BEGIN, END]:
             raise InputError(
                 f"The card's markers {BEGIN} and {END} must stand in it once each, in this order."
                 " Mend or remove them."
             )
-        return body[:start] + block + body[stop + len(END) :]
-    if found := _HEADING.search(_without_code(body)):
-        at = found.end()
+        return body[: markers[0].start()] + block + body[markers[1].end() :]
+    if (at := _end_of_heading(body, blocks)) is not None:
         return f"{body[:at]}{end}{end}{block}{end}{body[at:]}"
     gap = "" if not body or body.endswith(end * 2) else end if body.endswith(end) else end * 2
-    return f"{body}{gap}## Evaluation{end}{end}{block}{end}"
+    text = f"{body}{gap}## Evaluation{end}{end}{block}{end}"
+    if _end_of_heading(text, _blocks(text)) is None:
+        raise InputError(
+            "The card's text ends inside a code block, comment or HTML element that is not closed,"
+            " so the table would not be seen there. Close it, or add a heading `## Evaluation`"
+            " before it."
+        )
+    return text
 
 
-def _without_code(body: str) -> str:
-    """The body with fenced code blanked out, every character in its place."""
-    blank = r"^(```|~~~).*?^\1[^\n]*$"
-    return re.sub(
-        blank, lambda found: re.sub(r"[^\r\n]", " ", found[0]), body, flags=re.MULTILINE | re.DOTALL
+class _Block(NamedTuple):
+    """A heading or a block of code, from the beginning of its first line to the end of its last."""
+
+    kind: str
+    start: int
+    stop: int
+
+
+def _blocks(text: str) -> list[_Block]:
+    """The headings and the code of a card, as CommonMark has them: what looks like a heading or a
+    marker may stand in code of any kind, in a comment or in HTML.
+    """
+    from markdown_it import MarkdownIt
+
+    starts = [0, *(found.end() for found in re.finditer(r"\r\n|\r|\n", text)), len(text)]
+    tokens = MarkdownIt("commonmark").disable(["inline", "text_join"]).parse(text)
+    return [
+        _Block(one.type, starts[one.map[0]], starts[one.map[1]])
+        for one in tokens
+        if one.map and one.type in ("heading_open", *_CODE)
+    ]
+
+
+def _without_code(text: str, blocks: Sequence[_Block]) -> str:
+    """The text with code blanked out, every character in its place."""
+    parts, at = [], 0
+    for block in blocks:
+        if block.kind in _CODE:
+            parts += [text[at : block.start], " " * (block.stop - block.start)]
+            at = block.stop
+    return "".join([*parts, text[at:]])
+
+
+def _end_of_heading(text: str, blocks: Sequence[_Block]) -> int | None:
+    """Where the line of the results' heading ends, before its line end; None without one."""
+    headings = (
+        _HEADING.match(text, block.start) for block in blocks if block.kind == "heading_open"
     )
+    return next((found.end() for found in headings if found), None)
 
 
 # --- metadata -------------------------------------------------------------------------------------
 
 
-def _model_index(
-    old: Any, cells: Sequence[Cell], summary: Mapping[str, Any], source: str | None
-) -> list[dict[str, Any]] | None:
-    """The card's model-index with our entries in place of our earlier ones; None where there is
-    nothing to state.
-
-    Ours are known by the protocol among their dataset's arguments.
-    """
+def _entries(
+    cells: Sequence[Cell], summary: Mapping[str, Any], source: str | None
+) -> list[dict[str, Any]]:
+    """The cells as results of model-index."""
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    models = _models(old)
     about = {"protocol": summary["protocol"], "suite": summary["suite"]} | (
         {"limit": summary["limit"]} if summary["limit"] else {}
     )
@@ -221,30 +305,8 @@ def _model_index(
         )
         for cell in cells
     ]
-    name = str(models[0]["name"]) if models else one_line(str(summary["model"]["name"]))
-    ours = eval_results_to_model_index(name, results)[0]["results"] if results else []
-    kept = [result for result in (models[0]["results"] if models else []) if not _is_ours(result)]
-    first = {**(models[0] if models else {"name": name}), "results": [*kept, *ours]}
-    return [first, *models[1:]] if first["results"] or models else None
-
-
-def _models(old: Any) -> list[dict[str, Any]]:
-    if old is None:
-        return []
-    ok = isinstance(old, list) and all(
-        isinstance(one, dict) and isinstance(one.get("results"), list) and "name" in one
-        for one in old
-    )
-    if not ok:
-        raise InputError(
-            "The card's model-index is not a list of models with name and results. Mend it first."
-        )
-    return list(old)
-
-
-def _is_ours(result: Any) -> bool:
-    arguments = (result.get("dataset") or {}).get("args") if isinstance(result, dict) else None
-    return isinstance(arguments, dict) and "protocol" in arguments and "suite" in arguments
+    models = eval_results_to_model_index("", results) if results else []
+    return [result for one in models for result in one["results"]]
 
 
 def _result_files(

@@ -1,6 +1,10 @@
-"""The YAML at the top of a model card, with one key of it replaced and every other byte kept."""
+"""The YAML at the top of a model card, with a key added or our text spliced in and every other byte
+kept.
+"""
 
+import math
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +12,8 @@ from evals.errors import InputError
 
 _BLOCK = re.compile(r"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$))")
 """As the hub finds it; huggingface_hub.repocard.REGEX_YAML_BLOCK is the same."""
+_EMPTY = re.compile(r"^(\s*---(?:\r\n|\r|\n))(---[ \t]*(?:\r\n|\n|$))")
+"""No line between the dashes: nothing to the hub, and the place where metadata belongs."""
 _BOM = "\ufeff"
 
 
@@ -26,101 +32,143 @@ class FrontMatter:
     @classmethod
     def of(cls, card: str) -> "FrontMatter":
         """Take a card apart. Raises InputError when its metadata is no YAML mapping."""
-        import yaml
-
         mark = _BOM if card.startswith(_BOM) else ""
-        found = _BLOCK.match(card[len(mark) :])
-        if found is None:
-            return cls(mark, "", "", card[len(mark) :], {})
-        try:
-            data = yaml.safe_load(found[2])
-        # ValueError: a date that is none
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"The card's metadata is no valid YAML: {' '.join(str(error).split())}"
-            ) from error
-        if not isinstance(data, dict | None):
-            raise InputError(
-                "The card's metadata is no YAML mapping: its lines should read `key: value`."
-            )
-        return cls(mark + found[1], found[2], found[3], card[len(mark) + found.end() :], data or {})
+        rest = card[len(mark) :]
+        if found := _BLOCK.match(rest):
+            return cls(mark + found[1], found[2], found[3], rest[found.end() :], load(found[2]))
+        if found := _EMPTY.match(rest):
+            return cls(mark + found[1], "", found[2], rest[found.end() :], {})
+        return cls(mark, "", "", rest, {})
 
     def value(self, key: str) -> Any:
         """What the metadata says under a key; None where it does not."""
         return self.data.get(key)
 
-    def with_value(self, key: str, value: Any, end: str) -> str:
-        """Head, metadata and tail with one key's value replaced, in its place, or added as the
-        last; None takes it away.
+    def whole(self, text: str | None = None) -> str:
+        """Head, metadata and tail; with another text for the metadata."""
+        return self.head + (self.text if text is None else text) + self.tail
 
-        end: the card's line end.  Equal values leave every byte; the card without metadata gets
-        some, unless there is nothing to say.
-        Raises InputError where the one key cannot be replaced without touching another.
+    def with_key(self, key: str, value: Any, end: str) -> str:
+        """Head, metadata and tail with one key more, as the last.
+
+        end: the card's line end.  The card without metadata gets some.
+        Raises InputError where the key cannot be added without touching another.
         """
-        if self.data.get(key) == value:
-            return self.head + self.text + self.tail
-        new = "" if value is None else _dump(key, value, end)
+        lines = dump({key: value}, end)
         if not self.tail:
-            return f"{self.head}---{end}{new}{end}---{end}"
-        start, stop = self._span(key)
-        before, after = self.text[:start], self.text[stop:]
-        # The last line's end belongs to the tail, so the new key would go on in that line.
-        if start == len(self.text) and before.strip() and not before.endswith(("\n", "\r")):
-            before += end
-        text = before + new + after
-        if not new:
-            text = before + after.lstrip("\r\n") if after.strip() else before.rstrip("\r\n")
-        self._verify(text, key, value)
-        return self.head + text + self.tail
-
-    def _span(self, key: str) -> tuple[int, int]:
-        """Where the key's lines begin and end, without the comments and blank lines after them; the
-        text's end where it has none.
-        """
-        import yaml
-
-        root = yaml.compose(self.text, Loader=yaml.SafeLoader)
-        if root is None:
-            return len(self.text), len(self.text)
-        if not isinstance(root, yaml.MappingNode) or root.flow_style:
-            raise InputError(
-                "The card's metadata is written in braces. Write it one `key: value` a line."
-            )
-        found = [(name, content) for name, content in root.value if name.value == key]
-        if not found:
-            return len(self.text), len(self.text)
-        if len(found) > 1:
-            raise InputError(f"The card's metadata has {key} twice. Remove one.")
-        start, stop = found[0][0].start_mark.index, found[0][1].end_mark.index
-        # PyYAML lets a block end after the comments and blank lines behind it.
-        lines = self.text[start:stop].splitlines(keepends=True)
-        while len(lines) > 1 and (not lines[-1].strip() or lines[-1].lstrip().startswith("#")):
-            lines.pop()
-        return start, start + len("".join(lines).rstrip("\r\n"))
-
-    def _verify(self, text: str, key: str, value: Any) -> None:
-        """The edited text must say the same under every other key."""
-        import yaml
-
-        try:
-            after = yaml.safe_load(text) or {}
-        except yaml.YAMLError:
-            after = None
-        wanted = {name: content for name, content in self.data.items() if name != key} | (
-            {} if value is None else {key: value}
+            return f"{self.head}---{end}{lines}{end}---{end}"
+        wanted = reading(self.data | {key: value})
+        return self.first_right(
+            self._with_lines(lines, end), lambda data: reading(data) == wanted, key
         )
-        if after != wanted:
-            raise InputError(
-                f"The card's metadata is written so that {key} cannot be replaced alone (an"
-                " anchor?). Write it without."
-            )
+
+    def first_right(
+        self, texts: Iterable[str], is_right: Callable[[dict[str, Any]], bool], key: str
+    ) -> str:
+        """Head, metadata and tail with the first of the texts that reads as it should.
+
+        Raises InputError, naming the key, when none does.
+        """
+        for text in texts:
+            # What the hub will find in the card, which the text alone need not be.
+            try:
+                found = FrontMatter.of(self.whole(text) + self.body)
+                if found.body == self.body and is_right(found.data):
+                    return self.whole(text)
+            except InputError:
+                continue
+        raise InputError(
+            f"The card's metadata is written so that {key} cannot be replaced alone (an anchor or"
+            " alias?). Write it without."
+        )
+
+    def _with_lines(self, lines: str, end: str) -> Iterator[str]:
+        """The text with lines at its end, else before its last key."""
+        root = root_of(self.text)
+        indent = " " * (root.start_mark.column if root else 0)
+        new = indent + lines.replace(end, end + indent)
+        before = self.text
+        # The last line's end belongs to the tail, so the new key would go on in that line.
+        if before.strip() and not before.endswith(("\n", "\r")):
+            before += end
+        # Without a line between the dashes the tail has no line end before it.
+        yield before + new + ("" if self.tail.startswith(("\n", "\r")) else end)
+        # Block text that ends the metadata is without its line end there, to the hub too; nor can
+        # anything follow the mark of the document's end.
+        at = self._start_of_last_key(root)
+        yield self.text[:at] + new + end + self.text[at:]
+
+    def _start_of_last_key(self, root: Any) -> int:
+        """Where the last key's line begins, or the comments right above it."""
+        at = root.value[-1][0].start_mark.index if root and root.value else 0
+        lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", self.text[:at])
+        lines.pop()
+        while lines and lines[-1].lstrip().startswith("#"):
+            lines.pop()
+        return len("".join(lines))
 
 
-def _dump(key: str, value: Any, end: str) -> str:
+def load(text: str) -> dict[str, Any]:
+    """The metadata as the hub reads it. Raises InputError when it is no YAML mapping."""
     import yaml
 
-    # width: PyYAML would fold long texts.
-    text = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=1000).rstrip(
-        "\n"
+    try:
+        data = yaml.safe_load(text)
+    # Beside its own errors PyYAML lets out what its constructors meet: a date that is none, `!!int`
+    # and `!!timestamp` of a word.
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+    ) as error:
+        is_said = isinstance(error, yaml.YAMLError | ValueError)
+        what = " ".join(str(error).split()) if is_said else "a value is not what its `!!` tag says"
+        raise InputError(f"The card's metadata is no valid YAML: {what}. Mend it first.") from error
+    if not isinstance(data, dict | None):
+        raise InputError(
+            "The card's metadata is no YAML mapping: its lines should read `key: value`."
+        )
+    return data or {}
+
+
+def dump(value: Any, end: str, *, flow: bool = False) -> str:
+    """The value in block or flow style, without the last line's end."""
+    import yaml
+
+    text = yaml.safe_dump(
+        value,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=flow,
+        # PyYAML would fold long texts.
+        width=math.inf,
     )
-    return str(text).replace("\n", end)
+    return str(text).rstrip("\n").replace("\n", end)
+
+
+def root_of(text: str) -> Any:
+    """The mapping with the places of its parts; None where there is nothing but comments."""
+    import yaml
+
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is not None and (not isinstance(root, yaml.MappingNode) or root.flow_style):
+        raise InputError(
+            "The card's metadata is written in braces. Write it one `key: value` a line."
+        )
+    return root
+
+
+def pair(mapping: Any, key: str) -> tuple[Any, Any] | None:
+    """A key of a mapping and its value, with their places. Raises InputError when it has two."""
+    found = [one for one in mapping.value if one[0].value == key]
+    if len(found) > 1:
+        raise InputError(f"The card's metadata has {key} twice. Remove one.")
+    return found[0] if found else None
+
+
+def reading(data: dict[str, Any]) -> dict[str, str]:
+    """By key, for comparing: as text, since .nan is not equal to itself and 1 is to True."""
+    return {repr(key): repr(value) for key, value in data.items()}
