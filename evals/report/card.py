@@ -1,8 +1,8 @@
 """A model card brought up to date: the table between markers, `model-index` in its metadata, and
 .eval_results/*.yaml beside it.
 
-Everything else stays byte for byte. Of `model-index` the entries that are not ours keep their
-content, of .eval_results the files that do not begin with our prefix.  Sources: huggingface_hub's
+Everything else stays byte for byte. Of `model-index` the entries that are not ours are
+kept, of .eval_results the files that do not begin with our prefix.  Sources: huggingface_hub's
 EvalResult and EvalResultEntry; the hub's pages "Model Cards" and "Evaluation Results".
 """
 
@@ -17,6 +17,7 @@ from evals.registry import BENCHMARKS, benchmark_class
 from evals.report.front_matter import FrontMatter
 from evals.report.model_index import is_called, models_of, with_results
 from evals.report.table import MISSING, TableRow, as_markdown, make_table, row_from_summary
+from evals.storage.files import one_line
 from evals.storage.run_folder import RunFolder
 
 BEGIN, END = "<!-- evals: table -->", "<!-- /evals: table -->"
@@ -113,7 +114,7 @@ def other_name(readme: Path, run: Path) -> str:
     """
     summary = RunFolder(run).read_json("summary.json")
     models = [] if part_of_the_data(summary) else models_of(FrontMatter.of(_read(readme)).data)
-    names = [str(one["name"]) for one in models]
+    names = [one_line(str(one["name"])) for one in models]
     return names[0] if len(names) == 1 and not is_called(names[0], summary["model"]) else ""
 
 

@@ -1,9 +1,9 @@
 """`model-index`, the results in a model card's metadata: ours renewed among those of others, which
 keep every byte: comments, number formats, flow style.
 
-The places come from PyYAML's marks and the text between them is cut by hand.  A library that reads
-and writes YAML back (ruamel.yaml 0.19) was tried on the same cards and changed lines that are not
-ours in most of them.
+The places come from PyYAML's marks, and the text is cut there.  ruamel.yaml 0.19, which reads YAML
+and writes it back, was tried on the cards of our tests: it changed lines that are not ours in 15 of
+67 of the table's and in 72 of 95 random ones (flow style, indentation, long lines, a key twice).
 """
 
 import re
@@ -33,8 +33,9 @@ def with_results(
         return _with_first(matter, one_line(str(model["name"])), ours, end)
     at = _place(models, model)
     if at is None and ours:
+        names = one_line(" and ".join(str(one["name"]) for one in models))
         raise InputError(
-            f"The card's model-index is about {' and '.join(str(one['name']) for one in models)},"
+            f"The card's model-index is about {names},"
             f" the run about {one_line(str(model['name']))}. Give the entry that is meant the run's"
             " name, or take out those of other models."
         )
