@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 def run(model: str, **settings: Any) -> "Result":
     """Evaluate `model` and write its run folder.
 
-    settings: fields of evals.plan.settings.RunSettings and of evals.generators.EngineSettings by
-    name, e.g. suite="card", tasks="mmlu,gsm8k", data="/data/evals", judges="xstest=strmatch",
-    dtype="float32"; texts where paths or tuples are meant are taken.
+    settings: fields of RunSettings (evals.plan.settings), EngineSettings (evals.generators) and
+    PromptSettings (evals.models.prompting) by name, e.g. suite="card", tasks="mmlu,gsm8k",
+    data="/data/evals", judges="xstest=strmatch", dtype="float32"; texts where paths or tuples are
+    meant are taken.
     Raises evals.errors.EvalsError with one sentence for anything wrong with the input or the
     machine.
     """
@@ -29,27 +30,26 @@ def run(model: str, **settings: Any) -> "Result":
 
     from evals.errors import InputError, nearest
     from evals.generators import EngineSettings
+    from evals.models.prompting import PromptSettings
     from evals.plan.settings import RunSettings
     from evals.report.result import Result
     from evals.runs import session
 
-    of_run, of_engine = (
-        {field.name for field in fields(cls)} for cls in (RunSettings, EngineSettings)
-    )
+    grouped = {"engine": EngineSettings, "prompts": PromptSettings}
+    of = {name: {field.name for field in fields(cls)} for name, cls in grouped.items()}
+    known = {field.name for field in fields(RunSettings)}.union(*of.values())
     for name in settings:
-        if name not in of_run | of_engine:
-            raise InputError(
-                f"evals.run has no setting {name!r}. {nearest(name, sorted(of_run | of_engine))}"
-            )
-    engine = {name: settings.pop(name) for name in sorted(of_engine & settings.keys())}
+        if name not in known:
+            raise InputError(f"evals.run has no setting {name!r}. {nearest(name, sorted(known))}")
     # A bare text would be taken for a sequence of letters.
-    for name in ("tasks", "judges"):
+    for name in ("tasks", "judges", "stop"):
         if isinstance(settings.get(name), str):
             settings[name] = (settings[name],)
     for name in ("data", "out", "store"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name])
-    if engine:
-        settings["engine"] = EngineSettings(**engine)
+    for group, cls in grouped.items():
+        if given := {name: settings.pop(name) for name in sorted(of[group] & settings.keys())}:
+            settings[group] = cls(**given)
     done = session.run(RunSettings(model=model, **settings))
     return Result(done.folder, done.summary, done.n_missing)

@@ -35,6 +35,65 @@ TensorParallelOption = Annotated[int | None, typer.Option(help="GPUs the weights
 DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 
 
+SystemPromptOption = Annotated[
+    str | None, typer.Option(metavar="TEXT|@FILE", help="Put before every conversation.")
+]
+ChatTemplateOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Jinja, in place of the tokenizer's own.")
+]
+TemplateKwargsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON", help="Given to the template, e.g. '{\"enable_thinking\": false}'."
+    ),
+]
+StopOption = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="Ends an answer too. May be repeated.")
+]
+StopIdsOption = Annotated[
+    str | None, typer.Option(metavar="IDS", help="Token ids that end an answer too, e.g. 2,7.")
+]
+LeaveOutOption = Annotated[
+    bool,
+    typer.Option("--leave-out-added", help="Without what the tokenizer puts after a prompt."),
+]
+
+
+def prompt_settings(
+    system_prompt: str | None,
+    chat_template: Path | None,
+    chat_template_kwargs: str | None,
+    stop: list[str] | None,
+    stop_token_ids: str | None,
+    leave_out_added: bool,
+) -> Any:
+    """The options above as evals.models.prompting.PromptSettings.
+
+    Raises BadParameter where a file cannot be read or an id is no number.
+    """
+    from evals.models.prompting import PromptSettings
+
+    if system_prompt is not None and system_prompt.startswith("@"):
+        system_prompt = _text_of("--system-prompt", Path(system_prompt[1:]))
+    template = _text_of("--chat-template", chat_template) if chat_template else None
+    try:
+        ids = tuple(int(part) for part in (stop_token_ids or "").split(",") if part.strip())
+    except ValueError:
+        raise typer.BadParameter(
+            f"--stop-token-ids {stop_token_ids}: write token ids with commas, e.g. 2,7."
+        ) from None
+    return PromptSettings(
+        system_prompt, template, chat_template_kwargs, tuple(stop or ()), ids, leave_out_added
+    )
+
+
+def _text_of(option: str, file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{option} {file}: cannot be read ({error}).") from None
+
+
 def choice(option: str, value: str, known: tuple[str, ...]) -> Any:
     """The value, if it is one of those known. Raises typer's BadParameter with the known ones."""
     if value not in known:

@@ -9,13 +9,20 @@ import typer
 
 from evals.commands.options import (
     DTYPES,
+    ChatTemplateOption,
     DataOption,
+    LeaveOutOption,
     MaxLenOption,
     OfflineOption,
     PriceOption,
     RunArgument,
+    StopIdsOption,
+    StopOption,
+    SystemPromptOption,
+    TemplateKwargsOption,
     TensorParallelOption,
     choice,
+    prompt_settings,
 )
 from evals.commands.report import show_rows
 from evals.errors import Incomplete
@@ -73,6 +80,12 @@ def run(
     ] = None,
     limit: LimitOption = None,
     chat_format: FormatOption = "auto",
+    system_prompt: SystemPromptOption = None,
+    chat_template: ChatTemplateOption = None,
+    chat_template_kwargs: TemplateKwargsOption = None,
+    stop: StopOption = None,
+    stop_token_ids: StopIdsOption = None,
+    leave_out_added: LeaveOutOption = False,
     revision: Annotated[
         str | None, typer.Option(help="Hub revision: branch, tag or commit.")
     ] = None,
@@ -155,10 +168,13 @@ def run(
         max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
         batch_invariant,
     )  # fmt: skip
+    prompting = prompt_settings(
+        system_prompt, chat_template, chat_template_kwargs, stop, stop_token_ids, leave_out_added
+    )
     settings = RunSettings(
         model, name, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision,
         tokenizer, tuple(judge or ()), choice("--sandbox", sandbox, ("auto", "require")), store,
-        offline, engine,
+        offline, engine, prompting,
     )  # fmt: skip
     if dry_run:
         print(described(settings, price or ()))
@@ -212,6 +228,12 @@ def prompts(
     suite: SuiteOption = "card",
     data: DataOption = None,
     limit: LimitOption = None,
+    system_prompt: SystemPromptOption = None,
+    chat_template: ChatTemplateOption = None,
+    chat_template_kwargs: TemplateKwargsOption = None,
+    stop: StopOption = None,
+    stop_token_ids: StopIdsOption = None,
+    leave_out_added: LeaveOutOption = False,
     revision: Annotated[str | None, typer.Option()] = None,
     max_model_len: MaxLenOption = None,
     offline: Annotated[bool, typer.Option("--offline")] = False,
@@ -225,6 +247,9 @@ def prompts(
     from evals.report.show import prompt_lines
 
     engine = EngineSettings(max_model_len=max_model_len, trust_remote_code=trust_remote_code)
+    prompting = prompt_settings(
+        system_prompt, chat_template, chat_template_kwargs, stop, stop_token_ids, leave_out_added
+    )
     settings = RunSettings(
         model,
         None,
@@ -236,6 +261,7 @@ def prompts(
         revision=revision,
         offline=offline,
         engine=engine,
+        prompts=prompting,
     )
     for line in prompt_lines(settings):
         print(line)

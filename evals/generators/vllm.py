@@ -226,6 +226,7 @@ def _sampling_params(request: Rendered) -> Any:
         top_p=sampling.top_p,
         n=sampling.n,
         stop=list(sampling.stop),
+        stop_token_ids=list(request.stop_token_ids) or None,
         logprobs=sampling.n_logprobs or None,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )

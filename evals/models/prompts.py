@@ -10,10 +10,20 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from itertools import islice
 from typing import Any, Literal
 
 from evals.errors import InputError
+from evals.models.prompting import (
+    AS_IT_IS,
+    PromptSettings,
+    n_added_after,
+    reads_clock,
+    stopped_clock,
+    template_arguments,
+    template_of,
+)
 from evals.records import Choose, Completion, Generate, ItemId, Message, Output, Request, Sampling
 
 ChatFormat = Literal["tulu", "tokenizer", "none"]
@@ -36,6 +46,7 @@ class Rendered:
     candidates: label -> token id of a Choose.  cut_id: token the output is cut before, see
     Generate.cut_token.
     is_capped: the context, and not the suite, leaves less room than asked.
+    stop_token_ids: end the answer beside the engine's own end tokens.
     """
 
     item_id: ItemId
@@ -49,6 +60,7 @@ class Rendered:
     labels: tuple[tuple[str, str], ...] = ()
     cut_id: int | None = None
     is_capped: bool = False
+    stop_token_ids: tuple[int, ...] = ()
 
     def key(self, fingerprint: str) -> str:
         """The store key: a hash of what determines the answer, and of nothing else."""
@@ -66,6 +78,8 @@ class Rendered:
             how.n_logprobs,
         ]
         determined_by = [fingerprint, prompt, sampling, self.candidates or self.labels, self.cut_id]
+        # Only where there are any: the keys of all other requests stay what they were.
+        determined_by += [self.stop_token_ids] if self.stop_token_ids else []
         return hashlib.sha256(json.dumps(determined_by).encode()).hexdigest()
 
 
@@ -131,6 +145,8 @@ class Renderer:
     max_len: the model's context in tokens (None: unknown, nothing is capped).  seed: names the draw
     of sampled requests.
     max_new: the suite's own limit on new tokens, where it has one.
+    how: what the user asked for beside the chat format.  clock: what a template is told that asks
+    the time.  advice: what to do where the template cannot render a prompt.
     """
 
     def __init__(
@@ -140,8 +156,22 @@ class Renderer:
         max_len: int | None,
         seed: int = 0,
         max_new: int | None = None,
+        *,
+        how: PromptSettings = AS_IT_IS,
+        clock: datetime | None = None,
+        advice: str = "Use --chat-format tulu or none.",
     ) -> None:
         self.seed = seed
+        self.how = how
+        self.advice = advice
+        template = template_of(tokenizer, how) if chat_format == "tokenizer" else ""
+        self.reads_clock = reads_clock(template)
+        self.clock = clock
+        self._arguments = template_arguments(how.chat_template_kwargs)
+        if how.chat_template is not None:
+            self._arguments["chat_template"] = how.chat_template
+        if self.reads_clock and clock is not None:
+            self._arguments |= stopped_clock(clock)
         self.max_new = max_new
         self.tokenizer = tokenizer
         self.chat_format = chat_format
@@ -149,9 +179,15 @@ class Renderer:
         self._last_ids: dict[str, int] = {}
         self._interned: dict[int, int] = {}
 
-    def text_of(self, request: Request, messages: tuple[Message, ...] | None = None) -> str:
-        """The text handed to the tokenizer."""
-        messages = messages or request.messages
+    def text_of(
+        self,
+        request: Request,
+        messages: tuple[Message, ...] | None = None,
+        *,
+        opens: bool = True,
+    ) -> str:
+        """The text handed to the tokenizer. opens: ask the template for the assistant's opening."""
+        messages = self._conversation(request, messages or request.messages)
         if request.raw or self.chat_format == "none" or self.tokenizer is None:
             return glue("\n\n".join(message.content for message in messages), request.opening)
         if self.chat_format == "tulu":
@@ -159,15 +195,21 @@ class Renderer:
         chat = [asdict(message) for message in messages]
         try:
             rendered: str = self.tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=True
+                chat, tokenize=False, add_generation_prompt=opens, **self._arguments
             )
         # A template is its maker's program, and may raise anything.
         except Exception as error:
             raise InputError(
-                f"The tokenizer's chat template cannot render this prompt: {error}. Use"
-                " --chat-format tulu or none."
+                f"The tokenizer's chat template cannot render this prompt: {error}. {self.advice}"
             ) from error
         return glue(rendered, request.opening)
+
+    def _conversation(self, request: Request, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The messages with the user's system prompt before them, in place of one of theirs."""
+        if self.how.system_prompt is None or request.raw:
+            return messages
+        others = messages[messages[0].role == "system" :]
+        return (Message("system", self.how.system_prompt), *others)
 
     def render(self, asked: Iterable[tuple[ItemId, str, Request]]) -> list[Rendered]:
         """Token ids for many requests, given as (item id, check name, request); order is kept. A
@@ -207,6 +249,7 @@ class Renderer:
     def _finish(
         self, item_id: ItemId, check: str, request: Request, text: str, token_ids: tuple[int, ...]
     ) -> Rendered:
+        messages = self._conversation(request, request.messages)
         if isinstance(request, Choose):
             candidates = (
                 tuple((label, self._last_id(candidate)) for label, candidate in request.candidates)
@@ -219,7 +262,7 @@ class Renderer:
                 check,
                 text,
                 token_ids,
-                request.messages,
+                messages,
                 one_token,
                 1,
                 candidates,
@@ -230,6 +273,7 @@ class Renderer:
             if request.sampling.temperature > 0
             else request.sampling
         )
+        sampling = replace(sampling, stop=(*sampling.stop, *self.how.stop))
         wanted = sampling.max_tokens
         allowed = min(wanted, self.max_new or wanted)
         room = allowed if self.max_len is None else min(allowed, self.max_len - len(token_ids))
@@ -241,11 +285,12 @@ class Renderer:
             check,
             text,
             token_ids,
-            request.messages,
+            messages,
             sampling,
             room,
             cut_id=cut_id,
             is_capped=room < allowed,
+            stop_token_ids=self.how.stop_token_ids,
         )
 
     @property
@@ -260,6 +305,8 @@ class Renderer:
         encoded = self.tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False)[
             "input_ids"
         ]
+        n_added = n_added_after(self.tokenizer) if self.how.leave_out_added else 0
+        encoded = [ids[: len(ids) - n_added] for ids in encoded] if n_added else encoded
         # Each id comes as an object of its own, of 28 bytes; equal ones become one.
         return [tuple(map(self._interned.setdefault, ids, ids)) for ids in encoded]
 

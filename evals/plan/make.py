@@ -6,8 +6,10 @@ import contextlib
 import gc
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +19,8 @@ from evals.data.dataset import LoadedSource
 from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.generators.replay import Recorded, read_recorded
+from evals.models.probe import check_prompts, check_question
+from evals.models.prompting import AS_IT_IS
 from evals.models.prompts import (
     ChatFormat,
     Rendered,
@@ -28,10 +32,11 @@ from evals.models.prompts import (
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.items import TaskPlan, plan_task
 from evals.plan.judges import Judge, parse_judges
+from evals.plan.questions import judge_renderer
 from evals.plan.settings import PROTOCOL_VERSION, RunSettings, check_settings, go_offline
-from evals.records import ItemId
+from evals.records import Completion, ItemId, Output, Program
 from evals.registry import BENCHMARKS, benchmark_class
-from evals.storage.run_folder import default_folder
+from evals.storage.run_folder import RunFolder, default_folder
 
 SMOKE_MAX_NEW_TOKENS = 256  # the smoke suite is for seeing that everything works, in minutes
 
@@ -54,25 +59,32 @@ class Plan:
         return self.renderer.chat_format
 
     @property
+    def clock(self) -> str | None:
+        """What a template that asks the time is told all through the run; None for all others."""
+        told = self.renderer.clock if self.renderer.reads_clock else None
+        return told.isoformat(sep=" ") if told else None
+
+    @property
     def run_key(self) -> str:
         """Names this run's questions in a store: equal for the same model, format and protocol,
         whatever the suite.
         """
-        identity = [
+        identity: list[object] = [
             self.fingerprint,
             self.chat_format,
             PROTOCOL_VERSION,
             # The smoke suite's items are others under the same ids.
             self.settings.suite == "smoke",
         ]
+        # Only where there are any: a store knows all other runs by what they were called so far.
+        if self.settings.prompts != AS_IT_IS:
+            identity.append(asdict(self.settings.prompts))
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
     def out(self) -> Path:
         """The run folder."""
-        return self.settings.out or Path("results") / default_folder(
-            self.model.name, self.settings.suite
-        )
+        return _out(self.model, self.settings)
 
     def render(self, task: str, places: range | None = None) -> list[Rendered]:
         """The task's requests as token ids, in item order. Raises InputError naming a prompt the
@@ -96,6 +108,10 @@ class Plan:
         if self.model.kind == "replay":
             return rendered.key(f"{self.fingerprint}/{rendered.item_id}")
         return rendered.key(self.fingerprint)
+
+
+def _out(model: Model, settings: RunSettings) -> Path:
+    return settings.out or Path("results") / default_folder(model.name, settings.suite)
 
 
 @contextlib.contextmanager
@@ -144,7 +160,9 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     classes = _classes(settings.tasks)
     judges = _judges(settings.judges, classes)
     found = _find(settings, classes, judges, need_weights)
-    renderer = _renderer(found.model, settings)
+    renderer = _renderer(found.model, settings, _clock(found.model, settings))
+    if need_weights:
+        check_prompts(renderer, found.model.files, found.model.argument)
     fingerprint = _fingerprint(found, settings) if need_weights else ""
     tasks = {
         name: plan_task(
@@ -156,6 +174,8 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
         )
         for name, cls in found.classes.items()
     }
+    if need_weights:
+        _try_judges(tasks, found.judges, settings)
     return Plan(settings, found.model, fingerprint, renderer, tasks, found.judges, found.recorded)
 
 
@@ -280,13 +300,58 @@ def _sources(classes: Classes, settings: RunSettings) -> dict[str, LoadedSource]
 # --- what is in it --------------------------------------------------------------------------------
 
 
-def _renderer(model: Model, settings: RunSettings) -> Renderer:
+def _clock(model: Model, settings: RunSettings) -> datetime:
+    """What a template is told that asks the time: now, or what the folder's run was told when it
+    began, so that its prompts stay what they were.
+    """
+    folder = RunFolder(_out(model, settings))
+    if os.path.exists(folder.path / "run.json"):
+        told = folder.read_json("run.json").get("clock")
+        if told is not None:
+            return datetime.fromisoformat(told)
+    return datetime.now().replace(microsecond=0)
+
+
+def _try_judges(
+    tasks: Mapping[str, TaskPlan], judges: Mapping[str, Judge], settings: RunSettings
+) -> None:
+    """Have every local judge's template render one question of each of its roles: what it cannot
+    take would else be met after the generation.
+    """
+    for task in tasks.values():
+        roles = [role for role in task.benchmark.judge_roles if role in judges]
+        if task.skipped or not roles or not task.items:
+            continue
+        item = task.items[0]
+        asked = {
+            check.name: check.ask
+            for check in task.benchmark.checks(item, Completion((Output("Seven."),)))
+        }
+        for role in roles:
+            question, judge = asked.get(role), judges[role]
+            if judge.is_rule or question is None or isinstance(question, Program):
+                continue
+            model = resolve(judge.model, offline=settings.offline)
+            if model.kind == "weights":
+                whose = f"Judge of {role}, {judge.model}"
+                check_question(judge_renderer(model, settings), question, whose)
+
+
+def _renderer(model: Model, settings: RunSettings, clock: datetime) -> Renderer:
     """What turns requests into the model's token ids."""
     tokenizer = _tokenizer(model, settings)
     chat_format = _chat_format(model, settings, tokenizer)
     max_len = model.max_len(settings.engine.max_model_len)
     max_new = SMOKE_MAX_NEW_TOKENS if settings.suite == "smoke" else None
-    return Renderer(tokenizer, chat_format, max_len, settings.engine.seed, max_new)
+    return Renderer(
+        tokenizer,
+        chat_format,
+        max_len,
+        settings.engine.seed,
+        max_new,
+        how=settings.prompts,
+        clock=clock,
+    )
 
 
 def _fingerprint(found: _Found, settings: RunSettings) -> str:

@@ -5,6 +5,7 @@ store key.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evals.models.prompting import PromptSettings
 from evals.models.prompts import Rendered, Renderer, load_tokenizer, resolve_chat_format
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.settings import RunSettings
@@ -39,7 +40,7 @@ def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> 
     model = resolve(name, offline=settings.offline)
     require_weights(model)
     fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization)
-    renderer = _renderer(model, settings)
+    renderer = judge_renderer(model, settings)
     rendered = renderer.render(
         [(question.item_id, question.role, question.ask) for question in questions]
     )
@@ -56,7 +57,8 @@ def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> 
     return Prepared(name, model, fingerprint, renderer, keyed, too_long)
 
 
-def _renderer(model: Model, settings: RunSettings) -> Renderer:
+def judge_renderer(model: Model, settings: RunSettings) -> Renderer:
+    """What turns a judge's questions into its own token ids."""
     if model.files is None:
         return Renderer(None, "tokenizer", None)
     tokenizer = load_tokenizer(
@@ -70,4 +72,6 @@ def _renderer(model: Model, settings: RunSettings) -> Renderer:
         resolve_chat_format("auto", tokenizer, model.row_format),
         max_len,
         settings.engine.seed,
+        how=PromptSettings(leave_out_added=settings.prompts.leave_out_added),
+        advice="Name another model to judge: this one's template takes no such conversation.",
     )

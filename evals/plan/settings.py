@@ -7,6 +7,7 @@ from typing import Literal
 
 from evals.errors import InputError
 from evals.generators import EngineSettings
+from evals.models.prompting import AS_IT_IS, PromptSettings, template_arguments
 
 Suite = Literal["card", "full", "smoke"]
 SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
@@ -32,6 +33,7 @@ class RunSettings:
     store: Path | None = None
     offline: bool = False
     engine: EngineSettings = field(default_factory=EngineSettings)
+    prompts: PromptSettings = AS_IT_IS
 
 
 def check_settings(settings: RunSettings) -> None:
@@ -43,6 +45,12 @@ def check_settings(settings: RunSettings) -> None:
             f"--limit {settings.limit}: give the number of items of each benchmark, 1 or more."
         )
     _check_engine(settings.engine)
+    template_arguments(settings.prompts.chat_template_kwargs)
+    if settings.chat_format == "none" and settings.prompts.system_prompt is not None:
+        raise InputError(
+            "--system-prompt needs a chat format: with --chat-format none the model reads raw text,"
+            " and no part of it is a system's."
+        )
 
 
 def _check_engine(engine: EngineSettings) -> None:

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from evals.models.prompting import AS_IT_IS
 from evals.plan.make import Plan
 
 _PACKAGES = (
@@ -46,7 +47,13 @@ def run_record(
         "host": host(),
         **made_with,
     }
-    return {
+    # Only where there are any: an ordinary run's file has the form it always had.
+    more: dict[str, Any] = {}
+    if settings.prompts != AS_IT_IS:
+        more["prompts"] = asdict(settings.prompts)
+    if plan.clock is not None:
+        more["clock"] = plan.clock
+    return more | {
         "summary_header": dict(head),
         "run_key": plan.run_key,
         "capped": dict(capped),

@@ -57,12 +57,15 @@ def execute(
             progress.note(note)
         # Now, not at the end: by then a long run's own files may be others.
         made_with = software()
+        previous = folder.read_json("run.json") if (folder.path / "run.json").exists() else {}
         with _opened(plan, folder, progress) as (asker, early, programs):
             known = Known()
             landing = Landing(plan, known, programs)
-            writing = Writing(plan, folder, asker, known, programs, made_with)
+            writing = Writing(plan, folder, asker, known, programs, made_with, previous)
             answering = Answering(plan, asker, landing, early, make_generator or generator_for)
             try:
+                if plan.clock is not None:
+                    writing.record(finished=False)  # killed, the run goes on at that time
                 answering.answer_all()
                 early.finish()
                 programs.collect(known.found)

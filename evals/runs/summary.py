@@ -88,6 +88,9 @@ def _differs(plan: Plan) -> list[str]:
         differs.append(f"chat format {plan.chat_format}; the card's row had {row_format}")
     elif row_bos is not None and (n_bos := plan.renderer.bos_habit()) != row_bos:
         differs.append(f"prompts start with {n_bos} BOS tokens; the card's row had {row_bos}")
+    differs += plan.settings.prompts.marks()
+    if plan.clock is not None:
+        differs.append(f"the chat template asks the time: it was told {plan.clock} throughout")
     return differs
 
 

@@ -38,7 +38,7 @@ class RunResult:
 @dataclass(frozen=True, slots=True)
 class Writing:
     """Writes a run's folder from what is known. made_with: versions and commit, as they are when
-    the run starts.
+    the run starts.  previous: the run.json that was there then, {} where there was none.
     """
 
     plan: Plan
@@ -47,6 +47,7 @@ class Writing:
     known: Known
     programs: Programs
     made_with: Mapping[str, Any]
+    previous: Mapping[str, Any]
 
     def grade_and_write(self) -> RunResult:
         """Grade what waited, and write everything."""
@@ -73,8 +74,7 @@ class Writing:
         takes back nothing they found out.
         """
         self.asker.progress.stop()
-        path = self.folder.path / "run.json"
-        previous = self.folder.read_json("run.json") if path.exists() else {}
+        previous = self.previous
         head, capped = self._header(), dict(self.known.capped)
         if previous and not finished:
             before = previous["summary_header"]

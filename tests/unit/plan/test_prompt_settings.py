@@ -1,0 +1,177 @@
+"""A run whose prompts are made in the user's own way: marked, kept, gone on with, refused beside
+another.
+"""
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evals
+from evals.errors import InputError
+from evals.models.embedded import embedded_folder
+from evals.models.prompting import PromptSettings
+from evals.plan import make
+from evals.plan.make import make_plan
+from evals.plan.settings import RunSettings
+from evals.report.show import prompt_lines
+from evals.runs import session
+from evals.runs.session import run
+from tests.resilience.fake_runs import Engines
+from tests.unit.conftest import Call
+
+TELLS = "{{ strftime_now('%H:%M:%S') }} "
+NOON = datetime(2026, 1, 2, 12, 0, 0)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The embedded model's folder, with a template that tells the time."""
+    folder = tmp_path / "tells"
+    folder.mkdir()
+    for file in embedded_folder().iterdir():
+        (folder / file.name).symlink_to(file)
+    template = (folder / "chat_template.jinja").read_text("utf-8")
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.jinja").write_text(TELLS + template)
+    return folder
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
+    """What time it is: the last of the list."""
+    times = [NOON]
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return times[-1]
+
+    monkeypatch.setattr(make, "datetime", Clock)
+    return times
+
+
+def settings(out: Path, model: str, **changes: Any) -> RunSettings:
+    return RunSettings(model, suite="smoke", tasks=("gsm8k",), out=out, **changes)
+
+
+def test_a_clock_stands_still_from_a_runs_start_to_its_end_however_often_it_is_killed(
+    model: Path, tmp_path: Path, clock: list[datetime]
+) -> None:
+    asked = settings(tmp_path / "run", str(model))
+    first = Engines(fails_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, make_generator=first)
+    record = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+    assert record["clock"] == "2026-01-02 12:00:00"
+    clock.append(datetime(2026, 1, 3, 0, 0, 1))
+    again = Engines()
+    done = run(asked, make_generator=again)
+    assert done.is_complete
+    assert not set(first.asked) & set(again.asked)
+    assert any(
+        "it was told 2026-01-02 12:00:00" in mark
+        for mark in done.summary["cells"]["gsm8k"]["marks"]
+    )
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["sessions"]) == 2
+    asked_anew = replace(asked, out=tmp_path / "other")
+    plans = make_plan(asked), make_plan(asked_anew)
+    times = [plan.render("gsm8k", range(1))[0].text.split()[0] for plan in plans]
+    assert times == ["12:00:00", "00:00:01"]
+
+
+def test_a_killed_run_has_kept_its_time_before_the_first_answer(
+    model: Path, tmp_path: Path, clock: list[datetime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> Any:
+        raise SystemExit  # what is written from here on is not written when the power goes
+
+    writes: list[str] = []
+    write = session.Writing.record
+    monkeypatch.setattr(
+        session.Writing,
+        "record",
+        lambda self, *, finished: (writes.append("record"), write(self, finished=finished))[1],
+    )
+    with pytest.raises(SystemExit):
+        run(settings(tmp_path / "run", str(model)), make_generator=killed)
+    assert writes == ["record", "record"]
+
+
+OTHER = [
+    ({"system_prompt": "Be brief."}, 'system prompt "Be brief."; the card\'s row had none'),
+    ({"stop": ("\n\n",), "stop_token_ids": (7,)}, 'answers end at "\\n\\n", token 7 too'),
+    ({"chat_template_kwargs": '{"a": 1}'}, 'chat template given {"a": 1}'),
+    ({"leave_out_added": True}, "what the tokenizer adds after a text is left out"),
+]
+
+
+@pytest.mark.parametrize(("how", "mark"), OTHER)
+def test_prompts_of_the_users_are_recorded_marked_and_refused_beside_others(
+    how: dict[str, Any], mark: str, tmp_path: Path
+) -> None:
+    asked = settings(tmp_path / "run", "smollm2", prompts=PromptSettings(**how))
+    done = run(asked, make_generator=Engines())
+    assert any(mark in found for found in done.summary["cells"]["gsm8k"]["marks"])
+    record = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+    assert {name: record["prompts"][name] for name in how} == json.loads(json.dumps(how))
+    again = Engines()
+    assert run(asked, make_generator=again).is_complete
+    assert again.asked == []
+    with pytest.raises(InputError, match="holds a run with other prompts"):
+        run(settings(tmp_path / "run", "smollm2"), make_generator=Engines())
+
+
+def test_an_ordinary_run_says_nothing_of_prompts(tmp_path: Path) -> None:
+    run(settings(tmp_path / "run", "smollm2"), make_generator=Engines())
+    record = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+    assert not {"prompts", "clock"} & record.keys()
+
+
+def test_the_prompts_that_are_shown_are_those_that_are_asked(tmp_path: Path) -> None:
+    how = PromptSettings(system_prompt="Be brief.", stop=("END",))
+    asked = settings(tmp_path / "run", "smollm2", prompts=how)
+    shown = [json.loads(line) for line in prompt_lines(asked)]
+    assert all(
+        "Be brief." in line["prompt"] and "END" in line["sampling"]["stop"] for line in shown
+    )
+
+
+def test_the_options_of_the_command_line_reach_the_prompts(evals: Call, tmp_path: Path) -> None:
+    (tmp_path / "system.txt").write_text("Be brief.")
+    given = ["--system-prompt", f"@{tmp_path / 'system.txt'}", "--stop", "A", "--stop", "B"]
+    ask = ["prompts", "gsm8k", "--model", "smollm2", "--suite", "smoke", "--limit", "1"]
+    code, out, _ = evals(*ask, *given, "--stop-token-ids", "2, 7")
+    line = json.loads(out)
+    assert (code, line["sampling"]["stop"][-2:]) == (0, ["A", "B"])
+    assert "system\nBe brief." in line["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("--system-prompt", "@nowhere.txt"), "--system-prompt nowhere.txt: cannot be read"),
+        (("--chat-template", "nowhere.jinja"), "--chat-template nowhere.jinja: cannot be read"),
+        (("--stop-token-ids", "two"), "--stop-token-ids two: write token ids with commas"),
+        (("--chat-template-kwargs", "{"), "--chat-template-kwargs {: no JSON"),
+        (("--system-prompt", "x", "--chat-format", "none"), "--system-prompt needs a chat format"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(given: tuple[str, ...], says: str, evals: Call) -> None:
+    code, out, err = evals("run", "smollm2", "--suite", "smoke", "--dry-run", *given)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert says in err
+
+
+def test_from_python_they_are_settings_like_all_others(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Did you mean system_prompt"):
+        evals.run("smollm2", sytem_prompt="x")
+    rows = tmp_path / "rows.jsonl"
+    answers = ({"id": f"gsm8k/{n}", "outputs": ["4"]} for n in range(6))
+    rows.write_text("".join(json.dumps(row) + "\n" for row in answers))
+    done = evals.run(f"replay:{rows}", suite="smoke", out=tmp_path / "run", stop="END")
+    marks = done.summary["cells"]["gsm8k"]["marks"]
+    assert any('answers end at "END" too' in mark for mark in marks)
