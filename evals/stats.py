@@ -166,3 +166,14 @@ def _with_interval(metric: Metric) -> Metric:
     if metric.stderr is None:
         return metric
     return replace(metric, ci95=effective_wilson(metric.value, metric.stderr, metric.n))
+
+
+def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Holm's adjusted p-values of those that are there.  Source: Holm 1979."""
+    found = sorted((p, key) for key, p in p_values.items() if p is not None)
+    adjusted: dict[str, float | None] = dict.fromkeys(p_values)
+    highest = 0.0
+    for rank, (p, key) in enumerate(found):
+        highest = max(highest, min(1.0, p * (len(found) - rank)))
+        adjusted[key] = highest
+    return adjusted

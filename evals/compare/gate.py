@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 from evals.compare.columns import paired_columns
-from evals.compare.paired import PairedDifference, holm
+from evals.compare.paired import PairedDifference
 from evals.compare.policy import Policy
 from evals.compare.runs import comparability, settled, unchanged
 from evals.report.table import row_from_summary
-from evals.stats import Z95
+from evals.stats import Z95, holm
 from evals.storage.run_folder import RunFolder
 
 ALPHA = 0.05

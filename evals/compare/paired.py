@@ -164,17 +164,6 @@ def average_difference(differences: Mapping[str, PairedDifference]) -> PairedDif
     return replace(found, n=baseline.n, run_to_run=spread.stderr)
 
 
-def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Holm's adjusted p-values of those that are there.  Source: Holm 1979."""
-    found = sorted((p, key) for key, p in p_values.items() if p is not None)
-    adjusted: dict[str, float | None] = dict.fromkeys(p_values)
-    highest = 0.0
-    for rank, (p, key) in enumerate(found):
-        highest = max(highest, min(1.0, p * (len(found) - rank)))
-        adjusted[key] = highest
-    return adjusted
-
-
 def _normal(pairs: Pairs, values: tuple[float, float], stderr: float) -> PairedDifference:
     """The difference of (baseline, candidate) where the standard error is all that is known of its
     spread.

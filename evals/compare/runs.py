@@ -9,8 +9,9 @@ from typing import Any
 
 from evals.cards.average import AVERAGE, AVERAGED
 from evals.compare.columns import paired_columns
-from evals.compare.paired import PairedDifference, holm
+from evals.compare.paired import PairedDifference
 from evals.report.table import row_from_summary
+from evals.stats import holm
 from evals.storage.run_folder import RunFolder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evals.compare.paired import Pairs, average_difference, holm, paired_difference
+from evals.compare.paired import Pairs, average_difference, paired_difference
 from evals.compare.power import planned_difference
 from evals.compare.runs import compare
 from evals.compare.text import flips, markdown
@@ -23,6 +23,7 @@ from evals.records import Column, Completion, ItemId, Output
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.runs.progress import Progress
 from evals.runs.session import run
+from evals.stats import holm
 from evals.storage.run_folder import RunFolder
 from tests import run_files
 from tests.resilience.fake_runs import Engines, reply, settings
