@@ -11,9 +11,10 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 _CONFIG = ("*.json", "*.model", "*.jinja", "*.tiktoken", "*.txt")
 
 
-def has_weights(folder: Path) -> bool:
-    """True when the folder holds weight files."""
-    return any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
+def has_weights(folder: Path, but: str = "nothing") -> bool:
+    """True when the folder holds weight files. but: not counting those whose name begins so."""
+    files = (file for pattern in _WEIGHTS for file in folder.glob(pattern))
+    return any(not file.name.startswith(but) for file in files)
 
 
 def recorded_files(path: Path) -> list[Path]:

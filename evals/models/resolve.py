@@ -68,6 +68,22 @@ class Model:
             else Path(self.source).resolve().name
         )
 
+    @property
+    def own_quantization(self) -> str | None:
+        """How the checkpoint itself is quantized (awq, gptq, fp8 …), by its config.json; None where
+        it is not.
+        """
+        if self.files is None or not (self.files / "config.json").is_file():
+            return None
+        config = _json(self.files / "config.json")
+        inner = config.get("text_config")
+        for one in (config, inner if isinstance(inner, dict) else {}):
+            # compression_config: as llm-compressor wrote it until 2024.
+            found = one.get("quantization_config") or one.get("compression_config")
+            if isinstance(found, dict):
+                return str(found.get("quant_method") or "by a method that its config does not name")
+        return None
+
     def fingerprint(self, dtype: str = "auto", quantization: str | None = None) -> str:
         """A hash of what determines the answers: the weights' content (or hub commit, server name,
         file) and their precision.
@@ -203,7 +219,13 @@ def _folder(argument: str, path: Path) -> Model:
 
 
 def _require_model_files(argument: str, folder: Path) -> None:
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+    if (folder / "adapter_config.json").exists():
+        if has_weights(folder, but="adapter_model"):
+            raise InputError(
+                f"{argument} holds a whole model and a LoRA adapter beside it; both would be loaded"
+                " as one. Move adapter_config.json and adapter_model.* away to evaluate the model,"
+                " or merge the adapter into it (peft's merge_and_unload)."
+            )
         base = _json(folder / "adapter_config.json").get(
             "base_model_name_or_path", "its base model"
         )

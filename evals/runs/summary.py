@@ -40,7 +40,7 @@ def header(
             "fingerprint": plan.fingerprint,
             "revision": plan.model.revision,
             "dtype": plan.settings.engine.dtype,
-            "quantization": plan.settings.engine.quantization,
+            "quantization": plan.settings.engine.quantization or plan.model.own_quantization,
         },
         "chat_format": plan.chat_format,
         "bos_tokens": n_bos,
@@ -81,7 +81,7 @@ def _prompts_by(plan: Plan) -> str:
 def _differs(plan: Plan) -> list[str]:
     """What was asked for that the card did otherwise, in every cell of the run."""
     differs = []
-    if (how := plan.settings.engine.quantization) is not None:
+    if (how := plan.settings.engine.quantization or plan.model.own_quantization) is not None:
         differs.append(f"weights quantized ({how}); the card's were not")
     row_format, row_bos = plan.model.row_format, plan.model.row_bos
     if row_format not in (None, plan.chat_format):

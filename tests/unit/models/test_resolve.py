@@ -133,6 +133,32 @@ def test_a_lora_adapter_says_what_to_merge_it_into(folder: Path, with_tokenizer:
     assert "Merge it into meta-llama/Llama-3.1-8B" in refused(folder)
 
 
+def test_an_adapter_is_one_with_a_config_beside_it_and_both_together_are_neither(
+    folder: Path,
+) -> None:
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "me/base"}')
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    assert "holds a whole model and a LoRA adapter beside it" in refused(folder)
+    (folder / "model.safetensors").unlink()
+    assert "is a LoRA adapter, not a whole model. Merge it into me/base" in refused(folder)
+
+
+QUANTIZED = {
+    '{"quantization_config": {"quant_method": "awq", "bits": 4}}': "awq",
+    '{"text_config": {"quantization_config": {"quant_method": "fp8"}}}': "fp8",
+    '{"compression_config": {"format": "x"}}': "by a method that its config does not name",
+    '{"quantization_config": null, "text_config": null}': None,
+    '{"quantization_config": []}': None,
+    "{}": None,
+}
+
+
+@pytest.mark.parametrize("config", QUANTIZED)
+def test_a_checkpoints_own_quantization_is_known(config: str, folder: Path) -> None:
+    (folder / "config.json").write_text(config)
+    assert resolve(str(folder)).own_quantization == QUANTIZED[config]
+
+
 @pytest.mark.parametrize("content", ['{"a":', "[]", "", "\xff"])
 def test_a_damaged_config_is_named(folder: Path, content: str) -> None:
     (folder / "config.json").write_text(content, encoding="latin-1")

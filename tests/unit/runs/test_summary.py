@@ -20,6 +20,7 @@ from evals.benchmark import Benchmark
 from evals.data.dataset import Dataset, Source
 from evals.data.load import load_smoke_data
 from evals.generators import EngineSettings
+from evals.models.embedded import embedded_folder
 from evals.models.resolve import public_name
 from evals.plan.judges import CARD_JUDGES
 from evals.plan.make import make_plan
@@ -430,14 +431,11 @@ class Toy(Benchmark[Item]):
 
 
 def copied_judges(folder: Path) -> tuple[str, ...]:
-    """A judge's folder as a user might have it; it is never loaded here."""
+    """A judge's folder as a user might have it: its questions are tried, its weights never read."""
     (folder / "my-judge").mkdir(parents=True)
-    for name, content in {
-        "config.json": "{}",
-        "tokenizer.json": "{}",
-        "model.safetensors": "",
-    }.items():
-        (folder / "my-judge" / name).write_text(content)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / "my-judge" / name).write_bytes((embedded_folder() / name).read_bytes())
+    (folder / "my-judge" / "model.safetensors").write_text("")
     return (f"truth={folder / 'my-judge'}", "xstest=strmatch")
 
 
