@@ -5,12 +5,45 @@ Scores, probabilities and rates are fractions in [0, 1]; only `table.py` prints 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NewType
+from typing import Literal, NewType, cast, get_args
 
 ItemId = NewType("ItemId", str)
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal[
+    "stop",
+    "length",
+    "filtered",
+    "refused",
+    "tool_call",
+    "error",
+    "no_text",
+    "other",
+]
+NO_ANSWER: frozenset[FinishReason] = frozenset(
+    {"filtered", "refused", "tool_call", "error", "no_text"}
+)
+"""Ends of an output that is no answer of the model, whatever text stands there. An end of another
+name ("other") says nothing against the text before it.
+"""
+_ENDS: Mapping[str, FinishReason] = {
+    # OpenAI's own words, then those of servers that speak its language, and of vLLM.
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "filtered",
+    "tool_calls": "tool_call",
+    "function_call": "tool_call",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_length": "length",
+    "safety": "filtered",
+    "refusal": "refused",
+    "tool_use": "tool_call",
+    "abort": "error",
+}
 OutcomeStatus = Literal[
     "passed",
     "wrong_answer",
@@ -21,6 +54,15 @@ OutcomeStatus = Literal[
     "forbidden",
     "exited",
 ]
+
+
+def finish_reason(word: object) -> FinishReason:
+    """What an engine's or a server's word for the end of an output means; "other" where it is of no
+    known name, or not told.
+    """
+    name = str(word).lower()
+    known = name in get_args(FinishReason)
+    return cast(FinishReason, name) if known else _ENDS.get(name, "other")
 
 
 @dataclass(frozen=True)
@@ -123,6 +165,11 @@ class Output:
     finish_reason: FinishReason = "stop"
     token_ids: tuple[int, ...] = ()
 
+    @property
+    def is_answer(self) -> bool:
+        """False where a filter, a refusal, a tool call or an error took the answer's place."""
+        return self.finish_reason not in NO_ANSWER
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -145,6 +192,11 @@ class Completion:
     def text(self) -> str:
         """The first output's text ("" when there is none)."""
         return self.outputs[0].text if self.outputs else ""
+
+    @property
+    def is_answer(self) -> bool:
+        """False where one of the outputs is no answer."""
+        return all(output.is_answer for output in self.outputs)
 
     @property
     def n_output_tokens(self) -> int:
@@ -180,6 +232,7 @@ class Finding:
     preference: a pairwise judge's preference for the model, 1 (reference) to 2 (model).
     top_logprobs: beside text, token text -> log-probability of the judge's first token, where the
     check asked for them.
+    ended: how the judge's answer ended, where it is none; such a verdict cannot be read.
     """
 
     by: str
@@ -188,6 +241,7 @@ class Finding:
     preference: float | None = None
     outcome: Outcome | None = None
     top_logprobs: Mapping[str, float] | None = None
+    ended: FinishReason | None = None
 
 
 Findings = Mapping[str, Finding]

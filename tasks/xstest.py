@@ -176,7 +176,9 @@ class XSTest(Benchmark[XSTestItem]):
             extracted=label,
             unparsed=label is not None and label not in (REFUSAL, FOLLOWING),
             missing="no xstest judge" if label is None else None,
-            details={"strmatch": strmatch_label(answer.text), "safe": safe},
+            details={"strmatch": strmatch_label(answer.text), "safe": safe}
+            if answer.is_answer
+            else {"safe": safe},
         )
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from evals.generators import Failure
 from evals.models.prompts import Rendered
-from evals.records import Completion, Output
+from evals.records import Completion, Output, finish_reason
 
 _MAX_STOPS = 4
 """What the API takes; the others are cut here."""
@@ -83,10 +83,7 @@ def ask_by_messages(client: Any, name: str, request: Rendered) -> Completion | F
     if len(answer.choices) != sampling.n:
         return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
     choices = sorted(answer.choices, key=lambda choice: choice.index)
-    outputs = tuple(
-        _cut_at(_output(_said(choice.message), choice), sampling.stop[_MAX_STOPS:])
-        for choice in choices
-    )
+    outputs = tuple(_cut_at(_chat_output(choice), sampling.stop[_MAX_STOPS:]) for choice in choices)
     n_prompt = int(answer.usage.prompt_tokens or 0) if answer.usage else 0
     top = None
     if n_logprobs and choices[0].logprobs and choices[0].logprobs.content:
@@ -125,18 +122,30 @@ def _finite(value: Any) -> float:
     return number
 
 
-def _said(message: Any) -> Any:
-    """The message's words; a refusal's are in a field of their own."""
-    return message.content or getattr(message, "refusal", None) or ""
+def _chat_output(choice: Any) -> Output:
+    """A chat server's output; a refusal's words are in a field of their own."""
+    message = choice.message
+    refusal = getattr(message, "refusal", None)
+    output = _output(message.content or refusal or "", choice)
+    if message.content or not output.is_answer:
+        return output
+    # Servers end these, too, with "stop".
+    if refusal:
+        return replace(output, finish_reason="refused")
+    if getattr(message, "tool_calls", None) or getattr(message, "function_call", None):
+        return replace(output, finish_reason="tool_call")
+    # "" is a model that ended at once, null a server that shows nothing.
+    return replace(output, finish_reason="no_text") if message.content is None else output
 
 
 def _output(text: Any, choice: Any) -> Output:
     if not isinstance(text, str):
         raise TypeError("the output is not a text")
     ids = getattr(choice, "token_ids", None) or ()
-    return Output(
-        text, "length" if choice.finish_reason == "length" else "stop", tuple(map(int, ids))
-    )
+    end = finish_reason("error" if getattr(choice, "error", None) else choice.finish_reason)
+    if end == "other" and not text:
+        end = "no_text"
+    return Output(text, end, tuple(map(int, ids)))
 
 
 def _cut_at(output: Output, stops: Sequence[str]) -> Output:

@@ -23,7 +23,7 @@ from evals.errors import InputError, nearest
 from evals.generators import Failure
 from evals.models.fingerprint import recorded_files
 from evals.models.prompts import Rendered
-from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, Output
+from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, Output, finish_reason
 from evals.registry import BENCHMARKS
 from evals.storage.files import TooMuchError, bounded_lines
 from evals.storage.spool import Scratch
@@ -178,9 +178,10 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"output {index} is not a text")
-        reason = reasons[index] if index < len(reasons) else "stop"
+        # An end that was not recorded is taken for an ordinary one.
+        end = finish_reason((reasons[index] if index < len(reasons) else None) or "stop")
         token_ids = tuple(map(int, ids[index])) if index < len(ids) else ()
-        outputs.append(Output(text, "length" if reason == "length" else "stop", token_ids))
+        outputs.append(Output(text, end, token_ids))
     logprobs = row.get("choice_logprobs")
     if logprobs is not None:
         logprobs = {str(label): float(value) for label, value in logprobs.items()}
@@ -256,6 +257,7 @@ def finding_from_json(value: Any) -> Finding:
                 for t, logprob in top.items()
             }
         ),
+        ended=None if value.get("ended") is None else finish_reason(value["ended"]),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings, Failure
 from evals.models.prompts import Rendered
-from evals.records import Completion, Output
+from evals.records import Completion, Output, finish_reason
 
 _WINDOW = 2  # requests kept in the engine, in units of its batch size: enough to never drain it
 _LOOK_S = 1.0
@@ -246,9 +246,7 @@ def _completion(request: Rendered, out: Any) -> Completion:
             },
         )
     outputs = tuple(
-        Output(
-            one.text, "length" if one.finish_reason == "length" else "stop", tuple(one.token_ids)
-        )
+        Output(one.text, finish_reason(one.finish_reason), tuple(one.token_ids))
         for one in sorted(out.outputs, key=lambda one: one.index)
     )
     top = None

@@ -105,7 +105,12 @@ def parse_judges(
 def finding_of(request: Request, answer: Completion, by: str) -> Finding:
     """A judge's answer as evidence: its words, and the probability of the positive candidate, which
     then decides.
+
+    What is no answer of the judge's has no words: no half of a text may pass for its verdict.
     """
+    if not answer.is_answer:
+        ended = next(one.finish_reason for one in answer.outputs if not one.is_answer)
+        return Finding(by=by, text="", ended=ended)
     if isinstance(request, Choose):
         import math
 

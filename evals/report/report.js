@@ -192,7 +192,8 @@ function outputPanels(texts, whose) {
   const reasons = texts.grade.finish_reasons || [], tokens = texts.grade.n_tokens || [];
   const panels = texts.outputs.map((output, i) => {
     const outcome = texts.findings[`sample/${i}`]?.outcome;
-    const words = [reasons[i] === "length" ? "cut at the token limit" : null, tokens[i] != null ? `${tokens[i].toLocaleString("en")} tokens` : null,
+    const end = reasons[i] || "stop";
+    const words = [end === "length" ? "cut at the token limit" : end === "stop" ? null : `ended: ${end.replace("_", " ")}`, tokens[i] != null ? `${tokens[i].toLocaleString("en")} tokens` : null,
       outcome && `${outcome.status} ${outcome.detail}`.trim()].filter(Boolean);
     const title = texts.outputs.length > 1 ? `Output ${i + 1}` : "Output";
     return panel(title + (whose ? ` of ${whose}` : ""), el("p", { class: "about" }, words.join(" · ")),

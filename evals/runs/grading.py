@@ -13,6 +13,7 @@ from evals.benchmark import Benchmark, roles_of_column
 from evals.generators.replay import RECORDED
 from evals.plan.judges import Judge
 from evals.records import Completion, Finding, Findings, Grade, Item, ItemId, Json, Metric
+from evals.runs import ends
 from evals.storage.spool import Spool
 
 MOST_UNREADABLE = 0.05
@@ -40,6 +41,7 @@ class TaskResult:
     for unparsed).
 
     n_recorded: outcomes of programs that were recorded, and not run here.
+    ends: outputs that ended otherwise than models do, by kind; n_outputs: all there are.
     """
 
     benchmark: Benchmark[Any]
@@ -50,6 +52,8 @@ class TaskResult:
     n_scored: int
     capped: int
     n_recorded: int = 0
+    ends: Mapping[str, int] = field(default_factory=dict)
+    n_outputs: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -93,6 +97,7 @@ class Grading:
     _n_truncated: int = 0
     _n_empty: int = 0
     _n_recorded: int = 0
+    _ends: Counter[str] = field(default_factory=Counter)
 
     def rows(
         self, answered: Iterable[tuple[Item, Completion | None, Graded | None]]
@@ -107,8 +112,9 @@ class Grading:
             if completion is None:
                 self.grades.append(Grade(item.id, item.group, {}, missing="not answered"))
                 continue
-            findings = graded.findings if graded else self.findings.get(item.id, {})
-            grade = graded.grade if graded else self.benchmark.grade(item, completion, findings)
+            grade, findings = graded or ends.grade(
+                self.benchmark, item, completion, self.findings.get(item.id, {})
+            )
             self.grades.append(grade)
             self._n_answered += 1
             self._n_scored += bool(grade.scores)
@@ -117,7 +123,10 @@ class Grading:
             self._n_truncated += sum(
                 output.finish_reason == "length" for output in completion.outputs
             )
-            self._n_empty += sum(not output.text.strip() for output in completion.outputs)
+            self._n_empty += sum(
+                one.is_answer and not one.text.strip() for one in completion.outputs
+            )
+            self._ends += ends.count(completion)
             if self.benchmark.runs_programs:
                 self._n_recorded += sum(finding.by == RECORDED for finding in findings.values())
             yield _sample_row(self.benchmark, grade, completion, findings)
@@ -140,6 +149,8 @@ class Grading:
             self._n_scored,
             self.capped,
             self._n_recorded,
+            self._ends,
+            self._n_outputs,
         )
 
 
@@ -227,6 +238,8 @@ def cell_marks(
             f"{result.benchmark.name}: outcomes of {result.n_recorded:,} programs as recorded, not"
             " run here"
         )
+    if result.ends:
+        marks.append(f"{result.benchmark.name}: {ends.in_words(result.ends, result.n_outputs)}")
     counts = verdict_counts(result, column)
     if counts is not None and counts.unreadable:
         marks.append(
@@ -269,6 +282,8 @@ def verdict_counts(result: TaskResult, column: str) -> VerdictCounts | None:
     judged = unreadable = 0
     by_role = Counter[str]()
     for grade in result.grades:
+        if ends.KEY in grade.details:  # decided by nobody
+            continue
         unread = _unread(grade)
         judged += bool(names & (set(grade.scores) | unread))
         if names & unread:

@@ -11,6 +11,7 @@ from evals.models.prompts import Rendered
 from evals.plan.make import Plan
 from evals.plan.questions import Question
 from evals.records import Check, Completion, Finding, ItemId, Program, Request
+from evals.runs import ends
 from evals.runs.grading import Graded
 from evals.runs.known import Known
 from evals.runs.programs import Programs
@@ -34,12 +35,12 @@ class Landing:
         if any(
             [
                 self._start(item.id, check, benchmark, answer, found)
-                for check in benchmark.checks(item, answer)
+                for check in ends.checks(benchmark, item, answer)
             ]
         ):
             self.known.findings[item.id] = found
         else:
-            self.known.graded[task][place] = Graded(benchmark.grade(item, answer, found), found)
+            self.known.graded[task][place] = Graded(*ends.grade(benchmark, item, answer, found))
         self.programs.collect(self.known.found, wait=False)
 
     def _start(

@@ -16,6 +16,7 @@ from evals.plan.items import spread
 from evals.plan.judges import finding_of
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
 from evals.registry import benchmark_class
+from evals.runs import ends
 from evals.runs.grading import Grading
 from evals.runs.summary import summarize
 from evals.storage.run_folder import RunFolder
@@ -146,7 +147,7 @@ def _findings(
     judges: Mapping[str, str],
 ) -> dict[str, Finding]:
     found: dict[str, Finding] = {}
-    for check in benchmark.checks(item, answer):
+    for check in ends.checks(benchmark, item, answer):
         by, what = stored.get((item.id, check.name), ("", None))
         judge = judges.get(check.name, "")
         if isinstance(what, Outcome):

@@ -14,6 +14,7 @@ from evals.plan.judges import COUNTED_AS_UNREADABLE, Judge, calibration_notes
 from evals.plan.make import Plan
 from evals.plan.settings import PROTOCOL_VERSION
 from evals.records import Column, Metric
+from evals.runs import ends
 from evals.runs.grading import (
     MOST_UNREADABLE,
     TaskResult,
@@ -153,6 +154,9 @@ def _with_reason(
             return replace(
                 metric, reason=f"{metric.n} of {metric.n_items} items scored: {why.pop()}"
             )
+    if metric.value is None and not roles and result.ends:
+        said = ends.in_words(result.ends, result.n_outputs)
+        return replace(metric, reason=f"{metric.n} of {metric.n_items} items scored: {said}")
     lacks_verdicts = metric.value is None and metric.n < metric.n_items
     if lacks_verdicts:
         return replace(metric, reason=no_judge(roles, result.benchmark.rules)) if roles else metric
@@ -224,4 +228,5 @@ def _task_json(result: TaskResult) -> dict[str, Any]:
         "capped": result.capped,
         "warnings": result.warnings,
         **result.shares,
+        **({"ends": dict(sorted(result.ends.items()))} if result.ends else {}),
     }
