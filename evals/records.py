@@ -176,7 +176,7 @@ class Completion:
     """What a model answered to one request.
 
     outputs: n texts (none for a Choose).  choice_logprobs: label -> log-probability over the whole
-    vocabulary.
+    vocabulary; empty where a server showed none of the labels.
     top_logprobs: token text -> log-probability of the first new token, where a request asked for
     them.
     n_prompt_tokens, n_cached_tokens: prompt length and how much of it the prefix cache held.
@@ -197,6 +197,11 @@ class Completion:
     def is_answer(self) -> bool:
         """False where one of the outputs is no answer."""
         return all(output.is_answer for output in self.outputs)
+
+    @property
+    def has_no_choice(self) -> bool:
+        """True where a server was to choose and showed none of the labels."""
+        return self.choice_logprobs is not None and not self.choice_logprobs
 
     @property
     def n_output_tokens(self) -> int:

@@ -197,8 +197,11 @@ class MMLU(Benchmark[MMLUItem]):
 
     def grade(self, item: MMLUItem, answer: Completion, findings: Findings) -> Grade:
         """1 when the likeliest letter is the right one;
-        of equally likely ones the earlier counts.
+        of equally likely ones the earlier counts. Where a server showed none it is `unparsed`.
         """
+        if answer.has_no_choice:
+            missing = "the server showed no letter among its likeliest tokens"
+            return Grade(item.id, item.group, {}, unparsed=True, missing=missing)
         logprobs = answer.choice_logprobs or {}
         values = [logprobs.get(letter, math.nan) for letter in LETTERS]
         if any(map(math.isnan, values)) or max(values) == -math.inf:

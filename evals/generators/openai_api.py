@@ -6,7 +6,7 @@ expected form.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -95,15 +95,24 @@ def ask_by_messages(client: Any, name: str, request: Rendered) -> Completion | F
         return Completion(outputs, top_logprobs=top, n_prompt_tokens=n_prompt)
     if not top:
         return Completion(outputs, n_prompt_tokens=n_prompt)
-    # A chat server shows only its likeliest tokens; a label it does not show gets less than the
-    # least of them.
-    least = min(top.values()) - 1
+    found = _shown(request.labels, top) if all(one.is_answer for one in outputs) else {}
+    return Completion(outputs, choice_logprobs=found, n_prompt_tokens=n_prompt)
+
+
+def _shown(labels: Sequence[tuple[str, str]], top: Mapping[str, float]) -> dict[str, float]:
+    """The labels' log-probabilities among a chat server's likeliest tokens; none where it shows no
+    label at all: all would be equally likely, and the first be the answer.
+    """
     found = {
         # The server's template decides whether a label comes with its space.
-        label: max((v for t, v in top.items() if t.strip() == text.strip()), default=least)
-        for label, text in request.labels
+        label: max((v for t, v in top.items() if t.strip() == text.strip()), default=None)
+        for label, text in labels
     }
-    return Completion(outputs, choice_logprobs=found, n_prompt_tokens=n_prompt)
+    if all(value is None for value in found.values()):
+        return {}
+    # One that is not shown has less than the least of those that are.
+    least = min(top.values()) - 1
+    return {label: least if value is None else value for label, value in found.items()}
 
 
 def _n_cached(answer: Any) -> int:

@@ -65,7 +65,8 @@ def _as_read(answer: Completion) -> Completion:
     if answer.is_answer:
         return answer
     outputs = (one if one.is_answer else replace(one, text="") for one in answer.outputs)
-    return replace(answer, outputs=tuple(outputs))
+    read = replace(answer, outputs=tuple(outputs))
+    return read if read.choice_logprobs is None else replace(read, choice_logprobs={})
 
 
 def _worst(benchmark: Benchmark[Any]) -> Findings:

@@ -5,7 +5,7 @@ model.
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -25,6 +25,11 @@ card's own judges seldom come near: of GPT-4's recorded verdicts 2 of 805 are un
 (AlpacaEval), 11 of 450 (XSTest).
 """
 _WARN_ABOVE = {"truncated": 0.25, "unparsed": 0.25, "empty": 0.05}
+_MOST_UNSHOWN = 0.01
+"""Share of choices of which a server may show no candidate, and the cell still have a number. Each
+may have been right or wrong: a larger share could move the cell by more than the point that the
+gate takes for a drop.
+"""
 _WHY = {
     "truncated": (
         "ended at the token limit, not at a stop string or end of turn: check the chat format and"
@@ -42,6 +47,7 @@ class TaskResult:
 
     n_recorded: outcomes of programs that were recorded, and not run here.
     ends: outputs that ended otherwise than models do, by kind; n_outputs: all there are.
+    n_unshown: choices of which a server showed no candidate.
     """
 
     benchmark: Benchmark[Any]
@@ -54,6 +60,7 @@ class TaskResult:
     n_recorded: int = 0
     ends: Mapping[str, int] = field(default_factory=dict)
     n_outputs: int = 0
+    n_unshown: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -98,6 +105,7 @@ class Grading:
     _n_empty: int = 0
     _n_recorded: int = 0
     _ends: Counter[str] = field(default_factory=Counter)
+    _n_unshown: int = 0
 
     def rows(
         self, answered: Iterable[tuple[Item, Completion | None, Graded | None]]
@@ -127,6 +135,7 @@ class Grading:
                 one.is_answer and not one.text.strip() for one in completion.outputs
             )
             self._ends += ends.count(completion)
+            self._n_unshown += completion.has_no_choice
             if self.benchmark.runs_programs:
                 self._n_recorded += sum(finding.by == RECORDED for finding in findings.values())
             yield _sample_row(self.benchmark, grade, completion, findings)
@@ -139,7 +148,10 @@ class Grading:
             "unparsed": self._n_unparsed / max(1, self._n_answered),
             "empty": self._n_empty / n_outputs,
         }
-        metrics = self.benchmark.summarize(self.grades)
+        grades: Sequence[Grade] = self.grades
+        if 0 < self._n_unshown <= _MOST_UNSHOWN * self._n_answered:
+            grades = [_in_its_place(self.benchmark, grade) for grade in grades]
+        metrics = self.benchmark.summarize(grades)
         return TaskResult(
             self.benchmark,
             self.grades,
@@ -151,6 +163,7 @@ class Grading:
             self._n_recorded,
             self._ends,
             self._n_outputs,
+            self._n_unshown,
         )
 
 
@@ -238,6 +251,11 @@ def cell_marks(
             f"{result.benchmark.name}: outcomes of {result.n_recorded:,} programs as recorded, not"
             " run here"
         )
+    if result.n_unshown:
+        marks.append(
+            f"{result.benchmark.name}: no candidate among the server's likeliest tokens for"
+            f" {result.n_unshown:,} of {result.n_answered:,} items, which count as not right"
+        )
     if result.ends:
         marks.append(f"{result.benchmark.name}: {ends.in_words(result.ends, result.n_outputs)}")
     counts = verdict_counts(result, column)
@@ -252,6 +270,13 @@ def cell_marks(
             " starts the answer with"
         )
     return marks
+
+
+def _in_its_place(benchmark: Benchmark[Any], grade: Grade) -> Grade:
+    """An unscored choice as one that is not right: left out, it could raise the cell."""
+    if grade.scores or not grade.unparsed:
+        return grade
+    return replace(grade, scores=dict.fromkeys((one.key for one in benchmark.columns), 0.0))
 
 
 class VerdictCounts(NamedTuple):
