@@ -56,13 +56,17 @@ OutcomeStatus = Literal[
 ]
 
 
-def finish_reason(word: object) -> FinishReason:
+def finish_reason(word: object, max_tokens: int | None = None) -> FinishReason:
     """What an engine's or a server's word for the end of an output means; "other" where it is of no
     known name, or not told.
+
+    max_tokens: what the protocol asks for, as far as it is known: the one token it asks for is a
+    whole answer, and not cut off.
     """
     name = str(word).lower()
     known = name in get_args(FinishReason)
-    return cast(FinishReason, name) if known else _ENDS.get(name, "other")
+    end = cast(FinishReason, name) if known else _ENDS.get(name, "other")
+    return "stop" if end == "length" and max_tokens == 1 else end
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from evals.generators import Failure
 from evals.models.prompts import Rendered
-from evals.records import Completion, Output, finish_reason
+from evals.records import Completion, Output, Sampling, finish_reason
 
 _MAX_STOPS = 4
 """What the API takes; the others are cut here."""
@@ -53,9 +53,7 @@ def ask_by_ids(client: Any, name: str, request: Rendered) -> Completion | Failur
     if len(answer.choices) != sampling.n:
         return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
     choices = sorted(answer.choices, key=lambda choice: choice.index)
-    outputs = tuple(
-        _cut_at(_output(choice.text, choice), sampling.stop[_MAX_STOPS:]) for choice in choices
-    )
+    outputs = tuple(_output(choice.text, choice, sampling) for choice in choices)
     logprobs = choices[0].logprobs
     top_logprobs = dict(logprobs.top_logprobs[0]) if sampling.n_logprobs and logprobs else None
     return replace(counted, outputs=outputs, top_logprobs=top_logprobs)
@@ -83,7 +81,7 @@ def ask_by_messages(client: Any, name: str, request: Rendered) -> Completion | F
     if len(answer.choices) != sampling.n:
         return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
     choices = sorted(answer.choices, key=lambda choice: choice.index)
-    outputs = tuple(_cut_at(_chat_output(choice), sampling.stop[_MAX_STOPS:]) for choice in choices)
+    outputs = tuple(_chat_output(choice, sampling) for choice in choices)
     n_prompt = int(answer.usage.prompt_tokens or 0) if answer.usage else 0
     top = None
     if n_logprobs and choices[0].logprobs and choices[0].logprobs.content:
@@ -131,11 +129,11 @@ def _finite(value: Any) -> float:
     return number
 
 
-def _chat_output(choice: Any) -> Output:
+def _chat_output(choice: Any, sampling: Sampling) -> Output:
     """A chat server's output; a refusal's words are in a field of their own."""
     message = choice.message
     refusal = getattr(message, "refusal", None)
-    output = _output(message.content or refusal or "", choice)
+    output = _output(message.content or refusal or "", choice, sampling)
     if message.content or not output.is_answer:
         return output
     # Servers end these, too, with "stop".
@@ -147,14 +145,15 @@ def _chat_output(choice: Any) -> Output:
     return replace(output, finish_reason="no_text") if message.content is None else output
 
 
-def _output(text: Any, choice: Any) -> Output:
+def _output(text: Any, choice: Any, sampling: Sampling) -> Output:
     if not isinstance(text, str):
         raise TypeError("the output is not a text")
     ids = getattr(choice, "token_ids", None) or ()
-    end = finish_reason("error" if getattr(choice, "error", None) else choice.finish_reason)
+    word = "error" if getattr(choice, "error", None) else choice.finish_reason
+    end = finish_reason(word, sampling.max_tokens)
     if end == "other" and not text:
         end = "no_text"
-    return Output(text, end, tuple(map(int, ids)))
+    return _cut_at(Output(text, end, tuple(map(int, ids))), sampling.stop[_MAX_STOPS:])
 
 
 def _cut_at(output: Output, stops: Sequence[str]) -> Output:

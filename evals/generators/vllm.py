@@ -246,7 +246,11 @@ def _completion(request: Rendered, out: Any) -> Completion:
             },
         )
     outputs = tuple(
-        Output(one.text, finish_reason(one.finish_reason), tuple(one.token_ids))
+        Output(
+            one.text,
+            finish_reason(one.finish_reason, request.sampling.max_tokens),
+            tuple(one.token_ids),
+        )
         for one in sorted(out.outputs, key=lambda one: one.index)
     )
     top = None

@@ -128,7 +128,8 @@ class Grading:
             self._n_scored += bool(grade.scores)
             self._n_unparsed += grade.unparsed
             self._n_outputs += len(completion.outputs)
-            self._n_truncated += sum(
+            # Of a choice one token was asked; older stores have it as cut off.
+            self._n_truncated += completion.choice_logprobs is None and sum(
                 output.finish_reason == "length" for output in completion.outputs
             )
             self._n_empty += sum(

@@ -1,6 +1,7 @@
 """A chat server that shows none of the candidates has not chosen; nothing is invented for it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,14 @@ import pytest
 from evals.data.load import load_smoke_data
 from evals.plan.judges import finding_of
 from evals.plan.settings import RunSettings
-from evals.records import Choose, Completion
+from evals.records import Choose, Completion, FinishReason, Output, Sampling
 from evals.registry import benchmark_class
 from evals.runs.grading import TaskResult, grade_task
 from evals.runs.session import run
 from evals.runs.summary import summarize
 from tasks.truthfulqa import Label, judge_label
-from tests.openai_requests import answered, answers, choose_request
-from tests.openai_server import chat, serving
+from tests.openai_requests import answered, answers, chat_request, choose_request, ids_request
+from tests.openai_server import Body, Reply, chat, completion, serving
 from tests.unit.runs.test_summary import head
 
 WORDS = {"The": -0.01, "**": -5.0, "Answer": -6.0, "Based": -7.0, "I": -8.0}
@@ -38,6 +39,35 @@ def test_what_is_shown_decides_and_nothing_else(
         answer = answered(answers(server, [choose_request(ids=False)])["x/0"])
     assert answer.choice_logprobs == expected
     assert answer.has_no_choice == (not expected)
+
+
+@pytest.mark.parametrize("by_ids", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "room", "end"), [(1, 1, "stop"), (8, 8, "length"), (8, 1, "length")]
+)
+def test_the_one_token_that_was_asked_for_is_not_cut_off(
+    by_ids: bool, asked: int, room: int, end: str
+) -> None:
+    sampling = Sampling(max_tokens=asked)
+    request = replace((ids_request if by_ids else chat_request)(0, sampling), max_new_tokens=room)
+
+    def script(body: Body, before: int) -> Reply:
+        reply = (completion if by_ids else chat)(body)
+        reply.body["choices"][0]["finish_reason"] = "length"
+        return reply
+
+    with serving(script) as server:
+        (output,) = answered(answers(server, [request])["x/0"]).outputs
+    assert output.finish_reason == end
+
+
+@pytest.mark.parametrize("end", ["length", "stop"])
+def test_choices_by_chat_are_not_said_to_have_ended_at_the_limit(end: FinishReason) -> None:
+    benchmark = benchmark_class("mmlu")(chat=True)
+    items = list(benchmark.items(load_smoke_data(benchmark.dataset)))
+    given = Completion((Output("A", end),), dict.fromkeys("ABCD", -1.0))
+    result = grade_task(benchmark, items, {item.id: given for item in items})
+    assert (result.shares["truncated"], result.warnings) == (0, [])
 
 
 def chosen(n_unshown: int, n: int) -> TaskResult:
