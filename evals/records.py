@@ -184,6 +184,7 @@ class Completion:
     top_logprobs: token text -> log-probability of the first new token, where a request asked for
     them.
     n_prompt_tokens, n_cached_tokens: prompt length and how much of it the prefix cache held.
+    unasked: parameters of the sampling that the server refused, so that its own values decided.
     """
 
     outputs: tuple[Output, ...] = ()
@@ -191,6 +192,7 @@ class Completion:
     top_logprobs: Mapping[str, float] | None = None
     n_prompt_tokens: int = 0
     n_cached_tokens: int = 0
+    unasked: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:

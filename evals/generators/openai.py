@@ -11,14 +11,17 @@ import os
 import random
 import resource
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event, Thread
 
 from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators import Failure
-from evals.generators.openai_api import ask_by_ids, ask_by_messages
+from evals.generators.manner import Manner, adapted
+from evals.generators.openai_api import MissingError, ask_by_ids, ask_by_messages
 from evals.generators.spread import Server, Spread
 from evals.models.prompts import Rendered
+from evals.models.resolve import OPENAI_URL
 from evals.records import Completion
 
 _TIMEOUT_S = 1800.0
@@ -34,6 +37,10 @@ _LONGEST_RETRY_AFTER_S = 120.0
 _BUSY = (408, 409, 429)
 # its length, its content; any other 4xx is about the model, the account or the address
 _ABOUT_THE_REQUEST = (400, 413, 422)
+_ABOUT_THE_FORM = (400, 422)
+# The first request goes ahead of the others for so long: what a server refuses by name it refuses
+# at once.
+_AHEAD_S = 1.0
 _REFUSALS = 32  # so many such refusals and no answer: it is not the request
 
 _CONCURRENCY_IDS = 256
@@ -88,7 +95,10 @@ class OpenAIGenerator:
         # client's own two tries would multiply with ours.
         self._servers = [
             Server(
-                url, openai.OpenAI(base_url=url, api_key=self._key, timeout=timeout, max_retries=0)
+                url,
+                openai.OpenAI(base_url=url, api_key=self._key, timeout=timeout, max_retries=0),
+                # The service itself has no defaults that come with a checkpoint.
+                manner=Manner(neutral=()) if url == OPENAI_URL else Manner(),
             )
             for url in dict.fromkeys(urls)
         ]
@@ -175,17 +185,36 @@ class OpenAIGenerator:
         """One request's answer. Raises EvalsError when asking anything more is pointless,
         _LostError when only this server is gone.
         """
+        if not server.first.acquire(blocking=False):
+            server.is_known.wait(_AHEAD_S)
+            if stopped.is_set():
+                return Failure("the run was stopped")
+        try:
+            return self._ask_in_its_manner(server, request, stopped)
+        finally:
+            server.is_known.set()
+
+    def _ask_in_its_manner(self, server: Server, request: Rendered, stopped: Event) -> Outcome:
+        """The same, asked again in another form where the server refuses one by name."""
         n_asked = 0
         while True:
+            manner = server.manner
+            if request.sampling.n > 1 and "n" in manner.without:
+                return self._ask_one_by_one(server, request, stopped)
             n_asked += 1
             try:
                 answer = (ask_by_ids if request.token_ids else ask_by_messages)(
-                    server.client, self._name, request
+                    server.client, self._name, request, manner
                 )
             except self._openai.APIError as error:
+                if self._has_adapted(server, manner, error) and not stopped.is_set():
+                    n_asked -= 1
+                    continue
                 wait_s = self._wait_s(server, error, n_asked)
                 if wait_s is None or stopped.wait(wait_s):
                     return self._given_up(server, error)
+            except MissingError as error:
+                return Failure(str(error))
             # The client checks no types: an answer of another form shows only where it is read, and
             # must cost no more than its own request.
             except (
@@ -202,6 +231,32 @@ class OpenAIGenerator:
             else:
                 server.was_heard = self._has_answered = True
                 return answer
+
+    def _ask_one_by_one(self, server: Server, request: Rendered, stopped: Event) -> Outcome:
+        """The samples of a request to a server that gives one at a time."""
+        single = replace(request, sampling=replace(request.sampling, n=1))
+        given: list[Completion] = []
+        for _ in range(request.sampling.n):
+            answer = self._ask_in_its_manner(server, single, stopped)
+            if isinstance(answer, Failure):
+                return answer
+            given.append(answer)
+        outputs = tuple(output for one in given for output in one.outputs)
+        return replace(given[-1], outputs=outputs)
+
+    def _has_adapted(self, server: Server, manner: Manner, error: Exception) -> bool:
+        """Whether the request is worth another form: the server has refused this one by name, or
+        another thread has found that out meanwhile.
+        """
+        if not isinstance(error, self._openai.APIStatusError):
+            return False
+        if error.status_code not in _ABOUT_THE_FORM:
+            return False
+        if server.manner is not manner:
+            return True
+        found = adapted(manner, error.param, str(error.message))
+        server.manner = found or manner
+        return found is not None
 
     def _has_others(self, server: Server) -> bool:
         return any(not other.is_out for other in self._servers if other is not server)

@@ -1,8 +1,8 @@
 """One request in the words of the OpenAI API, and its answer read. Whatever else may come is
 another's: errors of the client pass through.
 
-Raises AttributeError, IndexError, KeyError, TypeError or ValueError where the answer has not the
-expected form.
+Raises MissingError where the answer lacks a field, AttributeError, IndexError, KeyError, TypeError
+or ValueError where it has not the expected form. Fields of no known name are ignored.
 """
 
 import math
@@ -11,14 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 from evals.generators import Failure
+from evals.generators.manner import NEUTRAL, Manner
 from evals.models.prompts import Rendered
 from evals.records import Completion, Output, Sampling, finish_reason
 
-_MAX_STOPS = 4
-"""What the API takes; the others are cut here."""
+
+class MissingError(ValueError):
+    """An answer lacks a field that every answer has."""
 
 
-def ask_by_ids(client: Any, name: str, request: Rendered) -> Completion | Failure:
+def ask_by_ids(client: Any, name: str, request: Rendered, manner: Manner) -> Completion | Failure:
     """One request to /completions as exact token ids: vLLM's server and its kin."""
     sampling = request.sampling
     asked: dict[str, Any] = {
@@ -36,53 +38,50 @@ def ask_by_ids(client: Any, name: str, request: Rendered) -> Completion | Failur
             "return_tokens_as_token_ids": True,
         }
     else:
-        asked |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
-        asked |= {"stop": list(sampling.stop[:_MAX_STOPS])} if sampling.stop else {}
+        asked |= _sampling(sampling, manner)
         asked |= {"logprobs": sampling.n_logprobs} if sampling.n_logprobs else {}
-        # The server would else take what the request leaves open from the checkpoint's own sampling
-        # defaults.
-        extra |= {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+        extra |= _neutral(manner)
     answer = client.completions.create(**asked, extra_body=extra)
     counted = Completion(n_prompt_tokens=len(request.token_ids), n_cached_tokens=_n_cached(answer))
+    choices = _choices(answer)
     if request.candidates:
-        top = answer.choices[0].logprobs.top_logprobs[0]
+        logprobs = _there(choices[0].logprobs, "log-probabilities")
+        top = _there(logprobs.top_logprobs, "top_logprobs")[0]
         found = {
             label: _finite(top[f"token_id:{token_id}"]) for label, token_id in request.candidates
         }
         return replace(counted, choice_logprobs=found)
-    if len(answer.choices) != sampling.n:
-        return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
-    choices = sorted(answer.choices, key=lambda choice: choice.index)
-    outputs = tuple(_output(choice.text, choice, sampling) for choice in choices)
+    if len(choices) != sampling.n:
+        return Failure(f"the server gave {len(choices)} of {sampling.n} samples")
+    outputs = tuple(
+        _output(_there(choice.text, "text"), choice, sampling, manner) for choice in choices
+    )
     logprobs = choices[0].logprobs
     top_logprobs = dict(logprobs.top_logprobs[0]) if sampling.n_logprobs and logprobs else None
-    return replace(counted, outputs=outputs, top_logprobs=top_logprobs)
+    return replace(counted, outputs=outputs, top_logprobs=top_logprobs, unasked=manner.unasked)
 
 
-def ask_by_messages(client: Any, name: str, request: Rendered) -> Completion | Failure:
+def ask_by_messages(
+    client: Any, name: str, request: Rendered, manner: Manner
+) -> Completion | Failure:
     """One request to /chat/completions, which the server renders by its own template."""
     sampling = request.sampling
     asked: dict[str, Any] = {
         "model": name,
         "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+        manner.limit: request.max_new_tokens,
+        **_sampling(sampling, manner),
     }
-    asked |= {
-        "max_tokens": request.max_new_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "n": sampling.n,
-    }
-    if sampling.stop:
-        asked["stop"] = list(sampling.stop[:_MAX_STOPS])
-    n_logprobs = 20 if request.labels else sampling.n_logprobs  # the most the API gives
-    if n_logprobs:
+    n_logprobs = manner.n_top if request.labels else min(sampling.n_logprobs, manner.n_top)
+    if n_logprobs and "logprobs" not in manner.without:
         asked |= {"logprobs": True, "top_logprobs": n_logprobs}
-    answer = client.chat.completions.create(**asked)
-    if len(answer.choices) != sampling.n:
-        return Failure(f"the server gave {len(answer.choices)} of {sampling.n} samples")
-    choices = sorted(answer.choices, key=lambda choice: choice.index)
-    outputs = tuple(_chat_output(choice, sampling) for choice in choices)
+    answer = client.chat.completions.create(**asked, extra_body=_neutral(manner))
+    choices = _choices(answer)
+    if len(choices) != sampling.n:
+        return Failure(f"the server gave {len(choices)} of {sampling.n} samples")
+    outputs = tuple(_chat_output(choice, sampling, manner) for choice in choices)
     n_prompt = int(answer.usage.prompt_tokens or 0) if answer.usage else 0
+    counted = Completion(outputs, n_prompt_tokens=n_prompt, unasked=manner.unasked)
     top = None
     if n_logprobs and choices[0].logprobs and choices[0].logprobs.content:
         top = {
@@ -90,11 +89,34 @@ def ask_by_messages(client: Any, name: str, request: Rendered) -> Completion | F
             for entry in choices[0].logprobs.content[0].top_logprobs
         }
     if not request.labels:
-        return Completion(outputs, top_logprobs=top, n_prompt_tokens=n_prompt)
+        return replace(counted, top_logprobs=top)
     if not top:
-        return Completion(outputs, n_prompt_tokens=n_prompt)
-    found = _shown(request.labels, top) if all(one.is_answer for one in outputs) else {}
-    return Completion(outputs, choice_logprobs=found, n_prompt_tokens=n_prompt)
+        return counted
+    found = _shown(request.labels, top) if counted.is_answer else {}
+    return replace(counted, choice_logprobs=found)
+
+
+def _sampling(sampling: Sampling, manner: Manner) -> dict[str, Any]:
+    """The sampling in OpenAI's words, as far as this server takes them."""
+    own = {"temperature": sampling.temperature, "top_p": sampling.top_p, "n": sampling.n}
+    asked: dict[str, Any] = {k: v for k, v in own.items() if k not in manner.without}
+    stops = list(sampling.stop[: manner.n_stops])
+    return asked | ({"stop": stops} if stops else {})
+
+
+def _neutral(manner: Manner) -> dict[str, float]:
+    return {name: NEUTRAL[name] for name in manner.neutral if name not in manner.without}
+
+
+def _choices(answer: Any) -> list[Any]:
+    found = _there(getattr(answer, "choices", None), "choices")
+    return sorted(found, key=lambda choice: choice.index or 0)
+
+
+def _there(value: Any, name: str) -> Any:
+    if value is None:
+        raise MissingError(f"the server's answer lacks {name}")
+    return value
 
 
 def _shown(labels: Sequence[tuple[str, str]], top: Mapping[str, float]) -> dict[str, float]:
@@ -129,11 +151,11 @@ def _finite(value: Any) -> float:
     return number
 
 
-def _chat_output(choice: Any, sampling: Sampling) -> Output:
+def _chat_output(choice: Any, sampling: Sampling, manner: Manner) -> Output:
     """A chat server's output; a refusal's words are in a field of their own."""
-    message = choice.message
+    message = _there(choice.message, "message")
     refusal = getattr(message, "refusal", None)
-    output = _output(message.content or refusal or "", choice, sampling)
+    output = _output(message.content or refusal or "", choice, sampling, manner)
     if message.content or not output.is_answer:
         return output
     # Servers end these, too, with "stop".
@@ -145,7 +167,7 @@ def _chat_output(choice: Any, sampling: Sampling) -> Output:
     return replace(output, finish_reason="no_text") if message.content is None else output
 
 
-def _output(text: Any, choice: Any, sampling: Sampling) -> Output:
+def _output(text: Any, choice: Any, sampling: Sampling, manner: Manner) -> Output:
     if not isinstance(text, str):
         raise TypeError("the output is not a text")
     ids = getattr(choice, "token_ids", None) or ()
@@ -153,7 +175,7 @@ def _output(text: Any, choice: Any, sampling: Sampling) -> Output:
     end = finish_reason(word, sampling.max_tokens)
     if end == "other" and not text:
         end = "no_text"
-    return _cut_at(Output(text, end, tuple(map(int, ids))), sampling.stop[_MAX_STOPS:])
+    return _cut_at(Output(text, end, tuple(map(int, ids))), sampling.stop[manner.n_stops :])
 
 
 def _cut_at(output: Output, stops: Sequence[str]) -> Output:

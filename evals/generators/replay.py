@@ -187,11 +187,12 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
         logprobs = {str(label): float(value) for label, value in logprobs.items()}
     if not outputs and logprobs is None:
         raise KeyError("outputs")
+    unasked = tuple(map(str, row.get("unasked") or ()))
     findings = row.get("findings") or {}
     if isinstance(findings, list):
         findings = {entry.get("check") or entry["role"]: entry for entry in findings}
     return Recorded(
-        Completion(tuple(outputs), logprobs),
+        Completion(tuple(outputs), logprobs, unasked=unasked),
         {str(name): _named_finding(str(name), value) for name, value in findings.items()},
     )
 

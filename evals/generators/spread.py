@@ -5,9 +5,10 @@ server left goes to the others.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from threading import Condition
+from threading import Condition, Event, Lock
 from typing import Any
 
+from evals.generators.manner import Manner
 from evals.models.prompts import Rendered
 
 _TAKEN_AT_ONCE = 32
@@ -20,6 +21,8 @@ holds once.
 class Server:
     """One URL. was_heard: it has answered something.  is_out: it cannot be reached any more;
     nothing is sent to it again.
+    manner: how it takes requests, as far as it has said.  first: whoever holds it asks first.
+    is_known: that one has come back.
     """
 
     url: str
@@ -27,6 +30,9 @@ class Server:
     was_heard: bool = False
     is_out: bool = False
     own: deque[Rendered] = field(default_factory=deque)
+    manner: Manner = field(default_factory=Manner)
+    first: Lock = field(default_factory=Lock)
+    is_known: Event = field(default_factory=Event)
 
 
 class Spread:

@@ -48,6 +48,7 @@ class TaskResult:
     n_recorded: outcomes of programs that were recorded, and not run here.
     ends: outputs that ended otherwise than models do, by kind; n_outputs: all there are.
     n_unshown: choices of which a server showed no candidate.
+    unasked: items answered without a parameter that the server refused, by parameter.
     """
 
     benchmark: Benchmark[Any]
@@ -61,6 +62,7 @@ class TaskResult:
     ends: Mapping[str, int] = field(default_factory=dict)
     n_outputs: int = 0
     n_unshown: int = 0
+    unasked: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
@@ -106,6 +108,7 @@ class Grading:
     _n_recorded: int = 0
     _ends: Counter[str] = field(default_factory=Counter)
     _n_unshown: int = 0
+    _unasked: Counter[str] = field(default_factory=Counter)
 
     def rows(
         self, answered: Iterable[tuple[Item, Completion | None, Graded | None]]
@@ -137,6 +140,7 @@ class Grading:
             )
             self._ends += ends.count(completion)
             self._n_unshown += completion.has_no_choice
+            self._unasked.update(completion.unasked)
             if self.benchmark.runs_programs:
                 self._n_recorded += sum(finding.by == RECORDED for finding in findings.values())
             yield _sample_row(self.benchmark, grade, completion, findings)
@@ -165,6 +169,7 @@ class Grading:
             self._ends,
             self._n_outputs,
             self._n_unshown,
+            self._unasked,
         )
 
 
@@ -191,6 +196,8 @@ def _sample_row(
     if completion.outputs:
         row["finish_reasons"] = [output.finish_reason for output in completion.outputs]
         row["n_tokens"] = [len(output.token_ids) for output in completion.outputs]
+    if completion.unasked:
+        row["unasked"] = list(completion.unasked)
     if completion.choice_logprobs is not None:
         row["choice_logprobs"] = _finite(completion.choice_logprobs)
     row |= item_score(benchmark, grade)
@@ -256,6 +263,11 @@ def cell_marks(
         marks.append(
             f"{result.benchmark.name}: no candidate among the server's likeliest tokens for"
             f" {result.n_unshown:,} of {result.n_answered:,} items, which count as not right"
+        )
+    if result.unasked:
+        marks.append(
+            f"{result.benchmark.name}: the server takes no {' or '.join(sorted(result.unasked))};"
+            f" its own decided {max(result.unasked.values()):,} of {result.n_answered:,} answers"
         )
     if result.ends:
         marks.append(f"{result.benchmark.name}: {ends.in_words(result.ends, result.n_outputs)}")

@@ -1,5 +1,6 @@
 """Letting judges decide: each judge's model is loaded once and asked all it has to decide."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from evals.models.prompts import Rendered
@@ -24,11 +25,13 @@ def judge_all(
     notes: dict[str, list[str]] = {}
     for name in sorted(questions, key=lambda name: (name != asker.loaded, name)):
         prepared = prepare(settings, name, questions[name])
-        _judge(asker, settings, prepared, questions[name], found)
+        unasked = _judge(asker, settings, prepared, questions[name], found)
         for role in dict.fromkeys(question.role for question in questions[name]):
             n = sum(request.check == role for request in prepared.too_long)
             too_long = f"{n} answers too long for {name} to judge, {COUNTED_AS_UNREADABLE}"
             said = [f"{role}: {too_long}"] if n else []
+            if own := sorted(unasked[role]):
+                said.append(f"{role}: {name} takes no {' or '.join(own)}; its own decided")
             notes[role] = [*said, *calibration_notes(role, name, prepared.fingerprint)]
     return notes
 
@@ -39,12 +42,16 @@ def _judge(
     prepared: Prepared,
     questions: Sequence[Question],
     found: Found,
-) -> None:
+) -> Mapping[str, set[str]]:
+    """Returns, by role, the parameters that the judge refused."""
     for request in prepared.too_long:
         found(request.item_id, request.check, Finding(by=prepared.name, text=""))
     asks = {(question.item_id, question.role): question.ask for question in questions}
 
+    unasked: defaultdict[str, set[str]] = defaultdict(set)
+
     def land(request: Rendered, answer: Completion) -> None:
+        unasked[request.check].update(answer.unasked)
         ask = asks[request.item_id, request.check]
         found(request.item_id, request.check, finding_of(ask, answer, prepared.name))
 
@@ -57,3 +64,4 @@ def _judge(
         asker.progress.start(phase, len(waiting), work(waiting))
         asker.stream(waiting, land, prepared.renderer)
     asker.progress.stop()
+    return unasked

@@ -257,6 +257,9 @@ def _pack(answer: Answer) -> bytes:
             "completion",
             _shallow(answer) | {"outputs": [_shallow(output) for output in answer.outputs]},
         )
+        # What most answers lack is not written: earlier versions read them, too.
+        if not answer.unasked:
+            del fields["unasked"]
     return zlib.compress(
         json.dumps([kind, fields], ensure_ascii=False).encode("utf-8", "surrogatepass"), 6
     )
@@ -283,4 +286,5 @@ def completion_from_json(fields: dict[str, Any]) -> Completion:
         Output(one["text"], one["finish_reason"], tuple(one["token_ids"]))
         for one in fields["outputs"]
     )
-    return Completion(**{**fields, "outputs": outputs})
+    unasked = tuple(fields.get("unasked", ()))
+    return Completion(**{**fields, "outputs": outputs, "unasked": unasked})
