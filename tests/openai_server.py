@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from evals.runs.servers import PROBE
+
 Body = dict[str, Any]
 
 
@@ -52,6 +54,8 @@ class OpenAIServer(ThreadingHTTPServer):
         self.times: Counter[str] = Counter()
         self.running = 0
         self.most_running = 0
+        self.gives_logprobs = True
+        """What it says to the one question that a run asks first, which is not counted."""
 
     @property
     def url(self) -> str:
@@ -84,6 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
         body: Body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = json.dumps(body.get("prompt") or body.get("messages"))
         server = self.server
+        if PROBE in prompt:
+            self._send(chat(body, "yes", {"yes": -0.1} if server.gives_logprobs else None))
+            return
         with server.lock:
             before = server.times[prompt]
             server.times[prompt] += 1

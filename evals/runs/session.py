@@ -23,6 +23,7 @@ from evals.runs.landing import Landing
 from evals.runs.programs import Programs
 from evals.runs.progress import Progress
 from evals.runs.provenance import software
+from evals.runs.servers import require_logprobs
 from evals.runs.writing import RunResult, Writing
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
@@ -64,6 +65,8 @@ def execute(
             writing = Writing(plan, folder, asker, known, programs, made_with, previous)
             answering = Answering(plan, asker, landing, early, make_generator or generator_for)
             try:
+                own = (lambda: generator_for(plan)) if make_generator is None else None
+                require_logprobs(plan, asker.store, own)
                 if plan.clock is not None:
                     writing.record(finished=False)  # killed, the run goes on at that time
                 answering.answer_all()

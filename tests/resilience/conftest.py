@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from evals.runs.servers import PROBE
+
 JUDGED = ("xstest", "truthfulqa", "alpaca_eval")
 N_VERDICTS = 8 + 2 * 5 + 2 * 4
 RANKED = "[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]"
@@ -57,8 +59,9 @@ def judge() -> Iterator[Judge]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             prompt = "\n".join(message["content"] for message in body["messages"])
-            found.asked.append(prompt)
-            words = found.says(prompt)
+            is_probe = prompt == PROBE
+            found.asked.extend([] if is_probe else [prompt])
+            words = "yes" if is_probe else found.says(prompt)
             content = json.dumps(refused() if words is None else said(words)).encode()
             self.send_response(400 if words is None else 200)
             self.send_header("Content-Type", "application/json")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evals.errors import InputError
 from evals.generators.manner import NEUTRAL, Manner, adapted
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Sampling
@@ -240,3 +241,48 @@ def test_an_answer_of_an_ordinary_server_is_stored_as_before() -> None:
     assert b"unasked" not in zlib.decompress(_pack(plain))
     for answer in (plain, replace(plain, unasked=("top_p",))):
         assert _unpack(_pack(answer)) == answer
+
+
+# --- what cannot be had is refused before anything is generated -----------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "role", "says"),
+    [
+        ("mmlu", None, "gives no log-probabilities, which mmlu is read from. Name its tokenizer"),
+        ("alpaca_eval", "alpaca_eval_2", "which alpaca_eval_2 is read from. Name another with"),
+    ],
+)
+def test_a_column_read_from_log_probabilities_is_refused_before_generation(
+    tmp_path: Path, task: str, role: str | None, says: str
+) -> None:
+    with serving(lambda body, _: chat(body, "m")) as server:
+        server.gives_logprobs = False
+        asked = RunSettings(
+            f"openai:m@{server.url}",
+            suite="smoke",
+            tasks=(task, "gsm8k"),
+            out=tmp_path / "run",
+            judges=(f"{role}=openai:judge@{server.url}",) if role else (),
+        )
+        with pytest.raises(InputError, match=says):
+            run(asked)
+        assert server.asked == []
+
+
+def test_a_benchmark_that_needs_none_is_asked_of_such_a_server(tmp_path: Path) -> None:
+    with serving(lambda body, _: chat(body, "So the answer is 4.")) as server:
+        server.gives_logprobs = False
+        asked = RunSettings(
+            f"openai:m@{server.url}", suite="smoke", tasks=("gsm8k",), out=tmp_path / "run"
+        )
+        assert run(asked).cells["gsm8k"] is not None
+
+
+def test_what_is_answered_already_needs_no_server(tmp_path: Path) -> None:
+    with serving(lambda body, _: chat(body, "A", {"A": -0.1})) as server:
+        asked = RunSettings(
+            f"openai:m@{server.url}", suite="smoke", tasks=("mmlu",), out=tmp_path / "run"
+        )
+        first = run(asked)
+    assert run(asked).summary == first.summary
