@@ -54,6 +54,7 @@ class OpenAIServer(ThreadingHTTPServer):
         self.times: Counter[str] = Counter()
         self.running = 0
         self.most_running = 0
+        self.about: Mapping[str, Any] = {}
         self.gives_logprobs = True
         """What it says to the one question that a run asks first, which is not counted."""
 
@@ -106,8 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
                 server.running -= 1
 
     def do_GET(self) -> None:
-        """Say that it is well: /health."""
-        self._send(Reply({}))
+        """What it says of itself; {}, too, says that it is well (/health)."""
+        self._send(Reply(self.server.about.get(self.path, {})))
 
     def _send(self, reply: Reply) -> None:
         time.sleep(reply.wait_s)

@@ -1,11 +1,12 @@
-"""What must be known of servers before anything is generated: a column that is read from
-log-probabilities cannot be had of one that gives none.
+"""What must be known of servers before anything is generated: what they say of themselves, and
+whether they give log-probabilities, without which some columns cannot be had.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from evals.errors import EvalsError, InputError
 from evals.generators import Generator
+from evals.generators.about import About, about
 from evals.models.prompts import Rendered
 from evals.models.resolve import resolve
 from evals.plan.items import TaskPlan
@@ -28,6 +29,37 @@ _N_LOGPROBS = 5
 """AlpacaEval 2 asks for so many."""
 
 Start = Callable[[], Generator]
+
+
+def about_servers(plan: Plan, *, with_model: bool) -> dict[str, list[About]]:
+    """What the evaluated model's servers and the judges' say of themselves, by model; nothing of
+    those that are none.
+
+    with_model: whether the evaluated model is asked at all.
+    """
+    judges = [judge.model for judge in plan.judges.values() if not judge.is_rule]
+    models = [plan.model] if with_model else []
+    models += [
+        resolve(name, offline=plan.settings.offline)
+        for name in dict.fromkeys(judges)
+        if name.startswith("openai:")
+    ]
+    return {
+        model.argument: [about(model.source, url) for url in model.urls]
+        for model in models
+        if model.kind == "server"
+    }
+
+
+def tokenizer_hint(plan: Plan, found: Mapping[str, Sequence[About]]) -> list[str]:
+    """What to say at the start of a run whose server names the folder of its model."""
+    roots = [one["root"] for one in found.get(plan.model.argument, ()) if "root" in one]
+    if plan.renderer.tokenizer is not None or not roots:
+        return []
+    return [
+        f"the server's model is {roots[0]}: --tokenizer {roots[0]} sends the protocol's own prompts"
+        " as token ids; without it the server's template decides, and the row is another one."
+    ]
 
 
 def require_logprobs(plan: Plan, store: Store, start: Start | None) -> None:

@@ -23,7 +23,7 @@ from evals.runs.landing import Landing
 from evals.runs.programs import Programs
 from evals.runs.progress import Progress
 from evals.runs.provenance import software
-from evals.runs.servers import require_logprobs
+from evals.runs.servers import about_servers, require_logprobs, tokenizer_hint
 from evals.runs.writing import RunResult, Writing
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
@@ -56,8 +56,11 @@ def execute(
     with folder.locked():
         for note in (*earlier_run(plan), *notes):
             progress.note(note)
+        servers = about_servers(plan, with_model=make_generator is None)
+        for note in tokenizer_hint(plan, servers):
+            progress.note(note)
         # Now, not at the end: by then a long run's own files may be others.
-        made_with = software()
+        made_with = software() | ({"servers": servers} if servers else {})
         previous = folder.read_json("run.json") if (folder.path / "run.json").exists() else {}
         with _opened(plan, folder, progress) as (asker, early, programs):
             known = Known()

@@ -174,7 +174,9 @@ def run_logged(out: Path, log: Path, wait_s: float, progress: Progress | None = 
     def start_judge(model: Model, asked: RunSettings) -> LoggedEngine:
         return LoggedEngine(lambda request: request.key(model.fingerprint()), log, wait_s, judged)
 
-    with mock.patch("evals.runs.engines.start_engine", start_judge):
+    # Its server is never there; asking it would load a client in every session.
+    silent = mock.patch("evals.runs.servers.about", lambda name, url: {})
+    with mock.patch("evals.runs.engines.start_engine", start_judge), silent:
         asked = settings(out, tasks=KILLED, judges=(f"all={SERVER.replace('fake', 'judge')}",))
         return run(asked, progress, make_generator=lambda plan: LoggedEngine(plan.key, log, wait_s))
 
