@@ -175,7 +175,7 @@ def run_logged(out: Path, log: Path, wait_s: float, progress: Progress | None = 
         return LoggedEngine(lambda request: request.key(model.fingerprint()), log, wait_s, judged)
 
     # Its server is never there; asking it would load a client in every session.
-    silent = mock.patch("evals.runs.servers.about", lambda name, url: {})
+    silent = mock.patch("evals.runs.servers.about", return_value={})
     with mock.patch("evals.runs.engines.start_engine", start_judge), silent:
         asked = settings(out, tasks=KILLED, judges=(f"all={SERVER.replace('fake', 'judge')}",))
         return run(asked, progress, make_generator=lambda plan: LoggedEngine(plan.key, log, wait_s))
