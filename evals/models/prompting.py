@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from evals.errors import InputError
+from evals.storage.files import json_line
 
 _CLOCK = "strftime_now"
 """The one function by which transformers lets a template read the clock."""
@@ -110,4 +111,4 @@ def n_added_after(tokenizer: Any) -> int:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text if len(text) <= 60 else f"{text[:57]}...", ensure_ascii=False)
+    return json_line(text if len(text) <= 60 else f"{text[:57]}...")
