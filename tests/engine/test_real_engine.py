@@ -257,11 +257,11 @@ def test_vllms_own_server_judges_a_finished_run_without_the_model(
         row["findings"]["xstest"]["text"] for row in samples(smoke, "xstest")
     ]
     truths = samples(run, "truthfulqa")
-    assert all(
-        0 <= row["findings"][role]["probability"] <= 1
-        for row in truths
-        for role in ("truth", "info")
-    )
+    # A chat server shows its likeliest tokens only; where neither answer is among them, the judge
+    # is read by its words.
+    found = [row["findings"][role] for row in truths for role in ("truth", "info")]
+    assert all("probability" in one or one["text"] for one in found)
+    assert all(0 <= one.get("probability", 0) <= 1 for one in found)
     phases = json.loads((run / "run.json").read_text())["sessions"][-1]["phases"]
     assert phases["generate"]["requests"] == 0
     assert phases[f"judge {served}"]["requests"] == len(rows) + 2 * len(truths)
