@@ -11,14 +11,7 @@ ItemId = NewType("ItemId", str)
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 FinishReason = Literal[
-    "stop",
-    "length",
-    "filtered",
-    "refused",
-    "tool_call",
-    "error",
-    "no_text",
-    "other",
+    "stop", "length", "filtered", "refused", "tool_call", "error", "no_text", "other"
 ]
 NO_ANSWER: frozenset[FinishReason] = frozenset(
     {"filtered", "refused", "tool_call", "error", "no_text"}
@@ -45,14 +38,7 @@ _ENDS: Mapping[str, FinishReason] = {
     "abort": "error",
 }
 OutcomeStatus = Literal[
-    "passed",
-    "wrong_answer",
-    "exception",
-    "syntax_error",
-    "time",
-    "memory",
-    "forbidden",
-    "exited",
+    "passed", "wrong_answer", "exception", "syntax_error", "time", "memory", "forbidden", "exited"
 ]
 
 

@@ -76,7 +76,10 @@ DATASET = Dataset(
     name="ifeval",
     hub_id="google/IFEval",
     licence="Apache-2.0",
-    url="https://github.com/google-research/google-research/raw/master/instruction_following_eval/data/input_data.jsonl",
+    url=(
+        "https://github.com/google-research/google-research/raw/master/"
+        "instruction_following_eval/data/input_data.jsonl"
+    ),
     tables={
         "prompts": Table(
             path="ifeval/input_data.jsonl",

@@ -54,8 +54,7 @@ StopIdsOption = Annotated[
     str | None, typer.Option(metavar="IDS", help="Token ids that end an answer too, e.g. 2,7.")
 ]
 LeaveOutOption = Annotated[
-    bool,
-    typer.Option("--leave-out-added", help="Without what the tokenizer puts after a prompt."),
+    bool, typer.Option("--leave-out-added", help="Without what the tokenizer puts after a prompt.")
 ]
 
 

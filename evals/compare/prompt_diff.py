@@ -11,6 +11,7 @@ from typing import Any
 
 from evals.errors import EvalsError, InputError
 from evals.generators import EngineSettings
+from evals.models.prompting import prompts_of
 from evals.models.prompts import load_tokenizer
 from evals.models.resolve import resolve
 from evals.plan.make import make_plan
@@ -91,6 +92,8 @@ class Asked:
             limit=head["limit"], chat_format=head["chat_format"],
             revision=head["model"].get("revision"), offline=True,
             engine=EngineSettings(max_model_len=engine.get("max_model_len")),
+            # The folder, for the time that a template was told.
+            out=self._run.path, prompts=prompts_of(self._record),
         )  # fmt: skip
 
     def pieces(self, text: str) -> tuple[list[int | str], list[str]]:

@@ -47,6 +47,10 @@ def comparability(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> 
     ]
     own += [(name, models[0].get(name), models[1].get(name)) for name in ("dtype", "quantization")]
     notes = [f"{name.replace('_', ' ')} differs: {a} against {b}" for name, a, b in own if a != b]
+    # What a run's cells say of its settings, such as a system prompt of its own.
+    marks = baseline.get("differs", []), candidate.get("differs", [])
+    for side, own_marks, others in (("baseline", *marks), ("candidate", *reversed(marks))):
+        notes += [f"only in the {side}: {mark}" for mark in own_marks if mark not in others]
     return Comparability(
         blocking, tuple(notes), models[0]["fingerprint"] == models[1]["fingerprint"]
     )

@@ -60,10 +60,7 @@ def _keep(loaded: LoadedSource, home: Path) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True)
         for name, rows in loaded.tables.items():
-            _replace(
-                home / f"{name}.jsonl",
-                "".join(json_line(row) + "\n" for row in rows),
-            )
+            _replace(home / f"{name}.jsonl", "".join(json_line(row) + "\n" for row in rows))
         _replace(
             home / "fetched.json",
             json.dumps({"revision": loaded.revision, "tables": loaded.edition}, indent=1),

@@ -41,6 +41,8 @@ def ask_by_ids(client: Any, name: str, request: Rendered, manner: Manner) -> Com
         asked |= _sampling(sampling, manner)
         asked |= {"logprobs": sampling.n_logprobs} if sampling.n_logprobs else {}
         extra |= _neutral(manner)
+        if request.stop_token_ids:
+            extra["stop_token_ids"] = list(request.stop_token_ids)
     answer = client.completions.create(**asked, extra_body=extra)
     counted = Completion(n_prompt_tokens=len(request.token_ids), n_cached_tokens=_n_cached(answer))
     choices = _choices(answer)

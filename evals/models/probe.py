@@ -2,13 +2,13 @@
 is loaded: what would spoil every answer is seen here, and said.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from evals.errors import InputError
 from evals.models.prompting import n_added_after, refuse_chance, template_of
 from evals.models.prompts import Renderer
+from evals.models.resolve import model_json
 from evals.records import Generate, Message, Request, Sampling
 
 _ASKED = 'Which of 7 < 9 & "ten" is {odd}?\nName one.'
@@ -25,7 +25,7 @@ def check_prompts(renderer: Renderer, files: Path | None, whose: str) -> None:
     _check_added(renderer, whose)
     if renderer.chat_format != "tokenizer":
         return
-    refuse_chance(template_of(renderer.tokenizer, renderer.how))
+    refuse_chance(template_of(renderer.tokenizer, renderer.how), whose)
     _check_text(renderer, whose)
     told = _told(renderer)
     if told is None:
@@ -107,10 +107,10 @@ def end_ids(tokenizer: Any, files: Path | None) -> set[int]:
     """
     found = {tokenizer.eos_token_id} - {None}
     for name in ("generation_config.json", "config.json"):
-        file = files / name if files is not None else None
-        if file is not None and file.is_file():
-            ids = json.loads(file.read_text("utf-8")).get("eos_token_id")
-            return found | set(ids if isinstance(ids, list) else [ids] if ids is not None else [])
+        if files is not None and (files / name).is_file():
+            ids = model_json(files / name).get("eos_token_id")
+            listed = ids if isinstance(ids, list) else [ids]
+            return found | {one for one in listed if isinstance(one, int)}
     return found
 
 
@@ -125,6 +125,8 @@ def check_question(renderer: Renderer, question: Request, whose: str) -> None:
     if renderer.tokenizer is None:
         return
     _check_added(renderer, whose)
+    if renderer.chat_format == "tokenizer":
+        refuse_chance(template_of(renderer.tokenizer, renderer.how), whose)
     try:
         renderer.text_of(question)
     except InputError as error:

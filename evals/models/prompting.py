@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -52,6 +53,21 @@ class PromptSettings:
 AS_IT_IS = PromptSettings()
 
 
+def prompts_of(record: Mapping[str, Any]) -> PromptSettings:
+    """The settings of a run.json. Raises InputError where it has some that are not known here."""
+    # JSON has no tuples.
+    held: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in record.get("prompts", {}).items()
+    }
+    try:
+        return PromptSettings(**held)
+    except TypeError:
+        raise InputError(
+            f"The run's prompt settings {sorted(held)} are of another version of this program."
+        ) from None
+
+
 def template_arguments(given: str | None) -> dict[str, Any]:
     """--chat-template-kwargs, parsed. Raises InputError where it is no JSON object."""
     if given is None:
@@ -90,12 +106,12 @@ def stopped_clock(clock: datetime) -> dict[str, Any]:
     return {_CLOCK: clock.strftime}
 
 
-def refuse_chance(template: str) -> None:
+def refuse_chance(template: str, whose: str) -> None:
     """Raise InputError for a template that draws at random: no prompt of it could be had again."""
     if re.search(r"\|\s*random\b", template):
         raise InputError(
-            "The chat template draws at random (its filter `random`), so that no prompt could be "
-            "had again. Give one that does not with --chat-template FILE."
+            f"{whose}: the chat template draws at random (its filter `random`), so that no prompt"
+            " could be had again. Use one that does not (--chat-template FILE, or another judge)."
         )
 
 

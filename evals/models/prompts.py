@@ -166,7 +166,7 @@ class Renderer:
         self.advice = advice
         template = template_of(tokenizer, how) if chat_format == "tokenizer" else ""
         self.reads_clock = reads_clock(template)
-        self.clock = clock
+        self._n_left_out = n_added_after(tokenizer) if how.leave_out_added and tokenizer else 0
         self._arguments = template_arguments(how.chat_template_kwargs)
         if how.chat_template is not None:
             self._arguments["chat_template"] = how.chat_template
@@ -180,11 +180,7 @@ class Renderer:
         self._interned: dict[int, int] = {}
 
     def text_of(
-        self,
-        request: Request,
-        messages: tuple[Message, ...] | None = None,
-        *,
-        opens: bool = True,
+        self, request: Request, messages: tuple[Message, ...] | None = None, *, opens: bool = True
     ) -> str:
         """The text handed to the tokenizer. opens: ask the template for the assistant's opening."""
         messages = self._conversation(request, messages or request.messages)
@@ -295,7 +291,7 @@ class Renderer:
 
     @property
     def _n_special_tokens(self) -> int:
-        return int(self.tokenizer.num_special_tokens_to_add())
+        return int(self.tokenizer.num_special_tokens_to_add()) - self._n_left_out
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         if self.tokenizer is None:
@@ -305,8 +301,8 @@ class Renderer:
         encoded = self.tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False)[
             "input_ids"
         ]
-        n_added = n_added_after(self.tokenizer) if self.how.leave_out_added else 0
-        encoded = [ids[: len(ids) - n_added] for ids in encoded] if n_added else encoded
+        if self._n_left_out:
+            encoded = [ids[: -self._n_left_out] for ids in encoded]
         # Each id comes as an object of its own, of 28 bytes; equal ones become one.
         return [tuple(map(self._interned.setdefault, ids, ids)) for ids in encoded]
 

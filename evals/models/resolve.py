@@ -75,7 +75,7 @@ class Model:
         """
         if self.files is None or not (self.files / "config.json").is_file():
             return None
-        config = _json(self.files / "config.json")
+        config = model_json(self.files / "config.json")
         inner = config.get("text_config")
         for one in (config, inner if isinstance(inner, dict) else {}):
             # compression_config: as llm-compressor wrote it until 2024.
@@ -226,7 +226,7 @@ def _require_model_files(argument: str, folder: Path) -> None:
                 " as one. Move adapter_config.json and adapter_model.* away to evaluate the model,"
                 " or merge the adapter into it (peft's merge_and_unload)."
             )
-        base = _json(folder / "adapter_config.json").get(
+        base = model_json(folder / "adapter_config.json").get(
             "base_model_name_or_path", "its base model"
         )
         raise InputError(
@@ -240,7 +240,7 @@ def _require_model_files(argument: str, folder: Path) -> None:
             " save_pretrained writes it."
         )
     if (folder / "config.json").exists():
-        _json(folder / "config.json")
+        model_json(folder / "config.json")
 
 
 def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
@@ -329,7 +329,7 @@ def require_weights(model: Model) -> None:
 
 def _missing_shards(index: Path) -> list[str]:
     """Files that an index of weights names and its folder lacks."""
-    named = _json(index).get("weight_map")
+    named = model_json(index).get("weight_map")
     return (
         sorted({str(name) for name in named.values() if not (index.parent / str(name)).exists()})
         if isinstance(named, dict)
@@ -340,7 +340,7 @@ def _missing_shards(index: Path) -> list[str]:
 def _config_max_len(files: Path) -> int | None:
     if not (files / "config.json").is_file():
         return None
-    config = _json(files / "config.json")
+    config = model_json(files / "config.json")
     inner = config.get("text_config")
     value = config.get("max_position_embeddings") or (
         inner.get("max_position_embeddings") if isinstance(inner, dict) else None
@@ -348,7 +348,8 @@ def _config_max_len(files: Path) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def model_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a model's folder. Raises InputError when it is damaged."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,10 +1,9 @@
 """What a run folder already holds, held against what is asked of it now."""
 
 import os
-from dataclasses import asdict
 
 from evals.errors import InputError
-from evals.models.prompting import AS_IT_IS, PromptSettings
+from evals.models.prompting import prompts_of
 from evals.plan.make import Plan
 from evals.storage.run_folder import RunFolder
 
@@ -33,7 +32,7 @@ def earlier_run(plan: Plan) -> list[str]:
                 f"{folder.path} holds a run with {name} {before.get(name)}, this one has {value}."
                 " Choose another --out."
             )
-    if record.get("prompts") != (None if asked.prompts == AS_IT_IS else _json(asked.prompts)):
+    if prompts_of(record) != asked.prompts:
         raise InputError(
             f"{folder.path} holds a run with other prompts (system prompt, template or stops)."
             " Choose another --out."
@@ -58,8 +57,3 @@ def earlier_run(plan: Plan) -> list[str]:
             " their answers are kept, in its store."
         )
     return notes
-
-
-def _json(prompts: PromptSettings) -> dict[str, object]:
-    """As run.json holds them: it knows no tuples."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(prompts).items()}

@@ -6,10 +6,8 @@ import contextlib
 import gc
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,31 +17,26 @@ from evals.data.dataset import LoadedSource
 from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.generators.replay import Recorded, read_recorded
-from evals.models.probe import check_prompts, check_question
+from evals.models.probe import check_prompts
 from evals.models.prompting import AS_IT_IS
-from evals.models.prompts import (
-    ChatFormat,
-    Rendered,
-    Renderer,
-    check_room,
-    load_tokenizer,
-    resolve_chat_format,
-)
+from evals.models.prompts import ChatFormat, Rendered, Renderer, check_room
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.items import TaskPlan, plan_task
 from evals.plan.judges import Judge, parse_judges
-from evals.plan.questions import judge_renderer
+from evals.plan.rendering import renderer_of, tokenizer_files, told_clock, try_judges
 from evals.plan.settings import PROTOCOL_VERSION, RunSettings, check_settings, go_offline
-from evals.records import Completion, ItemId, Output, Program
+from evals.records import ItemId
 from evals.registry import BENCHMARKS, benchmark_class
-from evals.storage.run_folder import RunFolder, default_folder
-
-SMOKE_MAX_NEW_TOKENS = 256  # the smoke suite is for seeing that everything works, in minutes
+from evals.storage.run_folder import default_folder
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run that can start: nothing in it needs the engine."""
+    """A run that can start: nothing in it needs the engine.
+
+    clock: what a template that asks the time, the model's or a judge's, is told all through the
+    run; None where none asks.
+    """
 
     settings: RunSettings
     model: Model
@@ -52,17 +45,12 @@ class Plan:
     tasks: Mapping[str, TaskPlan]
     judges: Mapping[str, Judge]
     recorded: Mapping[ItemId, Recorded]
+    clock: str | None = None
 
     @property
     def chat_format(self) -> ChatFormat:
         """How messages become text."""
         return self.renderer.chat_format
-
-    @property
-    def clock(self) -> str | None:
-        """What a template that asks the time is told all through the run; None for all others."""
-        told = self.renderer.clock if self.renderer.reads_clock else None
-        return told.isoformat(sep=" ") if told else None
 
     @property
     def run_key(self) -> str:
@@ -84,7 +72,7 @@ class Plan:
     @property
     def out(self) -> Path:
         """The run folder."""
-        return _out(self.model, self.settings)
+        return run_folder(self.model, self.settings)
 
     def render(self, task: str, places: range | None = None) -> list[Rendered]:
         """The task's requests as token ids, in item order. Raises InputError naming a prompt the
@@ -110,7 +98,8 @@ class Plan:
         return rendered.key(self.fingerprint)
 
 
-def _out(model: Model, settings: RunSettings) -> Path:
+def run_folder(model: Model, settings: RunSettings) -> Path:
+    """Where a run of the model goes."""
     return settings.out or Path("results") / default_folder(model.name, settings.suite)
 
 
@@ -160,7 +149,8 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     classes = _classes(settings.tasks)
     judges = _judges(settings.judges, classes)
     found = _find(settings, classes, judges, need_weights)
-    renderer = _renderer(found.model, settings, _clock(found.model, settings))
+    settings = replace(settings, clock=told_clock(run_folder(found.model, settings)))
+    renderer = renderer_of(found.model, settings)
     if need_weights:
         check_prompts(renderer, found.model.files, found.model.argument)
     fingerprint = _fingerprint(found, settings) if need_weights else ""
@@ -174,9 +164,12 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
         )
         for name, cls in found.classes.items()
     }
-    if need_weights:
-        _try_judges(tasks, found.judges, settings)
-    return Plan(settings, found.model, fingerprint, renderer, tasks, found.judges, found.recorded)
+    judged = try_judges(tasks, found.judges, settings) if need_weights else []
+    reads_clock = any(one.reads_clock for one in (renderer, *judged))
+    return Plan(
+        settings, found.model, fingerprint, renderer, tasks, found.judges, found.recorded,
+        settings.clock.isoformat(sep=" ") if settings.clock and reads_clock else None,
+    )  # fmt: skip
 
 
 # --- the words ------------------------------------------------------------------------------------
@@ -251,7 +244,7 @@ def _model(settings: RunSettings, need_weights: bool) -> Model:
     if settings.name:
         model = replace(model, name=settings.name)
     if model.kind == "server" and settings.tokenizer:
-        return replace(model, files=_tokenizer_files(settings.tokenizer, settings))
+        return replace(model, files=tokenizer_files(settings.tokenizer, settings))
     return model
 
 
@@ -300,60 +293,6 @@ def _sources(classes: Classes, settings: RunSettings) -> dict[str, LoadedSource]
 # --- what is in it --------------------------------------------------------------------------------
 
 
-def _clock(model: Model, settings: RunSettings) -> datetime:
-    """What a template is told that asks the time: now, or what the folder's run was told when it
-    began, so that its prompts stay what they were.
-    """
-    folder = RunFolder(_out(model, settings))
-    if os.path.exists(folder.path / "run.json"):
-        told = folder.read_json("run.json").get("clock")
-        if told is not None:
-            return datetime.fromisoformat(told)
-    return datetime.now().replace(microsecond=0)
-
-
-def _try_judges(
-    tasks: Mapping[str, TaskPlan], judges: Mapping[str, Judge], settings: RunSettings
-) -> None:
-    """Have every local judge's template render one question of each of its roles: what it cannot
-    take would else be met after the generation.
-    """
-    for task in tasks.values():
-        roles = [role for role in task.benchmark.judge_roles if role in judges]
-        if task.skipped or not roles or not task.items:
-            continue
-        item = task.items[0]
-        asked = {
-            check.name: check.ask
-            for check in task.benchmark.checks(item, Completion((Output("Seven."),)))
-        }
-        for role in roles:
-            question, judge = asked.get(role), judges[role]
-            if judge.is_rule or question is None or isinstance(question, Program):
-                continue
-            model = resolve(judge.model, offline=settings.offline)
-            if model.kind == "weights":
-                whose = f"Judge of {role}, {judge.model}"
-                check_question(judge_renderer(model, settings), question, whose)
-
-
-def _renderer(model: Model, settings: RunSettings, clock: datetime) -> Renderer:
-    """What turns requests into the model's token ids."""
-    tokenizer = _tokenizer(model, settings)
-    chat_format = _chat_format(model, settings, tokenizer)
-    max_len = model.max_len(settings.engine.max_model_len)
-    max_new = SMOKE_MAX_NEW_TOKENS if settings.suite == "smoke" else None
-    return Renderer(
-        tokenizer,
-        chat_format,
-        max_len,
-        settings.engine.seed,
-        max_new,
-        how=settings.prompts,
-        clock=clock,
-    )
-
-
 def _fingerprint(found: _Found, settings: RunSettings) -> str:
     fingerprint = found.model.fingerprint(settings.engine.dtype, settings.engine.quantization)
     if found.recorded and fingerprint != found.read_as:
@@ -362,35 +301,3 @@ def _fingerprint(found: _Found, settings: RunSettings) -> str:
             " writes to it."
         )
     return fingerprint
-
-
-def _tokenizer(model: Model, settings: RunSettings) -> Any:
-    trust = settings.engine.trust_remote_code
-    if settings.tokenizer:
-        return load_tokenizer(
-            str(_tokenizer_files(settings.tokenizer, settings)), trust_remote_code=trust
-        )
-    if model.files is not None:
-        return load_tokenizer(str(model.files), trust_remote_code=trust)
-    return None
-
-
-def _tokenizer_files(argument: str, settings: RunSettings) -> Path:
-    files = resolve(argument, offline=settings.offline).files
-    if files is None:
-        raise InputError(
-            f"--tokenizer {argument} has no tokenizer on this machine. Name a folder or a hub id."
-        )
-    return files
-
-
-def _chat_format(model: Model, settings: RunSettings, tokenizer: Any) -> ChatFormat:
-    if tokenizer is None and settings.chat_format == "auto":
-        # a chat server renders by itself; recorded outputs are graded as a chat model's
-        return "tokenizer"
-    if tokenizer is None and settings.chat_format in ("tulu", "none") and model.kind == "server":
-        raise InputError(
-            f"--chat-format {settings.chat_format} needs the model's tokenizer: name its folder or"
-            " hub id with --tokenizer."
-        )
-    return resolve_chat_format(settings.chat_format, tokenizer, model.row_format)

@@ -72,6 +72,7 @@ def judge_renderer(model: Model, settings: RunSettings) -> Renderer:
         resolve_chat_format("auto", tokenizer, model.row_format),
         max_len,
         settings.engine.seed,
+        clock=settings.clock,
         how=PromptSettings(leave_out_added=settings.prompts.leave_out_added),
         advice="Name another model to judge: this one's template takes no such conversation.",
     )

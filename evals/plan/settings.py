@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,8 @@ class RunSettings:
     offline: bool = False
     engine: EngineSettings = field(default_factory=EngineSettings)
     prompts: PromptSettings = AS_IT_IS
+    clock: datetime | None = None
+    """What a template that asks the time is told; a plan sets it, once for model and judges."""
 
 
 def check_settings(settings: RunSettings) -> None:
@@ -46,11 +49,6 @@ def check_settings(settings: RunSettings) -> None:
         )
     _check_engine(settings.engine)
     template_arguments(settings.prompts.chat_template_kwargs)
-    if settings.chat_format == "none" and settings.prompts.system_prompt is not None:
-        raise InputError(
-            "--system-prompt needs a chat format: with --chat-format none the model reads raw text,"
-            " and no part of it is a system's."
-        )
 
 
 def _check_engine(engine: EngineSettings) -> None:

@@ -254,10 +254,7 @@ def _in_block(
 
 
 def _in_flow(
-    results: Any,
-    tokens: Sequence[_Token],
-    mine: Sequence[bool],
-    ours: Sequence[Mapping[str, Any]],
+    results: Any, tokens: Sequence[_Token], mine: Sequence[bool], ours: Sequence[Mapping[str, Any]]
 ) -> list[_Cut]:
     spans = [_Span(one.start_mark.index, one.end_mark.index) for one in results.value]
     own = [span for span, is_mine in zip(spans, mine, strict=True) if is_mine]
@@ -273,13 +270,7 @@ def _in_flow(
 
 
 def _filled(
-    text: str,
-    key: Any,
-    value: Any,
-    new: Sequence[Mapping[str, Any]],
-    end: str,
-    *,
-    is_flow: bool,
+    text: str, key: Any, value: Any, new: Sequence[Mapping[str, Any]], end: str, *, is_flow: bool
 ) -> list[_Cut]:
     """A list where there is nothing yet, null or brackets."""
     start, stop = value.start_mark.index, value.end_mark.index

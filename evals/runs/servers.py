@@ -11,15 +11,7 @@ from evals.models.prompts import Rendered
 from evals.models.resolve import resolve
 from evals.plan.items import TaskPlan
 from evals.plan.make import Plan
-from evals.records import (
-    Choose,
-    Completion,
-    Generate,
-    ItemId,
-    Message,
-    Output,
-    Sampling,
-)
+from evals.records import Choose, Completion, Generate, ItemId, Message, Output, Sampling
 from evals.runs import engines
 from evals.storage.store import Store
 

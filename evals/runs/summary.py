@@ -90,7 +90,7 @@ def _differs(plan: Plan) -> list[str]:
     elif row_bos is not None and (n_bos := plan.renderer.bos_habit()) != row_bos:
         differs.append(f"prompts start with {n_bos} BOS tokens; the card's row had {row_bos}")
     differs += plan.settings.prompts.marks()
-    if plan.clock is not None:
+    if plan.renderer.reads_clock:
         differs.append(f"the chat template asks the time: it was told {plan.clock} throughout")
     return differs
 

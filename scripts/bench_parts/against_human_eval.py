@@ -69,8 +69,7 @@ def main() -> None:
     problems = read_problems()
     programs = [
         Program(
-            one["prompt"] + one["canonical_solution"],
-            f"{one['test']}\ncheck({one['entry_point']})",
+            one["prompt"] + one["canonical_solution"], f"{one['test']}\ncheck({one['entry_point']})"
         )
         for _ in range(asked.samples)
         for one in problems.values()

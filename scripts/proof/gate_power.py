@@ -13,13 +13,7 @@ import numpy as np
 
 from evals.cards.published import published_rows
 from evals.compare.gate import ALPHA, ColumnVerdict, Gate, judge
-from evals.compare.paired import (
-    Z80,
-    PairedDifference,
-    Pairs,
-    average_difference,
-    paired_difference,
-)
+from evals.compare.paired import Z80, PairedDifference, Pairs, average_difference, paired_difference
 from evals.compare.policy import Policy
 from evals.records import ItemId
 from evals.report.table import table_columns

@@ -90,11 +90,7 @@ def test_the_walk_sees_the_files_it_is_about() -> None:
                 "import a.b\ndef f():\n    from evals import stats\n    from tasks.x import y"
             )
         )
-    ) == {
-        "a.b",
-        "evals.stats",
-        "tasks.x",
-    }
+    ) == {"a.b", "evals.stats", "tasks.x"}
 
 
 @pytest.mark.parametrize("file", sources("tasks"), ids=name_of)

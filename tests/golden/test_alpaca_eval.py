@@ -283,13 +283,7 @@ def test_the_items_are_the_805_instructions_and_prompts_are_the_instructions_alo
     assert {
         group: sum(item.group == group for item in items)
         for group in {item.group for item in items}
-    } == {
-        "selfinstruct": 252,
-        "oasst": 188,
-        "koala": 156,
-        "helpful_base": 129,
-        "vicuna": 80,
-    }
+    } == {"selfinstruct": 252, "oasst": 188, "koala": 156, "helpful_base": 129, "vicuna": 80}
     means = [sum(len(item.references[role]) for item in items) / 805 for role in ROLES]
     assert [round(mean) for mean in means] == [482, 2049]
     for item in items:

@@ -19,11 +19,7 @@ from evals.records import Finding, Generate
 from tasks import length_control
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem
 from tasks.alpaca_judges import annotator, judge_request, read_logprobs, read_ranking
-from tests.recorded_alpaca import (
-    FOLDERS,
-    ROLES,
-    annotations,
-)
+from tests.recorded_alpaca import FOLDERS, ROLES, annotations
 
 
 @pytest.fixture(scope="module")

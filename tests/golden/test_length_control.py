@@ -21,14 +21,7 @@ from evals.fidelity.replay import replay
 from evals.records import Finding
 from tasks import length_control
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem
-from tests.recorded_alpaca import (
-    FOLDERS,
-    MODELS,
-    annotations,
-    graded,
-    published_row,
-    read_recorded,
-)
+from tests.recorded_alpaca import FOLDERS, MODELS, annotations, graded, published_row, read_recorded
 
 
 @pytest.fixture(scope="module")

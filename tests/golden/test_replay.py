@@ -41,11 +41,7 @@ def test_every_published_figure_comes_back_at_its_printed_precision(whole: Whole
         figure["benchmark"]: figure["n"]
         for figure in whole.figures
         if figure["figure"] in ("accuracy", "mean accuracy", "pass@1")
-    } == {
-        "gsm8k": 1319,
-        "humaneval": 164,
-        "mmlu": 14_042,
-    }
+    } == {"gsm8k": 1319, "humaneval": 164, "mmlu": 14_042}
     assert whole.lines[-1].startswith(
         "250 figures of 15 recordings: 249 agree at the printed precision, 0 differ"
     )

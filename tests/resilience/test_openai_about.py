@@ -31,10 +31,7 @@ SAYS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         {"/v1/models": {"data": [{"id": "m", "root": [], "max_model_len": True}]}},
         {"models": ["m"]},
     ),
-    "the key": (
-        {"/version": {"version": f"1 {KEY}"}},
-        {"version": "1 ***"},
-    ),
+    "the key": ({"/version": {"version": f"1 {KEY}"}}, {"version": "1 ***"}),
 }
 
 

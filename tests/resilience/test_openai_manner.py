@@ -57,10 +57,7 @@ SAYS = {
         "You are not allowed to request logprobs from this model",
         without("logprobs", "top_logprobs"),
     ),
-    "fewer log-probabilities": (
-        "top_logprobs must be less than or equal to 5",
-        Manner(n_top=5),
-    ),
+    "fewer log-probabilities": ("top_logprobs must be less than or equal to 5", Manner(n_top=5)),
     "OpenAI: stop": (
         "Unsupported parameter: 'stop' is not supported with this model.",
         Manner(n_stops=0),

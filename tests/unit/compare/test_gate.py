@@ -386,13 +386,7 @@ def test_files_are_written_whatever_the_verdict(
         found["baseline"],
         found["candidate"],
         found["allowed_drop"],
-    ) == (
-        "regressed",
-        True,
-        1,
-        0,
-        0.01,
-    )
+    ) == ("regressed", True, 1, 0, 0.01)
 
 
 def test_on_github_it_annotates_and_adds_its_table_to_the_step_summary(

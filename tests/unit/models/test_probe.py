@@ -173,9 +173,7 @@ def test_a_begin_of_sequence_token_is_no_fault(folder: Path) -> None:
     assert n_added_after(load_tokenizer(str(folder))) == 0
 
 
-def test_a_judge_that_takes_no_system_message_is_named_with_advice_that_helps(
-    folder: Path,
-) -> None:
+def test_a_judge_that_takes_no_system_message_is_named_with_advice_that_helps(folder: Path) -> None:
     family = FAMILIES["Gemma 3"]
     tokenizer = tokenizer_of(folder, family.template, family.tokens)
     renderer = Renderer(tokenizer, "tokenizer", None, advice="Name another model to judge.")
@@ -213,9 +211,7 @@ def test_a_clock_that_is_read_stands_still_and_no_other_template_is_told_of_it(
     assert not Renderer(tokenizer_of(folder, tells), "tulu", None, clock=now).reads_clock
 
 
-def test_a_system_prompt_goes_before_and_takes_the_place_of_one_that_is_there(
-    folder: Path,
-) -> None:
+def test_a_system_prompt_goes_before_and_takes_the_place_of_one_that_is_there(folder: Path) -> None:
     tokenizer = tokenizer_of(folder, OPENS)
     renderer = Renderer(tokenizer, "tokenizer", None, how=PromptSettings(system_prompt="Be brief."))
     head = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"

@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 
 import evals
+from evals.compare.runs import comparability
+from evals.compare.why import why
 from evals.errors import InputError
 from evals.models.embedded import embedded_folder
 from evals.models.prompting import PromptSettings
-from evals.plan import make
+from evals.plan import rendering
 from evals.plan.make import make_plan
+from evals.plan.questions import Question, prepare
 from evals.plan.settings import RunSettings
+from evals.records import Generate, ItemId, Message, Sampling
 from evals.report.show import prompt_lines
 from evals.runs import session
 from evals.runs.session import run
@@ -25,6 +29,7 @@ from tests.unit.conftest import Call
 
 TELLS = "{{ strftime_now('%H:%M:%S') }} "
 NOON = datetime(2026, 1, 2, 12, 0, 0)
+USER = Generate((Message("user", "Is it safe?"),), Sampling(max_tokens=8))
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
         def now(cls, tz: Any = None) -> datetime:
             return times[-1]
 
-    monkeypatch.setattr(make, "datetime", Clock)
+    monkeypatch.setattr(rendering, "datetime", Clock)
     return times
 
 
@@ -166,12 +171,104 @@ def test_what_cannot_be_is_one_sentence(given: tuple[str, ...], says: str, evals
     assert says in err
 
 
-def test_from_python_they_are_settings_like_all_others(tmp_path: Path) -> None:
+def test_from_python_they_are_settings_like_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match="Did you mean system_prompt"):
         evals.run("smollm2", sytem_prompt="x")
-    rows = tmp_path / "rows.jsonl"
-    answers = ({"id": f"gsm8k/{n}", "outputs": ["4"]} for n in range(6))
-    rows.write_text("".join(json.dumps(row) + "\n" for row in answers))
-    done = evals.run(f"replay:{rows}", suite="smoke", out=tmp_path / "run", stop="END")
+    monkeypatch.setattr(session, "generator_for", Engines())
+    out = tmp_path / "run"
+    done = evals.run("smollm2", suite="smoke", tasks="gsm8k", out=out, stop="END")
     marks = done.summary["cells"]["gsm8k"]["marks"]
     assert any('answers end at "END" too' in mark for mark in marks)
+
+
+# --- no setting does nothing while a cell says that it did ----------------------------------------
+
+
+SERVER = "openai:m@http://127.0.0.1:9/v1"
+IDLE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    (SERVER, {}, {"chat_template": "x"}, "--chat-template and .* a server: --tokenizer"),
+    (SERVER, {}, {"chat_template_kwargs": "{}"}, "--chat-template and"),
+    (SERVER, {}, {"stop_token_ids": (7,)}, "a chat server is sent none"),
+    (SERVER, {}, {"leave_out_added": True}, "a chat server is sent none"),
+    ("smollm2", {"chat_format": "tulu"}, {"chat_template": "x"}, "--chat-template and"),
+    ("smollm2", {"chat_format": "none"}, {"system_prompt": "x"}, "--system-prompt needs a chat"),
+    ("replay", {}, {"system_prompt": "x"}, "A recording's prompts were made when it was"),
+    ("replay", {}, {"stop": ("x",)}, "A recording's prompts were made when it was"),
+]
+
+
+@pytest.mark.parametrize(("model", "more", "how", "says"), IDLE)
+def test_a_setting_that_could_not_act_is_refused(
+    model: str, more: dict[str, Any], how: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    if model == "replay":
+        (tmp_path / "rows.jsonl").write_text('{"id": "gsm8k/0", "outputs": ["x"]}\n')
+        model = f"replay:{tmp_path / 'rows.jsonl'}"
+    asked = replace(settings(tmp_path / "run", model, prompts=PromptSettings(**how)), **more)
+    with pytest.raises(InputError, match=says):
+        make_plan(asked)
+
+
+def without_template(folder: Path) -> str:
+    """The embedded model as a base model's folder: without a chat template."""
+    folder.mkdir()
+    for file in embedded_folder().iterdir():
+        if file.name != "chat_template.jinja":
+            (folder / file.name).symlink_to(file)
+    return str(folder)
+
+
+def test_a_base_model_has_no_system_and_takes_a_template_of_the_users(tmp_path: Path) -> None:
+    base = without_template(tmp_path / "base")
+    asked = settings(tmp_path / "run", base)
+    assert make_plan(asked).chat_format == "none"
+    with pytest.raises(InputError, match="--system-prompt needs a chat format"):
+        make_plan(replace(asked, prompts=PromptSettings(system_prompt="x")))
+    template = (embedded_folder() / "chat_template.jinja").read_text("utf-8")
+    plan = make_plan(replace(asked, prompts=PromptSettings(chat_template=template)))
+    assert plan.chat_format == "tokenizer"
+    assert "<|im_start|>assistant" in plan.render("gsm8k", range(1))[0].text
+
+
+def test_a_judges_template_is_told_the_same_time_as_the_model(
+    model: Path, tmp_path: Path, clock: list[datetime]
+) -> None:
+    judges = tuple(f"{role}={model}" for role in ("truth", "info", "xstest"))
+    asked = RunSettings(
+        "smollm2", suite="smoke", tasks=("xstest",), out=tmp_path / "run", judges=judges
+    )
+    first = make_plan(asked)
+    assert first.clock == "2026-01-02 12:00:00"
+    assert not first.renderer.reads_clock
+    clock.append(datetime(2026, 1, 3))
+    question = Question(ItemId("xstest/1"), "xstest", USER)
+    texts = [
+        prepare(plan.settings, str(model), [question]).keyed[0][1].text
+        for plan in (first, make_plan(asked))
+    ]
+    assert [text.split()[0] for text in texts] == ["12:00:00", "00:00:00"]
+
+
+def test_a_clock_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(settings(out, "smollm2"), make_generator=Engines())
+    record = json.loads((out / "run.json").read_text("utf-8")) | {"clock": "yesterday"}
+    (out / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"damaged \(its clock is 'yesterday'\)"):
+        make_plan(settings(out, "smollm2"))
+
+
+def test_two_runs_with_other_prompts_are_told_apart(tmp_path: Path) -> None:
+    how = PromptSettings(system_prompt="Be brief.")
+    for name, prompts in (("a", PromptSettings()), ("b", how)):
+        asked = settings(tmp_path / name, "smollm2", prompts=prompts)
+        run(asked, make_generator=Engines())
+        (tmp_path / name / "store.sqlite").unlink()  # prompts are then rendered again
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text("utf-8")) for name in "ab"]
+    assert any(
+        note.startswith('only in the candidate: system prompt "Be brief."')
+        for note in comparability(*summaries).notes
+    )
+    assert "gsm8k: 6 of 6 prompts differ" in why(tmp_path / "a", tmp_path / "b")

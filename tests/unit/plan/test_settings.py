@@ -48,8 +48,7 @@ def test_model_and_data_and_judge_are_told_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_num_seqs"],
+    "name", ["tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_num_seqs"]
 )
 def test_a_count_below_one_is_named_as_the_user_wrote_it(name: str) -> None:
     engine = EngineSettings(**{name: 0})  # type: ignore[arg-type]

@@ -254,11 +254,9 @@ def test_the_harnesss_numbers_stand_in_their_columns_marked_as_another_protocol(
     assert (gsm8k.text, gsm8k.ci95) == ("51.0", ("48.3", "53.7"))
     assert "exact_match (flexible-extract), 5-shot" in gsm8k.marks[0]
     assert row.cell("ifeval").ci95 is None
-    assert set(row.cells) == {
-        "mmlu",
-        "gsm8k",
-        "ifeval",
-    }, "TruthfulQA's multiple choice is another quantity than the card's"
+    assert set(row.cells) == {"mmlu", "gsm8k", "ifeval"}, (
+        "TruthfulQA's multiple choice is another quantity than the card's"
+    )
 
 
 def test_a_result_file_is_printed_beside_runs_and_is_never_best(tmp_path: Path) -> None:

@@ -52,10 +52,7 @@ def graded(
     """The items, all answered alike, with a verdict each."""
     ids = [item.id for item in items]
     return grade_task(
-        benchmark,
-        items,
-        dict.fromkeys(ids, ANSWER),
-        dict(zip(ids, verdicts, strict=True)),
+        benchmark, items, dict.fromkeys(ids, ANSWER), dict(zip(ids, verdicts, strict=True))
     )
 
 
