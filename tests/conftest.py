@@ -65,9 +65,12 @@ def replay_dir() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The tests that were not run, by name, with the reason."""
+    """The tests that were not run, a line each reason: how many, and the files they are in."""
+    files: dict[str, list[str]] = {}
     for report in terminalreporter.stats.get("skipped", ()):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        files.setdefault(reason.removeprefix("Skipped: "), []).append(report.nodeid.split("::")[0])
+    for reason, found in sorted(files.items()):
         terminalreporter.write_line(
-            f"not run: {report.nodeid} ({reason.removeprefix('Skipped: ')})"
+            f"not run: {len(found):,} tests of {', '.join(sorted(set(found)))} ({reason})"
         )

@@ -14,6 +14,7 @@ from evals.cards.published import published_rows, row_of_short_name
 from evals.errors import InputError, nearest
 from evals.models.embedded import EMBEDDED, EMBEDDED_NAME, embedded_folder
 from evals.models.fingerprint import file_sha256, folder_fingerprint, has_weights, recorded_files
+from evals.models.weights import broken_file
 
 Kind = Literal["weights", "server", "replay"]
 OPENAI_URL = "https://api.openai.com/v1"
@@ -180,7 +181,9 @@ def _replay(argument: str) -> Model:
             f"There is no file {file}. Write replay:FILE with a JSON-lines file of recorded"
             " outputs, or a folder of them."
         )
-    return Model(argument, file.name.split(".")[0], "replay", str(file))
+    # Of a run's samples the run's folder has the name that says something.
+    named = file.resolve().parent if file.name == "samples" and file.is_dir() else file
+    return Model(argument, named.name.split(".")[0], "replay", str(file))
 
 
 def _server(argument: str, offline: bool) -> Model:
@@ -325,6 +328,12 @@ def require_weights(model: Model) -> None:
             f"{model.argument} lacks some of its weights: {', '.join(gaps[0])}. Copy the folder"
             " again."
         )
+    try:
+        broken = broken_file(folder)
+    except OSError as error:
+        raise InputError(f"{model.argument} cannot be read ({error}).") from error
+    if broken:
+        raise InputError(f"{model.argument} is damaged: {broken}. Copy that file again.")
 
 
 def _missing_shards(index: Path) -> list[str]:

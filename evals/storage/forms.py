@@ -34,15 +34,20 @@ def _finite(text: str) -> float:
     return number
 
 
+def newer_form(summary: Any) -> str | None:
+    """How a summary.json says that it is of another schema than this program's; None where it says
+    no such thing.
+    """
+    version = summary.get("schema") if isinstance(summary, Mapping) else None
+    if isinstance(version, int) and version != SCHEMA:
+        return f"schema {version}, this one reads {SCHEMA}"
+    return None
+
+
 def what_is_wrong(name: str, content: Any) -> str | None:
     """The first place where summary.json or run.json is not of its form, in words; None where it
     is.
     """
-    version = (
-        content.get("schema") if isinstance(content, Mapping) and name == "summary.json" else SCHEMA
-    )
-    if version != SCHEMA and isinstance(version, int):
-        return f"it has schema {version}, this program reads {SCHEMA}"
     found = _complaint(name, content)
     if name == "run.json" and found is None:
         found = _complaint("header", content["summary_header"])

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from evals.errors import EnvironmentFault, InputError
 from evals.storage.files import MAX_LINE, TooMuchError, bounded_lines, line_safe
-from evals.storage.forms import from_json, what_is_wrong, wrong_field
+from evals.storage.forms import from_json, newer_form, what_is_wrong, wrong_field
 
 
 class RunFolder:
@@ -94,6 +94,11 @@ class RunFolder:
             if len(raw) > MAX_LINE:
                 raise TooMuchError(f"it is longer than {MAX_LINE >> 20} MB")
             loaded = from_json(raw)
+            if name == "summary.json" and (newer := newer_form(loaded)) is not None:
+                raise InputError(
+                    f"{path} is of another version of this program ({newer}). Use that version, or"
+                    f" make it again with this one: evals score {self.path}"
+                )
             wrong = what_is_wrong(name, loaded)
         except (OSError, ValueError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno in (
@@ -102,13 +107,23 @@ class RunFolder:
                 errno.ENAMETOOLONG,
             ):
                 raise InputError(
-                    f"{self.path} is not a finished run: it has no {name}. RUN is the folder that"
-                    " `evals run --out` wrote."
+                    f"{self.path} is not a finished run: {self._what_it_is(name)}"
                 ) from None
             raise InputError(f"{path} cannot be read ({error}). {self._remedy(name)}") from error
         if wrong is not None:
             raise InputError(f"{path} is damaged ({wrong}). {self._remedy(name)}")
         return dict(loaded)
+
+    def _what_it_is(self, missing: str) -> str:
+        """What stands where a run's folder should, and what to do."""
+        try:
+            inside = sorted(file.parent.name for file in self.path.glob("*/summary.json"))
+        except OSError:
+            inside = []
+        if inside:
+            return f"it is a folder of {len(inside):,} runs. Name them: {self.path / inside[0]} …"
+        what = f"it has no {missing}" if os.path.isdir(self.path) else "there is no such folder"
+        return f"{what}. RUN is the folder that `evals run --out` wrote."
 
     def _remedy(self, name: str) -> str:
         if name == "run.json":

@@ -8,6 +8,7 @@ Payloads are zlib-compressed JSON: a store from a stranger is data and runs noth
 
 import contextlib
 import json
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
@@ -53,7 +54,7 @@ class Store:
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
             _refuse_foreign_file(path)
-            address = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            address = path.absolute().as_uri() + (_reading(path) if read_only else "?mode=rwc")
             self._db = sqlite3.connect(
                 address, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False
             )
@@ -207,6 +208,16 @@ class Store:
             RecursionError,
         ) as error:
             raise _fault(self.path, error) from error
+
+
+def _reading(path: Path) -> str:
+    """How SQLite opens a store to read it only. Beside one in WAL mode it would make files, which
+    a folder of somebody else's may not allow: such a one is read as it lies there, unless answers
+    wait in its log, which would then be left out.
+    """
+    wal = path.with_name(path.name + "-wal")
+    is_whole = not wal.exists() or wal.stat().st_size == 0
+    return "?immutable=1" if is_whole and not os.access(path.parent, os.W_OK) else "?mode=ro"
 
 
 def _refuse_foreign_file(path: Path) -> None:

@@ -70,6 +70,7 @@ FORGERIES = (
     _forging("leaves from the function", "import os\ndef double(x):\n    os._exit(0)", "exited"),
     _forging("raises SystemExit in the function", "def double(x):\n    raise SystemExit(0)", "exited"),
     _forging("kills itself", "import signal\nsignal.raise_signal(signal.SIGKILL)", "exited"),
+    _forging("ends by a signal without a name", "import signal\nsignal.raise_signal(35)", "exited"),
     _forging("aborts", "import os\nos.abort()", "exited"),
     _forging("reads address zero", "import ctypes\nctypes.string_at(0)", "exited"),
     _forging("interrupts itself", "import _thread\n_thread.interrupt_main()\ndef double(x):\n    return 0"),

@@ -68,10 +68,10 @@ def _fate(status: int) -> tuple[str, str]:
     if os.WIFEXITED(status):
         return "exited", f"exit code {os.WEXITSTATUS(status)}"
     number = os.WTERMSIG(status)
-    verdict = {signal.SIGXCPU: "time", signal.SIGSYS: "forbidden"}.get(
-        signal.Signals(number), "exited"
-    )
-    return verdict, f"ended by {signal.Signals(number).name}"
+    verdict = {int(signal.SIGXCPU): "time", int(signal.SIGSYS): "forbidden"}
+    # Most real-time signals have no name.
+    named = {int(one): one.name for one in signal.Signals}
+    return verdict.get(number, "exited"), f"ended by {named.get(number, f'signal {number}')}"
 
 
 def _expire(*_: object) -> None:

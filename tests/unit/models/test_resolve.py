@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from evals.models.embedded import embedded_folder
 from evals.models.resolve import Model, require_weights, resolve
@@ -19,6 +21,8 @@ from tests.toydata import failure
 SHIPPED = Path(__file__).resolve().parents[3] / "results" / "smollm2-135m-instruct-card"
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
+WEIGHTS = save({"w": np.arange(3, dtype=np.float32)})
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -27,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     made.mkdir()
     for name in SMALL:
         shutil.copy(embedded_folder() / name, made)
-    (made / "model.safetensors").write_bytes(b"weights")
+    (made / "model.safetensors").write_bytes(WEIGHTS)
     return made
 
 
@@ -213,8 +217,29 @@ def test_a_copy_that_lacks_a_shard_is_refused_by_name(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     assert "model-00002-of-00002.safetensors" in refused(folder)
     assert "model-00001" not in refused(folder)
-    (folder / shards["layer.2"]).write_bytes(b"more")
+    (folder / shards["layer.2"]).write_bytes(WEIGHTS)
     require_weights(resolve(str(folder)))
+
+
+BROKEN = {
+    "empty": (b"", "breaks off within its header"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+    "a header cut off": (WEIGHTS[:20], "breaks off within its header"),
+    "cut off": (WEIGHTS[:-1], f"its header says {len(WEIGHTS):,}"),
+    "bytes too many": (WEIGHTS + b"\0", f"its header says {len(WEIGHTS):,}"),
+    "another format": (b"\x05" + bytes(7) + b"[1,2]" + bytes(90), "has no header of the format"),
+    "not JSON": (b"\x05" + bytes(7) + b"{{{{{" + bytes(90), "has no header of the format"),
+}
+
+
+@pytest.mark.parametrize(("raw", "says"), BROKEN.values(), ids=BROKEN)
+def test_weights_that_are_not_whole_are_refused_before_anything_loads(
+    folder: Path, raw: bytes, says: str
+) -> None:
+    (folder / "model.safetensors").write_bytes(raw)
+    assert f"is damaged: model.safetensors {says}" in refused(folder).replace(
+        f"has {len(raw):,} bytes, ", ""
+    )
 
 
 def test_the_index_of_a_format_that_was_not_downloaded_is_no_gap(folder: Path) -> None:
@@ -345,9 +370,9 @@ def test_a_fingerprint_follows_the_weights_and_the_precision(folder: Path) -> No
         resolve(str(folder)).fingerprint("float32"),
         resolve(str(folder)).fingerprint("auto", "fp8"),
     }
-    (folder / "model.safetensors").write_bytes(b"weightz")
+    (folder / "model.safetensors").write_bytes(WEIGHTS[:-1] + b"z")
     others.add(resolve(str(folder)).fingerprint())
-    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
     assert resolve(str(folder)).fingerprint() == first
     (folder / "chat_template.jinja").write_text("{{ bos_token }}")
     others.add(resolve(str(folder)).fingerprint())

@@ -435,7 +435,7 @@ def copied_judges(folder: Path) -> tuple[str, ...]:
     (folder / "my-judge").mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (folder / "my-judge" / name).write_bytes((embedded_folder() / name).read_bytes())
-    (folder / "my-judge" / "model.safetensors").write_text("")
+    (folder / "my-judge" / "model.safetensors").write_bytes(bytes([2, *bytes(7)]) + b"{}")
     return (f"truth={folder / 'my-judge'}", "xstest=strmatch")
 
 

@@ -106,9 +106,14 @@ def test_a_file_that_cannot_be_replaced_leaves_no_part_behind(tmp_path: Path) ->
 
 
 def test_a_folder_without_a_summary_is_no_finished_run(tmp_path: Path) -> None:
-    assert "is not a finished run: it has no summary.json" in failure(
-        lambda: RunFolder(tmp_path).read_json("summary.json")
-    )
+    def said(folder: Path) -> str:
+        return failure(lambda: RunFolder(folder).read_json("summary.json"))
+
+    assert "is not a finished run: there is no such folder" in said(tmp_path / "none")
+    assert "is not a finished run: it has no summary.json" in said(tmp_path)
+    for name in "ab":
+        RunFolder(tmp_path / name).write_json("summary.json", summary({"mmlu": {"value": 0.5}}))
+    assert f"it is a folder of 2 runs. Name them: {tmp_path / 'a'}" in said(tmp_path)
 
 
 BAD_JSON = {
@@ -158,7 +163,6 @@ def test_samples_that_cannot_be_read_are_named_with_what_to_do(tmp_path: Path) -
 
 
 WRONG = [
-    (("schema",), 2, "it has schema 2, this program reads 1"),
     (("schema",), "1", "schema: 1 was expected"),
     (("cells",), 3, "cells: 3 is not of type 'object'"),
     (("cells", "mmlu"), 0.5, "cells.mmlu: 0.5 is not of type 'object'"),
@@ -189,6 +193,14 @@ def test_a_summary_of_another_form_is_named_with_the_place_and_can_be_made_again
     assert said.startswith(f"{tmp_path / 'summary.json'} is damaged ({says}")
     assert said.endswith(f"evals score {tmp_path}")
     assert len(said) < 400
+
+
+def test_a_summary_of_another_version_is_not_called_damaged(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_json("summary.json", {**summary({"mmlu": {"value": 0.5}}), "schema": 99})
+    said = failure(lambda: folder.read_json("summary.json"))
+    assert "is of another version of this program (schema 99, this one reads 1)" in said
+    assert "damaged" not in said
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -5,7 +5,10 @@ import json
 import math
 import os
 import pickle
+import shutil
 import sqlite3
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -227,6 +230,34 @@ def test_an_answer_that_is_none_is_damage_and_nothing_else(path: Path, payload: 
     with pytest.raises(EnvironmentFault, match="damaged"):
         list(store.answers("run"))
     store.close()
+
+
+READS = """
+import sys
+from pathlib import Path
+from evals.storage.store import Store
+print(Store(Path(sys.argv[1]), read_only=True).get("k"))
+"""
+
+
+@pytest.mark.skipif(
+    not shutil.which("bwrap"),
+    reason="bubblewrap (bwrap) is not installed: no read-only file system can be made",
+)
+def test_a_store_on_a_read_only_file_system_is_read_but_not_without_what_waits_in_its_log(
+    path: Path,
+) -> None:
+    def read() -> str:
+        jail = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--"]
+        command = [*jail, sys.executable, "-c", READS, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    written(path, ("k", Outcome("passed", "first")))
+    assert "first" in read()
+    log = path.with_name(path.name + "-wal")
+    log.write_bytes(b"answers")
+    assert "EnvironmentFault" in read()
 
 
 def test_a_place_where_no_file_can_be_is_said_so(tmp_path: Path) -> None:
