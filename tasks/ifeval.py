@@ -16,7 +16,8 @@ prompts that pass loosely.
 
 Differs from the published set-up in:
   - `random` and langdetect are seeded per item from a hash of its key; the original left both
-    unseeded, so two prompts (`RANDOM_KEYS`) and some very short answers had a random grade there;
+    unseeded, so two prompts (1122 and 1129, see `is_drawn`) and some very short answers had a
+    random grade there;
   - sentences and words are split with nltk's `punkt_tab` data, the original used the older `punkt`;
   - an answer that breaks a checker (JSON nested beyond Python's limit) counts as not followed; the
     original aborted.
@@ -52,11 +53,6 @@ from evals.records import (
     Metric,
     Sampling,
 )
-
-RANDOM_KEYS = ("1122", "1129")
-"""Prompts that ask for a letter that is none ("#", "!"): the checker draws one instead, so their
-original score is random.
-"""
 
 _MAX_TOKENS = 2048
 # `random` and langdetect keep one state for the whole process.
@@ -151,7 +147,7 @@ class IFEval(Benchmark[IFEvalItem]):
                 "instructions": [instruction.name for instruction in item.instructions],
                 "strict": list(strict),
                 "loose": list(loose),
-                "random_in_original": item.key in RANDOM_KEYS,
+                "random_in_original": is_drawn(item),
             },
         )
 
@@ -170,16 +166,30 @@ class IFEval(Benchmark[IFEvalItem]):
         }
 
 
-def follow(item: IFEvalItem, response: str) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+def is_drawn(item: IFEvalItem) -> bool:
+    """Whether a checker draws what it then asks for: prompts 1122 and 1129 ask for a letter that is
+    none ("#", "!"), so their score in the original is random.
+    """
+    return any(
+        instruction.name == "keywords:letter_frequency"
+        and not re.fullmatch("[A-Za-z]", str(instruction.arguments.get("letter")))
+        for instruction in item.instructions
+    )
+
+
+def follow(
+    item: IFEvalItem, response: str, draw: int = 0
+) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     """Per instruction of the item: whether the response follows it strictly, and loosely.
 
+    draw: 0 as every run grades; another number draws otherwise where the original draws.
     Deterministic and independent of every other item. Raises InputError when nltk's sentence data
     is not installed.
     """
     others = [variant for variant in variants(response)[1:] if variant.strip()]
     strict, loose = [], []
     for instruction in item.instructions:
-        with _seeded(item.key):
+        with _seeded(f"{item.key}#{draw}" if draw else item.key):
             check = _checker(instruction)
             strict.append(bool(response.strip()) and check(response))
             # A checker that is built draws nothing more: what it said of the response stands.

@@ -176,7 +176,7 @@ def _line(benchmark: str, recording: Recording, figure: Figure, scored: Scored) 
         card=None if card is None else card * figure.unit,
         why="; ".join(
             [why for why in (figure.why, ours.why) if why]
-            + [f"{item_id} {why}" for item_id, why in figure.unsettled.items()]
+            + [f"{item_id} {why}" for item_id, why in figure.unsettled(scored).items()]
         ),
         source=figure.source,
     )
@@ -190,7 +190,7 @@ def _state(figure: Figure, ours: Value, scored: Scored) -> State:
     explained = (
         figure.agrees(figure.settled(scored))
         if figure.settled
-        else figure.agrees(ours, slack=len(figure.unsettled))
+        else figure.agrees(ours, slack=len(figure.unsettled(scored)))
     )
     return "explained" if explained else "differs"
 

@@ -2,6 +2,7 @@
 quirks.
 """
 
+import gzip
 import json
 import random
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ from evals.data.dataset import LoadedSource
 from evals.data.files import Row
 from evals.data.load import load_card_data
 from evals.errors import InputError
-from evals.fidelity.corpora import Recording
+from evals.fidelity.corpora import Recording, Scored
 from evals.fidelity.corpora.ifeval import recordings, released_rows
 from evals.records import Completion, Generate, Grade, ItemId, Message, Output, Sampling
+from evals.runs.grading import grade_task
 from tasks import ifeval
-from tasks.ifeval import IFEval, IFEvalItem, Instruction, follow, variants
+from tasks.ifeval import IFEval, IFEvalItem, Instruction, follow, is_drawn, variants
 
 GPT4 = "GPT-4 (responses of 2023-11-07)"
 MODELS = (
@@ -84,7 +86,7 @@ def test_the_items_listed_as_random_are_those_that_ask_for_a_letter_that_is_none
         if instruction.name == "keywords:letter_frequency"
         and not str(instruction.arguments["letter"]).isalpha()
     }
-    assert asked == set(ifeval.RANDOM_KEYS)
+    assert asked == {item.key for item in items.values() if is_drawn(item)} == {"1122", "1129"}
     graded = [
         IFEval(chat=True).grade(items[key], completion("a b c"), {})
         for key in ("1122", "1129", "1000")
@@ -117,6 +119,48 @@ def corpus(replay_dir: Path, items: dict[str, IFEvalItem]) -> Corpus:
     }
 
 
+def graded(recording: Recording, items: dict[str, IFEvalItem]) -> Scored:
+    """A recording as its figures see it."""
+    answers = {item_id: one.completion for item_id, one in recording.answers.items()}
+    all_items = list(items.values())
+    result = grade_task(IFEval(chat=True), all_items, answers, {key: {} for key in answers})
+    return Scored(all_items, recording.answers, result)
+
+
+def test_another_models_files_of_the_same_form_are_read_and_a_wrong_verdict_is_not_explained_away(
+    replay_dir: Path, items: dict[str, IFEvalItem], tmp_path: Path
+) -> None:
+    """Flags turned round for one prompt that draws nothing: no draw accounts for them."""
+    about = json.loads((replay_dir / "ifeval" / "README.json").read_text("utf-8"))
+    (record,) = [one for one in about["published"] if one["model"] == MODELS[2]]
+    (tmp_path / "m-ifeval" / "nobody").mkdir(parents=True)
+    for mode in ("strict", "loose"):
+        name = f"eval_results_{mode}.jsonl.gz"
+        raw = gzip.decompress((replay_dir / "ifeval/m-ifeval" / MODELS[2] / name).read_bytes())
+        rows = [json.loads(line) for line in raw.splitlines()]
+        flags = rows[0]["follow_instruction_list"]
+        rows[0]["follow_instruction_list"] = [not flag for flag in flags]
+        lines = "\n".join(map(json.dumps, rows)).encode()
+        (tmp_path / "m-ifeval" / "nobody" / name).write_bytes(gzip.compress(lines))
+    told = {**about, "published": [{**record, "model": "nobody"}]}
+    (recording,) = recordings(tmp_path, told, list(items.values()))
+    figure = next(one for one in recording.figures if one.name.endswith("that come back"))
+    unsettled = figure.unsettled(graded(recording, items))
+    assert unsettled == {
+        "ifeval/1122": "asks for a letter that is none: one is drawn",
+        "ifeval/2785": "was asked in other words then",
+    }
+
+
+def test_rows_about_other_prompts_are_refused(
+    replay_dir: Path, items: dict[str, IFEvalItem]
+) -> None:
+    others = [replace(item, prompt=f"Another one: {item.key}") for item in items.values()]
+    about = json.loads((replay_dir / "ifeval" / "README.json").read_text("utf-8"))
+    with pytest.raises(ValueError, match="a row is about another prompt"):
+        next(recordings(replay_dir / "ifeval", about, others))
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_verdicts_are_the_released_ones_but_for_the_named_items_and_those_can_come_out_as_released(
     model: str, items: dict[str, IFEvalItem], corpus: Corpus
@@ -125,6 +169,7 @@ def test_verdicts_are_the_released_ones_but_for_the_named_items_and_those_can_co
     ours = {
         item.id: follow(item, recording.answers[item.id].completion.text) for item in items.values()
     }
+    scored = graded(recording, items)
     for index, mode in enumerate(("strict", "loose")):
         (figure,) = [
             figure
@@ -139,9 +184,7 @@ def test_verdicts_are_the_released_ones_but_for_the_named_items_and_those_can_co
                 assert row["response"] == recording.answers[item.id].completion.text
                 if list(ours[item.id][index]) != row["follow_instruction_list"]:
                     differing[item.id] = row
-        assert set(differing) == (
-            set() if (model, mode) == (GPT4, "loose") else set(figure.unsettled)
-        )
+        assert set(figure.unsettled(scored)) == set(differing)
         for item_id, row in differing.items():
             item = items[item_id.removeprefix("ifeval/")]
             assert any(
@@ -171,7 +214,7 @@ def test_the_papers_accuracies_come_back_when_the_two_random_prompts_fail(
         pytest.approx(698 / 834),
         pytest.approx(714 / 834),
     )
-    for key in ifeval.RANDOM_KEYS:
+    for key in ("1122", "1129"):
         text = answers[items[key].id].completion.text
         for index, mode in enumerate(("strict", "loose")):
             assert grades[key].details[mode] == [True, True]

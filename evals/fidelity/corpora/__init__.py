@@ -9,7 +9,7 @@ a figure was published and that it declares beside that figure.
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,8 +72,8 @@ class Figure:
     decimals: how many it was printed with.  ours: from the graded recording, under the card's rule
     or under `rule`, the corpus's own, in words.  card: the card rule's figure, where `rule` is
     another.
-    unsettled: items whose recorded verdict cannot come back, with the reason; the figure may differ
-    by as many items and no more.
+    unsettled: of the graded recording, the items whose recorded verdict cannot come back, with the
+    reason; the figure may differ by as many items and no more.
     settled: the figure with the recorded verdicts of those items in place of ours; where it is
     given, it has to read as printed.
     why: what has to be said beside it; where ours has no value, the reason.
@@ -87,7 +87,7 @@ class Figure:
     unit: float = _HUNDRED
     rule: str = ""
     card: Callable[[Scored], Value] | None = None
-    unsettled: Mapping[ItemId, str] = field(default_factory=dict)
+    unsettled: Callable[[Scored], Mapping[ItemId, str]] = lambda _: {}
     settled: Callable[[Scored], Value] | None = None
     why: str = ""
 

@@ -1,7 +1,7 @@
-"""HumanEval programs of three models, one a problem, each with the verdict its authors released.
+"""HumanEval programs of models, one a problem, each with the verdict its authors released.
 
-wizardcoder: `completion` is the whole function, `passed` the verdict.  reflexion: `solution` is the
-program, `is_solved` the verdict.
+A file of the form of WizardCoder's: `completion` is the whole function, `passed` the verdict.  Of
+Reflexion's: `solution` is the program, `is_solved` the verdict.
 The programs run in the sandbox, after the problem's prompt as every completion does.
 """
 
@@ -14,7 +14,8 @@ from evals.fidelity.corpora import Figure, Recording, agreement, metric, release
 from evals.generators.replay import Recorded
 from evals.records import Completion, Item, Output
 
-_FIELDS = {"wizardcoder": ("completion", "passed"), "gpt": ("solution", "is_solved")}
+_FORMS = (("completion", "passed"), ("solution", "is_solved"))
+"""What a file calls a program and its verdict."""
 
 
 def recordings(
@@ -24,12 +25,13 @@ def recordings(
     by problem.
     """
     for record in about["published"]:
-        model = record["model"].split()[0].lower()
-        (file,) = [entry for entry in about["files"] if model in entry["path"].lower()]
-        text, verdict = _FIELDS[model.partition("-")[0]]
+        file = _file_of(record["model"], about["files"])
         rows = {
             row["task_id"].lower(): row for row in read_jsonl((folder / file["path"]).read_bytes())
         }
+        text, verdict = _form(file["path"], list(rows.values()))
+        if missing := sorted(item.id for item in items if item.id not in rows):
+            raise ValueError(f"{file['path']} has no row for {missing[0]}")
         answers = {
             item.id: Recorded(
                 Completion((Output(rows[item.id][text]),)), released(rows[item.id][verdict])
@@ -55,3 +57,19 @@ def recordings(
             )
         )
         yield Recording(record["model"], answers, figures)
+
+
+def _file_of(model: str, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The file whose path has the model's name, its first word, in it."""
+    name = model.split()[0].lower()
+    found = [file for file in files if name in file["path"].lower()]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} of its files have {name!r} in their path; one should")
+    return found[0]
+
+
+def _form(path: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    for form in _FORMS:
+        if all(row.keys() >= set(form) for row in rows):
+            return form
+    raise ValueError(f"{path}: no form that is known: {' or '.join(map(' + '.join, _FORMS))}")

@@ -1,16 +1,20 @@
-"""Answers to the IFEval prompts with what was published about them: GPT-4's, from Google, and four
+"""Answers to the IFEval prompts with what was published about them: GPT-4's, from Google, and
 models' of M-IFEval.
 
 Rows are in the order of the prompts. GPT-4's come with the paper's four accuracies, and with
 verdicts from somebody's re-run of Google's code without prompt 2785; M-IFEval's with verdicts too.
-`_UNSETTLED` names by key the verdicts that cannot come back: with the released ones in their place,
-and no others, every released count has to. No verdicts were released with the paper's accuracies.
-All four come back when, of 1122 and 1129, which pass here, one fails strictly and both fail
-loosely; had 2785 passed, no draw would give the loose two.
+A verdict that is another than ours is unsettled where the item says why: its prompt was edited
+since, or it is decided by a draw, unseeded there, and another draw gives the released verdict. With
+the released ones in their place, and no others, every released count has to come back. No verdicts
+were released with the paper's accuracies: there the prompts that draw what they ask for are
+unsettled. All four come back when, of 1122 and 1129, which pass here, one fails strictly and both
+fail loosely; had 2785 passed, no draw would give the loose two.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +22,7 @@ from evals.data.files import Row, read_jsonl, read_jsonl_gz
 from evals.fidelity.corpora import Figure, Recording, Scored, Value
 from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
+from evals.registry import benchmark_class
 
 Verdicts = Mapping[ItemId, Sequence[bool]]
 
@@ -26,33 +31,28 @@ _VERDICTS = {
     "google": "gpt4_20231107_eval_results_{mode}.540rows.jsonl.gz",
     "m-ifeval": "m-ifeval/{model}/eval_results_{mode}.jsonl.gz",
 }
-_DRAWN, _EDITED = ("1122", "1129"), "2785"
-_UNSETTLED: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "GPT-4 (responses of 2023-11-07)": {"strict": _DRAWN, "loose": _DRAWN},
-    "Qwen__Qwen2.5-7B-Instruct-GPTQ-Int4": {
-        "strict": (*_DRAWN, _EDITED),
-        "loose": (_EDITED, "3456"),
-    },
-    "claude-3-haiku-20240307": {"strict": ("1122", _EDITED), "loose": ("1122", _EDITED)},
-    "hugging-quants__Meta-Llama-3.1-8B-Instruct-AWQ-INT4": {
-        "strict": (_EDITED,),
-        "loose": (_EDITED, "3617"),
-    },
-    "mistralai__Mistral-7B-Instruct-v0.3": {"strict": ("1122",), "loose": ("1259", "2309", "3112")},
-}
+_DRAWS = 40
+"""Other draws that are tried: of forty, one that comes with a probability of a tenth is missed once
+in seventy times.
+"""
+_AS_SIMILAR = 0.9
+"""The least likeness (difflib's ratio, 0 to 1) of a prompt and its earlier edition; 2785's is 0.99.
+"""
+_EDITED = "was asked in other words then"
+_DRAWN = "asks for a letter that is none: one is drawn"
 _LANGUAGE = "has an answer on which language detection, unseeded there, is a draw"
-_REASONS = {
-    _EDITED: "asked for one placeholder then, not 3",
-    **dict.fromkeys(_DRAWN, "asks for a letter that is none: one is drawn"),
-}
 
 
 class Prompt(Protocol):
     """What is read of an item."""
 
     id: ItemId
-    key: str
     prompt: str
+
+
+def _task() -> Any:
+    """The benchmark's module: what decides a verdict, and whether by a draw."""
+    return import_module(benchmark_class("ifeval").__module__)
 
 
 def recordings(
@@ -78,10 +78,7 @@ def recordings(
         }
         figures: list[Figure] = []
         for mode in rows:
-            released = {
-                item_id: row["follow_instruction_list"] for item_id, row in rows[mode].items()
-            }
-            figures += _figures(record, mode, released, address)
+            figures += _figures(record, mode, rows[mode], address)
         yield Recording(record["model"], answers, figures)
 
 
@@ -99,28 +96,61 @@ def released_rows(
 
 
 def _joined(items: Sequence[Prompt], rows: Sequence[Row]) -> dict[ItemId, Row]:
-    # Prompt 2785 was edited: one set of verdicts leaves it out, the others have its earlier words.
-    known = [item for item in items if len(rows) == len(items) or item.key != _EDITED]
-    for item, row in zip(known, rows, strict=True):
-        if row["prompt"] != item.prompt and item.key != _EDITED:
-            raise ValueError(f"the row for {item.id} is about another prompt")
-    return {item.id: row for item, row in zip(known, rows, strict=True)}
+    """Item id -> its row, by the prompt; what is left over then, in order, is an earlier edition of
+    the prompt, or of a prompt that the rows leave out. Raises ValueError for rows about others.
+    """
+    by_prompt = {row["prompt"]: row for row in rows}
+    found = {item.id: by_prompt.pop(item.prompt) for item in items if item.prompt in by_prompt}
+    left = [item for item in items if item.id not in found]
+    for row in by_prompt.values():
+        alike = [item for item in left if _likeness(item.prompt, row["prompt"]) >= _AS_SIMILAR]
+        if not alike:
+            raise ValueError(f"a row is about another prompt: {row['prompt'][:60]!r}")
+        left.remove(alike[0])
+        found[alike[0].id] = row
+    return {item.id: found[item.id] for item in items if item.id in found}
 
 
-def _figures(record: Row, mode: str, released: Verdicts, address: str) -> Iterator[Figure]:
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
+def _unsettled(mode: str, rows: Mapping[ItemId, Row], scored: Scored) -> dict[ItemId, str]:
+    """Of the items whose released verdict is another than ours, those that say why."""
+    items: dict[ItemId, Any] = {item.id: item for item in scored.items}
+    found = {}
+    for grade in scored.result.grades:
+        row = rows.get(grade.id)
+        if row is None or grade.details[mode] == row["follow_instruction_list"]:
+            continue
+        if why := _reason(items[grade.id], mode, row):
+            found[grade.id] = why
+    return found
+
+
+def _reason(item: Prompt, mode: str, row: Row) -> str:
+    """Why a verdict cannot come back; nothing where neither prompt nor draws account for it."""
+    if row["prompt"] != item.prompt:
+        return _EDITED
+    index = ("strict", "loose").index(mode)
+    is_reached = any(
+        list(_task().follow(item, row["response"], draw)[index]) == row["follow_instruction_list"]
+        for draw in range(1, _DRAWS + 1)
+    )
+    return (_DRAWN if _task().is_drawn(item) else _LANGUAGE) if is_reached else ""
+
+
+def _figures(record: Row, mode: str, rows: Mapping[ItemId, Row], address: str) -> Iterator[Figure]:
     """Accuracies in percent; prompts and instructions followed, as the released flags say; the
     prompts whose verdicts come back.
     """
-    unsettled = {
-        ItemId(f"ifeval/{key}"): _REASONS.get(key, _LANGUAGE)
-        for key in _UNSETTLED[record["model"]][mode]
-    }
+    released: Verdicts = {item_id: row["follow_instruction_list"] for item_id, row in rows.items()}
+    # One scored recording has several figures.
+    unsettled = _once(partial(_unsettled, mode, rows))
     source = f"{record['where']}, {address}"
     for what in ("prompt", "instruction", "verdict"):
         ours = partial(_share, what, mode, released, {})
-        settled = partial(
-            _share, what, mode, released, {item_id: released[item_id] for item_id in unsettled}
-        )
+        settled = partial(_settled, what, mode, released, unsettled)
         flags = _flags(what, released, released)
         count = record.get(f"{mode}_flags", {}).get(f"{what}s_followed", sum(flags))
         title = "released verdicts that come back" if what == "verdict" else f"{what}s followed"
@@ -143,8 +173,36 @@ def _figures(record: Row, mode: str, released: Verdicts, address: str) -> Iterat
                 2,
                 source,
                 partial(_share, what, mode, {}, {}),
-                unsettled=unsettled,
+                unsettled=_drawn,
             )
+
+
+def _once(
+    of: Callable[[Scored], Mapping[ItemId, str]],
+) -> Callable[[Scored], Mapping[ItemId, str]]:
+    known: list[Mapping[ItemId, str]] = []
+
+    def found(scored: Scored) -> Mapping[ItemId, str]:
+        if not known:
+            known.append(of(scored))
+        return known[0]
+
+    return found
+
+
+def _drawn(scored: Scored) -> dict[ItemId, str]:
+    return {item.id: _DRAWN for item in scored.items if _task().is_drawn(item)}
+
+
+def _settled(
+    what: str,
+    mode: str,
+    released: Verdicts,
+    unsettled: Callable[[Scored], Mapping[ItemId, str]],
+    scored: Scored,
+) -> Value:
+    known = {item_id: released[item_id] for item_id in unsettled(scored)}
+    return _share(what, mode, released, known, scored)
 
 
 def _share(what: str, mode: str, released: Verdicts, known: Verdicts, scored: Scored) -> Value:
