@@ -181,6 +181,8 @@ def _parse(table: Table, part: str, file: IO[bytes], rows: Spool[Row]) -> str | 
         return f"there is no field {error}"
     except UNREADABLE as error:
         return first_line(error)
+    except InputError as error:  # rows that can be read, but not kept
+        return str(error)
     return None
 
 

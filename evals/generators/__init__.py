@@ -44,6 +44,17 @@ class EngineSettings:
     batch_invariant: bool = False
 
 
+MOST_CHARACTERS = 4 << 20
+"""Of all texts of one answer: a thousand times the longest that a protocol asks for, and with each
+character escaped still a line that is read back.
+"""
+
+
+def n_characters(answer: Completion) -> int:
+    """Of all its texts."""
+    return sum(len(output.text) for output in answer.outputs)
+
+
 class Generator(Protocol):
     """Answers requests in whatever order they finish."""
 

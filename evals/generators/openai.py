@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from threading import Event, Thread
 
 from evals.errors import EnvironmentFault, EvalsError, InputError
-from evals.generators import Failure
+from evals.generators import MOST_CHARACTERS, Failure, n_characters
 from evals.generators.manner import Manner, adapted
 from evals.generators.openai_api import MissingError, ask_by_ids, ask_by_messages
 from evals.generators.spread import Server, Spread
@@ -230,6 +230,8 @@ class OpenAIGenerator:
                 )
             else:
                 server.was_heard = self._has_answered = True
+                if isinstance(answer, Completion) and n_characters(answer) > MOST_CHARACTERS:
+                    return Failure(f"the answer has {n_characters(answer):,} characters")
                 return answer
 
     def _ask_one_by_one(self, server: Server, request: Rendered, stopped: Event) -> Outcome:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from evals.errors import InputError, nearest
-from evals.generators import Failure
+from evals.generators import MOST_CHARACTERS, Failure
 from evals.models.fingerprint import recorded_files
 from evals.models.prompts import Rendered
 from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, Output, finish_reason
@@ -187,6 +187,8 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
         logprobs = {str(label): float(value) for label, value in logprobs.items()}
     if not outputs and logprobs is None:
         raise KeyError("outputs")
+    if (n := sum(len(output.text) for output in outputs)) > MOST_CHARACTERS:
+        raise ValueError(f"{n:,} characters are more than an answer has")
     unasked = tuple(map(str, row.get("unasked") or ()))
     findings = row.get("findings") or {}
     if isinstance(findings, list):

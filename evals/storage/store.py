@@ -183,6 +183,12 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
+        # SQLite would go on in a file that no longer has a name, and all would be lost at the end.
+        if not self.path.exists():
+            raise EnvironmentFault(
+                f"{self.path} was removed while it was written: the answers in it are lost. The"
+                " same command begins anew."
+            )
         with self._guard():
             self._db.execute("BEGIN IMMEDIATE")
             try:

@@ -110,6 +110,9 @@ NOT_ANSWERS = {
     "too many samples": Reply(
         {"choices": [{"index": i, "text": "a", "finish_reason": "stop"} for i in range(2)]}
     ),
+    "a text longer than any": Reply(
+        {"choices": [{"index": 0, "text": "a" * (5 << 20), "finish_reason": "stop"}]}
+    ),
     "JSON without end": Reply(b"[" * 100_000),
     "bytes that are no text": Reply(b'{"choices": [{"index": 0, "text": "\xff\xfe"}]}'),
     "token ids are words": Reply(

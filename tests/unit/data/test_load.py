@@ -252,6 +252,13 @@ def test_a_file_without_a_known_checksum_must_still_hold_the_fields(
     assert said in message
 
 
+def test_rows_that_can_be_read_but_not_kept_are_told_with_their_file(tmp_path: Path) -> None:
+    line = b'{"question": "?", "answer": ' + b"[" * 600 + b"]" * 600 + b"}\n"
+    message = failure(lambda: load_card_data([TOY], toy_folder(tmp_path, line * 40)))
+    assert "toy/rows.jsonl cannot be read as this benchmark's file" in message
+    assert "RecursionError" in message
+
+
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

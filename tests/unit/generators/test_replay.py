@@ -325,6 +325,12 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     assert failure(tmp_path / "absent.jsonl").startswith("absent.jsonl, line 1: cannot be read")
 
 
+def test_an_answer_longer_than_any_is_refused_for_a_line_of_samples_could_not_hold_it() -> None:
+    assert recorded_row({"outputs": ["x" * 1_000_000]}).completion.outputs
+    with pytest.raises(ValueError, match="5,000,000 characters are more than an answer has"):
+        recorded_row({"outputs": ["x" * 2_500_000] * 2})
+
+
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 JSON = st.recursive(
     LEAVES,

@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,3 +136,26 @@ def test_what_cannot_be_kept_is_said() -> None:
             match=r"plain values and dataclasses of its module's top level: AttributeError",
         ):
             Spool([value] * N)
+
+
+def test_a_process_without_file_descriptors_is_told_so_and_not_of_the_temporary_folder() -> None:
+    script = """
+import os, resource
+from evals.errors import EnvironmentFault
+from evals.storage.spool import Spool
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+try:
+    while True:
+        os.open(os.devnull, os.O_RDONLY)
+except OSError:
+    pass
+try:
+    Spool("x" * 100_000 for _ in range(500))
+except EnvironmentFault as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "as many files open as it may" in done.stdout
+    assert "TMPDIR" not in done.stdout

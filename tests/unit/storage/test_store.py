@@ -232,6 +232,13 @@ def test_an_answer_that_is_none_is_damage_and_nothing_else(path: Path, payload: 
     store.close()
 
 
+def test_a_store_that_is_removed_meanwhile_is_said_so_at_the_next_answer(store: Store) -> None:
+    store.put([("k", COMPLETION)])
+    store.path.unlink()
+    with pytest.raises(EnvironmentFault, match="was removed while it was written"):
+        store.put([("l", COMPLETION)])
+
+
 READS = """
 import sys
 from pathlib import Path
