@@ -146,14 +146,43 @@ def card(
 
 def export(
     run_folder: RunArgument,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A name that ends in .parquet or .csv.")
-    ],
+    to: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE|DIR]",
+            help=(
+                "A name that ends in .parquet or .csv; with --format a folder (default: one in RUN"
+                " called after the format)."
+            ),
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="eee (Every Eval Ever), inspect (Inspect's logs) or lm-eval, for other tools.",
+        ),
+    ] = None,
+    data: DataOption = None,
 ) -> None:
-    """Write a run's graded items as one table: a line an item."""
-    from evals.report.export import write_items
+    """Write a run's graded items as one table, a line an item, or the run in another tool's
+    format.
+    """
+    if layout is None:
+        if to is None:
+            raise typer.BadParameter("name a FILE that ends in .parquet or .csv, or give --format.")
+        from evals.report.export import write_items
 
-    print(f"{write_items(run_folder, file):,} items in {file}")
+        print(f"{write_items(run_folder, to):,} items in {to}")
+        return
+    from evals.report.export import FORMATS, write_format
+
+    files, left_out = write_format(
+        choice("--format", layout, tuple(FORMATS)), run_folder, to or run_folder / layout, data
+    )
+    for sentence in left_out:
+        print(f"without a number: {sentence}", file=sys.stderr)
+    print(*files, sep="\n")
 
 
 def show(

@@ -19,6 +19,7 @@ from evals.generators.replay import RECORDED
 from evals.models.resolve import public_name
 from evals.records import Column, Grade, ItemId
 from evals.registry import BENCHMARKS, benchmark_class
+from evals.report.items import scores_by_column
 from evals.storage.run_folder import RunFolder
 
 JUDGED_BY = "judged by"
@@ -97,19 +98,7 @@ def read_answers(run: RunFolder, task: str) -> dict[ItemId, Answer]:
     found = {}
     for row in run.samples(task):
         try:
-            if "scores" in row:
-                roles = [
-                    (c.key, role)
-                    for c in columns
-                    for role in row["scores"]
-                    if f"{c.key}_".startswith(f"{role}_")
-                ]
-                scores = {key: row["scores"][role] for key, role in roles}
-            else:  # XSTest alone has two columns and one score: safe items count in the first
-                scores = {columns[0 if len(columns) == 1 or row["safe"] else 1].key: row["score"]}
-            found[ItemId(row["id"])] = Answer(
-                row, {key: None if score is None else float(score) for key, score in scores.items()}
-            )
+            found[ItemId(row["id"])] = Answer(row, scores_by_column(columns, row))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             path = run.samples_path(task)
             raise InputError(

@@ -1,4 +1,6 @@
-"""A run's graded items as one flat table for other tools: Parquet or CSV, through pandas."""
+"""A run's graded items for other tools: one flat table, Parquet or CSV, through pandas; or files
+in another tool's own format.
+"""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -9,6 +11,12 @@ from typing import Any
 from evals.errors import InputError
 from evals.storage.run_folder import RunFolder, to_json
 
+FORMATS = {
+    "eee": "evals.report.export_eee",
+    "inspect": "evals.report.export_inspect",
+    "lm-eval": "evals.report.export_lm_eval",
+}
+"""Other tools' formats, and the module that writes each."""
 COLUMNS = (
     "task",
     "id",
@@ -68,6 +76,30 @@ def write_items(folder: Path, file: Path) -> int:
         frame.to_parquet(buffer, index=False)
     RunFolder(file.parent).write_bytes(file.name, buffer.getvalue())
     return len(rows)
+
+
+def write_format(
+    layout: str, folder: Path, to: Path, data: Path | None = None
+) -> tuple[list[Path], tuple[str, ...]]:
+    """Write a run in one of FORMATS into a folder: the files, and what of the run has no number, a
+    sentence each.
+
+    data: folder of the public data files, for questions and gold answers.  Raises InputError where
+    the folder is no run, is damaged, or the data is not here.
+    """
+    from importlib import import_module
+
+    from evals.report.exported import exported
+
+    write = import_module(FORMATS[layout]).write
+    try:
+        with exported(folder, data) as run:
+            return write(run, to), run.left_out
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            f"{folder} lacks what this program writes there ({error!r}). Make it again with: evals"
+            f" score {folder}"
+        ) from error
 
 
 def item_rows(folder: Path) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 from evals import stats
 from evals.benchmark import Benchmark
 from evals.errors import EnvironmentFault, InputError
-from evals.records import Generate, Item, Json
+from evals.records import Column, Generate, Item, Json
 from evals.registry import benchmark_class
 from evals.runs.grading import VerdictCounts
 from evals.runs.rescore import run_items
@@ -76,7 +76,7 @@ def task_items(
 
     Raises InputError when its samples are missing or damaged.
     """
-    background = _Background(run, record, task, data)
+    background = Background(run, record, task, data)
     try:
         rows = list(run.samples(task))
         ids = [str(row["id"]) for row in rows]
@@ -104,6 +104,22 @@ def task_items(
     )
 
 
+def scores_by_column(columns: Sequence[Column], row: Mapping[str, Any]) -> dict[str, float | None]:
+    """A line's scores by the key of the column in which they count; None where a verdict could not
+    be read. Raises KeyError where the line has no score.
+    """
+    if "scores" in row:
+        found = {
+            column.key: score
+            for column in columns
+            for role, score in row["scores"].items()
+            if f"{column.key}_".startswith(f"{role}_")
+        }
+    else:  # XSTest alone has two columns and one score: safe items count in the first
+        found = {columns[0 if len(columns) == 1 or row["safe"] else 1].key: row["score"]}
+    return {key: None if score is None else float(score) for key, score in found.items()}
+
+
 def goodness(row: Mapping[str, Any], lower_is_better: bool) -> float | None:
     """An item's score turned so that 1 is good (the mean over judges where several decide); None
     where it has none.
@@ -123,18 +139,21 @@ def flags(row: Mapping[str, Any]) -> int:
     return UNPARSED * bool(row.get("unparsed")) | truncated | empty
 
 
-class _Background:
-    """What samples do not hold: prompts from the run's store, gold and groups from the data."""
+class Background:
+    """What samples do not hold: prompts from the run's store, gold and groups from the data.
+
+    benchmark: None where the data is not here.  lacks: what is not here, one sentence each.
+    """
 
     def __init__(
         self, run: RunFolder, record: Mapping[str, Any], task: str, data: Path | None
     ) -> None:
         self.lacks: tuple[str, ...] = ()
         self._run_key = str(record["run_key"])
-        self._benchmark: Benchmark[Any] | None = None
+        self.benchmark: Benchmark[Any] | None = None
         items: Sequence[Item] = ()
         try:
-            self._benchmark, items = run_items(record, task, data)
+            self.benchmark, items = run_items(record, task, data)
         except InputError:
             self.lacks += (
                 (
@@ -170,9 +189,9 @@ class _Background:
         sent = (
             self._store.prompts(self._run_key, item.id).get("", "") if self._store and item else ""
         )
-        if sent or item is None or self._benchmark is None:
+        if sent or item is None or self.benchmark is None:
             return sent, True
-        request = self._benchmark.request(item)
+        request = self.benchmark.request(item)
         roles = len(request.messages) > 1 or (isinstance(request, Generate) and not request.raw)
         words = [
             f"[{message.role}]\n{message.content}" if roles else message.content
@@ -188,7 +207,7 @@ class _Background:
         is not here.
         """
         item = self.items.get(item_id)
-        return self._benchmark.gold(item) if self._benchmark and item else None
+        return self.benchmark.gold(item) if self.benchmark and item else None
 
     def group(self, item_id: str) -> str:
         """The item's subject, task or type."""
@@ -201,7 +220,7 @@ class _Background:
             self._store.close()
 
 
-def _entry(row: Mapping[str, Any], background: _Background) -> dict[str, Any]:
+def _entry(row: Mapping[str, Any], background: Background) -> dict[str, Any]:
     """One item's texts; the page shows what is left in `grade` as it is."""
     item_id = str(row["id"])
     prompt, sent = background.prompt(item_id)
@@ -265,7 +284,7 @@ def _parts(
     task: str,
     summary: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
-    background: _Background,
+    background: Background,
 ) -> dict[str, Part]:
     """Sub-scores: the summary's own, else by instruction type, else by the items' groups."""
     own = {

@@ -75,6 +75,15 @@ class RunFolder:
             for row in rows:
                 stream.write(_bytes(to_json(row, indent=None)))
 
+    def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Write a file of JSON lines; how many there were."""
+        n = 0
+        with self._writing(self.path / name) as file:
+            for row in rows:
+                file.write(_bytes(to_json(row, indent=None)))
+                n += 1
+        return n
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write summary.json or run.json."""
         self._write(self.path / name, _bytes(to_json(content)))

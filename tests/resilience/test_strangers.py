@@ -27,7 +27,7 @@ from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.models.prompts import Rendered
 from evals.records import Completion, Output
 from evals.report.card import update
-from evals.report.export import write_items
+from evals.report.export import FORMATS, write_format, write_items
 from evals.report.html import write_report
 from evals.report.show import describe_item
 from evals.report.table import markdown, row_from_summary
@@ -259,6 +259,12 @@ AGAINST: dict[str, Callable[[Path, Path], Any]] = {
     "table": lambda out, _: table(out),
     "card": lambda out, _: model_card(out),
     "export": lambda out, _: write_items(out, out.parent / "items.csv"),
+    **{
+        f"export {layout}": lambda out, _, layout=layout: write_format(
+            layout, out, out.parent / layout
+        )
+        for layout in FORMATS
+    },
     "compare": lambda out, other: compare_runs(out, other),
     "flips": lambda out, other: list(flips(other, out, compare_runs(other, out))),
     "why": lambda out, other: why(out, other),
