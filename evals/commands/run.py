@@ -211,7 +211,7 @@ def described(settings: "RunSettings", prices: Sequence[str] = ()) -> str:
 
     plan = make_plan(settings)
     notes = earlier_run(plan)
-    return "\n".join([describe(plan, prices), *_power(plan), *notes])
+    return "\n".join([describe(plan, prices), *_power(plan), *plan.view.notes(), *notes])
 
 
 def _power(plan: "Plan") -> list[str]:

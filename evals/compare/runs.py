@@ -14,6 +14,8 @@ from evals.report.table import row_from_summary
 from evals.stats import holm
 from evals.storage.run_folder import RunFolder
 
+_PRECISION = ("dtype", "quantization", "kv_cache_dtype")
+
 
 @dataclass(frozen=True, slots=True)
 class Comparability:
@@ -45,7 +47,9 @@ def comparability(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> 
         (name, baseline.get(name), candidate.get(name))
         for name in ("chat_format", "bos_tokens", "seed", "prompts_by")
     ]
-    own += [(name, models[0].get(name), models[1].get(name)) for name in ("dtype", "quantization")]
+    own += [(name, models[0].get(name), models[1].get(name)) for name in _PRECISION]
+    # "auto" is no precision but a setting: all that older summaries say.
+    own = [entry for entry in own if entry[0] != "dtype" or "auto" not in entry]
     notes = [f"{name.replace('_', ' ')} differs: {a} against {b}" for name, a, b in own if a != b]
     # What a run's cells say of its settings, such as a system prompt of its own.
     marks = baseline.get("differs", []), candidate.get("differs", [])

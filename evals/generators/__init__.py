@@ -5,8 +5,8 @@ The seam where the outside world enters: one method that streams answers back as
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from evals.models.prompts import Rendered
 from evals.records import Completion
@@ -42,6 +42,12 @@ class EngineSettings:
     seed: int = 0
     trust_remote_code: bool = False
     batch_invariant: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """As vLLM's engine takes them."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        del given["batch_invariant"]  # a variable of the environment
+        return given
 
 
 MOST_CHARACTERS = 4 << 20

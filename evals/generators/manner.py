@@ -6,8 +6,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-NEUTRAL: Mapping[str, float] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""What vLLM's server and its kin would else take from the checkpoint's own sampling defaults."""
+NEUTRAL: Mapping[str, float] = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""What vLLM's server and its kin would else take from the checkpoint's own sampling defaults; all
+of them but temperature and top_p, which every request names.
+"""
 _DEFAULTS = ("top_p", "temperature")
 """In the order they are given up: of two that may not stand together, the one that is neutral."""
 _REFUSES = re.compile(

@@ -29,7 +29,7 @@ def ask_by_ids(client: Any, name: str, request: Rendered, manner: Manner) -> Com
         "max_tokens": request.max_new_tokens,
     }
     # Base TruthfulQA cuts its outputs by token id (Generate.cut_token).
-    extra: dict[str, Any] = {"return_token_ids": True}
+    extra: dict[str, Any] = {"return_token_ids": True} | _neutral(manner)
     if request.candidates:
         asked |= {"temperature": 0.0, "logprobs": len(request.candidates)}
         extra |= {
@@ -40,7 +40,6 @@ def ask_by_ids(client: Any, name: str, request: Rendered, manner: Manner) -> Com
     else:
         asked |= _sampling(sampling, manner)
         asked |= {"logprobs": sampling.n_logprobs} if sampling.n_logprobs else {}
-        extra |= _neutral(manner)
         if request.stop_token_ids:
             extra["stop_token_ids"] = list(request.stop_token_ids)
     answer = client.completions.create(**asked, extra_body=extra)

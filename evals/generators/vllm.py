@@ -1,19 +1,18 @@
-"""vLLM in this process: the evaluated model, or a judge, on CPU or GPU. The only module that
-imports vllm.
-"""
+"""vLLM in this process: the evaluated model, or a judge, on CPU or GPU."""
 
 import contextlib
 import gc
-import logging
 import os
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
 from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings, Failure
+from evals.generators.checkpoint import prepare_import
+from evals.generators.engine_errors import answering_error, load_error
+from evals.generators.manner import NEUTRAL
 from evals.models.prompts import Rendered
 from evals.records import Completion, Output, finish_reason
 
@@ -44,10 +43,7 @@ class VllmGenerator:
                 f" vllm.entrypoints.openai.api_server --model {model} --data-parallel-size"
                 f" {settings.data_parallel_size}` and evaluate openai:NAME@URL."
             )
-        # Before the import, in which vLLM sets up its loggers.
-        _be_quiet()
-        if settings.batch_invariant:
-            os.environ["VLLM_BATCH_INVARIANT"] = "1"  # read by vLLM where its kernels are chosen
+        prepare_import(settings)
         try:
             import vllm
             from vllm.platforms import current_platform
@@ -64,11 +60,7 @@ class VllmGenerator:
             )
         if on_cpu:
             _use_every_core()
-        given = {
-            name: value
-            for name, value in asdict(settings).items()
-            if value is not None and name != "batch_invariant"
-        }
+        given = settings.arguments()
         if on_cpu:
             if settings.gpu_memory_utilization is None:
                 given["kv_cache_memory_bytes"] = int(_free_memory() * _CPU_KV_CACHE_SHARE)
@@ -90,7 +82,7 @@ class VllmGenerator:
             )
         except Exception as error:
             self._at_close.close()
-            raise _load_error(model, error) from error
+            raise load_error(model, error) from error
         self._engine: Any = self._llm.llm_engine
         self._closed = Event()
         _watch(getattr(self._engine, "engine_core", None), self._closed)
@@ -124,14 +116,7 @@ class VllmGenerator:
                 if done:
                     yield [(request, _completion(request, out)) for request, out in done]
         except Exception as error:
-            why = (
-                "its process ended"
-                if type(error).__name__ == "EngineDeadError"
-                else _one_line(error)
-            )
-            raise EnvironmentFault(
-                f"The engine died: {why}. Nothing is lost; the same command goes on."
-            ) from error
+            raise answering_error(error) from error
         finally:
             if running:
                 with contextlib.suppress(Exception):
@@ -165,14 +150,6 @@ def _watch(core: Any, closed: Event) -> None:
                 return
 
     Thread(target=look, name="engine-watch", daemon=True).start()
-
-
-def _be_quiet() -> None:
-    """Errors only: what the engine and torch say while loading buries what a user must read."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
-    logging.getLogger("torch").setLevel(logging.ERROR)
 
 
 def _use_every_core() -> None:
@@ -216,6 +193,7 @@ def _sampling_params(request: Rendered) -> Any:
             # which need not be these.
             logprob_token_ids=[token_id for _, token_id in request.candidates],
             output_kind=RequestOutputKind.FINAL_ONLY,
+            **NEUTRAL,
         )
     sampling = request.sampling
     # The seed stays out: a seeded request with n > 1 crashes vLLM's CPU generator; the engine's own
@@ -229,6 +207,7 @@ def _sampling_params(request: Rendered) -> Any:
         stop_token_ids=list(request.stop_token_ids) or None,
         logprobs=sampling.n_logprobs or None,
         output_kind=RequestOutputKind.FINAL_ONLY,
+        **NEUTRAL,
     )
 
 
@@ -257,26 +236,3 @@ def _completion(request: Rendered, out: Any) -> Completion:
     if request.sampling.n_logprobs and first.logprobs:
         top = {entry.decoded_token or "": entry.logprob for entry in first.logprobs[0].values()}
     return replace(counted, outputs=outputs, top_logprobs=top)
-
-
-def _load_error(model: str, error: Exception) -> Exception:
-    text = _one_line(error)
-    # vLLM raises ValueError for a lack of memory as for a wrong setting; only its words tell.
-    if "memory" in text.lower():
-        return EnvironmentFault(
-            f"{model} does not fit this machine: {text}. Use more GPUs (--tensor-parallel-size) or"
-            " a smaller --max-model-len."
-        )
-    return InputError(f"vLLM cannot load {model}: {text}")
-
-
-def _one_line(error: BaseException) -> str:
-    """What an error says first; of one of pydantic's, what it found wrong with each field."""
-    from pydantic import ValidationError
-
-    if isinstance(error, ValidationError):
-        return " ".join(
-            "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors()).split()
-        ).rstrip(".")[:400]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")[:400]

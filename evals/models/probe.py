@@ -2,6 +2,7 @@
 is loaded: what would spoil every answer is seen here, and said.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ _ASKED = 'Which of 7 < 9 & "ten" is {odd}?\nName one.'
 _SAID = "Of these it's seven, I think."
 
 
-def check_prompts(renderer: Renderer, files: Path | None, whose: str) -> None:
+def check_prompts(
+    renderer: Renderer, files: Path | None, whose: str, ends: Collection[int] | None = None
+) -> None:
     """Raise InputError for the first thing that would spoil every answer.
 
     files: the folder with the checkpoint's generation_config.json.  whose: begins the sentence.
+    ends: the ids at which its engine ends an answer, where that is known.
     """
     if renderer.tokenizer is None:
         return
@@ -31,7 +35,9 @@ def check_prompts(renderer: Renderer, files: Path | None, whose: str) -> None:
     if told is None:
         return
     _check_opening(renderer, told, whose)
-    _check_end(renderer, told, files, whose)
+    if ends is None:
+        ends = end_ids(renderer.tokenizer, files)
+    _check_end(renderer, told, {*ends, *renderer.how.stop_token_ids}, whose)
 
 
 def _check_added(renderer: Renderer, whose: str) -> None:
@@ -81,14 +87,13 @@ def _check_opening(renderer: Renderer, told: str, whose: str) -> None:
         )
 
 
-def _check_end(renderer: Renderer, told: str, files: Path | None, whose: str) -> None:
+def _check_end(renderer: Renderer, told: str, ends: Collection[int], whose: str) -> None:
     """The token that ends a turn in the template must end an answer in the engine."""
     after = told[told.index(_SAID) + len(_SAID) :]
     tokenizer = renderer.tokenizer
     ids = tokenizer(after, add_special_tokens=False)["input_ids"]
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     end = next((i for i in ids if i in special), None)
-    ends = end_ids(tokenizer, files) | set(renderer.how.stop_token_ids)
     if end is None or end in ends:
         return
     text = tokenizer.convert_ids_to_tokens(end)
@@ -102,8 +107,9 @@ def _check_end(renderer: Renderer, told: str, files: Path | None, whose: str) ->
 
 
 def end_ids(tokenizer: Any, files: Path | None) -> set[int]:
-    """The ids at which vLLM ends an answer: the tokenizer's end token, and those of the generation
-    config, which transformers makes from config.json where it is missing.
+    """The ids at which a server most likely ends an answer, by the files beside its tokenizer: the
+    tokenizer's end token, and those of the generation config, which transformers makes from
+    config.json where it is missing.
     """
     found = {tokenizer.eos_token_id} - {None}
     for name in ("generation_config.json", "config.json"):

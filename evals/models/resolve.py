@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,21 +42,6 @@ class Model:
     row_format: str | None = None
     row_bos: int | None = None
 
-    def max_len(self, override: int | None) -> int | None:
-        """The context in tokens: the override, checked against the weights' own, else the weights'
-        own.
-        """
-        own = _config_max_len(self.files) if self.files else None
-        if override is not None and override < 1:
-            raise InputError(
-                f"--max-model-len {override:,}: give the context in tokens, 1 or more."
-            )
-        if override and own and override > own:
-            raise InputError(
-                f"--max-model-len {override:,} is more than {self.argument} takes ({own:,})."
-            )
-        return override or own
-
     @property
     def public_id(self) -> str:
         """What the model is called wherever it lies: hub id, server's name, name of a file or
@@ -85,9 +71,16 @@ class Model:
                 return str(found.get("quant_method") or "by a method that its config does not name")
         return None
 
-    def fingerprint(self, dtype: str = "auto", quantization: str | None = None) -> str:
+    def fingerprint(
+        self,
+        dtype: str = "auto",
+        quantization: str | None = None,
+        came_to: Sequence[str] = (),
+    ) -> str:
         """A hash of what determines the answers: the weights' content (or hub commit, server name,
         file) and their precision.
+
+        came_to: what dtype and cache came to, see evals.generators.checkpoint.
 
         Raises InputError when its files cannot be read.
         """
@@ -103,7 +96,7 @@ class Model:
                 identity = ["folder", folder_fingerprint(self.files)]
         except OSError as error:
             raise InputError(f"{self.argument} cannot be read ({error}).") from error
-        precision = [dtype, quantization or ""] if self.kind == "weights" else []
+        precision = [dtype, quantization or "", *came_to] if self.kind == "weights" else []
         return hashlib.sha256(json.dumps(identity + precision).encode()).hexdigest()
 
 
@@ -344,17 +337,6 @@ def _missing_shards(index: Path) -> list[str]:
         if isinstance(named, dict)
         else []
     )
-
-
-def _config_max_len(files: Path) -> int | None:
-    if not (files / "config.json").is_file():
-        return None
-    config = model_json(files / "config.json")
-    inner = config.get("text_config")
-    value = config.get("max_position_embeddings") or (
-        inner.get("max_position_embeddings") if isinstance(inner, dict) else None
-    )
-    return value if isinstance(value, int) and value > 0 else None
 
 
 def model_json(path: Path) -> dict[str, Any]:

@@ -21,9 +21,16 @@ from evals.models.probe import check_prompts
 from evals.models.prompting import AS_IT_IS
 from evals.models.prompts import ChatFormat, Rendered, Renderer, check_room
 from evals.models.resolve import Model, require_weights, resolve
+from evals.plan.engine import EngineView, fingerprint_of, view_of
 from evals.plan.items import TaskPlan, plan_task
 from evals.plan.judges import Judge, parse_judges
-from evals.plan.rendering import renderer_of, tokenizer_files, told_clock, try_judges
+from evals.plan.rendering import (
+    renderer_of,
+    tokenizer_files,
+    tokenizer_of,
+    told_clock,
+    try_judges,
+)
 from evals.plan.settings import PROTOCOL_VERSION, RunSettings, check_settings, go_offline
 from evals.records import ItemId
 from evals.registry import BENCHMARKS, benchmark_class
@@ -41,6 +48,7 @@ class Plan:
     settings: RunSettings
     model: Model
     fingerprint: str
+    view: EngineView
     renderer: Renderer
     tasks: Mapping[str, TaskPlan]
     judges: Mapping[str, Judge]
@@ -150,10 +158,12 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     judges = _judges(settings.judges, classes)
     found = _find(settings, classes, judges, need_weights)
     settings = replace(settings, clock=told_clock(run_folder(found.model, settings)))
-    renderer = renderer_of(found.model, settings)
+    tokenizer = tokenizer_of(found.model, settings)
+    view = view_of(found.model, settings, tokenizer, run_folder(found.model, settings))
+    renderer = renderer_of(found.model, settings, tokenizer, view.max_len)
     if need_weights:
-        check_prompts(renderer, found.model.files, found.model.argument)
-    fingerprint = _fingerprint(found, settings) if need_weights else ""
+        check_prompts(renderer, found.model.files, found.model.argument, view.end_ids)
+    fingerprint = _fingerprint(found, settings, view) if need_weights else ""
     tasks = {
         name: plan_task(
             cls(chat=renderer.chat_format != "none"),
@@ -167,7 +177,7 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     judged = try_judges(tasks, found.judges, settings) if need_weights else []
     reads_clock = any(one.reads_clock for one in (renderer, *judged))
     return Plan(
-        settings, found.model, fingerprint, renderer, tasks, found.judges, found.recorded,
+        settings, found.model, fingerprint, view, renderer, tasks, found.judges, found.recorded,
         settings.clock.isoformat(sep=" ") if settings.clock and reads_clock else None,
     )  # fmt: skip
 
@@ -293,8 +303,8 @@ def _sources(classes: Classes, settings: RunSettings) -> dict[str, LoadedSource]
 # --- what is in it --------------------------------------------------------------------------------
 
 
-def _fingerprint(found: _Found, settings: RunSettings) -> str:
-    fingerprint = found.model.fingerprint(settings.engine.dtype, settings.engine.quantization)
+def _fingerprint(found: _Found, settings: RunSettings, view: EngineView) -> str:
+    fingerprint = fingerprint_of(found.model, settings.engine, view.checkpoint)
     if found.recorded and fingerprint != found.read_as:
         raise InputError(
             f"{found.model.argument} changed while it was read. Give the command again when nothing"

@@ -3,11 +3,13 @@ store key.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from evals.generators.checkpoint import Checkpoint, take
 from evals.models.prompting import PromptSettings
 from evals.models.prompts import Rendered, Renderer, load_tokenizer, resolve_chat_format
 from evals.models.resolve import Model, require_weights, resolve
+from evals.plan.engine import fingerprint_of
 from evals.plan.settings import RunSettings
 from evals.records import ItemId, Request
 
@@ -34,13 +36,20 @@ class Prepared:
     keyed: Sequence[tuple[str, Rendered]]
     too_long: Sequence[Rendered]
 
+    def engine_settings(self, settings: RunSettings) -> RunSettings:
+        """The run's, with no more context than the judge takes."""
+        if settings.engine.max_model_len is None:
+            return settings
+        engine = replace(settings.engine, max_model_len=self.renderer.max_len)
+        return replace(settings, engine=engine)
+
 
 def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> Prepared:
     """Render a judge's questions. Raises InputError when the judge cannot be had."""
     model = resolve(name, offline=settings.offline)
     require_weights(model)
-    fingerprint = model.fingerprint(settings.engine.dtype, settings.engine.quantization)
-    renderer = judge_renderer(model, settings)
+    renderer, checkpoint = judge_renderer(model, settings)
+    fingerprint = fingerprint_of(model, settings.engine, checkpoint)
     rendered = renderer.render(
         [(question.item_id, question.role, question.ask) for question in questions]
     )
@@ -57,17 +66,19 @@ def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> 
     return Prepared(name, model, fingerprint, renderer, keyed, too_long)
 
 
-def judge_renderer(model: Model, settings: RunSettings) -> Renderer:
-    """What turns a judge's questions into its own token ids."""
+def judge_renderer(model: Model, settings: RunSettings) -> tuple[Renderer, Checkpoint | None]:
+    """What turns a judge's questions into its own token ids, and the judge as vLLM takes it."""
     if model.files is None:
-        return Renderer(None, "tokenizer", None)
+        return Renderer(None, "tokenizer", None), None
     tokenizer = load_tokenizer(
         str(model.files), trust_remote_code=settings.engine.trust_remote_code
     )
-    own, limit = model.max_len(None), settings.engine.max_model_len
+    limit = settings.engine.max_model_len
+    checkpoint = take(model, replace(settings.engine, max_model_len=None), tokenizer)
+    own = checkpoint.max_len if checkpoint else None
     # The limit was given for the evaluated model, and may be more than the judge takes.
     max_len = min(own, limit) if own and limit else own
-    return Renderer(
+    renderer = Renderer(
         tokenizer,
         resolve_chat_format("auto", tokenizer, model.row_format),
         max_len,
@@ -76,3 +87,4 @@ def judge_renderer(model: Model, settings: RunSettings) -> Renderer:
         how=PromptSettings(leave_out_added=settings.prompts.leave_out_added),
         advice="Name another model to judge: this one's template takes no such conversation.",
     )
+    return renderer, checkpoint

@@ -23,12 +23,14 @@ from evals.storage.run_folder import RunFolder
 SMOKE_MAX_NEW_TOKENS = 256  # the smoke suite is for seeing that everything works, in minutes
 
 
-def renderer_of(model: Model, settings: RunSettings) -> Renderer:
-    """The evaluated model's. Raises InputError for prompt settings that could not act."""
-    tokenizer = _tokenizer(model, settings)
+def renderer_of(
+    model: Model, settings: RunSettings, tokenizer: Any, max_len: int | None
+) -> Renderer:
+    """The evaluated model's. max_len: its context in tokens. Raises InputError for prompt settings
+    that could not act.
+    """
     chat_format = _chat_format(model, settings, tokenizer)
     _refuse_idle(model, settings, chat_format, has_tokenizer=tokenizer is not None)
-    max_len = model.max_len(settings.engine.max_model_len)
     max_new = SMOKE_MAX_NEW_TOKENS if settings.suite == "smoke" else None
     return Renderer(
         tokenizer,
@@ -104,13 +106,14 @@ def try_judges(
             model = resolve(judge.model, offline=settings.offline)
             if model.kind == "weights":
                 if judge.model not in renderers:
-                    renderers[judge.model] = judge_renderer(model, settings)
+                    renderers[judge.model], _ = judge_renderer(model, settings)
                 whose = f"Judge of {check.name}, {judge.model}"
                 check_question(renderers[judge.model], check.ask, whose)
     return list(renderers.values())
 
 
-def _tokenizer(model: Model, settings: RunSettings) -> Any:
+def tokenizer_of(model: Model, settings: RunSettings) -> Any:
+    """The evaluated model's; None where none is at hand."""
     trust = settings.engine.trust_remote_code
     if settings.tokenizer:
         return load_tokenizer(

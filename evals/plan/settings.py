@@ -58,6 +58,7 @@ def _check_engine(engine: EngineSettings) -> None:
         "pipeline_parallel_size",
         "data_parallel_size",
         "max_num_seqs",
+        "max_model_len",
     ):
         value = getattr(engine, name)
         if value is not None and value < 1:

@@ -76,7 +76,7 @@ def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
         asked = _asked(plan, name, known)
         total += asked
         lines.append(f"{name:12} {len(task.items):7,} {asked.text()}")
-    lines += _gpu_lines(plan, total)
+    lines += [*_gpu_lines(plan, total), plan.view.line()]
     for role, judge in plan.judges.items():
         cost = "a rule" if judge.is_rule else _judging(plan, judge, known).text(price_of.get(role))
         lines.append(

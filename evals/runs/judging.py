@@ -59,8 +59,8 @@ def _judge(
     asker.progress.start(phase)
     waiting = asker.ask(prepared.name, prepared.keyed, land)
     if waiting:
-        model = prepared.model
-        asker.load(model.argument, lambda: engines.start_engine(model, settings))
+        model, own = prepared.model, prepared.engine_settings(settings)
+        asker.load(model.argument, lambda: engines.start_engine(model, own))
         asker.progress.start(phase, len(waiting), work(waiting))
         asker.stream(waiting, land, prepared.renderer)
     asker.progress.stop()

@@ -53,6 +53,8 @@ def run_record(
         more["prompts"] = asdict(settings.prompts)
     if plan.clock is not None:
         more["clock"] = plan.clock
+    if plan.view.checkpoint is not None:
+        more["checkpoint"] = plan.view.checkpoint.record()
     return more | {
         "summary_header": dict(head),
         "run_key": plan.run_key,

@@ -36,11 +36,12 @@ def about_servers(plan: Plan, *, with_model: bool) -> dict[str, list[About]]:
         for name in dict.fromkeys(judges)
         if name.startswith("openai:")
     ]
-    return {
+    found = {
         model.argument: [about(model.source, url) for url in model.urls]
         for model in models
-        if model.kind == "server"
+        if model.kind == "server" and not (model is plan.model and plan.view.servers)
     }
+    return found | ({plan.model.argument: list(plan.view.servers)} if plan.view.servers else {})
 
 
 def tokenizer_hint(plan: Plan, found: Mapping[str, Sequence[About]]) -> list[str]:

@@ -57,7 +57,7 @@ def execute(
         for note in (*earlier_run(plan), *notes):
             progress.note(note)
         servers = about_servers(plan, with_model=make_generator is None)
-        for note in tokenizer_hint(plan, servers):
+        for note in (*tokenizer_hint(plan, servers), *plan.view.notes()):
             progress.note(note)
         # Now, not at the end: by then a long run's own files may be others.
         made_with = software() | ({"servers": servers} if servers else {})

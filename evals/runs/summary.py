@@ -40,8 +40,7 @@ def header(
             "id": plan.model.public_id,
             "fingerprint": plan.fingerprint,
             "revision": plan.model.revision,
-            "dtype": plan.settings.engine.dtype,
-            "quantization": plan.settings.engine.quantization or plan.model.own_quantization,
+            **_precision(plan),
         },
         "chat_format": plan.chat_format,
         "bos_tokens": n_bos,
@@ -70,6 +69,17 @@ def header(
     }
 
 
+def _precision(plan: Plan) -> dict[str, Any]:
+    """What it was computed in; "auto" where that is another's affair."""
+    quantization = plan.settings.engine.quantization or plan.model.own_quantization
+    checkpoint = plan.view.checkpoint
+    if checkpoint is None:
+        return {"dtype": plan.settings.engine.dtype, "quantization": quantization}
+    # Only where it is not the same: an ordinary run's file has the form it always had.
+    cache = {"kv_cache_dtype": checkpoint.cache_dtype} if checkpoint.cache_dtype else {}
+    return {"dtype": checkpoint.dtype, "quantization": quantization, **cache}
+
+
 def _prompts_by(plan: Plan) -> str:
     """Who turned requests into prompts: our tokenizer, a chat server, or whoever made the
     recording.
@@ -84,6 +94,8 @@ def _differs(plan: Plan) -> list[str]:
     differs = []
     if (how := plan.settings.engine.quantization or plan.model.own_quantization) is not None:
         differs.append(f"weights quantized ({how}); the card's were not")
+    if plan.view.checkpoint is not None:
+        differs += plan.view.checkpoint.marks()
     row_format, row_bos = plan.model.row_format, plan.model.row_bos
     if row_format not in (None, plan.chat_format):
         differs.append(f"chat format {plan.chat_format}; the card's row had {row_format}")

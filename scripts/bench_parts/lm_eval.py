@@ -112,7 +112,6 @@ def theirs(options: Options, tasks: str) -> dict[str, Any]:
         model_args={
             "pretrained": model.source,
             "dtype": options.dtype,
-            "max_model_len": model.max_len(None),
             "enforce_eager": True,
             "enable_prefix_caching": True,
             "max_gen_toks": _MAX_NEW,

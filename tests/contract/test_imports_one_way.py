@@ -103,8 +103,11 @@ def test_the_engine_never_imports_a_task_by_name() -> None:
     assert importers("tasks", "evals", "scripts") == set()
 
 
-def test_only_one_module_imports_vllm() -> None:
-    assert importers("vllm", "evals", "tasks", "scripts") == {"evals/generators/vllm.py"}
+def test_only_the_engine_and_the_reading_of_its_configuration_import_vllm() -> None:
+    assert importers("vllm", "evals", "tasks", "scripts") == {
+        "evals/generators/checkpoint.py",
+        "evals/generators/vllm.py",
+    }
 
 
 def test_only_one_module_imports_datasets() -> None:

@@ -21,6 +21,14 @@ INSTRUCT_TEMPLATE = (
 )
 
 
+LLAMA_CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "max_position_embeddings": 131_072,
+    "dtype": "bfloat16",
+}
+
+
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model's folder with the Llama 3 tokenizer: byte-pair vocabulary, special tokens at
@@ -53,9 +61,7 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = tmp_path_factory.mktemp("models") / "llama-3"
     tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text(
-        json.dumps({"model_type": "llama", "max_position_embeddings": 131_072})
-    )
+    (folder / "config.json").write_text(json.dumps(LLAMA_CONFIG))
     return folder
 
 

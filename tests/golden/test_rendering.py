@@ -63,7 +63,7 @@ def test_a_context_larger_than_the_weights_is_refused() -> None:
         "smollm2", suite="smoke", tasks=("gsm8k",), engine=EngineSettings(max_model_len=1_000_000)
     )
     with pytest.raises(
-        InputError, match=r"--max-model-len 1,000,000 is more than smollm2 takes \(8,192\)"
+        InputError, match=r"--max-model-len 1,000,000 is more than smollm2 takes \(8,192, by vLLM"
     ):
         make_plan(settings)
 

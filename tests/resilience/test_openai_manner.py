@@ -44,7 +44,7 @@ SAYS = {
     ),
     "OpenAI: what vLLM knows": (
         "Unrecognized request arguments supplied: min_p, repetition_penalty, top_k",
-        without(*NEUTRAL),
+        without("min_p", "repetition_penalty", "top_k"),
     ),
     "Groq: one of them": ("property 'top_k' is unsupported", without("top_k")),
     "Mistral: one of them": (

@@ -420,6 +420,7 @@ def test_a_dry_run_says_what_would_be_asked_and_leaves_nothing(evals: Call, tmp_
     )
     assert (code, err) == (0, "")
     head, columns, *lines = out.splitlines()
+    assert "context: 8,192 tokens, by vLLM's own rule; computed in bfloat16; " in out
     assert head.startswith("SmolLM2-135M-Instruct")
     assert "chat format tokenizer" in head
     assert columns.split() == [

@@ -57,8 +57,6 @@ def test_a_folder_is_its_weights_and_is_named_after_itself(folder: Path) -> None
         None,
     )
     require_weights(model)
-    assert model.max_len(None) == 8192
-    assert model.max_len(100) == 100
 
 
 def test_the_embedded_model_is_the_same_one_however_it_was_prepared(tmp_path: Path) -> None:
@@ -170,27 +168,6 @@ def test_a_damaged_config_is_named(folder: Path, content: str) -> None:
     assert "damaged: copy it again" in refused(folder)
 
 
-@pytest.mark.parametrize("value", ["null", '"many"', "-1", "0", "[]"])
-def test_a_config_without_a_usable_context_leaves_it_unknown(folder: Path, value: str) -> None:
-    (folder / "config.json").write_text(
-        f'{{"max_position_embeddings": {value}, "text_config": null}}'
-    )
-    assert resolve(str(folder)).max_len(None) is None
-    assert resolve(str(folder)).max_len(4096) == 4096
-
-
-def test_a_model_in_two_halves_has_the_context_of_its_text_half(folder: Path) -> None:
-    (folder / "config.json").write_text('{"text_config": {"max_position_embeddings": 4096}}')
-    assert resolve(str(folder)).max_len(None) == 4096
-
-
-def test_a_context_beyond_the_weights_or_below_one_is_refused(folder: Path) -> None:
-    model = resolve(str(folder))
-    assert "--max-model-len 9,000 is more than" in failure(lambda: model.max_len(9000))
-    assert "1 or more" in failure(lambda: model.max_len(0))
-    assert "1 or more" in failure(lambda: model.max_len(-5))
-
-
 def test_a_tokenizer_without_weights_prints_prompts_and_runs_nothing(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     settings = RunSettings(str(folder), suite="smoke", tasks=("ifeval",))
@@ -281,7 +258,6 @@ def test_a_server_is_a_name_and_its_urls(
         urls,
         None,
     )
-    assert model.max_len(None) is None
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_a_limit_is_not_the_first_items() -> None:
         ),
         (
             replace(SMOKE, engine=EngineSettings(max_model_len=0)),
-            "--max-model-len 0: give the context in tokens",
+            "--max-model-len 0: give 1 or more",
         ),
         (
             replace(SMOKE, model="openai:m@http://localhost:1/v1", chat_format="tulu"),
