@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,13 @@ def edit(folder: Path, file: str, edits: Edits) -> None:
     (folder / file).write_text(json.dumps(kept))
 
 
+@cache
+def tokenizer() -> Any:
+    return load_tokenizer(str(embedded_folder()))
+
+
 def taken(folder: Path, **settings: Any) -> Checkpoint:
-    engine = EngineSettings(**settings)
-    found = take(resolve(str(folder)), engine, load_tokenizer(str(folder)))
+    found = take(resolve(str(folder)), EngineSettings(**settings), tokenizer())
     assert found is not None
     return found
 
@@ -114,7 +119,6 @@ def test_vllms_variable_allows_more_and_the_cells_say_so(
 REFUSED: Mapping[str, tuple[Edits, str]] = {
     "architecture": ({"architectures": ["NoSuchForCausalLM"]}, "NoSuchForCausalLM"),
     "model type": ({"model_type": "no_such", "architectures": ["NoSuch"]}, "no_such"),
-    "quantization": ({"quantization_config": {"quant_method": "no_such"}}, "no_such"),
 }
 
 
@@ -182,4 +186,4 @@ def test_defaults_that_would_move_a_greedy_answer_are_told_and_others_recorded(
 def test_a_folder_without_a_config_is_not_asked_about(folder: Path) -> None:
     (folder / "config.json").unlink()
     model = resolve(str(folder))
-    assert take(model, EngineSettings(), load_tokenizer(str(folder))) is None
+    assert take(model, EngineSettings(), tokenizer()) is None
