@@ -53,8 +53,14 @@ def comparability(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> 
     notes = [f"{name.replace('_', ' ')} differs: {a} against {b}" for name, a, b in own if a != b]
     # What a run's cells say of its settings, such as a system prompt of its own.
     marks = baseline.get("differs", []), candidate.get("differs", [])
+    # Two known dtypes were compared above; older summaries have no mark for theirs.
+    is_told = "auto" not in (one["dtype"] for one in models)
     for side, own_marks, others in (("baseline", *marks), ("candidate", *reversed(marks))):
-        notes += [f"only in the {side}: {mark}" for mark in own_marks if mark not in others]
+        notes += [
+            f"only in the {side}: {mark}"
+            for mark in own_marks
+            if mark not in others and not (is_told and mark.startswith("computed in "))
+        ]
     return Comparability(
         blocking, tuple(notes), models[0]["fingerprint"] == models[1]["fingerprint"]
     )

@@ -95,7 +95,7 @@ def _unknown(model: Model) -> str:
 
 
 def _lengths(servers: ServersSay) -> list[int]:
-    return [one["max_model_len"] for one in servers if one.get("max_model_len")]
+    return [length for one in servers if (length := one.get("max_model_len", 0)) > 0]
 
 
 def _recorded(folder: Path, argument: str) -> ServersSay:

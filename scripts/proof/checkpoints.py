@@ -1,7 +1,7 @@
 """Checkpoints as people have them, each put through the smoke suite on the real engine: right
 numbers, or one sentence before any weight is loaded.
 
-    python -m scripts.proof.checkpoints FOLDER [--reference MODEL] [--work DIR] [-- OPTIONS]
+    scripts/checkpoints FOLDER [--reference MODEL] [--work DIR] [-- OPTIONS]
 
 FOLDER holds a folder a checkpoint, all of them the reference (default: the embedded model) with one
 thing changed. OPTIONS go to `evals run`, after `--suite smoke --offline` (default: `--dtype
@@ -92,11 +92,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--reference", default="smollm2")
     parser.add_argument("--work", type=Path, help="keep the runs here")
-    parser.add_argument("options", nargs="*", default=DEFAULTS)
-    asked = parser.parse_args()
+    argv = sys.argv[1:]
+    n_own = argv.index("--") if "--" in argv else len(argv)
+    asked, options = parser.parse_args(argv[:n_own]), argv[n_own + 1 :] or DEFAULTS
     with tempfile.TemporaryDirectory() as temporary:
         work: Path = asked.work or Path(temporary)
-        reference = outcome(asked.reference, work / "reference", asked.options)
+        reference = outcome(asked.reference, work / "reference", options)
         if reference.status:
             print(f"{asked.reference}: {reference.said}", file=sys.stderr)
             return reference.status
@@ -105,7 +106,7 @@ def main() -> int:
         )
         is_in_order = True
         for folder in sorted(path for path in asked.folder.iterdir() if path.is_dir()):
-            found = outcome(str(folder), work / folder.name, asked.options)
+            found = outcome(str(folder), work / folder.name, options)
             print(row(folder.name, found, reference), flush=True)
             is_in_order &= found.is_in_order
     return 0 if is_in_order else 1

@@ -10,7 +10,7 @@ import pytest
 
 from evals.compare.paired import Pairs, average_difference, paired_difference
 from evals.compare.power import planned_difference
-from evals.compare.runs import compare
+from evals.compare.runs import comparability, compare
 from evals.compare.text import flips, markdown
 from evals.compare.why import why
 from evals.data.load import load_smoke_data
@@ -116,6 +116,27 @@ def test_a_broken_column_has_its_difference_mcnemars_exact_p_holms_correction_an
         "0",
         "0",
     ]
+
+
+AS_HALF = "computed in float16; the card's rows in bfloat16"
+DTYPES: list[tuple[str, list[str], str, list[str], list[str]]] = [
+    ("auto", [], "bfloat16", [], []),
+    ("auto", [], "float16", [AS_HALF], [f"only in the candidate: {AS_HALF}"]),
+    ("float16", [], "float16", [AS_HALF], []),
+    ("float16", [AS_HALF], "bfloat16", [], ["dtype differs: float16 against bfloat16"]),
+]
+
+
+@pytest.mark.parametrize(("first", "marks", "second", "others", "notes"), DTYPES)
+def test_a_dtype_that_an_older_summary_does_not_tell_is_no_difference(
+    first: str, marks: list[str], second: str, others: list[str], notes: list[str]
+) -> None:
+    """Until now `auto` stood for whatever it came to, and no cell said of its dtype."""
+    sides: list[dict[str, Any]] = [
+        {"model": {"fingerprint": "f", "dtype": dtype}, "differs": own, "data": {}, "judges": {}}
+        for dtype, own in ((first, marks), (second, others))
+    ]
+    assert list(comparability(*sides).notes) == notes
 
 
 def test_holm_corrects_over_every_column_that_was_compared() -> None:
