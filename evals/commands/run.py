@@ -157,6 +157,17 @@ def run(
             help="GPU: answers that do not depend on what else is in the batch.",
         ),
     ] = False,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="Log numbers, table and page of the run to wandb, trackio or mlflow.",
+        ),
+    ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="With --log: the training step of this model."),
+    ] = None,
 ) -> None:
     """Evaluate MODEL and write its row. The same command again goes on where it stopped."""
     from evals.generators import EngineSettings
@@ -181,11 +192,22 @@ def run(
         return
     if price:
         raise typer.BadParameter("--price goes with --dry-run.")
+    if step is not None and log is None:
+        raise typer.BadParameter("--step goes with --log.")
+    if log is not None:
+        from evals.report.trackers import TRACKERS, require
+
+        require(choice("--log", log, TRACKERS), offline)
     result = measured(settings)
     for task in result.summary["tasks"].values():
         for warning in task["warnings"]:
             print(f"warning: {warning}", file=sys.stderr)
     show_rows([result.summary])
+    if log is not None:
+        from evals.report.trackers import log_run
+
+        if why := log_run(log, result, step, data):
+            print(f"warning: {why}", file=sys.stderr)
     if not result.is_complete:
         more = "The same command asks for them again; the rest is kept."
         if model.startswith("replay:"):
