@@ -89,7 +89,7 @@ def report(
     if published and delta_to:
         raise typer.BadParameter("--delta-to prints differences only; leave --published out.")
     show_table(
-        report_table(runs or (), published, Layout(with_ci, bold, by_size, delta_to)), layout
+        report_table(runs or (), published, Layout(with_ci, bold, by_size, delta_to), data), layout
     )
 
 

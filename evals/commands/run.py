@@ -208,11 +208,24 @@ def run(
 
         if why := log_run(log, result, step, data):
             print(f"warning: {why}", file=sys.stderr)
+    _say_what_next(result.folder.path)
     if not result.is_complete:
         more = "The same command asks for them again; the rest is kept."
         if model.startswith("replay:"):
             more = "Add their rows to the file and score it into another --out."
         raise Incomplete(f"{result.n_missing} answers or verdicts are missing. {more}")
+
+
+def _say_what_next(folder: Path) -> None:
+    """Where the run is, and two commands that are worth knowing."""
+    import shlex
+
+    run = shlex.quote(str(folder))
+    print(
+        f"The run is in {run}. To look at every item: evals report {run} --html page.html — against"
+        f" another run: evals compare OTHER {run}",
+        file=sys.stderr,
+    )
 
 
 def measured(settings: "RunSettings") -> "RunResult":

@@ -13,6 +13,7 @@ from evals.errors import InputError, nearest
 from evals.report.formats import by_size, with_best
 from evals.report.lm_eval_results import read_row
 from evals.report.table import (
+    LIMITED,
     Table,
     TableRow,
     delta_table,
@@ -20,6 +21,7 @@ from evals.report.table import (
     row_from_summary,
     rows_from_published,
 )
+from evals.runs.rescore import so_far
 from evals.storage.run_folder import RunFolder
 
 
@@ -35,15 +37,18 @@ class Layout:
     delta_to: str | None = None
 
 
-def report_table(runs: Sequence[Path], published: bool, layout: Layout) -> Table:
+def report_table(
+    runs: Sequence[Path], published: bool, layout: Layout, data: Path | None = None
+) -> Table:
     """The table of these runs, after the published rows where asked for; a file among `runs` is one
-    of lm-evaluation-harness.
+    of lm-evaluation-harness. A run that is not finished stands apart, with what there is so far.
 
+    data: folder of the public data files, by which unfinished runs are graded.
     Raises InputError for what is no run, and where no published row is of a run's model.
     """
     if layout.delta_to is not None:
-        return _dressed(_differences(runs, layout.delta_to, layout.by_size), layout)
-    rows = [*(rows_from_published() if published else ()), *(_row(path) for path in runs)]
+        return _dressed(_differences(runs, layout.delta_to, layout.by_size, data), layout)
+    rows = [*(rows_from_published() if published else ()), *(_row(path, data) for path in runs)]
     return _dressed(make_table(by_size(rows) if layout.by_size else rows), layout)
 
 
@@ -52,16 +57,29 @@ def _dressed(table: Table, layout: Layout) -> Table:
     return with_best(table) if layout.bold else table
 
 
-def _row(path: Path) -> TableRow:
-    return (
-        read_row(path)
-        if os.path.isfile(path)
-        else row_from_summary(RunFolder(path).read_json("summary.json"))
-    )
+def _row(path: Path, data: Path | None) -> TableRow:
+    if os.path.isfile(path):
+        return read_row(path)
+    if _is_unfinished(path):
+        row = row_from_summary(so_far(path, data))
+        return replace(row, name=f"{row.name} (unfinished)", group=LIMITED)
+    return row_from_summary(RunFolder(path).read_json("summary.json"))
 
 
-def _differences(runs: Sequence[Path], to: str, sized: bool) -> Table:
-    pairs = [(_row(path), _base(path, to)) for path in runs]
+def _is_unfinished(path: Path) -> bool:
+    return os.path.exists(path / "run.json") and not os.path.exists(path / "summary.json")
+
+
+def _head(path: Path) -> Mapping[str, Any]:
+    """What a run is, without its numbers."""
+    if _is_unfinished(path):
+        head: Mapping[str, Any] = RunFolder(path).read_json("run.json")["summary_header"]
+        return head
+    return RunFolder(path).read_json("summary.json")
+
+
+def _differences(runs: Sequence[Path], to: str, sized: bool, data: Path | None) -> Table:
+    pairs = [(_row(path, data), _base(path, to)) for path in runs]
     if sized:
         # by_size gives each row a group and so makes it another object; its cells remain the same.
         bases = {id(row.cells): base for row, base in pairs}
@@ -72,11 +90,7 @@ def _differences(runs: Sequence[Path], to: str, sized: bool) -> Table:
 def _base(path: Path, to: str) -> TableRow:
     """The published row that a run is held against."""
     if to == "published":
-        found = (
-            None
-            if os.path.isfile(path)
-            else published_row_of(RunFolder(path).read_json("summary.json"))
-        )
+        found = None if os.path.isfile(path) else published_row_of(_head(path))
         if found is None:
             raise InputError(
                 f"The card has no row of {path}'s model. Name one: --delta-to"

@@ -52,6 +52,52 @@ def rescore(folder: Path, data: Path | None) -> dict[str, Any]:
     return summary
 
 
+def so_far(folder: Path, data: Path | None) -> dict[str, Any]:
+    """The summary of a run that is not finished, over the items answered so far; each cell that has
+    a number says of how many. Writes nothing.
+
+    Raises InputError when the folder is no run, or its data is not here.
+    """
+    run = RunFolder(folder)
+    record = run.read_json("run.json")
+    stored = _stored(run, record) or {}
+    judges = {role: entry["name"] for role, entry in record["summary_header"]["judges"].items()}
+    results, marks = [], {}
+    skipped = {}
+    for name in record["tasks"]:
+        benchmark, items = run_items(record, name, data)
+        answered = [
+            (item, answer)
+            for item in items
+            if isinstance(answer := stored.get((item.id, ""), ("", None))[1], Completion)
+        ]
+        if not answered:
+            why = record["skipped"].get(name, f"0 of {len(items):,} items answered so far")
+            skipped[name] = (benchmark.columns, len(items), why)
+            continue
+        findings = {
+            item.id: _findings(benchmark, item, answer, stored, judges) for item, answer in answered
+        }
+        grading = Grading(benchmark, findings, int(record["capped"].get(name, 0)))
+        for _ in grading.rows((item, answer, None) for item, answer in answered):
+            pass
+        results.append(grading.result())
+        marks[name] = (
+            f"unfinished: {len(answered):,} of {len(items):,} items answered so far, no fair draw"
+            " of them"
+        )
+    summary = summarize(record["summary_header"], results, skipped)
+    for result in results:
+        for column in result.benchmark.columns:
+            cell = summary["cells"][column.key]
+            mark = marks[result.benchmark.name]
+            if cell["value"] is None:
+                cell["reason"] = f"{mark}; {cell['reason'] or 'no value'}"
+            else:
+                cell["marks"] = [*cell["marks"], mark]
+    return summary
+
+
 def run_items(
     record: Mapping[str, Any], task: str, data: Path | None
 ) -> tuple[Benchmark[Any], Sequence[Item]]:

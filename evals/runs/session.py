@@ -70,8 +70,8 @@ def execute(
             try:
                 own = (lambda: generator_for(plan)) if make_generator is None else None
                 require_logprobs(plan, asker.store, own)
-                if plan.clock is not None:
-                    writing.record(finished=False)  # killed, the run goes on at that time
+                # Killed, the run goes on at its time; meanwhile `evals report` reads what is there.
+                writing.record(finished=False)
                 answering.answer_all()
                 early.finish()
                 programs.collect(known.found)

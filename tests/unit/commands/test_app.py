@@ -4,6 +4,8 @@ that can be wrong.
 
 import gzip
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -460,3 +462,21 @@ def test_a_dry_run_of_a_finished_run_has_nothing_to_ask(
     assert evals(*arguments)[0] == 0
     line = evals(*arguments, "--dry-run")[1].splitlines()[2]
     assert line.split()[:3] == ["ifeval", "6", "0"]
+
+
+def test_a_run_says_where_it_is_and_what_to_do_with_it(
+    evals: Call, recording: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "my run"
+    arguments = ("--suite", "smoke", "--tasks", "gsm8k", "--out", out)
+    code, printed, err = evals("run", f"replay:{recording}", *arguments)
+    assert code == 0
+    assert printed.startswith("| Model |")
+    said = err.splitlines()[-1]
+    assert said.startswith(f"The run is in '{out}'. ")
+    # Both commands are ones that can be typed.
+    page, compared = re.findall(r"evals (report|compare) (.*?)(?: — |$)", said)
+    for command, rest in (page, compared):
+        words = shlex.split(rest.replace("OTHER", shlex.quote(str(out))))
+        assert evals(command, *words)[0] == 0
+    assert (tmp_path / "page.html").exists()
