@@ -134,13 +134,14 @@ def _words(headings: Sequence[str], row: str, text: str) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """A tabular for the package booktabs, groups parted by rules, remarks and
-    footnotes under it.
+    """A tabular for the packages booktabs and graphicx, groups parted by rules, remarks and
+    footnotes under it. It is made smaller where it would be wider than the text.
     """
     footnotes = table.marks()
-    heads = ["Model", *(_latex(column.heading) for column in table.columns)]
+    heads = ["Model", *(_latex_heading(column.heading) for column in table.columns)]
     lines = [_latex(table.caption), ""] if table.caption else []
     lines += [
+        r"\noindent\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"\toprule",
         " & ".join(heads) + r" \\",
@@ -158,12 +159,20 @@ def as_latex(table: Table) -> str:
             )
             + r" \\"
         )
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
     below = [_latex(_words(note.headings, note.row, note.text)) for note in table.notes()]
     below += [rf"\textsuperscript{{{number}}} {_latex(mark)}" for mark, number in footnotes.items()]
     return (
-        "\n".join([*lines, *(rf"\par\noindent{{\footnotesize {line}}}" for line in below)]) + "\n"
+        "\n".join(
+            [*lines, *(rf"\par\noindent{{\footnotesize\sloppy {line}\par}}" for line in below)]
+        )
+        + "\n"
     )
+
+
+def _latex_heading(heading: str) -> str:
+    """A word a line: a heading is longer than its numbers."""
+    return r"\shortstack[r]{" + r"\\".join(map(_latex, heading.split())) + "}"
 
 
 def _latex_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str) -> str:
@@ -181,7 +190,12 @@ def _latex_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str) -
 
 _LATEX = str.maketrans(
     {c: "\\" + c for c in "{}$&#%_"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+    | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": r"\textendash{}",
+    }
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
     | {"[": "{[}", "]": "{]}"}
 )
@@ -189,9 +203,9 @@ _LATEX = str.maketrans(
 
 def _latex(text: str) -> str:
     """Text without a command in it; "[" in braces, since a line that begins with it would be the
-    option of the line break before.
+    option of the line break before. Two hyphens stay two.
     """
-    return one_line(text).translate(_LATEX)
+    return re.sub("-(?=-)", "-{}", one_line(text).translate(_LATEX))
 
 
 # --- for machines ---------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ from evals.report.items import BLOCK, Part, TaskItems, task_items
 from evals.report.table import (
     MISSING,
     TableRow,
+    as_markdown,
+    make_table,
     percent,
     row_from_summary,
     rows_from_published,
@@ -152,6 +154,7 @@ def _page(runs: Sequence[RunPage], against: int) -> str:
         score=score,
         parts={task: _part_rows(runs, task) for task in _tasks(runs)},
         part_words=_PARTS,
+        markdown=as_markdown(make_table([run.row for run in runs])),
         measures=_measures(runs),
         plots=[[Markup(svg) for svg in pair] for pair in _plots(runs, columns)],
         # Escaped, since a "</script>" in a name would end the block; to JSON the text is the same.

@@ -364,6 +364,17 @@ for (const button of $$("th button")) button.addEventListener("click", () => {
   for (const body of head.closest("table").tBodies) body.append(...[...body.rows].sort((a, b) => order(value(a), value(b))));
 });
 
+$("#copy").addEventListener("click", async () => {
+  const said = (text) => ($("#copied").textContent = text);
+  try {
+    await navigator.clipboard.writeText($("#markdown").textContent);
+    said("Copied.");
+  } catch { // no permission, or a browser that gives a page from disk no clipboard
+    getSelection().selectAllChildren($("#markdown"));
+    said("Selected: copy it with Ctrl-C.");
+  }
+});
+
 const THEMES = ["light dark", "light", "dark"];
 const theme = (scheme) => {
   document.documentElement.style.colorScheme = scheme;

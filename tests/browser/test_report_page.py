@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from evals.report.html import write_report
+from evals.report.table import markdown, row_from_summary
+from evals.storage.run_folder import RunFolder
 from tests.browser.chromium import Browser, browser, executable
 from tests.browser.runs import N_LARGE, NAME, NEEDLE_AT, SHOWN, large_run, small_runs
 
@@ -273,6 +275,28 @@ def test_a_column_sorts_both_ways_by_its_numbers(small: Browser) -> None:
         )
         assert cells == sorted(cells, reverse=direction == "descending")
         assert len(cells) == 8
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_the_table_is_copied_as_markdown(small: Browser, pages: dict[str, Path], may: bool) -> None:
+    runs = pages["small"].parent
+    rows = [RunFolder(runs / name).read_json("summary.json") for name in ("ours", "theirs")]
+    expected = markdown([row_from_summary(summary) for summary in rows])
+    if not may:
+        small.js("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+    small.js("document.querySelector('#copy').closest('details').open = true")
+    small.call(
+        "Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"]
+    )
+    small.call("Emulation.setFocusEmulationEnabled", enabled=True)
+    small.click("#copy")
+    small.until("document.querySelector('#copied').textContent !== ''")
+    if may:
+        assert small.js("document.querySelector('#copied').textContent") == "Copied."
+        copied = small.js("navigator.clipboard.readText()")
+    else:
+        copied = small.js("getSelection().toString()")
+    assert copied.strip() == expected.strip()
 
 
 def test_sub_scores_lead_to_their_items(small: Browser) -> None:
