@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def run(model: str, **settings: Any) -> "Result":
     """Evaluate `model` and write its run folder.
 
-    settings: fields of RunSettings (evals.plan.settings), EngineSettings (evals.generators) and
-    PromptSettings (evals.models.prompting) by name, e.g. suite="card", tasks="mmlu,gsm8k",
-    data="/data/evals", judges="xstest=strmatch", dtype="float32"; texts where paths or tuples are
-    meant are taken.
+    settings: fields of RunSettings (evals.plan.settings), EngineSettings (evals.generators),
+    PromptSettings and ReasoningSettings (evals.models) by name, e.g. suite="card",
+    tasks="mmlu,gsm8k", data="/data/evals", judges="xstest=strmatch", dtype="float32"; texts where
+    paths or tuples are meant are taken.
     Raises evals.errors.EvalsError with one sentence for anything wrong with the input or the
     machine.
     """
@@ -31,11 +31,16 @@ def run(model: str, **settings: Any) -> "Result":
     from evals.errors import InputError, nearest
     from evals.generators import EngineSettings
     from evals.models.prompting import PromptSettings
+    from evals.models.reasoning import ReasoningSettings, marks_of
     from evals.plan.settings import RunSettings
     from evals.report.result import Result
     from evals.runs import session
 
-    grouped = {"engine": EngineSettings, "prompts": PromptSettings}
+    grouped = {
+        "engine": EngineSettings,
+        "prompts": PromptSettings,
+        "reading": ReasoningSettings,
+    }
     of = {name: {field.name for field in fields(cls)} for name, cls in grouped.items()}
     known = {field.name for field in fields(RunSettings)}.union(*of.values())
     for name in settings:
@@ -45,6 +50,8 @@ def run(model: str, **settings: Any) -> "Result":
     for name in ("tasks", "judges", "stop"):
         if isinstance(settings.get(name), str):
             settings[name] = (settings[name],)
+    if isinstance(settings.get("reasoning_marks"), str):
+        settings["reasoning_marks"] = marks_of(settings["reasoning_marks"])
     for name in ("data", "out", "store"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name])

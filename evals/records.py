@@ -11,10 +11,10 @@ ItemId = NewType("ItemId", str)
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 FinishReason = Literal[
-    "stop", "length", "filtered", "refused", "tool_call", "error", "no_text", "other"
+    "stop", "length", "filtered", "refused", "tool_call", "error", "no_text", "reasoning", "other"
 ]
 NO_ANSWER: frozenset[FinishReason] = frozenset(
-    {"filtered", "refused", "tool_call", "error", "no_text"}
+    {"filtered", "refused", "tool_call", "error", "no_text", "reasoning"}
 )
 """Ends of an output that is no answer of the model, whatever text stands there. An end of another
 name ("other") says nothing against the text before it.
@@ -149,15 +149,23 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One generated text, its token ids and why it ended."""
+    """One generated text, its token ids and why it ended.
+
+    reasoning: what was told from the text, by a server or by us; None where nothing was.
+    n_reasoning: its tokens, marks included, where they can be counted.
+    """
 
     text: str
     finish_reason: FinishReason = "stop"
     token_ids: tuple[int, ...] = ()
+    reasoning: str | None = None
+    n_reasoning: int | None = None
 
     @property
     def is_answer(self) -> bool:
-        """False where a filter, a refusal, a tool call or an error took the answer's place."""
+        """False where a filter, a refusal, a tool call or an error took the answer's place, or it
+        ended inside its reasoning.
+        """
         return self.finish_reason not in NO_ANSWER
 
 
@@ -230,6 +238,7 @@ class Finding:
     top_logprobs: beside text, token text -> log-probability of the judge's first token, where the
     check asked for them.
     ended: how the judge's answer ended, where it is none; such a verdict cannot be read.
+    reasoning: what the judge wrote before its verdict, and is read past.
     """
 
     by: str
@@ -239,6 +248,7 @@ class Finding:
     outcome: Outcome | None = None
     top_logprobs: Mapping[str, float] | None = None
     ended: FinishReason | None = None
+    reasoning: str | None = None
 
 
 Findings = Mapping[str, Finding]

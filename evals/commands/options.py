@@ -57,6 +57,34 @@ LeaveOutOption = Annotated[
     bool, typer.Option("--leave-out-added", help="Without what the tokenizer puts after a prompt.")
 ]
 
+ReasoningOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|strip|keep",
+        help=(
+            "Reasoning before an answer: auto, not graded where a block is opened; strip, nor what"
+            " stands before any closing mark; keep, graded."
+        ),
+    ),
+]
+ReasoningMarksOption = Annotated[
+    str, typer.Option(metavar="OPEN,CLOSE", help="What stands around reasoning.")
+]
+ReasoningTokensOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help=(
+            "Room for reasoning beside the protocol's limit, for judges other than the card's too."
+            " MMLU's letter and HumanEval's raw completion have no place for any."
+        ),
+    ),
+]
+ReasoningParserOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="vLLM's reasoning parser, in place of the marks.")
+]
+REASONING_MARKS = "<think>,</think>"
+
 
 def prompt_settings(
     system_prompt: str | None,

@@ -9,12 +9,17 @@ import typer
 
 from evals.commands.options import (
     DTYPES,
+    REASONING_MARKS,
     ChatTemplateOption,
     DataOption,
     LeaveOutOption,
     MaxLenOption,
     OfflineOption,
     PriceOption,
+    ReasoningMarksOption,
+    ReasoningOption,
+    ReasoningParserOption,
+    ReasoningTokensOption,
     RunArgument,
     StopIdsOption,
     StopOption,
@@ -86,6 +91,10 @@ def run(
     stop: StopOption = None,
     stop_token_ids: StopIdsOption = None,
     leave_out_added: LeaveOutOption = False,
+    reasoning: ReasoningOption = "auto",
+    reasoning_marks: ReasoningMarksOption = REASONING_MARKS,
+    reasoning_tokens: ReasoningTokensOption = 0,
+    reasoning_parser: ReasoningParserOption = None,
     revision: Annotated[
         str | None, typer.Option(help="Hub revision: branch, tag or commit.")
     ] = None,
@@ -171,6 +180,7 @@ def run(
 ) -> None:
     """Evaluate MODEL and write its row. The same command again goes on where it stopped."""
     from evals.generators import EngineSettings
+    from evals.models.reasoning import ReasoningSettings, marks_of
     from evals.plan.settings import RunSettings
 
     engine = EngineSettings(
@@ -186,6 +196,9 @@ def run(
         model, name, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision,
         tokenizer, tuple(judge or ()), choice("--sandbox", sandbox, ("auto", "require")), store,
         offline, engine, prompting,
+        ReasoningSettings(
+            reasoning, marks_of(reasoning_marks), reasoning_tokens, reasoning_parser
+        ),
     )  # fmt: skip
     if dry_run:
         print(described(settings, price or ()))
@@ -269,6 +282,7 @@ def prompts(
     stop: StopOption = None,
     stop_token_ids: StopIdsOption = None,
     leave_out_added: LeaveOutOption = False,
+    reasoning_tokens: ReasoningTokensOption = 0,
     revision: Annotated[str | None, typer.Option()] = None,
     max_model_len: MaxLenOption = None,
     offline: Annotated[bool, typer.Option("--offline")] = False,
@@ -278,6 +292,7 @@ def prompts(
     sampling, candidates.
     """
     from evals.generators import EngineSettings
+    from evals.models.reasoning import ReasoningSettings
     from evals.plan.settings import RunSettings
     from evals.report.show import prompt_lines
 
@@ -297,13 +312,26 @@ def prompts(
         offline=offline,
         engine=engine,
         prompts=prompting,
+        reading=ReasoningSettings(reasoning_tokens=reasoning_tokens),
     )
     for line in prompt_lines(settings):
         print(line)
 
 
-def score(run_folder: RunArgument, data: DataOption = None) -> None:
+def score(
+    run_folder: RunArgument,
+    data: DataOption = None,
+    reasoning: Annotated[
+        str | None,
+        typer.Option(metavar="auto|strip|keep", help="In place of the run's own, as for `run`."),
+    ] = None,
+    reasoning_marks: ReasoningMarksOption = REASONING_MARKS,
+) -> None:
     """Grade the stored completions again; needs no model."""
+    from evals.models.reasoning import ReasoningSettings, marks_of
     from evals.runs.rescore import rescore
 
-    show_rows([rescore(run_folder, data)])
+    reading = ReasoningSettings(reasoning, marks_of(reasoning_marks)) if reasoning else None
+    if reading is None and reasoning_marks != REASONING_MARKS:
+        raise typer.BadParameter("--reasoning-marks goes with --reasoning.")
+    show_rows([rescore(run_folder, data, reading)])

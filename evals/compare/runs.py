@@ -50,6 +50,7 @@ def comparability(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> 
     own += [(name, models[0].get(name), models[1].get(name)) for name in _PRECISION]
     # "auto" is no precision but a setting: all that older summaries say.
     own = [entry for entry in own if entry[0] != "dtype" or "auto" not in entry]
+    own.append(("reasoning", _reading(baseline), _reading(candidate)))
     notes = [f"{name.replace('_', ' ')} differs: {a} against {b}" for name, a, b in own if a != b]
     # What a run's cells say of its settings, such as a system prompt of its own.
     marks = baseline.get("differs", []), candidate.get("differs", [])
@@ -64,6 +65,12 @@ def comparability(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> 
     return Comparability(
         blocking, tuple(notes), models[0]["fingerprint"] == models[1]["fingerprint"]
     )
+
+
+def _reading(summary: Mapping[str, Any]) -> str:
+    """How reasoning was told from the answers."""
+    how = summary.get("reasoning", {})
+    return ", ".join(f"{name} {value}" for name, value in how.items()) or "auto"
 
 
 def _conditions(

@@ -89,6 +89,7 @@ def _facts(summary: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict
     all its values.
     """
     found = {path: value for name in _HEADER for path, value in _flat(name, summary.get(name))}
+    found |= dict(_flat("reasoning", summary.get("reasoning", {})))
     sessions: dict[str, list[str]] = {}
     for session in record["sessions"] if record else ():
         for path, value in (pair for name in _SESSION for pair in _flat(name, session.get(name))):

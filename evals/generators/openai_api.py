@@ -153,17 +153,24 @@ def _finite(value: Any) -> float:
 
 
 def _chat_output(choice: Any, sampling: Sampling, manner: Manner) -> Output:
-    """A chat server's output; a refusal's words are in a field of their own."""
+    """A chat server's output; a refusal's words, and reasoning that the server told from the
+    answer, are in fields of their own.
+    """
     message = _there(choice.message, "message")
     refusal = getattr(message, "refusal", None)
     output = _output(message.content or refusal or "", choice, sampling, manner)
-    if message.content or not output.is_answer:
+    said = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+    reasoning = next((one for one in said if isinstance(one, str) and one), None)
+    output = replace(output, reasoning=reasoning)
+    if message.content or (not output.is_answer and output.finish_reason != "no_text"):
         return output
     # Servers end these, too, with "stop".
     if refusal:
         return replace(output, finish_reason="refused")
     if getattr(message, "tool_calls", None) or getattr(message, "function_call", None):
         return replace(output, finish_reason="tool_call")
+    if reasoning:
+        return replace(output, finish_reason="reasoning")
     # "" is a model that ended at once, null a server that shows nothing.
     return replace(output, finish_reason="no_text") if message.content is None else output
 

@@ -171,6 +171,7 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
     """
     reasons = row.get("finish_reasons") or []
     ids = row.get("token_ids") or []
+    told, counted = row.get("reasoning") or [], row.get("n_reasoning_tokens") or []
     outputs = []
     texts = row.get("outputs") or []
     if not isinstance(texts, list):
@@ -181,7 +182,11 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
         # An end that was not recorded is taken for an ordinary one.
         end = finish_reason((reasons[index] if index < len(reasons) else None) or "stop")
         token_ids = tuple(map(int, ids[index])) if index < len(ids) else ()
-        outputs.append(Output(text, end, token_ids))
+        reasoning = told[index] if index < len(told) else None
+        if not isinstance(reasoning, str | None):
+            raise TypeError(f"the reasoning of output {index} is not a text")
+        n = counted[index] if index < len(counted) else None
+        outputs.append(Output(text, end, token_ids, reasoning, None if n is None else int(n)))
     logprobs = row.get("choice_logprobs")
     if logprobs is not None:
         logprobs = {str(label): float(value) for label, value in logprobs.items()}
@@ -261,6 +266,7 @@ def finding_from_json(value: Any) -> Finding:
             }
         ),
         ended=None if value.get("ended") is None else finish_reason(value["ended"]),
+        reasoning=None if value.get("reasoning") is None else str(value["reasoning"]),
     )
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from evals.models.prompting import (
     template_arguments,
     template_of,
 )
+from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, can_reason, opens_block
 from evals.records import Choose, Completion, Generate, ItemId, Message, Output, Request, Sampling
 
 ChatFormat = Literal["tulu", "tokenizer", "none"]
@@ -145,8 +147,9 @@ class Renderer:
     max_len: the model's context in tokens (None: unknown, nothing is capped).  seed: names the draw
     of sampled requests.
     max_new: the suite's own limit on new tokens, where it has one.
-    how: what the user asked for beside the chat format.  clock: what a template is told that asks
-    the time.  advice: what to do where the template cannot render a prompt.
+    how: what the user asked for beside the chat format.  reasoning: what room it has.  clock: what
+    a template is told that asks the time.  advice: what to do where the template cannot render a
+    prompt.
     """
 
     def __init__(
@@ -158,10 +161,12 @@ class Renderer:
         max_new: int | None = None,
         *,
         how: PromptSettings = AS_IT_IS,
+        reasoning: ReasoningSettings = AS_IT_COMES,
         clock: datetime | None = None,
         advice: str = "Use --chat-format tulu or none.",
     ) -> None:
         self.seed = seed
+        self.reasoning = reasoning
         self.how = how
         self.advice = advice
         template = template_of(tokenizer, how) if chat_format == "tokenizer" else ""
@@ -270,12 +275,12 @@ class Renderer:
             else request.sampling
         )
         sampling = replace(sampling, stop=(*sampling.stop, *self.how.stop))
-        wanted = sampling.max_tokens
-        allowed = min(wanted, self.max_new or wanted)
+        allowed, cut_id = self.limit(request), self.cut_id(request)
+        if can_reason(request) and (self.reasoning.reasoning_tokens or self.opens_reasoning):
+            # Reasoning may hold what ends an answer: the answer is cut there once it is told apart.
+            sampling, cut_id = replace(sampling, stop=()), None
+            allowed += self.reasoning.reasoning_tokens
         room = allowed if self.max_len is None else min(allowed, self.max_len - len(token_ids))
-        cut_id = (
-            self._single_id(request.cut_token) if request.cut_token and self.tokenizer else None
-        )
         return Rendered(
             item_id,
             check,
@@ -288,6 +293,29 @@ class Renderer:
             is_capped=room < allowed,
             stop_token_ids=self.how.stop_token_ids,
         )
+
+    def limit(self, request: Generate) -> int:
+        """New tokens of an answer at most: the protocol's, or the suite's own."""
+        wanted = request.sampling.max_tokens
+        return min(wanted, self.max_new or wanted)
+
+    def cut_id(self, request: Generate) -> int | None:
+        """The id of the token that the request cuts its outputs before; None where there is no
+        such token.
+        """
+        return self._single_id(request.cut_token) if request.cut_token and self.tokenizer else None
+
+    @cached_property
+    def opens_reasoning(self) -> bool:
+        """Whether the chat template leaves a block of reasoning open where an answer begins."""
+        if self.tokenizer is None or self.chat_format != "tokenizer":
+            return False
+        asked = "Is it so?"
+        try:
+            text = self.text_of(Generate((Message("user", asked),), Sampling(max_tokens=1)))
+        except InputError:
+            return False  # told elsewhere, where it matters
+        return opens_block(text.rpartition(asked)[2], self.reasoning.reasoning_marks)
 
     @property
     def _n_special_tokens(self) -> int:

@@ -63,7 +63,8 @@ def spent(answered: Iterable[tuple[Rendered, Completion]]) -> Cost:
     n = tokens_in = tokens_out = 0
     is_exact_in = is_exact_out = True
     for request, answer in answered:
-        n_bytes = sum(len(output.text.encode("utf-8", "replace")) + 1 for output in answer.outputs)
+        texts = (output.text + (output.reasoning or "") for output in answer.outputs)
+        n_bytes = sum(len(text.encode("utf-8", "replace")) + 1 for text in texts)
         n_out = 1 if request.labels else answer.n_output_tokens
         is_exact_in &= bool(answer.n_prompt_tokens or request.token_ids)
         is_exact_out &= n_out > 0

@@ -5,6 +5,7 @@ import os
 from evals.errors import InputError
 from evals.models.prompting import prompts_of
 from evals.plan.make import Plan
+from evals.plan.reasoning import settings_of
 from evals.storage.run_folder import RunFolder
 
 
@@ -35,6 +36,12 @@ def earlier_run(plan: Plan) -> list[str]:
     if prompts_of(record) != asked.prompts:
         raise InputError(
             f"{folder.path} holds a run with other prompts (system prompt, template or stops)."
+            " Choose another --out."
+        )
+    room, room_now = settings_of(before).reasoning_tokens, asked.reading.reasoning_tokens
+    if room != room_now:
+        raise InputError(
+            f"{folder.path} holds a run with {room} reasoning tokens, this one has {room_now}."
             " Choose another --out."
         )
     model = before.get("model", {})

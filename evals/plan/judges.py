@@ -108,9 +108,10 @@ def finding_of(request: Request, answer: Completion, by: str) -> Finding:
 
     What is no answer of the judge's has no words: no half of a text may pass for its verdict.
     """
+    reasoning = answer.outputs[0].reasoning if answer.outputs else None
     if not answer.is_answer:
         ended = next(one.finish_reason for one in answer.outputs if not one.is_answer)
-        return Finding(by=by, text="", ended=ended)
+        return Finding(by=by, text="", ended=ended, reasoning=reasoning)
     if isinstance(request, Choose):
         import math
 
@@ -121,8 +122,8 @@ def finding_of(request: Request, answer: Completion, by: str) -> Finding:
             return Finding(
                 by=by, text=answer.text or None, probability=min(1.0, math.exp(logprobs[positive]))
             )
-        return Finding(by=by, text=answer.text)
-    return Finding(by=by, text=answer.text, top_logprobs=answer.top_logprobs)
+        return Finding(by=by, text=answer.text, reasoning=reasoning)
+    return Finding(by=by, text=answer.text, top_logprobs=answer.top_logprobs, reasoning=reasoning)
 
 
 def calibration_notes(role: str, name: str, fingerprint: str) -> list[str]:

@@ -20,10 +20,13 @@ from evals.generators.replay import Recorded, read_recorded
 from evals.models.probe import check_prompts
 from evals.models.prompting import AS_IT_IS
 from evals.models.prompts import ChatFormat, Rendered, Renderer, check_room
+from evals.models.reading import MARKS_ALONE, Reader
+from evals.models.reasoning import AS_IT_COMES
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.engine import EngineView, fingerprint_of, view_of
 from evals.plan.items import TaskPlan, plan_task
 from evals.plan.judges import Judge, parse_judges
+from evals.plan.reasoning import reader_of
 from evals.plan.rendering import (
     renderer_of,
     tokenizer_files,
@@ -32,7 +35,7 @@ from evals.plan.rendering import (
     try_judges,
 )
 from evals.plan.settings import PROTOCOL_VERSION, RunSettings, check_settings, go_offline
-from evals.records import ItemId
+from evals.records import Completion, Item, ItemId
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.storage.run_folder import default_folder
 
@@ -42,7 +45,7 @@ class Plan:
     """A run that can start: nothing in it needs the engine.
 
     clock: what a template that asks the time, the model's or a judge's, is told all through the
-    run; None where none asks.
+    run; None where none asks.  reader: tells the model's reasoning from its answers.
     """
 
     settings: RunSettings
@@ -54,6 +57,7 @@ class Plan:
     judges: Mapping[str, Judge]
     recorded: Mapping[ItemId, Recorded]
     clock: str | None = None
+    reader: Reader = MARKS_ALONE
 
     @property
     def chat_format(self) -> ChatFormat:
@@ -75,6 +79,8 @@ class Plan:
         # Only where there are any: a store knows all other runs by what they were called so far.
         if self.settings.prompts != AS_IT_IS:
             identity.append(asdict(self.settings.prompts))
+        if self.settings.reading != AS_IT_COMES:
+            identity.append(asdict(self.settings.reading))
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
@@ -97,6 +103,12 @@ class Plan:
         )
         check_room(rendered, self.renderer.max_len)
         return rendered
+
+    def read(self, task: str, item: Item, answer: Completion) -> Completion:
+        """An item's answer as it is graded, told from its reasoning."""
+        if not answer.outputs or answer.choice_logprobs is not None:
+            return answer
+        return self.reader.read(self.tasks[task].benchmark.request(item), answer)
 
     def key(self, rendered: Rendered) -> str:
         """The store key of one of the model's own requests."""
@@ -161,6 +173,7 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     tokenizer = tokenizer_of(found.model, settings)
     view = view_of(found.model, settings, tokenizer, run_folder(found.model, settings))
     renderer = renderer_of(found.model, settings, tokenizer, view.max_len)
+    reader = reader_of(found.model, renderer, settings.reading)
     if need_weights:
         check_prompts(renderer, found.model.files, found.model.argument, view.end_ids)
     fingerprint = _fingerprint(found, settings, view) if need_weights else ""
@@ -179,6 +192,7 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     return Plan(
         settings, found.model, fingerprint, view, renderer, tasks, found.judges, found.recorded,
         settings.clock.isoformat(sep=" ") if settings.clock and reads_clock else None,
+        reader,
     )  # fmt: skip
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from evals.generators.checkpoint import Checkpoint, take
 from evals.models.prompting import PromptSettings
 from evals.models.prompts import Rendered, Renderer, load_tokenizer, resolve_chat_format
+from evals.models.reading import MARKS_ALONE, Reader
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.engine import fingerprint_of
+from evals.plan.reasoning import of_judge
 from evals.plan.settings import RunSettings
 from evals.records import ItemId, Request
 
@@ -26,7 +28,7 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """One judge and its questions as it is asked them: each that fits with its store key, and those
-    longer than its context.
+    longer than its context. reader: how its answers are read.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Prepared:
     renderer: Renderer
     keyed: Sequence[tuple[str, Rendered]]
     too_long: Sequence[Rendered]
+    reader: Reader = MARKS_ALONE
 
     def engine_settings(self, settings: RunSettings) -> RunSettings:
         """The run's, with no more context than the judge takes."""
@@ -63,13 +66,15 @@ def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> 
         if is_fit
     ]
     too_long = [request for request, is_fit in zip(rendered, fits, strict=True) if not is_fit]
-    return Prepared(name, model, fingerprint, renderer, keyed, too_long)
+    reader = Reader(renderer.reasoning, renderer.opens_reasoning, renderer)
+    return Prepared(name, model, fingerprint, renderer, keyed, too_long, reader)
 
 
 def judge_renderer(model: Model, settings: RunSettings) -> tuple[Renderer, Checkpoint | None]:
     """What turns a judge's questions into its own token ids, and the judge as vLLM takes it."""
+    reasoning = of_judge(model.argument, settings.reading)
     if model.files is None:
-        return Renderer(None, "tokenizer", None), None
+        return Renderer(None, "tokenizer", None, reasoning=reasoning), None
     tokenizer = load_tokenizer(
         str(model.files), trust_remote_code=settings.engine.trust_remote_code
     )
@@ -85,6 +90,7 @@ def judge_renderer(model: Model, settings: RunSettings) -> tuple[Renderer, Check
         settings.engine.seed,
         clock=settings.clock,
         how=PromptSettings(leave_out_added=settings.prompts.leave_out_added),
+        reasoning=reasoning,
         advice="Name another model to judge: this one's template takes no such conversation.",
     )
     return renderer, checkpoint

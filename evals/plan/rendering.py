@@ -39,6 +39,7 @@ def renderer_of(
         settings.engine.seed,
         max_new,
         how=settings.prompts,
+        reasoning=settings.reading,
         clock=settings.clock,
     )
 

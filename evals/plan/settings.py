@@ -9,6 +9,7 @@ from typing import Literal
 from evals.errors import InputError
 from evals.generators import EngineSettings
 from evals.models.prompting import AS_IT_IS, PromptSettings, template_arguments
+from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, check_reasoning
 
 Suite = Literal["card", "full", "smoke"]
 SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
@@ -35,6 +36,7 @@ class RunSettings:
     offline: bool = False
     engine: EngineSettings = field(default_factory=EngineSettings)
     prompts: PromptSettings = AS_IT_IS
+    reading: ReasoningSettings = AS_IT_COMES
     clock: datetime | None = None
     """What a template that asks the time is told; a plan sets it, once for model and judges."""
 
@@ -49,6 +51,7 @@ def check_settings(settings: RunSettings) -> None:
         )
     _check_engine(settings.engine)
     template_arguments(settings.prompts.chat_template_kwargs)
+    check_reasoning(settings.reading)
 
 
 def _check_engine(engine: EngineSettings) -> None:

@@ -10,6 +10,7 @@ from evals.plan.judges import Judge
 from evals.plan.make import Plan
 from evals.plan.prefix import cached_tokens
 from evals.plan.questions import Question, prepare
+from evals.plan.reasoning import notes as notes_on_reasoning
 from evals.records import Completion, ItemId, Output, Program
 from evals.sandbox.pool import Sandbox
 from evals.storage.run_folder import RunFolder
@@ -77,6 +78,7 @@ def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
         total += asked
         lines.append(f"{name:12} {len(task.items):7,} {asked.text()}")
     lines += [*_gpu_lines(plan, total), plan.view.line()]
+    lines += notes_on_reasoning(plan.reader, plan.tasks)
     for role, judge in plan.judges.items():
         cost = "a rule" if judge.is_rule else _judging(plan, judge, known).text(price_of.get(role))
         lines.append(
@@ -149,6 +151,8 @@ def _judging(plan: Plan, judge: Judge, known: Store | None) -> Cost:
             if not isinstance(answer, Completion):
                 # A stand-in that is no reference's text: equal answers would not be judged.
                 answer, longest[item.id] = Completion((Output("?"),)), request.max_new_tokens
+            elif not (answer := plan.read(name, item, answer)).is_answer:
+                continue  # nobody is asked about it
             asks = [
                 check.ask
                 for check in task.benchmark.checks(item, answer)

@@ -227,7 +227,7 @@ def _entry(row: Mapping[str, Any], background: Background) -> dict[str, Any]:
     grade = {
         name: value
         for name, value in row.items()
-        if name not in ("id", "outputs", "extracted", "findings", "choice_logprobs")
+        if name not in ("id", "outputs", "extracted", "findings", "choice_logprobs", "reasoning")
     }
     if group := background.group(item_id):
         grade["group"] = group
@@ -238,6 +238,8 @@ def _entry(row: Mapping[str, Any], background: Background) -> dict[str, Any]:
         "extracted": row.get("extracted"),
         "grade": grade,
     }
+    if "reasoning" in row:
+        entry["reasoning"] = row["reasoning"]
     return entry | {
         "outputs": row["outputs"],
         "findings": row.get("findings", {}),

@@ -77,7 +77,7 @@ function terms() {
 
 /** Every text of an item, as it is searched. */
 function fields(id, texts) {
-  texts.fields ??= [id, texts.prompt, texts.gold || "", ...texts.outputs, ...[texts.extracted, texts.grade, texts.findings].flatMap(leaves)];
+  texts.fields ??= [id, texts.prompt, texts.gold || "", ...texts.outputs, ...(texts.reasoning || []).filter(Boolean), ...[texts.extracted, texts.grade, texts.findings].flatMap(leaves)];
   return texts.fields;
 }
 
@@ -196,7 +196,9 @@ function outputPanels(texts, whose) {
     const words = [end === "length" ? "cut at the token limit" : end === "stop" ? null : `ended: ${end.replace("_", " ")}`, tokens[i] != null ? `${tokens[i].toLocaleString("en")} tokens` : null,
       outcome && `${outcome.status} ${outcome.detail}`.trim()].filter(Boolean);
     const title = texts.outputs.length > 1 ? `Output ${i + 1}` : "Output";
-    return panel(title + (whose ? ` of ${whose}` : ""), el("p", { class: "about" }, words.join(" · ")),
+    const thought = (texts.reasoning || [])[i], spent = (texts.grade.n_reasoning_tokens || [])[i];
+    const reasoning = thought != null && el("details", {}, el("summary", {}, `Reasoning, not graded${spent != null ? `: ${spent.toLocaleString("en")} tokens` : ""}`), pre(thought, `Reasoning of ${title.toLowerCase()}`));
+    return panel(title + (whose ? ` of ${whose}` : ""), el("p", { class: "about" }, words.join(" · ")), reasoning || null,
       output.trim() ? pre(output, title) : el("p", { class: "quiet" }, "Empty."));
   });
   return texts.logprobs ? [choices(texts.logprobs, whose), ...panels] : panels;

@@ -73,7 +73,12 @@ def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
         parts.append("── log-probabilities\n" + to_json(row["choice_logprobs"]))
     outputs = row.get("outputs", [])
     ends = row.get("finish_reasons", ["end not recorded"] * len(outputs))
+    told, counted = row.get("reasoning", []), row.get("n_reasoning_tokens", [])
     for index, (output, end) in enumerate(zip(outputs, ends, strict=True)):
+        if index < len(told) and told[index] is not None:
+            n = counted[index] if index < len(counted) else None
+            tokens = f" ({n:,} tokens)" if n is not None else ""
+            parts.append(f"── reasoning, not graded{tokens}\n{told[index]}")
         parts.append(f"── {'output' if len(outputs) == 1 else f'output {index}'} ({end})\n{output}")
     parts.append(f"── extracted\n{to_json(row.get('extracted'))}")
     parts.append(f"── gold\n{_gold(record, ItemId(item_id), data)}")
@@ -83,7 +88,7 @@ def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
             {
                 name: value
                 for name, value in row.items()
-                if name not in ("outputs", "findings", "choice_logprobs")
+                if name not in ("outputs", "findings", "choice_logprobs", "reasoning")
             }
         )
     )

@@ -121,16 +121,19 @@ def whole(answer: Completion) -> Completion:
     """The answer with lone halves of surrogate pairs replaced, as engines do: no tokenizer, judge
     or UTF-8 file takes them.
     """
-    texts = [
-        output.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        for output in answer.outputs
-    ]
-    return replace(
-        answer,
-        outputs=tuple(
-            replace(output, text=text) for output, text in zip(answer.outputs, texts, strict=True)
-        ),
+    outputs = (
+        replace(
+            one,
+            text=_whole(one.text),
+            reasoning=None if one.reasoning is None else _whole(one.reasoning),
+        )
+        for one in answer.outputs
     )
+    return replace(answer, outputs=tuple(outputs))
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def work(waiting: Waiting) -> float:

@@ -1,5 +1,5 @@
 """Outputs that are no answer: a filter, a refusal by the service, a tool call or an error ended
-them, or they came without a text.
+them, they came without a text, or they ended inside their reasoning.
 
 Such an output is kept as it came and keeps its place in the denominator. It never counts for the
 model: where the protocol has a worst score it gets that one, as a wrong answer would; where a judge
@@ -25,6 +25,7 @@ _WORDS = {
     "tool_call": "calls of a tool",
     "error": "ended by an error",
     "no_text": "without a text",
+    "reasoning": "ended inside their reasoning",
     "other": "ended in a way the server has no known word for",
 }
 

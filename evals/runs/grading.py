@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from evals.benchmark import Benchmark, roles_of_column
 from evals.generators.replay import RECORDED
+from evals.models.reasoning import AS_IT_COMES, ReasoningSettings
 from evals.plan.judges import Judge
 from evals.records import Completion, Finding, Findings, Grade, Item, ItemId, Json, Metric
-from evals.runs import ends
+from evals.runs import ends, reasoned
+from evals.runs.reasoned import NOTHING, Reasoned
 from evals.storage.spool import Spool
 
 MOST_UNREADABLE = 0.05
@@ -24,7 +26,7 @@ down: 5 points is about what XSTest's 200 unsafe prompts leave open anyway (95 %
 card's own judges seldom come near: of GPT-4's recorded verdicts 2 of 805 are unreadable
 (AlpacaEval), 11 of 450 (XSTest).
 """
-_WARN_ABOVE = {"truncated": 0.25, "unparsed": 0.25, "empty": 0.05}
+_WARN_ABOVE = {"truncated": 0.25, "unparsed": 0.25, "empty": 0.05, "reasoning": 0.05}
 _MOST_UNSHOWN = 0.01
 """Share of choices of which a server may show no candidate, and the cell still have a number. Each
 may have been right or wrong: a larger share could move the cell by more than the point that the
@@ -37,6 +39,7 @@ _WHY = {
     ),
     "unparsed": "hold no answer of the expected form",
     "empty": "are empty: check the chat format and the stop strings",
+    "reasoning": "ended inside their reasoning: give it room with --reasoning-tokens N",
 }
 
 
@@ -49,6 +52,7 @@ class TaskResult:
     ends: outputs that ended otherwise than models do, by kind; n_outputs: all there are.
     n_unshown: choices of which a server showed no candidate.
     unasked: items answered without a parameter that the server refused, by parameter.
+    reasoned: what was told from the outputs.
     """
 
     benchmark: Benchmark[Any]
@@ -63,6 +67,7 @@ class TaskResult:
     n_outputs: int = 0
     n_unshown: int = 0
     unasked: Mapping[str, int] = field(default_factory=dict)
+    reasoned: Reasoned = NOTHING
 
     @property
     def is_complete(self) -> bool:
@@ -72,9 +77,10 @@ class TaskResult:
     @property
     def warnings(self) -> list[str]:
         """One sentence for each share past its threshold."""
+        cut = {"reasoning": self.ends.get("reasoning", 0) / max(1, self.n_outputs)}
         return [
             f"{self.benchmark.name}: {share:.0%} of its outputs {_WHY[name]}"
-            for name, share in self.shares.items()
+            for name, share in {**self.shares, **cut}.items()
             if share > _WARN_ABOVE[name]
         ]
 
@@ -92,13 +98,14 @@ class Grading:
     counts.
 
     findings: by item.  capped: how many items were cut to the room left in the model's context.
-    grades: where they are kept.
+    grades: where they are kept.  reading: how the answers were told from their reasoning.
     """
 
     benchmark: Benchmark[Any]
     findings: Mapping[ItemId, Findings]
     capped: int = 0
     grades: list[Grade] | Spool[Grade] = field(default_factory=list)
+    reading: ReasoningSettings = AS_IT_COMES
     _n_answered: int = 0
     _n_scored: int = 0
     _n_unparsed: int = 0
@@ -109,6 +116,7 @@ class Grading:
     _ends: Counter[str] = field(default_factory=Counter)
     _n_unshown: int = 0
     _unasked: Counter[str] = field(default_factory=Counter)
+    _reasoned: Reasoned = NOTHING
 
     def rows(
         self, answered: Iterable[tuple[Item, Completion | None, Graded | None]]
@@ -141,6 +149,10 @@ class Grading:
             self._ends += ends.count(completion)
             self._n_unshown += completion.has_no_choice
             self._unasked.update(completion.unasked)
+            if self._n_answered == 1 or completion.choice_logprobs is None:
+                self._reasoned += reasoned.of(
+                    self.benchmark.request(item), completion, self.reading
+                )
             if self.benchmark.runs_programs:
                 self._n_recorded += sum(finding.by == RECORDED for finding in findings.values())
             yield _sample_row(self.benchmark, grade, completion, findings)
@@ -170,6 +182,7 @@ class Grading:
             self._n_outputs,
             self._n_unshown,
             self._unasked,
+            self._reasoned,
         )
 
 
@@ -196,6 +209,7 @@ def _sample_row(
     if completion.outputs:
         row["finish_reasons"] = [output.finish_reason for output in completion.outputs]
         row["n_tokens"] = [len(output.token_ids) for output in completion.outputs]
+    row |= reasoned.row(completion)
     if completion.unasked:
         row["unasked"] = list(completion.unasked)
     if completion.choice_logprobs is not None:
@@ -269,6 +283,7 @@ def cell_marks(
             f"{result.benchmark.name}: the server takes no {' or '.join(sorted(result.unasked))};"
             f" its own decided {max(result.unasked.values()):,} of {result.n_answered:,} answers"
         )
+    marks += reasoned.marks(result.benchmark.name, result.reasoned, header)
     if result.ends:
         marks.append(f"{result.benchmark.name}: {ends.in_words(result.ends, result.n_outputs)}")
     counts = verdict_counts(result, column)

@@ -1,6 +1,6 @@
 """Letting judges decide: each judge's model is loaded once and asked all it has to decide."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from evals.models.prompts import Rendered
@@ -25,13 +25,15 @@ def judge_all(
     notes: dict[str, list[str]] = {}
     for name in sorted(questions, key=lambda name: (name != asker.loaded, name)):
         prepared = prepare(settings, name, questions[name])
-        unasked = _judge(asker, settings, prepared, questions[name], found)
+        unasked, reasoned = _judge(asker, settings, prepared, questions[name], found)
         for role in dict.fromkeys(question.role for question in questions[name]):
             n = sum(request.check == role for request in prepared.too_long)
             too_long = f"{n} answers too long for {name} to judge, {COUNTED_AS_UNREADABLE}"
             said = [f"{role}: {too_long}"] if n else []
             if own := sorted(unasked[role]):
                 said.append(f"{role}: {name} takes no {' or '.join(own)}; its own decided")
+            if n := reasoned[role]:
+                said.append(f"{role}: {name} reasoned before {n:,} verdicts, which was read past")
             notes[role] = [*said, *calibration_notes(role, name, prepared.fingerprint)]
     return notes
 
@@ -42,18 +44,23 @@ def _judge(
     prepared: Prepared,
     questions: Sequence[Question],
     found: Found,
-) -> Mapping[str, set[str]]:
-    """Returns, by role, the parameters that the judge refused."""
+) -> tuple[Mapping[str, set[str]], Counter[str]]:
+    """Returns, by role, the parameters that the judge refused, and how many verdicts it reasoned
+    before.
+    """
     for request in prepared.too_long:
         found(request.item_id, request.check, Finding(by=prepared.name, text=""))
     asks = {(question.item_id, question.role): question.ask for question in questions}
 
     unasked: defaultdict[str, set[str]] = defaultdict(set)
+    reasoned = Counter[str]()
 
     def land(request: Rendered, answer: Completion) -> None:
         unasked[request.check].update(answer.unasked)
         ask = asks[request.item_id, request.check]
-        found(request.item_id, request.check, finding_of(ask, answer, prepared.name))
+        finding = finding_of(ask, prepared.reader.read(ask, answer), prepared.name)
+        reasoned[request.check] += finding.reasoning is not None
+        found(request.item_id, request.check, finding)
 
     phase = f"judge {prepared.name}"
     asker.progress.start(phase)
@@ -64,4 +71,4 @@ def _judge(
         asker.progress.start(phase, len(waiting), work(waiting))
         asker.stream(waiting, land, prepared.renderer)
     asker.progress.stop()
-    return unasked
+    return unasked, reasoned

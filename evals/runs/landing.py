@@ -29,6 +29,7 @@ class Landing:
         """An answer is here and in the store."""
         task, place = self.known.places.pop(request.item_id)
         benchmark, item = self.plan.tasks[task].benchmark, self.plan.tasks[task].items[place]
+        answer = self.plan.read(task, item, answer)
         recorded = self.plan.recorded.get(item.id)
         found = dict(recorded.findings) if recorded else {}
         # A list, not a generator in any(): every check must be started.

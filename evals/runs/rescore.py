@@ -11,23 +11,28 @@ from evals.benchmark import Benchmark
 from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError, first_line
 from evals.generators.replay import NOT_A_ROW, Recorded, recorded_row
+from evals.models.reasoning import ReasoningSettings
 from evals.models.resolve import public_name
 from evals.plan.items import spread
 from evals.plan.judges import finding_of
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
 from evals.registry import benchmark_class
 from evals.runs import ends
+from evals.runs.again import Again
 from evals.runs.grading import Grading
 from evals.runs.summary import summarize
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
 
 
-def rescore(folder: Path, data: Path | None) -> dict[str, Any]:
+def rescore(
+    folder: Path, data: Path | None, reading: ReasoningSettings | None = None
+) -> dict[str, Any]:
     """Write the run's samples and summary again and return the summary.
 
+    reading: how reasoning is told from the answers now, in place of the run's own way.
     Answers come from the run's store, or from its samples where the store is not at hand.
-    Raises InputError when the folder is no run, or its data is not here.
+    Raises InputError when the folder is no run, or its data or what `reading` needs is not here.
     """
     run = RunFolder(folder)
     record = run.read_json("run.json")
@@ -35,19 +40,22 @@ def rescore(folder: Path, data: Path | None) -> dict[str, Any]:
         results = []
         skipped = {}
         stored = _stored(run, record)
+        again = Again(record["summary_header"], reading)
+        again.require(stored is not None)
         for name in record["tasks"]:
             benchmark, items = run_items(record, name, data)
             if name in record["skipped"]:
                 skipped[name] = (benchmark.columns, len(items), record["skipped"][name])
                 continue
-            completions, findings = _answers(run, record, name, benchmark, items, stored)
-            grading = Grading(benchmark, findings, int(record["capped"].get(name, 0)))
+            completions, findings = _answers(run, record, name, benchmark, items, stored, again)
+            capped = int(record["capped"].get(name, 0))
+            grading = Grading(benchmark, findings, capped, reading=again.how)
             rows = list(grading.rows((item, completions.get(item.id), None) for item in items))
             run.write_samples(
                 name, rows if stored is not None else _with_token_counts(rows, run, name)
             )
             results.append(grading.result())
-        summary = summarize(record["summary_header"], results, skipped)
+        summary = summarize(again.header(), results, skipped)
         run.write_json("summary.json", summary)
     return summary
 
@@ -117,7 +125,8 @@ def run_items(
     return benchmark, items
 
 
-Stored = dict[tuple[ItemId, str], tuple[str, Completion | Outcome]]
+Stored = dict[tuple[ItemId, str], tuple[str, Completion | Outcome, str]]
+"""By item and check: by whom, what, and of a judge's answer the prompt."""
 
 
 def _stored(run: RunFolder, record: Mapping[str, Any]) -> Stored | None:
@@ -130,9 +139,12 @@ def _stored(run: RunFolder, record: Mapping[str, Any]) -> Stored | None:
     store = Store(path, read_only=True)
     try:
         # A store that knows nothing of the run is another one: the samples stay what they are.
+        found = list(store.answers(record["run_key"]))
+        judged = {item for item, check, _, one in found if check and isinstance(one, Completion)}
+        prompts = {item: store.prompts(record["run_key"], item) for item in judged}
         return {
-            (item, check): (by, answer)
-            for item, check, by, answer in store.answers(record["run_key"])
+            (item, check): (by, answer, prompts.get(item, {}).get(check, ""))
+            for item, check, by, answer in found
         } or None
     finally:
         store.close()
@@ -145,6 +157,7 @@ def _answers(
     benchmark: Benchmark[Any],
     items: Sequence[Item],
     stored: Stored | None,
+    again: Again,
 ) -> tuple[Mapping[ItemId, Completion], Mapping[ItemId, Findings]]:
     """Completions and findings by item."""
     rows = _sampled(run, task)
@@ -156,10 +169,11 @@ def _answers(
                 " first answer goes on with its own command."
             )
         return {i: r.completion for i, r in rows.items()}, {i: r.findings for i, r in rows.items()}
+    nothing = ("", None, "")
     completions = {
-        item.id: answer
+        item.id: again.read(benchmark.request(item), answer, rows.get(item.id))
         for item in items
-        if isinstance(answer := stored.get((item.id, ""), ("", None))[1], Completion)
+        if isinstance(answer := stored.get((item.id, ""), nothing)[1], Completion)
     }
     findings: dict[ItemId, Findings] = {}
     judges = {role: entry["name"] for role, entry in record["summary_header"]["judges"].items()}
@@ -174,13 +188,13 @@ def _answers(
                 for name, f in kept.items()
                 if is_recording or f.outcome or _is_named(f.by, judges.get(name))
             }
-            found = _findings(benchmark, item, completions[item.id], stored, judges)
+            found, stale = _findings(benchmark, item, completions[item.id], stored, judges, again)
             # Samples hold rounded numbers: they count only where the store, which holds them whole,
             # has none.
             findings[item.id] = found | {
                 name: f
                 for name, f in valid.items()
-                if name not in found or (item.id, name) not in stored
+                if name not in stale and (name not in found or (item.id, name) not in stored)
             }
     return completions, findings
 
@@ -191,10 +205,13 @@ def _findings(
     answer: Completion,
     stored: Stored,
     judges: Mapping[str, str],
-) -> dict[str, Finding]:
+    again: Again,
+) -> tuple[dict[str, Finding], set[str]]:
+    """What checks found, and the names of those that were about another text than is read now."""
     found: dict[str, Finding] = {}
+    stale = set[str]()
     for check in ends.checks(benchmark, item, answer):
-        by, what = stored.get((item.id, check.name), ("", None))
+        by, what, prompt = stored.get((item.id, check.name), ("", None, ""))
         judge = judges.get(check.name, "")
         if isinstance(what, Outcome):
             found[check.name] = Finding(by=by, outcome=what)
@@ -205,8 +222,13 @@ def _findings(
             and not isinstance(check.ask, Program)
             and _is_named(by, judge)
         ):
-            found[check.name] = finding_of(check.ask, what, by)
-    return found
+            if again.is_about(check.ask, answer, prompt):
+                found[check.name] = finding_of(
+                    check.ask, again.verdict(check.ask, what, prompt), by
+                )
+            else:
+                stale.add(check.name)
+    return found, stale
 
 
 def _is_named(by: str, judge: str | None) -> bool:

@@ -12,6 +12,7 @@ from evals.errors import EvalsError
 from evals.generators import Generator
 from evals.plan.earlier import earlier_run
 from evals.plan.make import Plan, make_plan
+from evals.plan.reasoning import notes as notes_on_reasoning
 from evals.plan.settings import RunSettings
 from evals.runs.answering import Answering
 from evals.runs.asking import Asker
@@ -57,7 +58,11 @@ def execute(
         for note in (*earlier_run(plan), *notes):
             progress.note(note)
         servers = about_servers(plan, with_model=make_generator is None)
-        for note in (*tokenizer_hint(plan, servers), *plan.view.notes()):
+        for note in (
+            *tokenizer_hint(plan, servers),
+            *plan.view.notes(),
+            *notes_on_reasoning(plan.reader, plan.tasks),
+        ):
             progress.note(note)
         # Now, not at the end: by then a long run's own files may be others.
         made_with = software() | ({"servers": servers} if servers else {})

@@ -12,9 +12,10 @@ from evals.models.resolve import public_name
 from evals.plan.items import no_judge
 from evals.plan.judges import COUNTED_AS_UNREADABLE, Judge, calibration_notes
 from evals.plan.make import Plan
+from evals.plan.reasoning import reasoning_record
 from evals.plan.settings import PROTOCOL_VERSION
 from evals.records import Column, Metric
-from evals.runs import ends
+from evals.runs import ends, reasoned
 from evals.runs.grading import (
     MOST_UNREADABLE,
     TaskResult,
@@ -46,6 +47,7 @@ def header(
         "bos_tokens": n_bos,
         "prompts_by": _prompts_by(plan),
         "differs": _differs(plan),
+        **reasoning_record(plan.reader),
         "judges": {
             role: {
                 "name": public_name(judge.model),
@@ -241,4 +243,5 @@ def _task_json(result: TaskResult) -> dict[str, Any]:
         "warnings": result.warnings,
         **result.shares,
         **({"ends": dict(sorted(result.ends.items()))} if result.ends else {}),
+        **reasoned.counts(result.reasoned),
     }

@@ -98,17 +98,24 @@ class Writing:
     def _graded(self, task: str) -> TaskResult:
         """A task's samples written, and its result."""
         plan = self.plan.tasks[task]
-        grading = Grading(plan.benchmark, self.known.findings, self.known.capped[task], Spool())
+        grading = Grading(
+            plan.benchmark,
+            self.known.findings,
+            self.known.capped[task],
+            Spool(),
+            self.plan.settings.reading,
+        )
         answered = zip(plan.items, self._answers(task), self.known.graded[task], strict=True)
         self.folder.write_samples(task, grading.rows(answered))
         return grading.result()
 
     def _answers(self, task: str) -> Iterator[Completion | None]:
-        """The task's answers out of the store, in item order;
+        """The task's answers out of the store as they are read, in item order;
         an item of a failed request has none.
         """
-        for _, answer in self.asker.store.get_each(self.known.keys[task]):
-            yield answer if isinstance(answer, Completion) else None
+        answers = self.asker.store.get_each(self.known.keys[task])
+        for item, (_, answer) in zip(self.plan.tasks[task].items, answers, strict=True):
+            yield self.plan.read(task, item, answer) if isinstance(answer, Completion) else None
 
     def _header(self) -> dict[str, Any]:
         return header(self.plan, self.known.n_bos, self.known.judge_notes)

@@ -128,6 +128,19 @@ _FIELDS: Mapping[str, Callable[[Any, Any], bool]] = {
             isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _MOST_TOKENS for n in value
         )
     ),
+    "reasoning": lambda value, outputs: (
+        isinstance(value, list)
+        and len(value) == len(outputs)
+        and all(isinstance(text, str | None) for text in value)
+    ),
+    "n_reasoning_tokens": lambda value, outputs: (
+        isinstance(value, list)
+        and len(value) == len(outputs)
+        and all(
+            n is None or (isinstance(n, int) and not isinstance(n, bool) and 0 <= n < _MOST_TOKENS)
+            for n in value
+        )
+    ),
     "score": lambda value, _: value is None or _is_share(value),
     "scores": lambda value, _: (
         isinstance(value, dict)

@@ -272,7 +272,7 @@ def _pack(answer: Answer) -> bytes:
     else:
         kind, fields = (
             "completion",
-            _shallow(answer) | {"outputs": [_shallow(output) for output in answer.outputs]},
+            _shallow(answer) | {"outputs": [_lean(output) for output in answer.outputs]},
         )
         # What most answers lack is not written: earlier versions read them, too.
         if not answer.unasked:
@@ -284,6 +284,14 @@ def _pack(answer: Answer) -> bytes:
 
 def _shallow(record: Completion | Output | Outcome) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in dataclass_fields(record)}
+
+
+def _lean(output: Output) -> dict[str, Any]:
+    fields = _shallow(output)
+    for name in ("reasoning", "n_reasoning"):
+        if fields[name] is None:
+            del fields[name]
+    return fields
 
 
 def _unpack(payload: bytes) -> Answer:
@@ -300,7 +308,13 @@ def _unpack(payload: bytes) -> Answer:
 def completion_from_json(fields: dict[str, Any]) -> Completion:
     """A Completion from its JSON form. Raises KeyError or TypeError when the form is not one."""
     outputs = tuple(
-        Output(one["text"], one["finish_reason"], tuple(one["token_ids"]))
+        Output(
+            one["text"],
+            one["finish_reason"],
+            tuple(one["token_ids"]),
+            one.get("reasoning"),
+            one.get("n_reasoning"),
+        )
         for one in fields["outputs"]
     )
     unasked = tuple(fields.get("unasked", ()))

@@ -103,9 +103,10 @@ def test_the_engine_never_imports_a_task_by_name() -> None:
     assert importers("tasks", "evals", "scripts") == set()
 
 
-def test_only_the_engine_and_the_reading_of_its_configuration_import_vllm() -> None:
+def test_only_the_engine_its_configuration_and_its_parsers_import_vllm() -> None:
     assert importers("vllm", "evals", "tasks", "scripts") == {
         "evals/generators/checkpoint.py",
+        "evals/generators/reasoning_parsers.py",
         "evals/generators/vllm.py",
     }
 
