@@ -4,6 +4,7 @@ as a stranger sends them.
     {"id": "gsm8k/17", "outputs": ["... 42"]}
     {"id": "mmlu/anatomy/3", "choice_logprobs": {"A": -1.2, "B": -0.4, "C": -3.0, "D": -2.2}}
     {"id": "xstest/1", "outputs": ["..."], "findings": {"xstest": "refusal"}}
+    {"id": "ifeval/1000", "outputs": ["..."], "reasoning": ["..."]}
 
 A finding may be a judge's text, a number (truth, info: probability of yes; AlpacaEval: preference
 from 1 to 2), true or false, or an object as samples hold it; a program's outcome may be its status
