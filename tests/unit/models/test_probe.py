@@ -5,7 +5,7 @@ pass, each fault is named with what mends it.
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -15,55 +15,7 @@ from evals.models.probe import check_prompts, check_question, end_ids
 from evals.models.prompting import PromptSettings, n_added_after
 from evals.models.prompts import Renderer, load_tokenizer
 from evals.records import Generate, Message, Sampling
-
-
-class Family(NamedTuple):
-    """A template written from a family's documentation, its turn's end, the tokens it is of."""
-
-    template: str
-    end: str
-    tokens: tuple[str, ...]
-
-
-FAMILIES = {
-    "Llama 3": Family(
-        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
-        "{{ m.content | trim }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}",
-        "<|eot_id|>",
-        ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    ),
-    "Qwen 3": Family(
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last"
-        " %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if"
-        " add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and not"
-        " enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}",
-        "<|im_end|>",
-        ("<|im_start|>", "<|im_end|>"),
-    ),
-    "Gemma 3": Family(
-        "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no"
-        " system role') }}{% endif %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role"
-        " }}\n{{ m.content | trim }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}"
-        "<start_of_turn>model\n{% endif %}",
-        "<end_of_turn>",
-        ("<start_of_turn>", "<end_of_turn>"),
-    ),
-    "Mistral": Family(
-        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }}"
-        " [/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}",
-        "<|im_end|>",
-        ("[INST]", "[/INST]"),
-    ),
-    "OLMo 2": Family(
-        "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>\n"
-        "{{ m.content }}{{ eos_token }}{% if not loop.last %}\n{% endif %}{% else %}<|{{ m.role"
-        " }}|>\n{{ m.content }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}"
-        "<|assistant|>\n{% endif %}",
-        "<|im_end|>",
-        (),
-    ),
-}
+from tests.families import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +126,7 @@ def test_a_begin_of_sequence_token_is_no_fault(folder: Path) -> None:
 
 
 def test_a_judge_that_takes_no_system_message_is_named_with_advice_that_helps(folder: Path) -> None:
-    family = FAMILIES["Gemma 3"]
+    family = FAMILIES["Gemma 2"]
     tokenizer = tokenizer_of(folder, family.template, family.tokens)
     renderer = Renderer(tokenizer, "tokenizer", None, advice="Name another model to judge.")
     question = Generate((Message("system", "Judge."), Message("user", "x")), Sampling(max_tokens=1))
