@@ -11,7 +11,7 @@ from typing import Any
 
 from evals.models.prompts import Renderer
 from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, Split, can_reason, split
-from evals.records import Completion, Generate, Output, Request
+from evals.records import Completion, FinishReason, Generate, Output, Request
 
 Parser = Callable[[str], Split]
 
@@ -22,13 +22,15 @@ class Reader:
 
     opens: the prompts open a block.  renderer: with its tokenizer, marks that are special tokens
     are seen, tokens are counted and answers after reasoning held to the protocol's limit; None
-    where there is none.  parser: tells them apart in place of the marks.
+    where there is none.  parser: tells them apart in place of the marks.  stop: what ends an answer
+    beside the protocol's stop strings.
     """
 
     how: ReasoningSettings = AS_IT_COMES
     opens: bool = False
     renderer: Renderer | None = None
     parser: Parser | None = None
+    stop: tuple[str, ...] = ()
 
     def read(self, request: Request, answer: Completion) -> Completion:
         """The answer to a request, told from its reasoning; unchanged where there is no place for
@@ -49,7 +51,8 @@ class Reader:
         )
         text = self._decoded(self._less_end(ids), special=True) if with_special else output.text
         if self.how.reasoning == "keep":
-            return replace(output, text=text)
+            text, kept_end = self._stopped(request, text, output.finish_reason)
+            return replace(output, text=text, finish_reason=kept_end)
         found = self._told(text)
         if found.state == "cut":
             n = len(ids) or None
@@ -59,10 +62,13 @@ class Reader:
         if found.state == "none" and not self.how.reasoning_tokens:
             return output
         first = self._first(ids, found.at, special=with_special)
+        # Of the text with its special tokens only the marks were wanted.
+        answer = output.text if found.state == "none" else found.answer
+        if with_special and self.parser is None and found.state == "closed":
+            answer = self._decoded(ids[first:], special=False).lstrip()
+        found = found._replace(answer=answer)
         answer, end = self._held_to_limit(request, output, found, ids[first:])
-        stops = (*request.sampling.stop, *(self.renderer.how.stop if self.renderer else ()))
-        if cuts := [at for stop in stops if (at := answer.find(stop)) >= 0]:
-            answer, end = answer[: min(cuts)], "stop"
+        answer, end = self._stopped(request, answer, end)
         told = replace(output, text=answer, finish_reason=end)
         if found.state == "none":
             return told
@@ -77,7 +83,7 @@ class Reader:
 
     def _held_to_limit(
         self, request: Generate, output: Output, found: Split, ids: Sequence[int]
-    ) -> tuple[str, Any]:
+    ) -> tuple[str, FinishReason]:
         """The answer, and how it ended, as if its tokens alone had been asked for."""
         kept, end = ids, output.finish_reason
         if self.renderer is not None and self.how.reasoning_tokens:
@@ -91,6 +97,14 @@ class Reader:
             return found.answer, end
         text = self._decoded(kept, special=False)
         return text.lstrip() if found.state == "closed" else text, end
+
+    def _stopped(self, request: Generate, text: str, end: FinishReason) -> tuple[str, FinishReason]:
+        """The text cut where it would have ended: where reasoning has room, or its block is opened
+        by the prompt, the engine was told of no stop strings.
+        """
+        stops = (*request.sampling.stop, *self.stop)
+        cuts = [at for stop in stops if (at := text.find(stop)) >= 0]
+        return (text[: min(cuts)], "stop") if cuts else (text, end)
 
     # --- tokens -----------------------------------------------------------------------------------
 

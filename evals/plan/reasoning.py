@@ -34,7 +34,7 @@ def reader_of(model: Model, renderer: Renderer, how: ReasoningSettings) -> Reade
 
         arguments = template_arguments(renderer.how.chat_template_kwargs)
         parser = reasoning_parser(how.reasoning_parser, renderer.tokenizer, arguments)
-    return Reader(how, renderer.opens_reasoning, renderer, parser)
+    return Reader(how, renderer.opens_reasoning, renderer, parser, renderer.how.stop)
 
 
 def of_judge(name: str, how: ReasoningSettings) -> ReasoningSettings:

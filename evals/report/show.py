@@ -20,7 +20,8 @@ def prompt_lines(settings: RunSettings) -> Iterator[str]:
     """One JSON line an item. `prompt` is the text handed to the tokenizer, less a literal leading
     <|begin_of_text|>.
 
-    `sampling` is the protocol's; `max_new_tokens` is what is left of it in the model's context.
+    `sampling` is the protocol's, less its stop strings where reasoning has room; `max_new_tokens`
+    is what is left of it in the model's context, with that room.
     Loads no weights.
     """
     (task,) = settings.tasks

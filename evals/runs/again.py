@@ -15,11 +15,12 @@ from evals.records import Completion, Output, Program, Request
 @dataclass(frozen=True)
 class Again:
     """head: the run's summary header.  asked: how to tell them apart now; None for the run's own
-    way.
+    way.  stop: the user's own stop strings.
     """
 
     head: Mapping[str, Any]
     asked: ReasoningSettings | None = None
+    stop: tuple[str, ...] = ()
 
     @property
     def how(self) -> ReasoningSettings:
@@ -28,7 +29,8 @@ class Again:
 
     @property
     def _reader(self) -> Reader:
-        return Reader(self.how, bool(self.head.get("reasoning", {}).get("opens")))
+        opens = bool(self.head.get("reasoning", {}).get("opens"))
+        return Reader(self.how, opens, stop=self.stop)
 
     def header(self) -> dict[str, Any]:
         """The summary's header, with these settings."""

@@ -11,6 +11,7 @@ from evals.benchmark import Benchmark
 from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError, first_line
 from evals.generators.replay import NOT_A_ROW, Recorded, recorded_row
+from evals.models.prompting import prompts_of
 from evals.models.reasoning import ReasoningSettings
 from evals.models.resolve import public_name
 from evals.plan.items import spread
@@ -40,7 +41,7 @@ def rescore(
         results = []
         skipped = {}
         stored = _stored(run, record)
-        again = Again(record["summary_header"], reading)
+        again = Again(record["summary_header"], reading, prompts_of(record).stop)
         again.require(stored is not None)
         for name in record["tasks"]:
             benchmark, items = run_items(record, name, data)

@@ -18,6 +18,7 @@ from evals.compare.runs import comparability
 from evals.errors import InputError
 from evals.generators.reasoning_parsers import reasoning_parser
 from evals.models.embedded import embedded_folder
+from evals.models.prompting import PromptSettings
 from evals.models.prompts import Rendered, Renderer, load_tokenizer
 from evals.models.reading import Reader
 from evals.models.reasoning import ReasoningSettings, check_reasoning, marks_of, split
@@ -193,6 +194,13 @@ def test_kept_reasoning_is_graded_with_marks_that_the_engine_left_out(
     assert Reader(how, False, renderer).read(generate(), raw).text == THOUGHT
 
 
+def test_kept_reasoning_ends_at_a_stop_string_that_the_engine_was_not_told_of() -> None:
+    reader = Reader(ReasoningSettings(reasoning="keep"), opens=True)
+    raw = Completion((Output("a END</think>b", "length"),))
+    (read,) = reader.read(generate(9, ("END",)), raw).outputs
+    assert (read.text, read.finish_reason) == ("a ", "stop")
+
+
 def test_an_answer_without_reasoning_is_held_to_the_limit_that_it_would_have_had(
     tokenizers: Mapping[bool | None, Any],
 ) -> None:
@@ -365,6 +373,16 @@ def test_a_template_that_opens_the_block_makes_all_up_to_its_end_reasoning(tmp_p
         reading=ReasoningSettings(reasoning="keep"),
     )
     assert [row["extracted"] for row in rows(kept)].count("12") == 3
+
+
+def test_the_users_stop_strings_end_the_answer_and_not_the_block_that_a_template_opens(
+    tmp_path: Path,
+) -> None:
+    model, how = thinker(tmp_path / "thinker"), PromptSettings(stop=("END",))
+    done = measured(tmp_path / "run", engine("END 12</think>It is 7. END 8."), model, prompts=how)
+    assert {row["outputs"][0] for row in rows(done)} == {"It is 7. "}
+    assert {row["reasoning"][0] for row in rows(done)} == {"END 12"}
+    assert rescore(tmp_path / "run", None) == done.summary
 
 
 def test_room_is_marked_part_of_the_run_and_refused_beside_a_run_without(tmp_path: Path) -> None:
