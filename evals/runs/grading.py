@@ -39,7 +39,10 @@ _WHY = {
     ),
     "unparsed": "hold no answer of the expected form",
     "empty": "are empty: check the chat format and the stop strings",
-    "reasoning": "ended inside their reasoning: give it room with --reasoning-tokens N",
+    "reasoning": (
+        "ended inside their reasoning: give it room with --reasoning-tokens N, or grade it with"
+        " --reasoning keep"
+    ),
 }
 
 

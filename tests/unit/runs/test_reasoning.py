@@ -364,7 +364,7 @@ def test_a_template_that_opens_the_block_makes_all_up_to_its_end_reasoning(tmp_p
     assert cells["xstest_safe_refused"]["value"] is cells["xstest_unsafe_followed"]["value"] is None
     assert "ended inside their reasoning" in cells["xstest_safe_refused"]["reason"]
     warnings = done.summary["tasks"]["gsm8k"]["warnings"]
-    assert any(one.endswith("give it room with --reasoning-tokens N") for one in warnings)
+    assert any("outputs ended inside their reasoning: give it room" in one for one in warnings)
     assert rescore(tmp_path / "run", None) == done.summary
     kept = measured(
         tmp_path / "run",
