@@ -70,24 +70,27 @@ def so_far(folder: Path, data: Path | None) -> dict[str, Any]:
     run = RunFolder(folder)
     record = run.read_json("run.json")
     stored = _stored(run, record) or {}
+    again = Again(record["summary_header"], stop=prompts_of(record).stop)
     judges = {role: entry["name"] for role, entry in record["summary_header"]["judges"].items()}
     results, marks = [], {}
     skipped = {}
     for name in record["tasks"]:
         benchmark, items = run_items(record, name, data)
         answered = [
-            (item, answer)
+            (item, again.read(benchmark.request(item), answer, None))
             for item in items
-            if isinstance(answer := stored.get((item.id, ""), ("", None))[1], Completion)
+            if isinstance(answer := stored.get((item.id, ""), ("", None, ""))[1], Completion)
         ]
         if not answered:
             why = record["skipped"].get(name, f"0 of {len(items):,} items answered so far")
             skipped[name] = (benchmark.columns, len(items), why)
             continue
         findings = {
-            item.id: _findings(benchmark, item, answer, stored, judges) for item, answer in answered
+            item.id: _findings(benchmark, item, answer, stored, judges, again)[0]
+            for item, answer in answered
         }
-        grading = Grading(benchmark, findings, int(record["capped"].get(name, 0)))
+        capped = int(record["capped"].get(name, 0))
+        grading = Grading(benchmark, findings, capped, reading=again.how)
         for _ in grading.rows((item, answer, None) for item, answer in answered):
             pass
         results.append(grading.result())
