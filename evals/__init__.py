@@ -8,9 +8,12 @@ print(run.table())
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "run"]
+__all__ = ["__version__", "run", "run_adapters"]
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evals.plan.settings import RunSettings
     from evals.report.result import Result
 
 
@@ -25,6 +28,30 @@ def run(model: str, **settings: Any) -> "Result":
     machine.
     """
     # Here and not above: `import evals` alone loads nothing.
+    from evals.report.result import Result
+    from evals.runs import session
+
+    done = session.run(_settings(model, settings))
+    return Result(done.folder, done.summary, done.n_missing)
+
+
+def run_adapters(adapters: "Sequence[str]", base: str = "", **settings: Any) -> "list[Result]":
+    """Evaluate LoRA adapters of one base on one engine, a run folder each, below out= if given.
+
+    base: "" for the one that their configs name.  settings: see run.
+    """
+    from evals.plan.adapters import make_plans, of_each
+    from evals.report.result import Result
+    from evals.runs.progress import Progress
+    from evals.runs.together import execute_all
+
+    plans = make_plans(of_each(_settings(base, settings), adapters))
+    done = execute_all(plans, lambda: Progress(quiet=True))
+    return [Result(one.folder, one.summary, one.n_missing) for one in done]
+
+
+def _settings(model: str, settings: dict[str, Any]) -> "RunSettings":
+    """Settings by name as RunSettings. Raises InputError for one that there is not."""
     from dataclasses import fields
     from pathlib import Path
 
@@ -33,8 +60,6 @@ def run(model: str, **settings: Any) -> "Result":
     from evals.models.prompting import PromptSettings
     from evals.models.reasoning import ReasoningSettings, marks_of
     from evals.plan.settings import RunSettings
-    from evals.report.result import Result
-    from evals.runs import session
 
     grouped = {
         "engine": EngineSettings,
@@ -58,5 +83,4 @@ def run(model: str, **settings: Any) -> "Result":
     for group, cls in grouped.items():
         if given := {name: settings.pop(name) for name in sorted(of[group] & settings.keys())}:
             settings[group] = cls(**given)
-    done = session.run(RunSettings(model=model, **settings))
-    return Result(done.folder, done.summary, done.n_missing)
+    return RunSettings(model=model, **settings)

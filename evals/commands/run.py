@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from evals.runs.writing import RunResult
 
 ModelArgument = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="MODEL",
         help=(
-            "Hub id, folder, smollm2 (embedded), a card row's short name (tulu-2-llama-3.1-8b-dpo),"
-            " openai:NAME@URL, or replay:FILE."
+            "Hub id, folder (of a model or a LoRA adapter), smollm2 (embedded), a card row's short"
+            " name (tulu-2-llama-3.1-8b-dpo), openai:NAME@URL, or replay:FILE."
         ),
     ),
 ]
@@ -71,8 +71,27 @@ LimitOption = Annotated[
 ]
 
 
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="What an adapter is served on (default: the base its config names)."
+    ),
+]
+
+
 def run(
-    model: ModelArgument,
+    model: ModelArgument = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help=(
+                "LoRA adapter of MODEL, or of the base its config names. Several share one engine"
+                " and have a run folder each, below --out if given."
+            ),
+        ),
+    ] = None,
+    base: BaseOption = None,
     name: Annotated[
         str | None, typer.Option(help="The row's name in the table (default: the model's).")
     ] = None,
@@ -96,7 +115,7 @@ def run(
     reasoning_tokens: ReasoningTokensOption = 0,
     reasoning_parser: ReasoningParserOption = None,
     revision: Annotated[
-        str | None, typer.Option(help="Hub revision: branch, tag or commit.")
+        str | None, typer.Option(help="MODEL's revision on the hub: branch, tag or commit.")
     ] = None,
     tokenizer: Annotated[
         str | None,
@@ -181,6 +200,7 @@ def run(
     """Evaluate MODEL and write its row. The same command again goes on where it stopped."""
     from evals.generators import EngineSettings
     from evals.models.reasoning import ReasoningSettings, marks_of
+    from evals.plan.adapters import of_each
     from evals.plan.settings import RunSettings
 
     engine = EngineSettings(
@@ -192,16 +212,19 @@ def run(
     prompting = prompt_settings(
         system_prompt, chat_template, chat_template_kwargs, stop, stop_token_ids, leave_out_added
     )
+    if model is None and not adapter:
+        raise typer.BadParameter("name a model, or --adapter FOLDER.", param_hint="'MODEL'")
     settings = RunSettings(
-        model, name, suite, (tasks,) if tasks else (), data, out, limit, chat_format, revision,
-        tokenizer, tuple(judge or ()), choice("--sandbox", sandbox, ("auto", "require")), store,
-        offline, engine, prompting,
+        model or "", name, suite, (tasks,) if tasks else (), data, out, limit, chat_format,
+        revision, base, None, tokenizer, tuple(judge or ()),
+        choice("--sandbox", sandbox, ("auto", "require")), store, offline, engine, prompting,
         ReasoningSettings(
             reasoning, marks_of(reasoning_marks), reasoning_tokens, reasoning_parser
         ),
     )  # fmt: skip
+    each = of_each(settings, adapter) if adapter else [settings]
     if dry_run:
-        print(described(settings, price or ()))
+        print("\n\n".join(described(one, price or ()) for one in each))
         return
     if price:
         raise typer.BadParameter("--price goes with --dry-run.")
@@ -211,22 +234,23 @@ def run(
         from evals.report.trackers import TRACKERS, require
 
         require(choice("--log", log, TRACKERS), offline)
-    result = measured(settings)
-    for task in result.summary["tasks"].values():
+    results = [measured(each[0])] if len(each) == 1 else measured_together(each)
+    for task in (task for result in results for task in result.summary["tasks"].values()):
         for warning in task["warnings"]:
             print(f"warning: {warning}", file=sys.stderr)
-    show_rows([result.summary])
-    if log is not None:
-        from evals.report.trackers import log_run
+    show_rows([result.summary for result in results])
+    for result in results:
+        if log is not None:
+            from evals.report.trackers import log_run
 
-        if why := log_run(log, result, step, data):
-            print(f"warning: {why}", file=sys.stderr)
-    _say_what_next(result.folder.path)
-    if not result.is_complete:
+            if why := log_run(log, result, step, data):
+                print(f"warning: {why}", file=sys.stderr)
+        _say_what_next(result.folder.path)
+    if n_missing := sum(result.n_missing for result in results):
         more = "The same command asks for them again; the rest is kept."
-        if model.startswith("replay:"):
+        if settings.model.startswith("replay:"):
             more = "Add their rows to the file and score it into another --out."
-        raise Incomplete(f"{result.n_missing} answers or verdicts are missing. {more}")
+        raise Incomplete(f"{n_missing} answers or verdicts are missing. {more}")
 
 
 def _say_what_next(folder: Path) -> None:
@@ -251,15 +275,26 @@ def measured(settings: "RunSettings") -> "RunResult":
     return execute(plan, Progress(), notes=_power(plan))
 
 
+def measured_together(each: Sequence["RunSettings"]) -> list["RunResult"]:
+    """The runs of several adapters, carried out."""
+    from evals.plan.adapters import make_plans
+    from evals.runs.progress import Progress
+    from evals.runs.together import execute_all
+
+    plans = make_plans(each)
+    return execute_all(plans, Progress, [_power(plan) for plan in plans])
+
+
 def described(settings: "RunSettings", prices: Sequence[str] = ()) -> str:
     """What the run would ask, and what is to be said about its folder."""
+    from evals.models.bases import adapter_notes
     from evals.plan.earlier import earlier_run
     from evals.plan.make import make_plan
     from evals.report.dry_run import describe
 
     plan = make_plan(settings)
-    notes = earlier_run(plan)
-    return "\n".join([describe(plan, prices), *_power(plan), *plan.view.notes(), *notes])
+    notes = [*adapter_notes(plan.model), *plan.view.notes(), *earlier_run(plan)]
+    return "\n".join([describe(plan, prices), *_power(plan), *notes])
 
 
 def _power(plan: "Plan") -> list[str]:
@@ -272,6 +307,7 @@ def _power(plan: "Plan") -> list[str]:
 def prompts(
     task: Annotated[str, typer.Argument(metavar="TASK")],
     model: Annotated[str, typer.Option(help="As for `evals run`; only its tokenizer is loaded.")],
+    base: BaseOption = None,
     chat_format: FormatOption = "auto",
     suite: SuiteOption = "card",
     data: DataOption = None,
@@ -309,6 +345,7 @@ def prompts(
         limit=limit,
         chat_format=chat_format,
         revision=revision,
+        base=base,
         offline=offline,
         engine=engine,
         prompts=prompting,

@@ -49,8 +49,11 @@ class Asked:
         try:
             # offline: what is compared is what is here; nothing is fetched for it.
             files = resolve(
-                str(record.get("model")), revision=head["model"].get("revision"), offline=True
-            ).files
+                str(record.get("model")),
+                revision=head["model"].get("revision"),
+                offline=True,
+                **_base(record),
+            ).tokenizer_files
             self.tokenizer = load_tokenizer(str(files)) if files is not None else None
         except EvalsError as error:
             self.lacks = str(error)
@@ -93,7 +96,7 @@ class Asked:
             revision=head["model"].get("revision"), offline=True,
             engine=EngineSettings(max_model_len=engine.get("max_model_len")),
             # The folder, for the time that a template was told.
-            out=self._run.path, prompts=prompts_of(self._record),
+            out=self._run.path, prompts=prompts_of(self._record), **_base(self._record),
         )  # fmt: skip
 
     def pieces(self, text: str) -> tuple[list[int | str], list[str]]:
@@ -104,6 +107,12 @@ class Asked:
         # As the renderer calls it, so that a doubled BOS is seen.
         ids = self.tokenizer(text, add_special_tokens=True)["input_ids"]
         return list(ids), [self.tokenizer.decode([token_id]) for token_id in ids]
+
+
+def _base(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run's adapter was served on."""
+    found = record.get("base")
+    return {"base": found["model"], "base_revision": found["revision"]} if found else {}
 
 
 def describe(task: str, ids: Sequence[str], asked: tuple[Asked, Asked]) -> list[str]:

@@ -11,8 +11,10 @@ from typing import Any
 from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings, Failure
 from evals.generators.checkpoint import prepare_import
-from evals.generators.engine_errors import answering_error, load_error
+from evals.generators.engine_errors import answering_error, load_error, one_line
+from evals.generators.lora import lora_arguments
 from evals.generators.manner import NEUTRAL
+from evals.models.adapters import MERGE, some
 from evals.models.prompts import Rendered
 from evals.records import Completion, Output, finish_reason
 
@@ -30,12 +32,20 @@ questions took a third less time; generating was no slower."""
 class VllmGenerator:
     """One engine, loaded once, fed from one queue through its own add_request/step loop.
 
+    lora_rank: the largest of the adapters that `serve` is to be given; 0 without any.  tokenizer:
+    the folder of one that is not the model's own.
     Raises InputError when the weights cannot be loaded as asked, EnvironmentFault when the machine
     cannot (memory, dead engine).
     """
 
     def __init__(
-        self, model: str, settings: EngineSettings, *, revision: str | None = None
+        self,
+        model: str,
+        settings: EngineSettings,
+        *,
+        revision: str | None = None,
+        lora_rank: int = 0,
+        tokenizer: str | None = None,
     ) -> None:
         if settings.data_parallel_size and settings.data_parallel_size > 1:
             raise InputError(
@@ -68,6 +78,9 @@ class VllmGenerator:
             # in runs of several minutes.
             given.setdefault("enforce_eager", True)
             given["block_size"] = _CPU_BLOCK
+        given |= lora_arguments(lora_rank) if lora_rank else {}
+        self._adapters: dict[str, Any] = {}
+        self._adapter: Any = None
         self._at_close = contextlib.ExitStack()
         if on_cpu and given["enforce_eager"]:
             self._at_close.enter_context(_nothing_compiled())
@@ -75,6 +88,7 @@ class VllmGenerator:
             self._llm = vllm.LLM(
                 model=model,
                 revision=revision,
+                tokenizer=tokenizer,
                 disable_log_stats=True,
                 enable_prefix_caching=True,
                 use_tqdm_on_load=False,
@@ -87,6 +101,33 @@ class VllmGenerator:
         self._closed = Event()
         _watch(getattr(self._engine, "engine_core", None), self._closed)
         self._batch = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
+
+    def serve(self, adapter: str) -> None:
+        """Answer with this adapter, a folder, from now on.
+
+        Raises InputError where vLLM does not take it, or leaves a part of it out.
+        """
+        from vllm.lora.request import LoRARequest
+
+        # Prompts in the cache are told apart by the name, weights by the number.
+        request = self._adapters.setdefault(
+            adapter, LoRARequest(adapter, len(self._adapters) + 1, adapter)
+        )
+        try:
+            self._engine.add_lora(request)
+            lost = self._engine.collective_rpc(
+                "modules_without_effect", args=(request.lora_int_id,)
+            )
+        except Exception as error:
+            raise InputError(
+                f"vLLM cannot serve the adapter {adapter}: {one_line(error)}. {MERGE}"
+            ) from error
+        # Stages of a pipeline each have a part of the modules.
+        if everywhere := sorted(set.intersection(*map(set, lost))):
+            raise InputError(
+                f"vLLM leaves out {some(everywhere)} of the adapter {adapter}. {MERGE}"
+            )
+        self._adapter = request
 
     def stream(
         self, requests: Sequence[Rendered]
@@ -104,7 +145,12 @@ class VllmGenerator:
                     request_id = str(n_sent)
                     n_sent += 1
                     prompt = {"prompt_token_ids": list(request.token_ids)}
-                    self._engine.add_request(request_id, prompt, _sampling_params(request))
+                    self._engine.add_request(
+                        request_id,
+                        prompt,
+                        _sampling_params(request),
+                        lora_request=self._adapter,
+                    )
                     running[request_id] = request
                 if not running:
                     return

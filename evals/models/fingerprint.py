@@ -5,6 +5,7 @@ model's answers.
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
@@ -39,10 +40,14 @@ def folder_fingerprint(folder: Path) -> str:
     folder is read once.
     Raises OSError when a file cannot be read.
     """
-    files = sorted({path for pattern in (*_WEIGHTS, *_CONFIG) for path in folder.glob(pattern)})
+    return files_fingerprint({p for pattern in (*_WEIGHTS, *_CONFIG) for p in folder.glob(pattern)})
+
+
+def files_fingerprint(files: Iterable[Path]) -> str:
+    """The same over some files. Raises OSError when one cannot be read."""
     memory = _RememberedHashes()
     digest = hashlib.sha256()
-    for file in files:
+    for file in sorted(files):
         digest.update(f"{file.name} {memory.hash_of(file)}\n".encode())
     memory.save()
     return digest.hexdigest()

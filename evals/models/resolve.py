@@ -13,8 +13,17 @@ from typing import Any, Literal
 
 from evals.cards.published import published_rows, row_of_short_name
 from evals.errors import InputError, nearest
+from evals.models.adapter_weights import base_modules, check_weights
+from evals.models.adapters import CONFIG, Adapter, read_adapter
+from evals.models.bases import on_base
 from evals.models.embedded import EMBEDDED, EMBEDDED_NAME, embedded_folder
-from evals.models.fingerprint import file_sha256, folder_fingerprint, has_weights, recorded_files
+from evals.models.fingerprint import (
+    file_sha256,
+    files_fingerprint,
+    folder_fingerprint,
+    has_weights,
+    recorded_files,
+)
 from evals.models.weights import broken_file
 
 Kind = Literal["weights", "server", "replay"]
@@ -30,6 +39,8 @@ class Model:
     None where there is none.
     row_format, row_bos: chat format and BOS count of the card's row, when the argument is a card
     short name.
+    adapter, base: of an adapter, what its folder says, and the model it is served on. source, files
+    and revision are then the base's.
     """
 
     argument: str
@@ -41,6 +52,18 @@ class Model:
     urls: tuple[str, ...] = ()
     row_format: str | None = None
     row_bos: int | None = None
+    adapter: Adapter | None = None
+    base: "Model | None" = None
+
+    @property
+    def own_revision(self) -> str | None:
+        """The revision of what the argument names: an adapter's, not its base's."""
+        return self.adapter.revision if self.adapter else self.revision
+
+    @property
+    def tokenizer_files(self) -> Path | None:
+        """The folder with its tokenizer: an adapter's own, where it brings one."""
+        return self.adapter.folder if self.adapter and self.adapter.has_tokenizer else self.files
 
     @property
     def public_id(self) -> str:
@@ -49,6 +72,8 @@ class Model:
         """
         if self.argument == EMBEDDED:
             return EMBEDDED
+        if self.adapter is not None:
+            return self.adapter.hub_id or self.adapter.folder.resolve().name
         return (
             self.source
             if self.revision or self.kind == "server"
@@ -89,6 +114,9 @@ class Model:
                 identity = ["server", self.source]
             elif self.kind == "replay":
                 identity = ["replay", *map(file_sha256, recorded_files(Path(self.source)))]
+            elif self.adapter is not None and self.base is not None:
+                of_base = self.base.fingerprint(dtype, quantization)
+                identity = ["adapter", of_base, files_fingerprint(self.adapter.identity)]
             elif self.revision and not Path(self.source).is_dir():
                 identity = ["hub", self.source, self.revision]
             else:
@@ -115,12 +143,27 @@ def public_name(argument: str) -> str:
     return folder.name if argument.startswith(("/", ".", "~")) else argument
 
 
-def resolve(argument: str, *, revision: str | None = None, offline: bool = False) -> Model:
-    """What `argument` means.
+def resolve(
+    argument: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    base: str | None = None,
+    base_revision: str | None = None,
+) -> Model:
+    """What `argument` means. base, base_revision: what an adapter is served on, in place of what
+    its config names.
 
     Raises InputError, naming the nearest known names, when it is nothing; when the folder is no
-    model (or a LoRA adapter); when the hub's weights are gated or not at hand offline.
+    model, or an adapter that the engine cannot serve exactly; when the hub's weights are gated or
+    not at hand offline.
     """
+    found = _named(argument, revision, offline)
+    return on_base(found, base, base_revision, lambda name, at: _named(name, at, offline))
+
+
+def _named(argument: str, revision: str | None, offline: bool) -> Model:
+    """What an argument names, an adapter without its base."""
     # Path.expanduser and Path.is_dir raise on an unknown ~user and on a name too long
     path = Path(os.path.expanduser(argument))
     if not argument.strip():
@@ -210,25 +253,21 @@ def _server(argument: str, offline: bool) -> Model:
 
 
 def _folder(argument: str, path: Path) -> Model:
-    _require_model_files(argument, path)
-    return Model(argument, path.resolve().name, "weights", str(path), path)
+    adapter = _read(argument, path)
+    return Model(argument, path.resolve().name, "weights", str(path), path, adapter=adapter)
+
+
+def _read(argument: str, folder: Path) -> Adapter | None:
+    """The adapter in a folder, whatever lies beside it (transformers takes it so, too); None where
+    it is a model's.
+    """
+    if (folder / CONFIG).exists():
+        return read_adapter(argument, folder, model_json(folder / CONFIG))
+    _require_model_files(argument, folder)
+    return None
 
 
 def _require_model_files(argument: str, folder: Path) -> None:
-    if (folder / "adapter_config.json").exists():
-        if has_weights(folder, but="adapter_model"):
-            raise InputError(
-                f"{argument} holds a whole model and a LoRA adapter beside it; both would be loaded"
-                " as one. Move adapter_config.json and adapter_model.* away to evaluate the model,"
-                " or merge the adapter into it (peft's merge_and_unload)."
-            )
-        base = model_json(folder / "adapter_config.json").get(
-            "base_model_name_or_path", "its base model"
-        )
-        raise InputError(
-            f"{argument} is a LoRA adapter, not a whole model. Merge it into {base} (peft's"
-            " merge_and_unload) and name the merged folder."
-        )
     names = {"config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}
     if not any((folder / name).exists() for name in names):
         raise InputError(
@@ -251,7 +290,7 @@ def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
         RevisionNotFoundError,
     )
 
-    small = ["*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
+    small = ["*.json", "*.model", "*.jinja", "*.txt", "*.tiktoken", "adapter_model.*"]
     try:
         folder = Path(
             snapshot_download(
@@ -286,20 +325,28 @@ def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
             f"No folder {hub_id} is here, and as a hub id it could not be read"
             f" ({type(error).__name__}). Check the connection, or name a local folder."
         ) from error
-    _require_model_files(hub_id, folder)
+    adapter = _read(hub_id, folder)
     # The hub's cache calls a snapshot's folder by its commit.
-    return Model(hub_id, hub_id.split("/")[-1], "weights", hub_id, folder, revision=folder.name)
+    return Model(
+        hub_id, hub_id.split("/")[-1], "weights", hub_id, folder, folder.name, adapter=adapter
+    )
 
 
 def require_weights(model: Model) -> None:
     """Raise InputError when a model cannot answer: a folder without config or weights (or without
-    some of them), a server without key.
+    some of them), an adapter that does not fit its base, a server without key.
     """
     if model.urls == (OPENAI_URL,) and not os.environ.get("OPENAI_API_KEY", "").strip():
         raise InputError(
             f"{model.argument} needs a key: set OPENAI_API_KEY, or name a server of your own:"
             " openai:NAME@URL."
         )
+    if model.adapter is not None and model.base is not None and model.base.files is not None:
+        require_weights(model.base)
+        hub_id = model.base.source if model.base.revision else None
+        modules = base_modules(model.base.files, hub_id, model.base.revision)
+        check_weights(model.argument, model.adapter, modules)
+        return
     folder = Path(model.source)
     if model.kind != "weights" or not folder.is_dir():
         return

@@ -122,9 +122,11 @@ class Estimate:
         )
 
 
-def shape_of(files: Path | None) -> Shape | None:
+def shape_of(files: Path | None, lora_rank: int = 0) -> Shape | None:
     """The size of the model whose config.json lies in `files`; None where it is not known (no file,
     not a dense decoder).
+
+    lora_rank: that for which the engine keeps room beside every matrix; 0 without an adapter.
     """
     if files is None or not (files / "config.json").is_file():
         return None
@@ -134,12 +136,12 @@ def shape_of(files: Path | None) -> Shape | None:
     if any("expert" in name for name in inner):
         return None
     try:
-        return _shape(inner)
+        return _shape(inner, lora_rank)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
 
 
-def _shape(config: Mapping[str, Any]) -> Shape:
+def _shape(config: Mapping[str, Any], lora_rank: int) -> Shape:
     hidden, layers, heads = (
         config["hidden_size"],
         config["num_hidden_layers"],
@@ -152,8 +154,15 @@ def _shape(config: Mapping[str, Any]) -> Shape:
     # Queries and output, keys and values; then gate, up and down of the feed-forward part.
     layer = 2 * hidden * head * (heads + kv_heads) + 3 * hidden * config["intermediate_size"]
     vocabulary = config["vocab_size"] * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    # Inputs and outputs of the matrices above, each of which gets two of the rank.
+    ends = layers * (
+        2 * (hidden + heads * head)
+        + 2 * (hidden + kv_heads * head)
+        + 3 * (hidden + config["intermediate_size"])
+    ) + 2 * (config["vocab_size"] + hidden)
+    parameters = layers * layer + vocabulary + lora_rank * ends
     # Keys and values, two bytes a number.
-    return Shape(float(layers * layer + vocabulary), float(2 * 2 * layers * kv_heads * head))
+    return Shape(float(parameters), float(2 * 2 * layers * kv_heads * head))
 
 
 def estimate(shape: Shape, work: Work, gpu: Gpu, n: int | None = None) -> Estimate:

@@ -257,7 +257,13 @@ def _noting(problems: list[str], call: Callable[[], T]) -> T | None:
 
 def _model(settings: RunSettings, need_weights: bool) -> Model:
     """The model; a server's takes its files, and so its context, from --tokenizer."""
-    model = resolve(settings.model, revision=settings.revision, offline=settings.offline)
+    model = resolve(
+        settings.model,
+        revision=settings.revision,
+        offline=settings.offline,
+        base=settings.base,
+        base_revision=settings.base_revision,
+    )
     if settings.engine.batch_invariant and model.kind in ("server", "replay"):
         raise InputError(
             "--batch-invariant is the engine's own setting: start the server with"

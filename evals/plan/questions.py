@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evals.generators.checkpoint import Checkpoint, take
+from evals.models.bases import model_tokenizer
 from evals.models.prompting import PromptSettings
-from evals.models.prompts import Rendered, Renderer, load_tokenizer, resolve_chat_format
+from evals.models.prompts import Rendered, Renderer, resolve_chat_format
 from evals.models.reading import MARKS_ALONE, Reader
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.engine import fingerprint_of
@@ -75,9 +76,7 @@ def judge_renderer(model: Model, settings: RunSettings) -> tuple[Renderer, Check
     reasoning = of_judge(model.argument, settings.reading)
     if model.files is None:
         return Renderer(None, "tokenizer", None, reasoning=reasoning), None
-    tokenizer = load_tokenizer(
-        str(model.files), trust_remote_code=settings.engine.trust_remote_code
-    )
+    tokenizer = model_tokenizer(model, trust_remote_code=settings.engine.trust_remote_code)
     limit = settings.engine.max_model_len
     checkpoint = take(model, replace(settings.engine, max_model_len=None), tokenizer)
     own = checkpoint.max_len if checkpoint else None

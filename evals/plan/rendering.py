@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.errors import InputError
+from evals.models.bases import model_tokenizer
 from evals.models.probe import check_question
 from evals.models.prompting import AS_IT_IS
 from evals.models.prompts import ChatFormat, Renderer, load_tokenizer, resolve_chat_format
@@ -120,14 +121,12 @@ def tokenizer_of(model: Model, settings: RunSettings) -> Any:
         return load_tokenizer(
             str(tokenizer_files(settings.tokenizer, settings)), trust_remote_code=trust
         )
-    if model.files is not None:
-        return load_tokenizer(str(model.files), trust_remote_code=trust)
-    return None
+    return None if model.files is None else model_tokenizer(model, trust_remote_code=trust)
 
 
 def tokenizer_files(argument: str, settings: RunSettings) -> Path:
     """The folder with the tokenizer that --tokenizer names. Raises InputError without one."""
-    files = resolve(argument, offline=settings.offline).files
+    files = resolve(argument, offline=settings.offline).tokenizer_files
     if files is None:
         raise InputError(
             f"--tokenizer {argument} has no tokenizer on this machine. Name a folder or a hub id."

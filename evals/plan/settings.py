@@ -18,7 +18,10 @@ PROTOCOL_VERSION = "llama-3.1-tulu-2/1"
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What the user asked for; see `evals run --help` for each."""
+    """What the user asked for; see `evals run --help` for each.
+
+    base, base_revision: what an adapter (the model) is served on, where its config is not to say.
+    """
 
     model: str
     name: str | None = None
@@ -29,6 +32,8 @@ class RunSettings:
     limit: int | None = None
     chat_format: str = "auto"
     revision: str | None = None
+    base: str | None = None
+    base_revision: str | None = None
     tokenizer: str | None = None
     judges: tuple[str, ...] = ()
     sandbox: Literal["auto", "require"] = "auto"

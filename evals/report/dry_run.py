@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evals.models.adapters import vllm_rank
 from evals.plan.cost import Cost, parse_prices, prompt_tokens
 from evals.plan.gpu_hours import GPUS, Work, estimate, shape_of, typical_new_tokens
 from evals.plan.judges import Judge
@@ -118,7 +119,8 @@ def _gpu_lines(plan: Plan, total: Asked) -> list[str]:
     """
     if not total.n or plan.model.kind == "replay":
         return []
-    shape = shape_of(plan.model.files)
+    adapter = plan.model.adapter
+    shape = shape_of(plan.model.files, vllm_rank(adapter.rank) if adapter else 0)
     if shape is None:
         return ["GPU-hours: not known here; they need the config.json of a dense model."]
     engine = plan.settings.engine

@@ -55,6 +55,9 @@ def run_record(
         more["clock"] = plan.clock
     if plan.view.checkpoint is not None:
         more["checkpoint"] = plan.view.checkpoint.record()
+    if plan.model.base is not None:
+        more["base"] = {"model": plan.model.base.argument, "revision": plan.model.base.revision}
+        more["adapter_merged"] = False
     return more | {
         "summary_header": dict(head),
         "run_key": plan.run_key,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from evals.errors import EvalsError
 from evals.generators import Generator
+from evals.models.bases import adapter_notes
 from evals.plan.earlier import earlier_run
 from evals.plan.make import Plan, make_plan
 from evals.plan.reasoning import notes as notes_on_reasoning
@@ -55,7 +56,7 @@ def execute(
     """
     folder = RunFolder(plan.out)
     with folder.locked():
-        for note in (*earlier_run(plan), *notes):
+        for note in (*earlier_run(plan), *adapter_notes(plan.model), *notes):
             progress.note(note)
         servers = about_servers(plan, with_model=make_generator is None)
         for note in (

@@ -8,6 +8,7 @@ from typing import Any
 
 from evals.benchmark import roles_of_column
 from evals.cards.average import AVERAGED, average_metric
+from evals.models.bases import adapter_marks, adapter_record
 from evals.models.resolve import public_name
 from evals.plan.items import no_judge
 from evals.plan.judges import COUNTED_AS_UNREADABLE, Judge, calibration_notes
@@ -40,8 +41,10 @@ def header(
             "name": plan.model.name,
             "id": plan.model.public_id,
             "fingerprint": plan.fingerprint,
-            "revision": plan.model.revision,
+            "revision": plan.model.own_revision,
             **_precision(plan),
+            # Only where there is one: any other run's files have the form they always had.
+            **({"adapter": adapter} if (adapter := adapter_record(plan.model)) else {}),
         },
         "chat_format": plan.chat_format,
         "bos_tokens": n_bos,
@@ -104,6 +107,7 @@ def _differs(plan: Plan) -> list[str]:
     elif row_bos is not None and (n_bos := plan.renderer.bos_habit()) != row_bos:
         differs.append(f"prompts start with {n_bos} BOS tokens; the card's row had {row_bos}")
     differs += plan.settings.prompts.marks()
+    differs += adapter_marks(plan.model)
     if plan.renderer.reads_clock:
         differs.append(f"the chat template asks the time: it was told {plan.clock} throughout")
     return differs

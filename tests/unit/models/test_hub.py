@@ -23,7 +23,9 @@ FILES = {
         "config.json": b'{"max_position_embeddings": 2048}',
         "tokenizer_config.json": b"{}",
     },
-    "me/lora": {"adapter_config.json": b'{"base_model_name_or_path": "me/model"}'},
+    "me/dora": {
+        "adapter_config.json": b'{"peft_type": "LORA", "r": 8, "lora_alpha": 8, "use_dora": 1}'
+    },
     "me/empty": {"README.md": b"hello"},
     "me/gated-files": {"config.json": b"{}"},
 } | {row.hub_id: {"config.json": b"{}", "tokenizer_config.json": b"{}"} for row in published_rows()}
@@ -160,7 +162,7 @@ def test_what_the_hub_refuses_is_said_in_one_sentence_each(hub: str, tmp_path: P
         ("me/missing", None),
         ("me/gone", None),
         ("me/model", "nowhere"),
-        ("me/lora", None),
+        ("me/dora", None),
         ("me/empty", None),
         ("me/broken", None),
     ]
@@ -171,7 +173,7 @@ def test_what_the_hub_refuses_is_said_in_one_sentence_each(hub: str, tmp_path: P
         "No folder me/missing is here, and no such model on the hub",
         "No folder me/gone is here, and no such model on the hub",
         "me/model has no revision 'nowhere'.",
-        "me/lora is a LoRA adapter, not a whole model. Merge it into me/model",
+        "me/dora cannot be served as an adapter: it is DoRA (use_dora). Merge it into its base",
         "me/empty holds no model",
         (
             "No folder me/broken is here, and as a hub id it is not in the local cache and the hub"

@@ -122,29 +122,6 @@ def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
     assert "holds no model: no config.json and no tokenizer" in refused(tmp_path)
 
 
-@pytest.mark.parametrize("with_tokenizer", [True, False])
-def test_a_lora_adapter_says_what_to_merge_it_into(folder: Path, with_tokenizer: bool) -> None:
-    (folder / "config.json").unlink()
-    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(
-        '{"base_model_name_or_path": "meta-llama/Llama-3.1-8B"}'
-    )
-    if not with_tokenizer:
-        (folder / "tokenizer.json").unlink()
-    assert "is a LoRA adapter" in refused(folder)
-    assert "Merge it into meta-llama/Llama-3.1-8B" in refused(folder)
-
-
-def test_an_adapter_is_one_with_a_config_beside_it_and_both_together_are_neither(
-    folder: Path,
-) -> None:
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "me/base"}')
-    (folder / "adapter_model.safetensors").write_bytes(b"")
-    assert "holds a whole model and a LoRA adapter beside it" in refused(folder)
-    (folder / "model.safetensors").unlink()
-    assert "is a LoRA adapter, not a whole model. Merge it into me/base" in refused(folder)
-
-
 QUANTIZED = {
     '{"quantization_config": {"quant_method": "awq", "bits": 4}}': "awq",
     '{"text_config": {"quantization_config": {"quant_method": "fp8"}}}': "fp8",
