@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evals.errors import InputError
+from evals.errors import InputError, first_line
 from evals.models.adapters import WEIGHTS, Adapter, refuse, some
 
 _MAX_HEADER = 100 << 20  # of a safetensors file, by its specification
@@ -57,7 +57,8 @@ def check_weights(argument: str, adapter: Adapter, modules: "Modules | None") ->
     # A pickle's reader raises anything.
     except Exception as error:
         raise InputError(
-            f"{argument}/{adapter.weights.name} cannot be read ({error}). Copy the folder again."
+            f"{argument}/{adapter.weights.name} cannot be read ({first_line(error)}). Copy"
+            " the folder again."
         ) from error
     pairs, others = _pairs(tensors)
     why = []
@@ -113,7 +114,7 @@ def _inconsistent(adapter: Adapter, pairs: Mapping[str, _Pair]) -> list[str]:
         return [f"of {some(lone)} one of the two matrices is missing"]
     ranks = adapter.config.get("rank_pattern") or {}
     wrong = [
-        f"{module} (rank {pair.a[0]}, by the config {rank})"
+        f"{module} ({' and '.join(map(str, sorted({pair.a[0], pair.b[1]})))}, not {rank})"
         for module, pair in pairs.items()
         if {pair.a[0], pair.b[1]} != {rank := _by_pattern(ranks, module, adapter.config["r"])}
     ]

@@ -106,11 +106,11 @@ def read_adapter(argument: str, folder: Path, config: Mapping[str, Any]) -> Adap
         )
     if kind in _UNMERGEABLE:
         raise InputError(
-            f"{argument} is a {kind} adapter, which neither vLLM serves nor peft merges: serve it"
-            " elsewhere and evaluate openai:NAME@URL."
+            f"{argument} is an adapter of kind {kind}, which neither vLLM serves nor peft merges:"
+            " serve it elsewhere and evaluate openai:NAME@URL."
         )
     if kind != "LORA":
-        raise InputError(f"{argument} is a {kind} adapter; vLLM serves LORA only. {MERGE}")
+        raise InputError(f"{argument} is an adapter of kind {kind}; vLLM serves LORA. {MERGE}")
     r, alpha = config.get("r"), config.get("lora_alpha")
     ranks = [r, *_dictionary(config, "rank_pattern").values()]
     alphas = [alpha, *_dictionary(config, "alpha_pattern").values()]
