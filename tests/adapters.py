@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 CONFIG: Mapping[str, Any] = {
     "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "me/base",
@@ -43,16 +43,16 @@ def write_adapter(folder: Path, tensors: Mapping[str, np.ndarray[Any, Any]], **c
     return folder
 
 
-def merge(
-    weights: Path, adapter: Path, scale: Callable[[str], float]
-) -> dict[str, np.ndarray[Any, Any]]:
+def merge(weights: Path, adapter: Path, scale: Callable[[str], float]) -> dict[str, Any]:
     """W + scale·B·A for every module of the adapter, in float32: what peft's merge computes."""
-    merged = load_file(weights)
+    from safetensors.torch import load_file
+
+    merged = {name: weight.float() for name, weight in load_file(weights).items()}
     matrices = load_file(adapter / "adapter_model.safetensors")
     for name, weight in merged.items():
         module = name.removesuffix(".weight")
         key = f"base_model.model.{module}.lora_"
         if f"{key}A.weight" in matrices:
             change = matrices[f"{key}B.weight"] @ matrices[f"{key}A.weight"]
-            merged[name] = weight + np.float32(scale(module)) * change
+            merged[name] = weight + scale(module) * change
     return merged

@@ -11,21 +11,40 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from evals.cards.published import published_rows
 
 # --- the hub --------------------------------------------------------------------------------------
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+MODULE = "model.layers.0.self_attn.q_proj"
+WEIGHTS = save({f"{MODULE}.weight": np.zeros((8, 6), np.float32)})
+
+
+def lora(base: str, **config: object) -> dict[str, bytes]:
+    """An adapter's files."""
+    name = f"base_model.model.{MODULE}.lora_"
+    a, b = np.zeros((4, 6), np.float32), np.zeros((8, 4), np.float32)
+    said = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": base}
+    return {
+        "adapter_config.json": json.dumps(said | config).encode(),
+        "adapter_model.safetensors": save({f"{name}A.weight": a, f"{name}B.weight": b}),
+    }
+
+
 FILES = {
     "me/model": {
         "config.json": b'{"max_position_embeddings": 2048}',
         "tokenizer_config.json": b"{}",
     },
-    "me/dora": {
-        "adapter_config.json": b'{"peft_type": "LORA", "r": 8, "lora_alpha": 8, "use_dora": 1}'
-    },
+    "me/base": {"config.json": b"{}", "tokenizer_config.json": b"{}", "model.safetensors": WEIGHTS},
+    "me/lora": lora("me/base"),
+    "me/lora-of-a-step": lora("me/base", revision="nowhere"),
+    "me/lora-of-others": lora("me/gone"),
+    "me/dora": lora("me/base", use_dora=True),
     "me/empty": {"README.md": b"hello"},
     "me/gated-files": {"config.json": b"{}"},
 } | {row.hub_id: {"config.json": b"{}", "tokenizer_config.json": b"{}"} for row in published_rows()}
@@ -73,7 +92,7 @@ class Hub(BaseHTTPRequestHandler):
                 self.answer(200, content=json.dumps(info).encode())
         elif parts[0] == "me" and parts[1] == "gated-files":
             self.answer(403, "GatedRepo")
-        elif "/".join(parts[:2]) in FILES:
+        elif parts[-1] in FILES.get("/".join(parts[:2]), {}):
             self.answer(200, content=FILES["/".join(parts[:2])][parts[-1]])
         else:
             self.answer(404)
@@ -198,3 +217,46 @@ def test_offline_says_what_is_not_there(tmp_path: Path) -> None:
     assert isinstance(unreachable, str)
     assert unreachable.startswith("No folder me/model")
     assert "cannot be reached" in unreachable
+
+
+ADAPTER = """
+import json, sys
+from evals.errors import InputError
+from evals.models.bases import adapter_record
+from evals.models.resolve import require_weights, resolve
+for argument, base, base_revision in json.loads(sys.argv[1]):
+    try:
+        m = resolve(argument, base=base, base_revision=base_revision)
+        require_weights(m)
+        print(json.dumps([m.name, m.public_id, m.own_revision, m.source, m.revision]))
+    except InputError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def test_an_adapter_of_the_hub_is_served_on_its_base_at_its_revision(
+    hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the base's weights the hub gives the headers alone."""
+    monkeypatch.setattr("tests.unit.models.test_hub.ASK", ADAPTER)
+    monkeypatch.setitem(FILES["me/base"], "model.safetensors", WEIGHTS)
+    questions: list[tuple[str, str | None, str | None]] = [
+        ("me/lora", None, None),
+        ("me/lora-of-a-step", None, None),
+        ("me/lora-of-a-step", "me/base", None),
+        ("me/lora", "me/base", "nowhere"),
+        ("me/lora-of-others", None, None),
+    ]
+    found = asked(hub, tmp_path, *questions)  # type: ignore[arg-type]
+    served = ["lora", "me/lora", COMMIT, "me/base", COMMIT]
+    assert found[0] == served
+    assert str(found[1]).startswith("me/lora-of-a-step, an adapter of me/base: me/base has no rev")
+    assert found[2] == ["lora-of-a-step", "me/lora-of-a-step", *served[2:]]
+    assert "me/base has no revision 'nowhere'" in str(found[3])
+    assert str(found[4]).startswith("me/lora-of-others, an adapter of me/gone: No folder me/gone")
+    other = save({f"{MODULE}.weight": np.zeros((6, 6), np.float32)})
+    monkeypatch.setitem(FILES["me/base"], "model.safetensors", other)
+    (misfit,) = asked(hub, tmp_path, ("me/lora", None, None))  # type: ignore[arg-type]
+    assert "other shapes than its base: model.layers.0.self_attn.q_proj (8 × 6, the base's 6" in (
+        str(misfit)
+    )
