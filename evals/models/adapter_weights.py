@@ -4,34 +4,26 @@ files alone.
 
 import json
 import re
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from evals.errors import InputError, first_line
 from evals.models.adapters import WEIGHTS, Adapter, refuse, some
-
-_MAX_HEADER = 100 << 20  # of a safetensors file, by its specification
+from evals.models.weights import broken_file
 
 Shape = tuple[int, ...]
 
 
 def safetensors_header(file: Path) -> dict[str, tuple[str, Shape]]:
-    """Every tensor's dtype and shape. Raises OSError, or ValueError where it is no such file."""
+    """Every tensor's dtype and shape, of a file that is whole."""
     with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\xff"))
-        if length > _MAX_HEADER:
-            raise ValueError("no header of safetensors")
-        header = json.loads(stream.read(length))
-    try:
-        return {
-            name: (str(one["dtype"]), tuple(map(int, one["shape"])))
-            for name, one in header.items()
-            if name != "__metadata__"
-        }
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"its header lacks {error}") from None
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return {
+        name: (str(one["dtype"]), tuple(map(int, one["shape"])))
+        for name, one in header.items()
+        if name != "__metadata__"
+    }
 
 
 def _tensors(file: Path) -> dict[str, Shape]:
@@ -53,6 +45,8 @@ def check_weights(argument: str, adapter: Adapter, modules: "Modules | None") ->
             " wrote it."
         )
     try:
+        if (flaw := broken_file(adapter.folder)) is not None:
+            raise ValueError(flaw)
         tensors = _tensors(adapter.weights)
     # A pickle's reader raises anything.
     except Exception as error:
