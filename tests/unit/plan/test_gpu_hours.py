@@ -68,6 +68,18 @@ def test_a_size_that_cannot_be_read_off_is_not_known(
     assert shape_of(None) is None
 
 
+def test_an_adapter_takes_a_little_more(tmp_path: Path) -> None:
+    """Rank 16 on all matrices of Llama 3's layers is 41,943,040 parameters, as peft prints; vLLM
+    keeps room for it at both ends of the model, too.
+    """
+    alone, served = (shape_of(written(tmp_path, LLAMA_8B), rank) for rank in (0, 16))
+    assert alone is not None
+    assert served is not None
+    ends = 2 * 16 * (LLAMA_8B["vocab_size"] + LLAMA_8B["hidden_size"])
+    assert served.parameters - alone.parameters == 41_943_040 + ends
+    assert served.kv_bytes == alone.kv_bytes
+
+
 def test_weights_that_do_not_fit_one_gpu_get_several() -> None:
     shape = Shape(70.6e9, 327_680)
     assert {gpu.name: estimate(shape, CARD, gpu).n for gpu in GPUS} == {
