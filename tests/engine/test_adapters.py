@@ -40,7 +40,7 @@ class Counted(vllm.VllmGenerator):
         super().__init__(*args, **settings)
 vllm.VllmGenerator = Counted
 at = Path(sys.argv[1])
-how = dict(suite="smoke", tasks=("mmlu", "gsm8k"), limit=4, dtype="float32", offline=True)
+how = dict(suite="smoke", tasks=("mmlu", "gsm8k"), limit=3, dtype="float32", offline=True, stop=".")
 adapters = [str(at / "zero"), str(at / "other")]
 evals.run("smollm2", out=at / "base", **how)
 evals.run_adapters(adapters, "smollm2", out=at, **how)
