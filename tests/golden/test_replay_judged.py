@@ -362,11 +362,11 @@ FLAWS: dict[str, tuple[str, str, Callable[[bytes], bytes], str]] = {
         cells_of(lambda rows: rows.pop()),
         "gpt4, final_label: not one row a prompt",
     ),
-    "verdicts in another order": (
+    "verdicts about another prompt": (
         "ifeval",
         f"m-ifeval/{MISTRAL}/eval_results_loose.jsonl.gz",
-        lines_of(lambda rows: rows.insert(0, rows.pop(1))),
-        "the row for ifeval/1000 is about another prompt",
+        lines_of(lambda rows: rows[1].update(prompt="Write a poem about the sea.")),
+        "a row is about another prompt: 'Write a poem about the sea.'",
     ),
     "a verdict is missing": (
         "ifeval",

@@ -123,18 +123,19 @@ def _unsettled(mode: str, rows: Mapping[ItemId, Row], scored: Scored) -> dict[It
         row = rows.get(grade.id)
         if row is None or grade.details[mode] == row["follow_instruction_list"]:
             continue
-        if why := _reason(items[grade.id], mode, row):
+        answer = scored.answers[grade.id].completion.text
+        if why := _reason(items[grade.id], mode, row, answer):
             found[grade.id] = why
     return found
 
 
-def _reason(item: Prompt, mode: str, row: Row) -> str:
+def _reason(item: Prompt, mode: str, row: Row, answer: str) -> str:
     """Why a verdict cannot come back; nothing where neither prompt nor draws account for it."""
     if row["prompt"] != item.prompt:
         return _EDITED
     index = ("strict", "loose").index(mode)
     is_reached = any(
-        list(_task().follow(item, row["response"], draw)[index]) == row["follow_instruction_list"]
+        list(_task().follow(item, answer, draw)[index]) == row["follow_instruction_list"]
         for draw in range(1, _DRAWS + 1)
     )
     return (_DRAWN if _task().is_drawn(item) else _LANGUAGE) if is_reached else ""
