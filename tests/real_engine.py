@@ -2,6 +2,7 @@
 that model.
 """
 
+import json
 import os
 import signal
 import sqlite3
@@ -16,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PORT = 8000 + os.getpid() % 20000
+SERVED_LEN = 1536
+"""The context that the server is given."""
 SHORT = ["--dtype", "float32", "--offline"]
 
 
@@ -42,10 +45,27 @@ def answers_in(store: Path) -> int:
         return 0
 
 
+def own_sampling(folder: Path) -> Path:
+    """The small model as a checkpoint that wants to be sampled in a way of its own: in an empty
+    folder, which is returned.
+    """
+    from evals.models.embedded import embedded_folder
+
+    for file in embedded_folder().iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "generation_config.json").unlink()
+    wants = {"temperature": 0.7, "top_k": 20, "repetition_penalty": 1.3, "presence_penalty": 1.5}
+    ends = {"do_sample": True, "eos_token_id": [2, 0], "bos_token_id": 1, "pad_token_id": 2}
+    (folder / "generation_config.json").write_text(json.dumps(wants | ends))
+    return folder
+
+
 @contextmanager
-def vllm_server(log: Path, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """vLLM's own OpenAI server with the small model: its URL and its process; gone afterwards, with
-    its engine.
+def vllm_server(
+    log: Path, port: int, folder: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """vLLM's own OpenAI server with the small model, or that of a folder: its URL and its process;
+    gone afterwards, with its engine.
     """
     from evals.models.embedded import embedded_folder
 
@@ -60,13 +80,13 @@ def vllm_server(log: Path, port: int) -> Iterator[tuple[str, subprocess.Popen[by
             "-m",
             "vllm.entrypoints.openai.api_server",
             "--model",
-            str(embedded_folder()),
+            str(folder or embedded_folder()),
             "--served-model-name",
             "small",
             "--dtype",
             "float32",
             "--max-model-len",
-            "1536",
+            str(SERVED_LEN),
             "--enforce-eager",
             "--host",
             "127.0.0.1",

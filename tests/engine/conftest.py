@@ -1,14 +1,24 @@
 """A server that several tests ask."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.real_engine import PORT, vllm_server
+from tests.real_engine import PORT, own_sampling, vllm_server
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the server serves: the small model with sampling defaults of its own, which no test may
+    notice.
+    """
+    return own_sampling(tmp_path_factory.mktemp("own-sampling"))
+
+
+@pytest.fixture(scope="module")
+def served(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server, as MODEL and --judge take it."""
-    with vllm_server(tmp_path_factory.mktemp("server") / "server.log", PORT) as (url, _):
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with vllm_server(log, PORT, served_folder) as (url, _):
         yield f"openai:small@{url}"

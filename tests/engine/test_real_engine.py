@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.real_engine import SHORT, evals
+from tests.real_engine import SERVED_LEN, SHORT, evals
 from tests.without_network import NO_NAMESPACE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,8 +206,9 @@ def test_what_the_engine_cannot_do_is_refused_before_weights_load(
 
 
 def test_vllms_own_server_gives_the_same_greedy_answers_and_letters(
-    smoke: Path, served: str, tmp_path: Path
+    smoke: Path, served: str, served_folder: Path, tmp_path: Path
 ) -> None:
+    """Though the checkpoint that it serves asks for penalties and sampling of its own."""
     run = tmp_path / "served"
     evals(
         "run",
@@ -227,6 +228,48 @@ def test_vllms_own_server_gives_the_same_greedy_answers_and_letters(
     assert [row["outputs"] for row in samples(run, "gsm8k")] == [
         row["outputs"] for row in samples(smoke, "gsm8k")
     ]
+    record = json.loads((run / "run.json").read_text())
+    ((told,),) = record["sessions"][0]["servers"].values()
+    assert (told["models"], told["root"], told["max_model_len"]) == (
+        ["small"],
+        str(served_folder),
+        SERVED_LEN,
+    )
+
+
+def test_by_chat_vllms_own_server_is_told_the_tokenizer_and_unshown_letters_are_no_answers(
+    served: str, served_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "chat"
+    asked = ["--suite", "smoke", "--tasks", "mmlu,gsm8k", "--limit", "4", "--offline"]
+    done = evals("run", served, *asked, "--out", str(run))
+    assert f"--tokenizer {served_folder} sends the protocol's own prompts" in done.stderr
+    rows = samples(run, "mmlu")
+    unshown = [row for row in rows if not row.get("choice_logprobs")]
+    cell = json.loads((run / "summary.json").read_text())["cells"]["mmlu"]
+    # A letter that is not shown is no answer; more than 1 % of such and there is no number.
+    assert all(row["score"] == 0 and row["unparsed"] for row in unshown)
+    assert (cell["value"] is None) == bool(unshown)
+    ends = {end for row in samples(run, "gsm8k") for end in row["finish_reasons"]}
+    assert ends <= {"stop", "length"}
+
+
+def test_in_process_the_checkpoints_own_sampling_is_idle_its_ends_are_kept_and_both_are_said(
+    smoke: Path, served_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "own"
+    asked = ["--suite", "smoke", "--tasks", "mmlu,gsm8k", *SHORT, "--out", str(run)]
+    done = evals("run", str(served_folder), *asked)
+    for task in ("mmlu", "gsm8k"):
+        ours, theirs = samples(smoke, task), samples(run, task)
+        assert [row.get("outputs") for row in theirs] == [row.get("outputs") for row in ours]
+        assert [row["score"] for row in theirs] == [row["score"] for row in ours]
+    assert "repetition_penalty 1.3, presence_penalty 1.5: not used" in done.stderr
+    taken = json.loads((run / "run.json").read_text())["checkpoint"]
+    assert (taken["end_ids"], taken["dtype"]) == ([0, 2], "float32")
+    assert taken["defaults_not_used"]["top_k"] == 20
+    cells = json.loads((run / "summary.json").read_text())["cells"]
+    assert "computed in float32; the card's rows in bfloat16" in cells["gsm8k"]["marks"]
 
 
 def test_vllms_own_server_judges_a_finished_run_without_the_model(
