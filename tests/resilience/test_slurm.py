@@ -19,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("--suite", "smoke", "--tasks", "xstest", "--judge", "xstest=strmatch", "--offline")
 
 
+TOLD = {"/v1/models": {"data": [{"id": "smollm2", "max_model_len": 8192}]}}
+"""As vLLM's server says it: a server that says none has vLLM itself asked about the tokenizer's
+folder, whose import takes seconds.
+"""
+
+
 def start(
     folder: Path, server: OpenAIServer | None, *arguments: str, **more: str
 ) -> subprocess.Popen[str]:
@@ -55,6 +61,7 @@ def start(
 
 def test_one_queue_goes_to_every_node_and_the_job_ends_with_the_row(tmp_path: Path) -> None:
     with serving(lambda body, _: completion(body)) as server:
+        server.about = TOLD
         job = start(tmp_path, server, "smollm2", *OPTIONS, "--out", str(tmp_path / "run"))
         out, err = job.communicate(timeout=200)
         assert job.returncode == 0, err
@@ -76,6 +83,7 @@ def test_near_the_time_limit_the_job_keeps_what_it_has_and_goes_on_when_submitte
 
     is_second = False
     with serving(slow) as server:
+        server.about = TOLD
         arguments = ("smollm2", *OPTIONS, "--out", str(tmp_path / "run"))
         job = start(tmp_path, server, *arguments)
         deadline = time.monotonic() + 100
