@@ -5,25 +5,60 @@ randomness, no engine. What it needs from the world it declares (a request, a ch
 comes back as an argument.
 """
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 from evals.data.dataset import Dataset, Source
-from evals.records import Check, Column, Completion, Findings, Grade, Item, Metric, Request
+from evals.records import (
+    Check,
+    Column,
+    Completion,
+    Findings,
+    Grade,
+    Item,
+    ItemId,
+    Json,
+    Measure,
+    Metric,
+    Request,
+)
 
 ItemT = TypeVar("ItemT", bound=Item)
+ANY_NUMBER = range(1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """The settings of a benchmark that has none."""
+
+
+def setting(default: Json, words: str, *may: object) -> Any:
+    """A field of a benchmark's settings. default: the protocol's.  words: what it is.  may: the
+    values that may be set, texts, numbers, ranges of numbers, or `str` for any text.
+    """
+    return field(default=default, metadata={"words": words, "may": may})
 
 
 class Benchmark(ABC, Generic[ItemT]):
     """One benchmark under one prompt style.
 
     chat: True when prompts are rendered by a chat format, False for base models (raw text).
+    settings: an instance of `Settings`; None: the protocol's.  columns: those of a card that it
+    fills; None: one for each headline
+    metric.
+    name: the class's own; with other settings than the protocol's they are part of it, and of the
+    items' ids, so that two variants stand side by side.
     A subclass is one file in tasks/ and one line in evals/registry.py.
     """
 
-    name: ClassVar[str]
-    columns: ClassVar[tuple[Column, ...]]
+    name: str
+    metrics: ClassVar[tuple[Measure, ...]]
+    """What it can measure; each is in `summarize`, under its name."""
+    Settings: ClassVar[type[Any]] = NoSettings
+    """A frozen dataclass of `setting`s whose defaults are the protocol."""
     dataset: ClassVar[Dataset]
     judge_roles: ClassVar[tuple[str, ...]] = ()
     """Roles that decide this benchmark's columns; without them its cells are `-`."""
@@ -32,18 +67,45 @@ class Benchmark(ABC, Generic[ItemT]):
     runs_on_base: ClassVar[bool] = True
     """False where the card has no cell for base models (AlpacaEval)."""
 
+    headline: ClassVar[tuple[str, ...]] = ()
+    """The metrics that stand for the benchmark where no card says which; an item has one of them as
+    its `score` in samples. Default: the first.
+    """
+
     runs_programs: ClassVar[bool] = False
     """True where `checks` gives programs: the sandbox is then ready before the model is asked."""
 
-    def __init__(self, *, chat: bool) -> None:
+    def __init__(
+        self, *, chat: bool, settings: Any = None, columns: tuple[Column, ...] | None = None
+    ) -> None:
         self.chat = chat
+        self.settings = self.Settings() if settings is None else settings
+        self.name = variant_name(type(self), self.settings)
+        self.columns = self.own_columns() if columns is None else columns
+
+    @classmethod
+    def own_columns(cls) -> tuple[Column, ...]:
+        """A column for each headline metric, for who asks it without a card."""
+        return tuple(
+            Column(one.name, one.name, one.lower_is_better, cls.name, one.name)
+            for one in cls.metrics
+            if one.name in (cls.headline or (cls.metrics[0].name,))
+        )
 
     @abstractmethod
     def items(self, source: Source) -> Iterable[ItemT]:
         """All items in the public file's order; a benchmark of very many yields them."""
 
-    def card_subset(self, items: Sequence[ItemT]) -> Sequence[ItemT]:
-        """The items the card used, in its order; all of them unless the protocol draws some."""
+    def named_items(self, source: Source) -> Iterator[ItemT]:
+        """The items under ids that begin with this variant's name."""
+        own = f"{type(self).name}/"
+        for item in self.items(source):
+            if self.name != type(self).name:
+                item = replace(item, id=ItemId(f"{self.name}/{item.id.removeprefix(own)}"))
+            yield item
+
+    def drawn(self, items: Sequence[ItemT]) -> Sequence[ItemT]:
+        """The items that the protocol takes, in its order; all of them unless it draws some."""
         return items
 
     @abstractmethod
@@ -60,13 +122,33 @@ class Benchmark(ABC, Generic[ItemT]):
 
     @abstractmethod
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
-        """Metrics by name; a metric named like a column's key is that cell."""
+        """Metrics by name, those of `metrics` and any others."""
+
+    def row_scores(self, row: Mapping[str, Any]) -> Mapping[str, float | None]:
+        """The scores of one line of samples, by metric."""
+        scores = row.get("scores")
+        if scores is None:
+            return {self.metrics[0].name: row["score"]}
+        return {
+            one.name: scores[role]
+            for one in self.metrics
+            for role in scores
+            if f"{one.name}_".startswith(f"{role}_")
+        }
+
+    def column_scores(self, row: Mapping[str, Any]) -> dict[str, float | None]:
+        """The same by the key of the column; None where a verdict could not be read. Raises
+        KeyError where the line has no score.
+        """
+        scores = self.row_scores(row)
+        found = {one.key: scores[one.metric] for one in self.columns if one.metric in scores}
+        return {key: None if score is None else float(score) for key, score in found.items()}
 
     def replicates(self, grades: Sequence[Grade]) -> Mapping[str, Sequence[float]]:
-        """Bootstrap values, by key, of the columns that are no mean of their items' scores; equal
+        """Bootstrap values of the metrics that are no mean of their items' scores, by name; equal
         items are drawn equally for every run.
 
-        Two runs are compared by the spread of their replicates' differences.  A column listed here
+        Two runs are compared by the spread of their replicates' differences.  A metric listed here
         has the estimator "bootstrap".
         """
         return {}
@@ -76,10 +158,25 @@ class Benchmark(ABC, Generic[ItemT]):
         return ""
 
 
-def roles_of_column(benchmark: Benchmark[Any] | type[Benchmark[Any]], column: str) -> Sequence[str]:
-    """The judge roles that decide a column: the role it is named after (alpaca_eval_2_lc:
+def roles_of(benchmark: Benchmark[Any] | type[Benchmark[Any]], metric: str) -> Sequence[str]:
+    """The judge roles that decide a metric: the role it is named after (alpaca_eval_2_lc:
     alpaca_eval_2), else all of them.
     """
-    # "_" behind both: a column alpaca_eval_10 would not be alpaca_eval_1's.
-    named = [role for role in benchmark.judge_roles if f"{column}_".startswith(f"{role}_")]
+    # "_" behind both: a metric alpaca_eval_10 would not be alpaca_eval_1's.
+    named = [role for role in benchmark.judge_roles if f"{metric}_".startswith(f"{role}_")]
     return named or benchmark.judge_roles
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def other_settings(settings: Any) -> dict[str, Json]:
+    """Those that are not the protocol's own, by name."""
+    found = {one.name: (getattr(settings, one.name), one.default) for one in fields(settings)}
+    return {name: value for name, (value, usual) in found.items() if value != usual}
+
+
+def variant_name(cls: type[Benchmark[Any]], settings: Any) -> str:
+    """What a benchmark under these settings is called: mmlu, mmlu.shots-0."""
+    words = [f".{name}-{value}" for name, value in other_settings(settings).items()]
+    return cls.name + re.sub(r"[^\w.-]", "_", "".join(words)).lower()

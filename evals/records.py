@@ -291,9 +291,38 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class Measure:
+    """Something a benchmark measures: its name in `summarize`, what it is in plain words, and what
+    the hub calls such a metric.
+    """
+
+    name: str
+    words: str
+    hub: str = "score"
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
-    """One cell of the card: its key in summary.json and its heading."""
+    """One column of a card: its key in summary.json, its heading, what fills it and how it is
+    printed.
+
+    benchmark: "" where nobody here can measure it; `reason` says why.  metric: the benchmark's
+    ("": named as the key).  settings: of the benchmark's, those that are not its own.
+    unit: "percent" or "fraction".
+    """
 
     key: str
     heading: str
     lower_is_better: bool = False
+    benchmark: str = ""
+    metric: str = ""
+    settings: Mapping[str, Json] = field(default_factory=dict, hash=False)
+    unit: str = "percent"
+    decimals: int = 1
+    reason: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, Mapping[str, Json]]:
+        """What decides its numbers: two columns that are equal in it are one."""
+        return self.benchmark, self.metric or self.key, self.settings

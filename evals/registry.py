@@ -1,10 +1,20 @@
-"""Benchmark names and where they live; one line each, in the card's column order."""
+"""Benchmark names and where they live, one line each; and the benchmarks that a card asks."""
 
-from importlib import import_module
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from importlib import import_module, resources
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from evals.benchmark import Benchmark
-from evals.errors import InputError, nearest
+from evals.benchmark import ANY_NUMBER, Benchmark, other_settings, roles_of, variant_name
+from evals.cards.card import Card
+from evals.cards.published import card_of_run
+from evals.errors import EnvironmentFault, InputError, first_line, nearest
+from evals.records import Column
 
 # As texts: whoever lists the names imports no benchmark.
 BENCHMARKS = {
@@ -19,13 +29,188 @@ BENCHMARKS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A benchmark under settings, and the columns of a card that it fills."""
+
+    name: str
+    cls: type[Benchmark[Any]]
+    settings: Any
+    columns: tuple[Column, ...]
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The judges that decide its columns."""
+        needed = {role for one in self.columns for role in roles_of(self.cls, one.metric)}
+        return tuple(role for role in self.cls.judge_roles if role in needed)
+
+    def make(self, *, chat: bool) -> Benchmark[Any]:
+        """The benchmark itself."""
+        return self.cls(chat=chat, settings=self.settings, columns=self.columns)
+
+
 def benchmark_class(name: str) -> type[Benchmark[Any]]:
-    """The benchmark registered under `name`. Raises InputError with the nearest names when there is
-    none.
+    """The benchmark registered under `name`, or the one at "package.module:Class". Raises
+    InputError with the nearest names when there is none.
     """
+    place = BENCHMARKS.get(name, name if ":" in name else "")
+    if not place:
+        raise InputError(f"Unknown task {name!r}. {nearest(name, BENCHMARKS)}")
+    module, _, cls = place.partition(":")
+    if name in BENCHMARKS:
+        found: type[Benchmark[Any]] = getattr(import_module(module), cls)
+        return found
+    return _of_ones_own(name, module, cls)
+
+
+def _of_ones_own(name: str, module: str, cls: str) -> type[Benchmark[Any]]:
+    # A module of the user's own may lie where the command is given.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
-        module, _, cls = BENCHMARKS[name].partition(":")
-    except KeyError:
-        raise InputError(f"Unknown task {name!r}. {nearest(name, BENCHMARKS)}") from None
-    found: type[Benchmark[Any]] = getattr(import_module(module), cls)
+        found = getattr(import_module(module), cls)
+    except Exception as error:
+        raise InputError(
+            f"The benchmark {name} cannot be imported ({first_line(error)}). Write"
+            " package.module:Class, and give the command where Python finds the module."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Benchmark)):
+        raise InputError(f"{name} is no subclass of evals.benchmark.Benchmark.")
     return found
+
+
+def bound(card: Card) -> Card:
+    """The card with each column's settings held against its benchmark's: those that are the
+    protocol's own are left out, so that equal columns are equal.
+
+    Raises InputError for an unknown benchmark, metric or setting, with what there is.
+    """
+    return replace(card, columns=tuple(_bound(card, column) for column in card.columns))
+
+
+def _bound(card: Card, column: Column) -> Column:
+    if not column.benchmark:
+        return column
+    try:
+        cls = benchmark_class(column.benchmark)
+        known = {one.name: one for one in cls.metrics}
+        if column.metric not in known:
+            raise InputError(
+                f"{cls.name} has no metric {column.metric!r}. {nearest(column.metric, known)}"
+            )
+        if column.lower_is_better != known[column.metric].lower_is_better:
+            better = "lower" if known[column.metric].lower_is_better else "higher"
+            raise InputError(f"of {column.metric}, {better} is better: set lower_is_better so.")
+        settings = other_settings(read_settings(cls, column.settings))
+    except InputError as error:
+        raise InputError(f"Column {column.key} of the card {card.title!r}: {error}") from error
+    return replace(column, settings=settings)
+
+
+def variants(card: Card, more: Sequence[str] = ()) -> dict[str, Variant]:
+    """What a card asks, by name, in its columns' order: columns of one benchmark and settings
+    together.
+
+    more: registered benchmarks that are asked besides; off the card they have a column for each
+    headline metric.
+    """
+    found: dict[str, Variant] = {}
+    for column in bound(card).columns:
+        if not column.benchmark:
+            continue
+        cls = benchmark_class(column.benchmark)
+        settings = read_settings(cls, column.settings)
+        name = variant_name(cls, settings)
+        before = found.get(name)
+        if before is not None and before.cls is not cls:
+            raise InputError(f"Two benchmarks of the card {card.title!r} are called {name}.")
+        columns = (*before.columns, column) if before else (column,)
+        found[name] = Variant(name, cls, settings, columns)
+    for name in more:
+        if name not in found:
+            cls = benchmark_class(name)
+            found[name] = Variant(name, cls, cls.Settings(), cls.own_columns())
+    return found
+
+
+def off_card(summary: Mapping[str, Any]) -> list[str]:
+    """The registered benchmarks that a run asked besides its card's."""
+    return [name for name in BENCHMARKS if name in summary["data"]]
+
+
+def task_variant(summary: Mapping[str, Any], task: str) -> Variant:
+    """What a run's task is, by its summary or its header. Raises InputError where there is no such
+    benchmark any more.
+    """
+    card = card_of_run(summary)
+    known = variants(card)
+    return known[task] if task in known else variants(card, [task])[task]
+
+
+def write_skeleton(name: str, folder: Path) -> list[Path]:
+    """A benchmark of the user's own to begin with: module, card and smoke items in `folder`.
+    Returns the files. Raises InputError for a name that is no module's or is taken, or where a file
+    is there already.
+    """
+    if not re.fullmatch(r"[a-z]\w*", name, re.ASCII) or find_spec(name) or name in BENCHMARKS:
+        raise InputError(
+            f"{name!r} cannot be a benchmark's name here: take letters, digits and _, the first a"
+            " small letter, and no name of a module that Python knows."
+        )
+    files = {
+        "benchmark.py.txt": folder / f"{name}.py",
+        "card.toml.txt": folder / f"{name}.toml",
+        "test.jsonl.txt": folder / "smoke" / name / "test.jsonl",
+    }
+    for path in files.values():
+        if path.exists():
+            raise InputError(f"{path} is there already. Name another folder.")
+    texts = resources.files("tasks").joinpath("skeleton")
+    try:
+        for source, path in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = texts.joinpath(source).read_text("utf-8")
+            path.write_text(text.replace("NAME", name), "utf-8")
+    except OSError as error:
+        raise EnvironmentFault(f"{folder} cannot be written ({error}).") from error
+    return list(files.values())
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def read_settings(cls: type[Benchmark[Any]], given: Mapping[str, Any]) -> Any:
+    """The benchmark's settings with these in place of the protocol's.
+
+    Raises InputError for one that it does not have or that may not be so, with what may be set.
+    """
+    known = {one.name: one.metadata["may"] for one in fields(cls.Settings)}
+    for name, value in given.items():
+        if name not in known:
+            may = nearest(name, known) if known else "It has none."
+            raise InputError(f"{cls.name} has no setting {name[:99]!r}. {may}")
+        if not any(_may_be(value, one) for one in known[name]):
+            raise InputError(
+                f"{cls.name}: {name} = {str(value)[:99]!r} cannot be. It may be"
+                f" {in_words(known[name])}."
+            )
+    return cls.Settings(**given)
+
+
+def in_words(may: Sequence[object]) -> str:
+    """What may be set."""
+    return " or ".join(
+        "a text"
+        if one is str
+        else (f"{one[0]} to {one[-1]}" if one is not ANY_NUMBER else "a number of them")
+        if isinstance(one, range)
+        else str(one).lower() if isinstance(one, bool) else repr(one)
+        for one in may
+    )  # fmt: skip
+
+
+def _may_be(value: object, may: object) -> bool:
+    if isinstance(may, range):
+        return type(value) is int and value in may
+    # Of the same type too: to Python 1 is True.
+    return type(value) is str if may is str else type(value) is type(may) and value == may

@@ -32,13 +32,13 @@ from evals.data.files import Row, read_csv, read_json
 from evals.errors import InputError
 from evals.records import (
     Check,
-    Column,
     Completion,
     Findings,
     Generate,
     Grade,
     Item,
     ItemId,
+    Measure,
     Message,
     Metric,
     Sampling,
@@ -70,10 +70,18 @@ class AlpacaEval(Benchmark[AlpacaItem]):
     """
 
     name = "alpaca_eval"
-    columns = (
-        Column("alpaca_eval_1", "AlpacaEval 1"),
-        Column("alpaca_eval_2_lc", "AlpacaEval 2 LC"),
+    metrics = (
+        Measure("alpaca_eval_1", "share won against text-davinci-003", "win_rate"),
+        Measure(
+            "alpaca_eval_2_lc",
+            "share won against gpt-4-1106-preview, as if both answers were equally long",
+            "length_controlled_win_rate",
+        ),
+        Measure(
+            "alpaca_eval_2_win_rate", "share won against gpt-4-1106-preview as it is", "win_rate"
+        ),
     )
+    headline = ("alpaca_eval_1", "alpaca_eval_2_lc")
     judge_roles = tuple(ANNOTATORS)
     runs_on_base = False
     dataset = Dataset(
@@ -112,9 +120,7 @@ class AlpacaEval(Benchmark[AlpacaItem]):
         },
     )
 
-    def __init__(self, *, chat: bool) -> None:
-        super().__init__(chat=chat)
-        self.gamed: Sequence[Row] = ()
+    gamed: Sequence[Row] = ()
 
     def items(self, source: Source) -> Sequence[AlpacaItem]:
         """All instructions in file order. Raises InputError where the two reference files disagree

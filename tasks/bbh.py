@@ -19,27 +19,27 @@ Differs from the published set-up in:
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from operator import itemgetter
-from typing import IO
+from typing import IO, Any
 
 from evals import stats
-from evals.benchmark import Benchmark
+from evals.benchmark import ANY_NUMBER, Benchmark, setting
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row
 from evals.errors import InputError
 from evals.extract import exact_match, extract_bbh_answer
 from evals.records import (
-    Column,
     Completion,
     Findings,
     Generate,
     Grade,
     Item,
     ItemId,
+    Measure,
     Message,
     Metric,
     Sampling,
@@ -75,7 +75,7 @@ TASKS = (
     "web_of_lies",
     "word_sorting",
 )
-N_CARD_ITEMS_PER_TASK = 40
+N_SHOTS = 3
 SEED = 42
 MAX_NEW_TOKENS = 512
 
@@ -94,11 +94,25 @@ def read_examples(file: IO[bytes]) -> list[Row]:
     return rows
 
 
+@dataclass(frozen=True)
+class Settings:
+    """BBH's settings."""
+
+    shots: int = setting(N_SHOTS, "worked examples before each question", range(N_SHOTS + 1))
+    items: int | str = setting(
+        40, "questions of each task, drawn by a fixed seed", "all", ANY_NUMBER
+    )
+
+
 class BBH(Benchmark[BBHItem]):
-    """BIG-Bench Hard under the card's protocol."""
+    """BIG-Bench Hard, answered with a chain of thought."""
 
     name = "bbh"
-    columns = (Column("bbh", "BBH 3-shot cot"),)
+    Settings = Settings
+    metrics = (
+        Measure("bbh", "share right in each task, then the mean of the tasks", "exact_match"),
+        Measure("micro", "share right over all questions", "exact_match"),
+    )
     dataset = Dataset(
         name="bbh",
         hub_id="lukaemon/bbh",
@@ -121,28 +135,31 @@ class BBH(Benchmark[BBHItem]):
             for index, row in enumerate(rows):
                 yield BBHItem(ItemId(f"bbh/{task}/{index}"), task, row["input"], row["target"])
 
-    def card_subset(self, items: Sequence[BBHItem]) -> Sequence[BBHItem]:
-        """40 questions of each task in the order drawn: tasks alphabetically, one random stream
+    def drawn(self, items: Sequence[BBHItem]) -> Sequence[BBHItem]:
+        """The questions of each task in the order drawn: tasks alphabetically, one random stream
         through all of them.
 
         Raises InputError when a task has fewer.
         """
+        n = self.settings.items
+        if n == "all":
+            return items
         rng = random.Random(SEED)
         drawn: list[BBHItem] = []
         for task in sorted({item.group for item in items}):
             population = [item for item in items if item.group == task]
-            if len(population) < N_CARD_ITEMS_PER_TASK:
+            if len(population) < n:
                 raise InputError(
-                    f"bbh/{task}: the card draws {N_CARD_ITEMS_PER_TASK} questions, there are"
-                    f" {len(population)}. Use the whole public file."
+                    f"bbh/{task}: the card draws {n} questions, there are {len(population)}. Use"
+                    " the whole public file."
                 )
-            drawn += rng.sample(population, N_CARD_ITEMS_PER_TASK)
+            drawn += rng.sample(population, n)
         return drawn
 
     def request(self, item: BBHItem) -> Generate:
-        """The task's instruction, its three worked examples and the question."""
+        """The task's instruction, its worked examples and the question."""
         # Base models alone have a stop: the card's launcher left the option for chat unset.
-        prompt = f"{task_prompt(item.group)}\n\nQ: {item.question}"
+        prompt = f"{task_prompt(item.group, self.settings.shots)}\n\nQ: {item.question}"
         if self.chat:
             return Generate(
                 (Message("user", prompt),), Sampling(max_tokens=MAX_NEW_TOKENS), opening="A:"
@@ -162,8 +179,13 @@ class BBH(Benchmark[BBHItem]):
         )
 
     def summarize(self, grades: Sequence[Grade]) -> dict[str, Metric]:
-        """The mean of the task means, and each task's own as "bbh/<task>"."""
-        return stats.by_group("bbh", grades, macro=True)
+        """The mean of the task means, each task's own as "bbh/<task>", and the share over all."""
+        micro = stats.by_group("bbh", grades, macro=False)["bbh"]
+        return stats.by_group("bbh", grades, macro=True) | {"micro": micro}
+
+    def row_scores(self, row: Mapping[str, Any]) -> Mapping[str, float | None]:
+        """An item's score is the same in both means."""
+        return {"bbh": row["score"], "micro": row["score"]}
 
     def gold(self, item: BBHItem) -> str:
         """The target."""
@@ -171,14 +193,14 @@ class BBH(Benchmark[BBHItem]):
 
 
 @cache
-def task_prompt(task: str) -> str:
-    """The task's published prompt: instruction and three worked examples, stripped."""
+def task_prompt(task: str, shots: int = N_SHOTS) -> str:
+    """The task's published prompt: instruction and worked examples, stripped."""
     published = task_file(f"bbh/cot_fewshot/{task}.yaml")
     # lm-eval keeps the thought on a line of its own; in this one task's original it follows on the
     # same line.
     gap = " " if task == "sports_understanding" else "\n"
-    shots = [
+    examples = [
         f"Q: {sample['input']}\nA: Let's think step by step.{gap}{sample['target']}"
-        for sample in published.samples
+        for sample in published.samples[:shots]
     ]
-    return (published.description + "\n\n".join(shots)).strip()
+    return (published.description + "\n\n".join(examples)).strip()

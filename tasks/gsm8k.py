@@ -19,26 +19,26 @@ from dataclasses import dataclass
 from functools import cache
 
 from evals import stats
-from evals.benchmark import Benchmark
+from evals.benchmark import ANY_NUMBER, Benchmark, setting
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row, read_jsonl
 from evals.errors import InputError
 from evals.extract import drop_separators, exact_match, extract_last_number
 from evals.records import (
-    Column,
     Completion,
     Findings,
     Generate,
     Grade,
     Item,
     ItemId,
+    Measure,
     Message,
     Metric,
     Sampling,
 )
 from tasks.fewshot import task_file
 
-N_CARD_ITEMS = 200
+N_SHOTS = 8
 SEED = 42
 MAX_NEW_TOKENS = 512
 
@@ -54,11 +54,20 @@ class GSM8KItem(Item):
     answer: str
 
 
+@dataclass(frozen=True)
+class Settings:
+    """GSM8K's settings."""
+
+    shots: int = setting(N_SHOTS, "worked examples before each problem", range(N_SHOTS + 1))
+    items: int | str = setting(200, "problems drawn by a fixed seed", "all", ANY_NUMBER)
+
+
 class GSM8K(Benchmark[GSM8KItem]):
-    """GSM8K under the card's protocol."""
+    """GSM8K, answered with a chain of thought."""
 
     name = "gsm8k"
-    columns = (Column("gsm8k", "GSM8k 8-shot cot"),)
+    Settings = Settings
+    metrics = (Measure("gsm8k", "share of problems whose number is right", "exact_match"),)
     dataset = Dataset(
         name="gsm8k",
         hub_id="openai/gsm8k",
@@ -78,22 +87,23 @@ class GSM8K(Benchmark[GSM8KItem]):
         """All questions in file order."""
         return [_item(row, index) for index, row in enumerate(source.rows("test"))]
 
-    def card_subset(self, items: Sequence[GSM8KItem]) -> Sequence[GSM8KItem]:
-        """The card's 200 questions in the order drawn. Raises InputError when there are fewer to
-        draw from.
-        """
-        if len(items) < N_CARD_ITEMS:
+    def drawn(self, items: Sequence[GSM8KItem]) -> Sequence[GSM8KItem]:
+        """The questions in the order drawn. Raises InputError when there are fewer to draw from."""
+        n = self.settings.items
+        if n == "all":
+            return items
+        if len(items) < n:
             raise InputError(
-                f"gsm8k: the card draws {N_CARD_ITEMS} questions, there are {len(items)}. Use the"
-                " whole test.jsonl."
+                f"gsm8k: the card draws {n} questions, there are {len(items)}. Use the whole"
+                " test.jsonl."
             )
         # The first and only call, on the rows in file order: anything else draws other questions.
-        return random.Random(SEED).sample(list(items), N_CARD_ITEMS)
+        return random.Random(SEED).sample(list(items), n)
 
     def request(self, item: GSM8KItem) -> Generate:
-        """The eight exemplars and the question."""
+        """The exemplars and the question."""
         # Base models alone have a stop: the card's launcher left the option for chat unset.
-        prompt = f"{prompt_prefix()}Question: {item.question.strip()}"
+        prompt = f"{prompt_prefix(self.settings.shots)}Question: {item.question.strip()}"
         if self.chat:
             return Generate(
                 (Message("user", prompt),), Sampling(max_tokens=MAX_NEW_TOKENS), opening="Answer:"
@@ -124,15 +134,13 @@ class GSM8K(Benchmark[GSM8KItem]):
 
 
 @cache
-def prompt_prefix() -> str:
-    """Everything before the question: the instruction and the eight exemplars, ending in a blank
-    line.
-    """
+def prompt_prefix(shots: int = N_SHOTS) -> str:
+    """Everything before the question: the instruction and the exemplars, ending in a blank line."""
     # lm-eval's copy shortened the last sentence of every exemplar.
     exemplars = [
         f"Question: {sample['question']}\nAnswer:"
         f" {sample['target'].replace('The answer is', 'So the answer is')}"
-        for sample in task_file("gsm8k/gsm8k-cot.yaml").samples
+        for sample in task_file("gsm8k/gsm8k-cot.yaml").samples[:shots]
     ]
     return "\n\n".join(["Answer the following questions.", *exemplars]) + "\n\n"
 

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from evals import stats
 from evals.benchmark import Benchmark
@@ -28,7 +29,6 @@ from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import read_jsonl_gz
 from evals.records import (
     Check,
-    Column,
     Completion,
     Findings,
     Generate,
@@ -36,6 +36,7 @@ from evals.records import (
     Item,
     ItemId,
     Json,
+    Measure,
     Message,
     Metric,
     Outcome,
@@ -83,7 +84,10 @@ class HumanEval(Benchmark[HumanEvalItem]):
     """HumanEval under the card's protocol; the same for base and chat models."""
 
     name = "humaneval"
-    columns = (Column("humaneval", "Codex HumanEval Pass@10"),)
+    metrics = (
+        Measure("humaneval", "pass@10: estimated chance that one of ten samples passes", "pass@10"),
+        Measure("pass@1", "share of samples that pass, of the same samples", "pass@1"),
+    )
     dataset = Dataset(
         name="humaneval",
         hub_id="openai/openai_humaneval",
@@ -151,6 +155,10 @@ class HumanEval(Benchmark[HumanEvalItem]):
         }
         details: dict[str, Json] = {"n": n, "c": c, "pass@1": c / n, "statuses": statuses}
         return Grade(item.id, item.group, scores, missing=missing, details=details)
+
+    def row_scores(self, row: Mapping[str, Any]) -> Mapping[str, float | None]:
+        """pass@10, and pass@1 of the same samples."""
+        return {"humaneval": row["score"], "pass@1": row.get("pass@1")}
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """pass@10, the column, and pass@1 of the same samples."""

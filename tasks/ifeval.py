@@ -41,7 +41,6 @@ from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row, read_jsonl
 from evals.errors import InputError
 from evals.records import (
-    Column,
     Completion,
     Findings,
     Generate,
@@ -49,6 +48,7 @@ from evals.records import (
     Item,
     ItemId,
     Json,
+    Measure,
     Message,
     Metric,
     Sampling,
@@ -107,14 +107,23 @@ class IFEvalItem(Item):
     @property
     def key(self) -> str:
         """The public file's key."""
-        return self.id.removeprefix("ifeval/")
+        return self.id.rpartition("/")[2]
 
 
 class IFEval(Benchmark[IFEvalItem]):
     """IFEval; the cell is prompt-level loose accuracy."""
 
     name = "ifeval"
-    columns = (Column("ifeval", "IFEval loose acc"),)
+    metrics = (
+        Measure(
+            "ifeval",
+            "share of prompts whose every instruction is kept loosely",
+            "prompt_level_loose_accuracy",
+        ),
+        Measure("prompt_strict", "the same strictly"),
+        Measure("instruction_loose", "share of instructions kept loosely"),
+        Measure("instruction_strict", "the same strictly"),
+    )
     dataset = DATASET
 
     def items(self, source: Source) -> Sequence[IFEvalItem]:
@@ -150,6 +159,11 @@ class IFEval(Benchmark[IFEvalItem]):
                 "random_in_original": is_drawn(item),
             },
         )
+
+    def row_scores(self, row: Mapping[str, Any]) -> Mapping[str, float | None]:
+        """Prompt level, both ways; an instruction is no item."""
+        strict = float(all(row["strict"])) if "strict" in row else None
+        return {"ifeval": row["score"], "prompt_strict": strict}
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """Prompt level by Wilson; instruction level with prompts as clusters."""

@@ -25,11 +25,21 @@ from operator import itemgetter
 from typing import IO
 
 from evals import stats
-from evals.benchmark import Benchmark
+from evals.benchmark import Benchmark, setting
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row
 from evals.errors import InputError
-from evals.records import Choose, Column, Completion, Findings, Grade, Item, ItemId, Message, Metric
+from evals.records import (
+    Choose,
+    Completion,
+    Findings,
+    Grade,
+    Item,
+    ItemId,
+    Measure,
+    Message,
+    Metric,
+)
 
 SUBJECTS = (
     "abstract_algebra",
@@ -142,11 +152,21 @@ def _table(split: str) -> Table:
     )
 
 
+@dataclass(frozen=True)
+class Settings:
+    """MMLU's settings."""
+
+    shots: int = setting(5, "solved questions before each", range(N_SHOTS + 1))
+
+
 class MMLU(Benchmark[MMLUItem]):
-    """MMLU under the card's protocol."""
+    """MMLU, answered by the next token."""
 
     name = "mmlu"
-    columns = (Column("mmlu", "MMLU 5-shot"),)
+    Settings = Settings
+    metrics = (
+        Measure("mmlu", "share of questions answered right, over all questions", "accuracy"),
+    )
     dataset = Dataset(
         name="mmlu",
         hub_id="cais/mmlu",
@@ -184,7 +204,7 @@ class MMLU(Benchmark[MMLUItem]):
         question = _render(item.question, item.choices)
         prompts = [
             (Message("user", _header(item.group) + "".join(item.shots[:n_shots]) + question),)
-            for n_shots in range(len(item.shots), -1, -1)
+            for n_shots in range(self.settings.shots, -1, -1)
         ]
         return Choose(
             messages=prompts[0],

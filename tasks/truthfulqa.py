@@ -34,7 +34,6 @@ from evals.errors import EnvironmentFault
 from evals.records import (
     Check,
     Choose,
-    Column,
     Completion,
     Finding,
     Findings,
@@ -42,6 +41,7 @@ from evals.records import (
     Grade,
     Item,
     ItemId,
+    Measure,
     Message,
     Metric,
     Sampling,
@@ -86,7 +86,13 @@ class TruthfulQA(Benchmark[TruthfulQAItem]):
     """TruthfulQA, generation; the cell is the share of answers both true and informative."""
 
     name = "truthfulqa"
-    columns = (Column("truthfulqa", "TruthfulQA %Info+True"),)
+    metrics = (
+        Measure(
+            "truthfulqa", "share of answers both true and informative", "truthful_and_informative"
+        ),
+        Measure("truth", "share of true answers"),
+        Measure("info", "share of informative answers"),
+    )
     dataset = DATASET
     judge_roles = ("truth", "info")
 

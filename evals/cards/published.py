@@ -1,82 +1,81 @@
-"""The published rows: what the model card prints, and how each row was made.
+"""The cards that travel with the program, and any other by its file.
 
-One JSON file holds them, `results/published/card.json` in a clone, `evals/_published/card.json` in
-an installed wheel.
+`results/published/*.toml` in a clone, `evals/_published/*.toml` in an installed wheel.
 """
 
-import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-from evals.errors import EnvironmentFault
+from evals.cards.card import Card, PublishedRow
+from evals.cards.form import card_from, read_card
+from evals.errors import EnvironmentFault, InputError, nearest
 
-# Written out, not read from the registry: a benchmark that is added there is not on the card.
-CELL_KEYS = (
-    "mmlu",
-    "gsm8k",
-    "bbh",
-    "humaneval",
-    "alpaca_eval_1",
-    "alpaca_eval_2_lc",
-    "truthfulqa",
-    "ifeval",
-    "xstest_safe_refused",
-    "xstest_unsafe_followed",
-    "average",
-)
-"""The card's cells in its column order."""
+DEFAULT = "llama-3.1-tulu-2"
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedRow:
-    """One row of the card.
-
-    name: as printed, less the marks of "this model".  short_name: how a user names the model here.
-    revision: hub commit, None where unknown.  bos_tokens: how many a prompt in `chat_format` starts
-    with.
-    cells: cell key -> text exactly as printed, percent with one decimal or "-".
-    settings: what it was made with; [K] read from the source, [I] inferred from the numbers, [U]
-    assumed.
-    notes: cell key -> why the printed cell is to be distrusted.
-    """
-
-    name: str
-    short_name: str
-    hub_id: str
-    revision: str | None
-    chat_format: Literal["none", "tokenizer", "tulu"]
-    bos_tokens: int
-    size: Literal["8b", "70b"]
-    kind: Literal["base", "instruct", "sft", "dpo"]
-    cells: Mapping[str, str]
-    source: str
-    settings: Mapping[str, str]
-    notes: Mapping[str, str]
+def shipped(name: str = DEFAULT) -> Card:
+    """One of our own cards. Raises EnvironmentFault when the installation lacks it."""
+    return _read(name)
 
 
 @cache
-def published_rows() -> tuple[PublishedRow, ...]:
-    """The card's eight rows, top to bottom. Raises EnvironmentFault when the installation lacks
-    them.
-    """
-    path = published_folder(Path(__file__).resolve().parents[1]) / "card.json"
+def _read(name: str) -> Card:
+    path = published_folder(Path(__file__).resolve().parents[1]) / f"{name}.toml"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        why = type(error).__name__
-        raise EnvironmentFault(
-            f"The published rows cannot be read from {path} ({why}). Install the package again."
-        ) from error
-    return tuple(_row(raw, card["settings"]) for raw in card["rows"])
+        return read_card(path)
+    except InputError as error:
+        raise EnvironmentFault(f"{error} Install the package again.") from error
+
+
+def shipped_names() -> tuple[str, ...]:
+    """The names of our own cards, the default first."""
+    folder = published_folder(Path(__file__).resolve().parents[1])
+    others = sorted(path.stem for path in folder.glob("*.toml") if path.stem != DEFAULT)
+    return (DEFAULT, *others)
+
+
+def card_named(argument: str | None) -> Card:
+    """The card that --card names: one of ours, or a file's. Raises InputError for any other."""
+    if argument is None or argument in shipped_names():
+        return shipped(argument or DEFAULT)
+    path = Path(os.path.expanduser(argument))
+    if path.suffix == ".toml" or os.path.exists(path):
+        return read_card(path)
+    raise InputError(
+        f"--card {argument}: no card of that name, and no file."
+        f" {nearest(argument, shipped_names())}"
+    )
+
+
+def card_of_run(summary: Mapping[str, Any]) -> Card:
+    """The card of a run, as its summary or its header has it; the default one for runs of the time
+    before there were others.
+    """
+    kept = summary.get("card")
+    if kept is None:
+        return shipped()
+    card = card_from(kept, "The run's card in summary.json", str(kept.get("protocol")))
+    ours = [shipped(name) for name in shipped_names()]
+    return replace(card, rows=next((one.rows for one in ours if one.title == card.title), ()))
+
+
+def published_rows() -> tuple[PublishedRow, ...]:
+    """The default card's rows, top to bottom."""
+    return shipped().rows
 
 
 def row_of_short_name(name: str) -> PublishedRow | None:
-    """The row of the model a user calls `name`; None when the card has none."""
-    return next((row for row in published_rows() if row.short_name == name), None)
+    """The row of the model a user calls `name`, on any of our cards; None when none has it."""
+    return next((row for row in shipped_rows() if row.short_name == name), None)
+
+
+def shipped_rows() -> tuple[PublishedRow, ...]:
+    """The rows of all our cards, the default's first."""
+    return tuple(row for name in shipped_names() for row in shipped(name).rows)
 
 
 def published_folder(package: Path) -> Path:
@@ -85,20 +84,3 @@ def published_folder(package: Path) -> Path:
     """
     inside = package / "_published"
     return inside if inside.is_dir() else package.parent / "results" / "published"
-
-
-def _row(raw: Mapping[str, Any], shared_settings: Mapping[str, str]) -> PublishedRow:
-    return PublishedRow(
-        name=raw["name"],
-        short_name=raw["short_name"],
-        hub_id=raw["hub_id"],
-        revision=raw["revision"],
-        chat_format=raw["chat_format"],
-        bos_tokens=raw["bos_tokens"],
-        size=raw["size"],
-        kind=raw["kind"],
-        cells=MappingProxyType({key: raw["cells"][key] for key in CELL_KEYS}),
-        source=raw["source"],
-        settings=MappingProxyType({**shared_settings, **raw["settings"]}),
-        notes=MappingProxyType(dict(raw["notes"])),
-    )

@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 from evals import __version__
 from evals.commands import interrupt
 from evals.commands.compare import check, compare
-from evals.commands.data import data_fetch, data_list, data_verify, list_tasks
+from evals.commands.data import cards, data_fetch, data_list, data_verify, list_tasks
 from evals.commands.fidelity import judge_calibrate, replay
 from evals.commands.report import card, export, report, show
 from evals.commands.run import prompts, run, score
@@ -54,6 +54,7 @@ def main_options(
 
 for command in (run, report, card, export, compare, check, replay, prompts, score, show):
     app.command()(command)
+app.command()(cards)
 app.command("tasks")(list_tasks)
 judge_app.command("calibrate")(judge_calibrate)
 data_app.command("list")(data_list)

@@ -81,9 +81,8 @@ def check(
     from evals.compare.policy import Policy, read_policy
     from evals.storage.run_folder import RunFolder
 
-    gate = check_runs(
-        baseline, candidate, read_policy(policy) if policy else Policy(), data=data, strict=strict
-    )
+    allowed = read_policy(policy, baseline) if policy else Policy()
+    gate = check_runs(baseline, candidate, allowed, data=data, strict=strict)
     text = check_report.markdown(gate)
     print(text, end="")
     if json_file is not None:

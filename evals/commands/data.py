@@ -10,14 +10,43 @@ import typer
 from evals.commands.options import DataOption
 
 
-def list_tasks() -> None:
-    """List the benchmarks and the cells of the card they fill."""
-    from evals.registry import BENCHMARKS, benchmark_class
+def list_tasks(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[TASK]", help="Say everything of this one.")
+    ] = None,
+    new: Annotated[
+        Path | None,
+        typer.Option(
+            "--new", metavar="DIR", help="Write a benchmark called TASK, to begin with, into DIR."
+        ),
+    ] = None,
+) -> None:
+    """List the benchmarks and the columns of the default card that they fill; or say what one
+    measures, its metrics, settings, judges, licence and cards.
+    """
+    from evals.registry import write_skeleton
+    from evals.report.pages import task_page, tasks_list
 
-    for name in BENCHMARKS:
-        cls = benchmark_class(name)
-        judges = f"  judged: {', '.join(cls.judge_roles)}" if cls.judge_roles else ""
-        print(f"{name:12} {' | '.join(column.heading for column in cls.columns)}{judges}")
+    if new is not None:
+        if name is None:
+            raise typer.BadParameter(
+                "--new DIR needs the benchmark's name: evals tasks NAME --new DIR."
+            )
+        print(*write_skeleton(name, new), sep="\n")
+        return
+    print(tasks_list() if name is None else task_page(name))
+
+
+def cards(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME|FILE]", help="One of ours, or a TOML file of yours."),
+    ] = None,
+) -> None:
+    """List our cards; or check one and say what a run of it asks."""
+    from evals.report.pages import card_page, cards_list
+
+    print(cards_list() if name is None else card_page(name))
 
 
 def data_list(data: DataOption = None) -> None:

@@ -24,6 +24,12 @@ PriceOption = Annotated[
         ),
     ),
 ]
+CardOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE", help="The card: one that `evals cards` lists, or a TOML file of yours."
+    ),
+]
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Open no connection but to this machine.")
 ]

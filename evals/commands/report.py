@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evals.commands.options import DataOption, RunArgument, choice
+from evals.commands.options import CardOption, DataOption, RunArgument, choice
 from evals.errors import CheckFailed
 
 
@@ -66,6 +66,7 @@ def report(
             metavar="RUN", help="With --html: the run whose items the others' are held against."
         ),
     ] = None,
+    card: CardOption = None,
     data: DataOption = None,
 ) -> None:
     """Print the card's table, or write a page to look at with --html."""
@@ -76,7 +77,7 @@ def report(
             )
         from evals.report.html import write_report
 
-        write_report(html, runs, against, data)
+        write_report(html, runs, against, data, card)
         print(html)
         return
     from evals.report.formats import FORMATS
@@ -89,7 +90,8 @@ def report(
     if published and delta_to:
         raise typer.BadParameter("--delta-to prints differences only; leave --published out.")
     show_table(
-        report_table(runs or (), published, Layout(with_ci, bold, by_size, delta_to), data), layout
+        report_table(runs or (), published, Layout(with_ci, bold, by_size, delta_to, card), data),
+        layout,
     )
 
 

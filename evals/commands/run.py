@@ -10,6 +10,7 @@ import typer
 from evals.commands.options import (
     DTYPES,
     REASONING_MARKS,
+    CardOption,
     ChatTemplateOption,
     DataOption,
     LeaveOutOption,
@@ -96,6 +97,7 @@ def run(
         str | None, typer.Option(help="The row's name in the table (default: the model's).")
     ] = None,
     suite: SuiteOption = "card",
+    card: CardOption = None,
     tasks: TasksOption = "",
     data: DataOption = None,
     out: Annotated[
@@ -221,6 +223,7 @@ def run(
         ReasoningSettings(
             reasoning, marks_of(reasoning_marks), reasoning_tokens, reasoning_parser
         ),
+        card,
     )  # fmt: skip
     each = of_each(settings, adapter) if adapter else [settings]
     if dry_run:
@@ -310,6 +313,7 @@ def prompts(
     base: BaseOption = None,
     chat_format: FormatOption = "auto",
     suite: SuiteOption = "card",
+    card: CardOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
     system_prompt: SystemPromptOption = None,
@@ -350,6 +354,7 @@ def prompts(
         engine=engine,
         prompts=prompting,
         reading=ReasoningSettings(reasoning_tokens=reasoning_tokens),
+        card=card,
     )
     for line in prompt_lines(settings):
         print(line)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evals.benchmark import roles_of_column
-from evals.cards.average import AVERAGE
+from evals.benchmark import Benchmark, roles_of
+from evals.cards.card import AVERAGE
+from evals.cards.published import card_of_run
 from evals.compare.paired import (
     PairedDifference,
     Pairs,
@@ -18,8 +19,8 @@ from evals.errors import InputError
 from evals.generators.replay import RECORDED
 from evals.models.resolve import public_name
 from evals.records import Column, Grade, ItemId
-from evals.registry import BENCHMARKS, benchmark_class
-from evals.report.items import scores_by_column
+from evals.registry import off_card, variants
+from evals.report.table import cells_under
 from evals.storage.run_folder import RunFolder
 
 JUDGED_BY = "judged by"
@@ -57,23 +58,25 @@ def paired_columns(
     InputError where a folder is no run.
     """
     runs = RunFolder(baseline), RunFolder(candidate)
-    cells = tuple(run.read_json("summary.json")["cells"] for run in runs)
+    summaries = tuple(run.read_json("summary.json") for run in runs)
+    card = card_of_run(summaries[0])
+    cells = tuple(cells_under(card, summary) for summary in summaries)
     found: dict[str, PairedDifference] = {}
-    for name in BENCHMARKS:
-        columns = [
-            column
-            for column in benchmark_class(name).columns
-            if any(column.key in side for side in cells)
-        ]
+    more = [name for name in off_card(summaries[0]) if name in off_card(summaries[1])]
+    for name, variant in variants(card, more).items():
+        benchmark = variant.make(chat=True)
+        columns = [one for one in variant.columns if any(one.key in side for side in cells)]
         lacking = {column.key: why for column in columns if (why := _why_not(column.key, cells))}
         # Samples are large: they are read only where a column needs them.
-        answers = [read_answers(run, name) for run in runs] if len(lacking) < len(columns) else []
+        answers = (
+            [read_answers(run, benchmark) for run in runs] if len(lacking) < len(columns) else []
+        )
         for column in columns:
             if column.key in lacking:
                 found[column.key] = PairedDifference(column, 0, reason=lacking[column.key])
                 continue
             sides = (cells[0][column.key], cells[1][column.key])
-            if why := _why_unlike(name, column, answers, sides):
+            if why := _why_unlike(benchmark, column, answers, sides):
                 found[column.key] = PairedDifference(column, 0, reason=why)
                 continue
             # A summary says how a mean was made by its estimator's name alone.
@@ -87,20 +90,19 @@ def paired_columns(
                 )
             else:
                 found[column.key] = _agreeing(paired_difference(pairs), sides)
-    return found | {AVERAGE.key: average_difference(found)}
+    return found | {AVERAGE.key: average_difference(found, card.average)}
 
 
-def read_answers(run: RunFolder, task: str) -> dict[ItemId, Answer]:
+def read_answers(run: RunFolder, benchmark: Benchmark[Any]) -> dict[ItemId, Answer]:
     """A task's items in their order. Raises InputError naming a file whose rows lack
     id or score.
     """
-    columns = benchmark_class(task).columns
     found = {}
-    for row in run.samples(task):
+    for row in run.samples(benchmark.name):
         try:
-            found[ItemId(row["id"])] = Answer(row, scores_by_column(columns, row))
+            found[ItemId(row["id"])] = Answer(row, benchmark.column_scores(row))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            path = run.samples_path(task)
+            path = run.samples_path(benchmark.name)
             raise InputError(
                 f"{path}: a row lacks its id or score ({error!r}). Make it again with: evals score"
                 f" {run.path}"
@@ -143,10 +145,14 @@ def _why_not(key: str, cells: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Sides) -> str | None:
+def _why_unlike(
+    benchmark: Benchmark[Any], column: Column, answers: Sequence[Answers], cells: Sides
+) -> str | None:
     """Why samples cannot be held against each other: they lack items that their cell counts, or
     other judges decided them.
     """
+    if not any(column.key in answer.scores for side in answers for answer in side.values()):
+        return "it is no mean of its items' own scores, so its items cannot be paired"
     for side, cell in zip(answers, cells, strict=True):
         n = sum(answer.scores.get(column.key) is not None for answer in side.values())
         if n != cell["n"]:
@@ -154,7 +160,7 @@ def _why_unlike(task: str, column: Column, answers: Sequence[Answers], cells: Si
                 f"samples have {n:,} scored items where summary.json has {cell['n']:,}; make them"
                 " again with evals score"
             )
-    roles = roles_of_column(benchmark_class(task), column.key)
+    roles = roles_of(benchmark, column.metric)
     judges = [
         sorted(
             {
@@ -205,7 +211,13 @@ def _replicates(run: RunFolder, task: str, column: Column, data: Path | None) ->
     rows = list(run.samples(task))
     # A row holds its grade's details beside its scores, so it can stand for them.
     grades = [
-        Grade(row["id"], "", {k: v for k, v in row["scores"].items() if v is not None}, details=row)
+        Grade(
+            row["id"],
+            "",
+            {k: v for k, v in row.get("scores", {}).items() if v is not None},
+            row.get("extracted"),
+            details=row,
+        )
         for row in rows
     ]
-    return benchmark.replicates(grades).get(column.key, ())
+    return benchmark.replicates(grades).get(column.metric, ())

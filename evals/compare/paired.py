@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from statistics import stdev
 from typing import Any
 
-from evals.cards.average import AVERAGE, average_metric
+from evals.cards.average import average_metric
+from evals.cards.card import Average
+from evals.cards.published import shipped
 from evals.records import Column, ItemId, Metric
 from evals.stats import Z95
 
@@ -44,7 +46,7 @@ class Pairs:
 class PairedDifference:
     """Candidate less baseline in one column; all None with a `reason` where it cannot be had.
 
-    n: pairs (the Average: its seven inputs).  stderr: the interval's standard error, never 0.
+    n: pairs (the Average: its inputs).  stderr: the interval's standard error, never 0.
     ci95: of the difference.
     p: two-sided.  n_better, n_worse: items whose score changed, in the column's sense of better.
     n_same: see Pairs.
@@ -52,7 +54,7 @@ class PairedDifference:
     5 %, normal).
     run_to_run: one run's standard deviation over runs on these same items, were both runs of one
     model; from the items' changes.
-    estimator: how interval and p were made.
+    estimator: how interval and p were made.  inputs: of the Average, the columns that enter it.
     """
 
     column: Column
@@ -70,6 +72,7 @@ class PairedDifference:
     run_to_run: float | None = None
     estimator: str = ""
     reason: str | None = None
+    inputs: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -138,17 +141,21 @@ def bootstrapped_difference(
     return replace(_normal(pairs, values, stderr), estimator="paired bootstrap, normal")
 
 
-def average_difference(differences: Mapping[str, PairedDifference]) -> PairedDifference:
+def average_difference(
+    differences: Mapping[str, PairedDifference], rule: Average | None = None
+) -> PairedDifference:
     """The Average's difference from its inputs' by cell key, which are independent; normal interval
-    and p.
+    and p. rule: a card's; None: the default card's.
     """
+    rule = rule or shipped().average
     # The Average's rule carries whatever errors it is handed: here those of the differences.
     baseline, candidate, spread = (
         average_metric(
+            rule,
             {
                 key: Metric(getattr(one, side), one.n, one.n, getattr(one, error))
                 for key, one in differences.items()
-            }
+            },
         )
         for side, error in (
             ("baseline", "stderr"),
@@ -157,11 +164,11 @@ def average_difference(differences: Mapping[str, PairedDifference]) -> PairedDif
         )
     )
     if baseline.value is None or candidate.value is None or baseline.stderr is None:
-        return PairedDifference(AVERAGE, baseline.n, reason=baseline.reason)
+        return PairedDifference(rule.column, baseline.n, reason=baseline.reason)
     found = _normal(
-        Pairs(AVERAGE, (), (), (), ()), (baseline.value, candidate.value), baseline.stderr
+        Pairs(rule.column, (), (), (), ()), (baseline.value, candidate.value), baseline.stderr
     )
-    return replace(found, n=baseline.n, run_to_run=spread.stderr)
+    return replace(found, n=baseline.n, run_to_run=spread.stderr, inputs=rule.inputs)
 
 
 def _normal(pairs: Pairs, values: tuple[float, float], stderr: float) -> PairedDifference:

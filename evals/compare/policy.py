@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evals.cards.average import AVERAGE
+from evals.cards.published import card_of_run, shipped
 from evals.errors import InputError, first_line, nearest
 from evals.records import Json
 from evals.registry import BENCHMARKS, benchmark_class
+from evals.storage.run_folder import RunFolder
 
 _KEYS = ("drop", "columns")
 
@@ -32,9 +33,10 @@ class Policy:
         return self.columns.get(key, self.drop)
 
 
-def read_policy(path: Path) -> Policy:
-    """The policy in a file. Raises InputError naming the file and the first thing in it that is
-    wrong.
+def read_policy(path: Path, run: Path | None = None) -> Policy:
+    """The policy in a file, for runs of the card of `run` (default: the default card).
+
+    Raises InputError naming the file and the first thing in it that is wrong.
     """
     try:
         found: dict[str, Json] = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -51,10 +53,9 @@ def read_policy(path: Path) -> Policy:
         raise InputError(
             f"{path}: columns is no table. Write [columns], and under it a line like gsm8k = 3.0."
         )
-    known = (
-        *(column.key for name in BENCHMARKS for column in benchmark_class(name).columns),
-        AVERAGE.key,
-    )
+    card = card_of_run(RunFolder(run).read_json("summary.json")) if run else shipped()
+    off_card = [one.key for name in BENCHMARKS for one in benchmark_class(name).own_columns()]
+    known = dict.fromkeys((*card.keys, *off_card))
     for key in columns:
         if key not in known:
             raise InputError(f"{path}: unknown column {key!r}. {nearest(key, known)}")

@@ -33,8 +33,8 @@ def detectable_drops(plan: Plan) -> dict[str, float]:
             [Grade(item.id, item.group, {}, missing="not answered") for item in task.items]
         )
         for column in task.benchmark.columns if not task.skipped else ():
-            found[column.key] = planned_difference(column, planned[column.key].n_items)
-    everything = [*found.values(), average_difference(found)]
+            found[column.key] = planned_difference(column, planned[column.metric].n_items)
+    everything = [*found.values(), average_difference(found, plan.card.average)]
     return {
         one.column.heading: Policy().drop + one.mde for one in everything if one.mde is not None
     }

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evals.cards.average import AVERAGE, AVERAGED
+from evals.cards.card import AVERAGE
+from evals.cards.published import card_of_run
 from evals.compare.columns import paired_columns
 from evals.compare.paired import PairedDifference
 from evals.report.table import row_from_summary
@@ -52,6 +53,12 @@ def comparability(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> 
     own = [entry for entry in own if entry[0] != "dtype" or "auto" not in entry]
     own.append(("reasoning", _reading(baseline), _reading(candidate)))
     notes = [f"{name.replace('_', ' ')} differs: {a} against {b}" for name, a, b in own if a != b]
+    if not _of_one_card(baseline, candidate):
+        titles = card_of_run(baseline).title, card_of_run(candidate).title
+        notes.append(
+            f"of two cards, {titles[0]} and {titles[1]}: only columns that are asked and scored in"
+            " the same way on both are compared, and the Average is the first one's"
+        )
     # What a run's cells say of its settings, such as a system prompt of its own.
     marks = baseline.get("differs", []), candidate.get("differs", [])
     # Two known dtypes were compared above; older summaries have no mark for theirs.
@@ -80,7 +87,9 @@ def _conditions(
     telling first.
     """
     for name in ("schema", "protocol", "suite", "limit"):
-        yield name, baseline.get(name), candidate.get(name)
+        # Runs of two cards are held against each other in the columns that are the same on both.
+        if name != "protocol" or _of_one_card(baseline, candidate):
+            yield name, baseline.get(name), candidate.get(name)
     prompts = baseline.get("prompts_by"), candidate.get("prompts_by")
     # how a recording's prompts were made is not known; it counts as a note
     if "recording" not in prompts:
@@ -93,6 +102,10 @@ def _conditions(
     judges = baseline["judges"], candidate["judges"]
     for role in sorted(judges[0].keys() & judges[1].keys()):
         yield f"judge {role}", judges[0][role]["name"], judges[1][role]["name"]
+
+
+def _of_one_card(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> bool:
+    return card_of_run(baseline).title == card_of_run(candidate).title
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +158,9 @@ def unchanged(differences: Mapping[str, PairedDifference]) -> frozenset[str]:
         for key, one in differences.items()
         if one.n > 0 and one.n_same == one.n and one.n_better == one.n_worse == 0
     }
-    return frozenset(same - {AVERAGE.key} | ({AVERAGE.key} if same.issuperset(AVERAGED) else set()))
+    inputs = differences[AVERAGE.key].inputs if AVERAGE.key in differences else ()
+    whole = {AVERAGE.key} if inputs and same.issuperset(inputs) else set()
+    return frozenset(same - {AVERAGE.key} | whole)
 
 
 def settled(differences: Mapping[str, PairedDifference]) -> dict[str, PairedDifference]:

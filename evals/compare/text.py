@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evals.cards.average import AVERAGE
+from evals.cards.card import AVERAGE
+from evals.cards.published import card_of_run
 from evals.compare.columns import JUDGED_BY, Answer, read_answers
 from evals.compare.paired import PairedDifference
 from evals.compare.runs import Comparison
 from evals.records import Json
-from evals.registry import BENCHMARKS, benchmark_class
+from evals.registry import off_card, variants
 from evals.report.show import visible
 from evals.report.table import MISSING, escape, percent
 from evals.storage.run_folder import RunFolder, to_json
@@ -64,12 +65,12 @@ def markdown(found: Comparison) -> str:
 
 def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
     name = escape(one.column.heading) + (" (lower is better)" if one.column.lower_is_better else "")
-    n = f"{one.n} inputs" if one.column == AVERAGE else f"{one.n:,}"
+    n = f"{one.n} inputs" if one.key == AVERAGE.key else f"{one.n:,}"
     if one.difference is None or one.ci95 is None or one.mde is None:
         return (name, n, *[MISSING] * (len(_HEADS) - 2))
     low, high = one.ci95
     change = f"{one.difference * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
-    flips = (MISSING, MISSING) if one.column == AVERAGE else (str(one.n_better), str(one.n_worse))
+    flips = (MISSING, MISSING) if one.key == AVERAGE.key else (str(one.n_better), str(one.n_worse))
     values = [
         MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)
     ]
@@ -128,13 +129,11 @@ def flips(baseline: Path, candidate: Path, found: Comparison) -> Iterator[str]:
     """
     runs = RunFolder(baseline), RunFolder(candidate)
     compared = {one.key: one for one in found.columns if one.n and one.reason is None}
-    for name in BENCHMARKS:
-        columns = [
-            compared[column.key]
-            for column in benchmark_class(name).columns
-            if column.key in compared
-        ]
-        sides = [read_answers(run, name) for run in runs] if columns else []
+    summary = runs[0].read_json("summary.json")
+    for variant in variants(card_of_run(summary), off_card(summary)).values():
+        columns = [compared[one.key] for one in variant.columns if one.key in compared]
+        benchmark = variant.make(chat=True)
+        sides = [read_answers(run, benchmark) for run in runs] if columns else []
         for one in columns:
             yield (
                 f"== {one.column.heading}: {one.n_better} better, {one.n_worse} worse, of {one.n:,}"

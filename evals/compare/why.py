@@ -7,10 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from evals.cards.published import card_of_run
 from evals.compare.columns import Answer
 from evals.compare.prompt_diff import Asked, describe
 from evals.errors import InputError
-from evals.registry import BENCHMARKS
+from evals.registry import off_card, variants
 from evals.report.table import MISSING, escape
 from evals.storage.run_folder import RunFolder, to_json
 
@@ -49,7 +50,8 @@ def why(baseline: Path, candidate: Path, data: Path | None = None) -> str:
     settings, versions = (
         [name for name in known if _is_version(name) is about] for about in (False, True)
     )
-    tasks = [name for name in BENCHMARKS if all(name in summary["tasks"] for summary in summaries)]
+    order = variants(card_of_run(summaries[0]), off_card(summaries[0]))
+    tasks = [name for name in order if all(name in summary["tasks"] for summary in summaries)]
     rows = {task: _shared_rows(runs, task) for task in tasks}
     parts = [
         "### Settings",

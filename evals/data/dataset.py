@@ -64,7 +64,8 @@ class Dataset:
 
     files: checksums by path; those of the card's eight benchmarks are in tasks/checksums.json.
     package_file: finds a copy that an installed package ships; smoke_rows: how many of its rows the
-    smoke suite takes.
+    smoke suite takes.  home: the folder of a benchmark of the user's own: its smoke items lie in
+    `smoke` there, its data in `data`, at the tables' paths.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Dataset:
     files: Mapping[str, FileRecord] | None = None
     package_file: Callable[[], Path] | None = None
     smoke_rows: int | None = None
+    home: Path | None = None
 
     def record(self, path: str) -> FileRecord | None:
         """The expected checksum and rows of a file."""

@@ -73,6 +73,8 @@ def _first_found(dataset: Dataset, folder: Path | None, problems: list[str]) -> 
     """The first copy there is. A damaged one is reported, never passed over for the next."""
     before = len(problems)
     source = _from_folder(dataset, folder, problems) if folder is not None else None
+    if source is None and dataset.home is not None and len(problems) == before:
+        source = _from_folder(dataset, dataset.home / "data", problems)
     if source is None and len(problems) == before:
         source = _from_fetched(dataset, fetched_folder(), problems)
     if source is None and len(problems) == before:
@@ -101,7 +103,7 @@ def load_smoke_data(dataset: Dataset) -> LoadedSource:
             )
         tables = {name: Spool(rows[: dataset.smoke_rows]) for name, rows in whole.tables.items()}
         return LoadedSource.of(tables, "package")
-    root = Path(str(resources.files("tasks"))) / "smoke"
+    root = (dataset.home or Path(str(resources.files("tasks")))) / "smoke"
     tables = {}
     for name, table in dataset.tables.items():
         parts = [part for part in table.parts if (root / table.path_of(part)).is_file()]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evals.cards.published import shipped
 from evals.errors import Incomplete, InputError
 from evals.fidelity.agreement import Pair, agreement, shift
 from evals.fidelity.calibration_data import Answer, Verdicts, read_verdicts
@@ -15,7 +16,7 @@ from evals.plan.cost import Cost, Price, parse_prices, spent
 from evals.plan.items import spread
 from evals.plan.judges import CALIBRATIONS, parse_judges
 from evals.plan.questions import Question, prepare
-from evals.plan.settings import PROTOCOL_VERSION, RunSettings
+from evals.plan.settings import RunSettings
 from evals.records import Completion, Finding, ItemId, Program
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.runs.asking import Asker
@@ -178,7 +179,8 @@ def _against_recorded(
                 benchmark.grade(one.item, one.answer, findings) for findings in (one.by[who], now)
             ]
             pairs.append(Pair(one.question, one.author, *grades))
-        columns = [role, *(column.key for column in benchmark.columns if column.key != role)]
+        on_card = [one.metric for one in shipped().columns if one.benchmark == benchmark.name]
+        columns = [role, *(name for name in on_card if name != role)]
         # Draws by rule count in the column; nobody was asked about them, so they are no agreement.
         held = agreement(
             [pair for pair, is_judged in zip(pairs, judged, strict=True) if is_judged], role
@@ -188,7 +190,7 @@ def _against_recorded(
         }
     recorded = {"files": verdicts.files, "sha256": verdicts.sha256, "n": sum(judged)}
     made_by = {
-        "protocol": PROTOCOL_VERSION,
+        "protocol": shipped().protocol,
         "version": versions().get("model-card-evals"),
         "git_commit": git_commit(),
     }

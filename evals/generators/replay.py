@@ -15,7 +15,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -121,10 +121,13 @@ class ReplayGenerator:
         """Nothing to free."""
 
 
-def read_recorded(path: Path) -> Recording:
-    """All rows of a recorded file (plain or gzipped JSON lines, or a folder of them). Raises
+def read_recorded(path: Path, known: Iterable[str] = ()) -> Recording:
+    """All rows of a recorded file (plain or gzipped JSON lines, or a folder of them).
+
+    known: names that items may have besides the registered ones, a card's variants.  Raises
     InputError naming the first bad line.
     """
+    tasks = {*BENCHMARKS, *known}
     recording = Recording()
     for file in recorded_files(path):
         for number, line in _lines(file):
@@ -136,10 +139,10 @@ def read_recorded(path: Path) -> Recording:
                     f' {error}). Each line is {{"id": …, "outputs": […]}}.'
                 ) from error
             task, slash, _ = item_id.partition("/")
-            if task not in BENCHMARKS or not slash:
+            if task not in tasks or not slash:
                 raise InputError(
                     f"{file.name}, line {number}: {item_id!r} is of no known benchmark."
-                    f" {nearest(task, BENCHMARKS)}"
+                    f" {nearest(task, sorted(tasks))}"
                 )
             if not is_new:
                 raise InputError(f"{file.name}, line {number}: {item_id} is there twice.")

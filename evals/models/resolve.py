@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from evals.cards.published import published_rows, row_of_short_name
+from evals.cards.published import row_of_short_name, shipped_rows
 from evals.errors import InputError, nearest
 from evals.models.adapter_weights import base_modules, check_weights
 from evals.models.adapters import CONFIG, Adapter, read_adapter
@@ -203,7 +203,7 @@ def _named(argument: str, revision: str | None, offline: bool) -> Model:
         )
     if re.fullmatch(r"[\w.-]+/[\w.-]+", argument) and not argument.startswith((".", "/")):
         return _hub(argument, revision, offline)
-    known = [EMBEDDED, *(row.short_name for row in published_rows())]
+    known = [EMBEDDED, *(row.short_name for row in shipped_rows() if row.short_name)]
     raise InputError(
         f"Unknown model {argument!r}: no such folder, and not a hub id (owner/name),"
         f" openai:NAME@URL or replay:FILE. {nearest(argument, known)}"

@@ -2,6 +2,7 @@
 
 import os
 
+from evals.cards.published import card_of_run
 from evals.errors import InputError
 from evals.models.prompting import prompts_of
 from evals.plan.make import Plan
@@ -27,6 +28,10 @@ def earlier_run(plan: Plan) -> list[str]:
         "chat_format": plan.chat_format,
         "seed": asked.engine.seed,
     }
+    if (kept := card_of_run(before)).title != plan.card.title:
+        raise InputError(
+            f"{folder.path} holds a run of the card {kept.title!r}. Choose another --out."
+        )
     for name, value in now.items():
         if before.get(name) != value:
             raise InputError(

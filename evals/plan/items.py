@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evals.benchmark import Benchmark, roles_of_column
+from evals.benchmark import Benchmark, roles_of
 from evals.data.dataset import LoadedSource
 from evals.errors import InputError
 from evals.generators.replay import Recorded
@@ -37,10 +37,10 @@ def plan_task(
     """The benchmark's items under these settings. Raises InputError where ids are not unique or
     recorded rows match none.
     """
-    items: Sequence[Item] = Spool(benchmark.items(source))
+    items: Sequence[Item] = Spool(benchmark.named_items(source))
     _check_ids(benchmark, items, settings.model, recorded)
     if settings.suite == "card":
-        items = benchmark.card_subset(items)
+        items = benchmark.drawn(items)
     if settings.limit is not None:
         items = spread(items, settings.limit)
     asked_for = bool(settings.tasks) or bool(recorded)
@@ -87,7 +87,7 @@ def _why_skipped(benchmark: Benchmark[Any], judges: Mapping[str, Judge]) -> str 
     if not benchmark.runs_on_base and not benchmark.chat:
         return "not run on base models, as on the card"
     if any(
-        all(role in judges for role in roles_of_column(benchmark, column.key))
+        all(role in judges for role in roles_of(benchmark, column.metric))
         for column in benchmark.columns
     ):
         return None

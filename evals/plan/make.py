@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from evals.benchmark import Benchmark
+from evals.cards.card import Card
+from evals.cards.published import DEFAULT, card_named, row_of_short_name, shipped
 from evals.data.dataset import LoadedSource
 from evals.data.load import load_card_data, load_smoke_data
-from evals.errors import InputError
+from evals.errors import InputError, nearest
 from evals.generators.replay import Recorded, read_recorded
 from evals.models.probe import check_prompts
 from evals.models.prompting import AS_IT_IS
@@ -34,9 +35,9 @@ from evals.plan.rendering import (
     told_clock,
     try_judges,
 )
-from evals.plan.settings import PROTOCOL_VERSION, RunSettings, check_settings, go_offline
+from evals.plan.settings import RunSettings, check_settings, go_offline
 from evals.records import Completion, Item, ItemId
-from evals.registry import BENCHMARKS, benchmark_class
+from evals.registry import BENCHMARKS, Variant, bound, variants
 from evals.storage.run_folder import default_folder
 
 
@@ -49,6 +50,7 @@ class Plan:
     """
 
     settings: RunSettings
+    card: Card
     model: Model
     fingerprint: str
     view: EngineView
@@ -66,13 +68,14 @@ class Plan:
 
     @property
     def run_key(self) -> str:
-        """Names this run's questions in a store: equal for the same model, format and protocol,
-        whatever the suite.
+        """Names this run's questions in a store: equal for the same model and format, whatever the
+        suite and the card. What a benchmark's settings are, its items' ids say.
         """
         identity: list[object] = [
             self.fingerprint,
             self.chat_format,
-            PROTOCOL_VERSION,
+            # As runs have called themselves since there was one card only.
+            shipped().protocol,
             # The smoke suite's items are others under the same ids.
             self.settings.suite == "smoke",
         ]
@@ -120,7 +123,18 @@ class Plan:
 
 def run_folder(model: Model, settings: RunSettings) -> Path:
     """Where a run of the model goes."""
-    return settings.out or Path("results") / default_folder(model.name, settings.suite)
+    if settings.out:
+        return settings.out
+    card = _card_argument(settings)
+    words = [] if card in (None, DEFAULT) else [Path(str(card)).stem]
+    words += [] if words and settings.suite == "card" else [settings.suite]
+    return Path("results") / default_folder(model.name, "-".join(words))
+
+
+def _card_argument(settings: RunSettings) -> str | None:
+    """The card that the run is held to: the one it names, else the one its model is a row of."""
+    row = row_of_short_name(settings.model)
+    return settings.card or (row.card if row else None)
 
 
 @contextlib.contextmanager
@@ -137,7 +151,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-Classes = Mapping[str, type[Benchmark[Any]]]
+Classes = Mapping[str, Variant]
 T = TypeVar("T")
 
 
@@ -166,9 +180,10 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     if settings.offline:
         go_offline()
     check_settings(settings)
-    classes = _classes(settings.tasks)
+    card = bound(card_named(_card_argument(settings)))
+    classes = _classes(card, settings.tasks)
     judges = _judges(settings.judges, classes)
-    found = _find(settings, classes, judges, need_weights)
+    found = _find(settings, card, classes, judges, need_weights)
     settings = replace(settings, clock=told_clock(run_folder(found.model, settings)))
     tokenizer = tokenizer_of(found.model, settings)
     view = view_of(found.model, settings, tokenizer, run_folder(found.model, settings))
@@ -179,18 +194,19 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     fingerprint = _fingerprint(found, settings, view) if need_weights else ""
     tasks = {
         name: plan_task(
-            cls(chat=renderer.chat_format != "none"),
+            variant.make(chat=renderer.chat_format != "none"),
             found.sources[name],
             settings,
             found.judges,
             found.recorded,
         )
-        for name, cls in found.classes.items()
+        for name, variant in found.classes.items()
     }
     judged = try_judges(tasks, found.judges, settings) if need_weights else []
     reads_clock = any(one.reads_clock for one in (renderer, *judged))
     return Plan(
-        settings, found.model, fingerprint, view, renderer, tasks, found.judges, found.recorded,
+        settings, card, found.model, fingerprint, view, renderer, tasks, found.judges,
+        found.recorded,
         settings.clock.isoformat(sep=" ") if settings.clock and reads_clock else None,
         reader,
     )  # fmt: skip
@@ -199,22 +215,33 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
 # --- the words ------------------------------------------------------------------------------------
 
 
-def _classes(asked: Sequence[str]) -> Classes:
-    """The benchmarks that --tasks names, in the registry's order;
-    all of them where it names none.
+def _classes(card: Card, asked: Sequence[str]) -> Classes:
+    """The benchmarks that --tasks names, in the card's order, each in all its variants there; all
+    of the card's where it names none. A registered one may be asked off the card.
     """
     wanted = [part.strip() for name in asked for part in name.split(",") if part.strip()]
     if any(asked) and not wanted:
         raise InputError(
             f"--tasks {','.join(asked)} names no benchmark. Known: {', '.join(BENCHMARKS)}."
         )
-    known = {name: benchmark_class(name) for name in wanted or BENCHMARKS}
-    return {name: known[name] for name in BENCHMARKS if name in known}
+    on_card = variants(card)
+    if not wanted:
+        return on_card
+    names = {name for one in on_card.values() for name in (one.name, one.cls.name)}
+    more = [name for name in BENCHMARKS if name in wanted and name not in names]
+    for name in wanted:
+        if name not in names and name not in more:
+            raise InputError(f"Unknown task {name!r}. {nearest(name, {*names, *BENCHMARKS})}")
+    return {
+        name: one
+        for name, one in variants(card, more).items()
+        if name in wanted or one.cls.name in wanted
+    }
 
 
 def _judges(arguments: Sequence[str], classes: Classes) -> Mapping[str, Judge]:
     """The judges that --judge names, by role."""
-    rules = {role: tuple(cls.rules) for cls in classes.values() for role in cls.judge_roles}
+    rules = {role: tuple(one.cls.rules) for one in classes.values() for role in one.roles}
     return parse_judges(arguments, rules, tuple(rules))
 
 
@@ -222,21 +249,25 @@ def _judges(arguments: Sequence[str], classes: Classes) -> Mapping[str, Judge]:
 
 
 def _find(
-    settings: RunSettings, classes: Classes, judges: Mapping[str, Judge], need_weights: bool
+    settings: RunSettings,
+    card: Card,
+    classes: Classes,
+    judges: Mapping[str, Judge],
+    need_weights: bool,
 ) -> _Found:
     """Model, recording, data and judges. Raises InputError with every one of them that is not to be
     had, a line each.
     """
     problems: list[str] = []
     model = _noting(problems, lambda: _model(settings, need_weights))
-    recorded, read_as = _recorded(model)
+    recorded, read_as = _recorded(model, card)
     if recorded and not settings.tasks:
         named = {item_id.partition("/")[0] for item_id in recorded}
-        classes = {name: cls for name, cls in classes.items() if name in named}
+        classes = {name: one for name, one in classes.items() if name in named}
     judges = {
         role: judge
         for role, judge in judges.items()
-        if any(role in cls.judge_roles for cls in classes.values())
+        if any(role in one.roles for one in classes.values())
     }
     sources = _noting(problems, lambda: _sources(classes, settings))
     if need_weights:
@@ -278,14 +309,14 @@ def _model(settings: RunSettings, need_weights: bool) -> Model:
     return model
 
 
-def _recorded(model: Model | None) -> tuple[Mapping[ItemId, Recorded], str]:
+def _recorded(model: Model | None, card: Card) -> tuple[Mapping[ItemId, Recorded], str]:
     """What a recording holds, and the fingerprint it had before it was read; nothing for any other
     model.
     """
     if model is None or model.kind != "replay":
         return {}, ""
     read_as = model.fingerprint()
-    return read_recorded(Path(model.source)), read_as
+    return read_recorded(Path(model.source), variants(card)), read_as
 
 
 def _require_judges(
@@ -293,7 +324,7 @@ def _require_judges(
 ) -> None:
     """Note every judge this run would ask that is not to be had."""
     asked: dict[str, list[str]] = {}
-    for role in (role for cls in classes.values() for role in cls.judge_roles):
+    for role in (role for one in classes.values() for role in one.roles):
         if role in judges and not judges[role].is_rule:
             asked.setdefault(judges[role].model, []).append(role)
     for name, decides in asked.items():
@@ -315,9 +346,10 @@ def _require_judge(name: str, roles: Sequence[str], settings: RunSettings) -> No
 
 def _sources(classes: Classes, settings: RunSettings) -> dict[str, LoadedSource]:
     if settings.suite == "smoke":
-        return {name: load_smoke_data(cls.dataset) for name, cls in classes.items()}
-    loaded = load_card_data([cls.dataset for cls in classes.values()], settings.data)
-    return {name: loaded[cls.dataset.name] for name, cls in classes.items()}
+        return {name: load_smoke_data(one.cls.dataset) for name, one in classes.items()}
+    datasets = {one.cls.dataset.name: one.cls.dataset for one in classes.values()}
+    loaded = load_card_data(list(datasets.values()), settings.data)
+    return {name: loaded[one.cls.dataset.name] for name, one in classes.items()}
 
 
 # --- what is in it --------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, check_reasoni
 
 Suite = Literal["card", "full", "smoke"]
 SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
-PROTOCOL_VERSION = "llama-3.1-tulu-2/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,8 @@ class RunSettings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     prompts: PromptSettings = AS_IT_IS
     reading: ReasoningSettings = AS_IT_COMES
+    card: str | None = None
+    """One of our cards by its name, or a file; None: the model's own, else the default one."""
     clock: datetime | None = None
     """What a template that asks the time is told; a plan sets it, once for model and judges."""
 

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evals.cards.published import card_of_run
 from evals.errors import EnvironmentFault, InputError
-from evals.registry import BENCHMARKS, benchmark_class
+from evals.registry import off_card, variants
 from evals.report.front_matter import FrontMatter
 from evals.report.model_index import is_called, models_of, with_results
 from evals.report.table import MISSING, TableRow, as_markdown, make_table, row_from_summary
@@ -40,18 +41,6 @@ _ADVICE = re.compile(
 _PLAIN = {"no judge": "no judge was used"}
 # A commit; a branch or a tag may name other data tomorrow.
 _REVISION = re.compile(r"[0-9a-f]{40}")
-_METRICS = {
-    "mmlu": "accuracy",
-    "gsm8k": "exact_match",
-    "bbh": "exact_match",
-    "humaneval": "pass@10",
-    "alpaca_eval_1": "win_rate",
-    "alpaca_eval_2_lc": "length_controlled_win_rate",
-    "truthfulqa": "truthful_and_informative",
-    "ifeval": "prompt_level_loose_accuracy",
-    "xstest_safe_refused": "refusal_rate",
-    "xstest_unsafe_followed": "compliance_rate",
-}
 
 
 class Cell(NamedTuple):
@@ -60,9 +49,11 @@ class Cell(NamedTuple):
     """
 
     task: str
+    dataset: str
     key: str
     heading: str
     value: float
+    metric: str
     hub_id: str
     hub_config: str | None
     hub_split: str
@@ -143,15 +134,16 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
     the Average is of no dataset and left out.
     """
     found = []
-    for task in BENCHMARKS:
-        benchmark = benchmark_class(task)
+    for task, variant in variants(card_of_run(summary), off_card(summary)).items():
+        benchmark = variant.cls
+        hub_metrics = {one.name: one.hub for one in benchmark.metrics}
         tables = benchmark.dataset.tables
         # MMLU has a dev table before it, and is scored on test.
         hub = tables.get("test", next(iter(tables.values()))).hub
         # BBH has a configuration for each part: no one name for the metadata.
         config = None if hub.config is None or "{" in hub.config else hub.config
         revision = (summary.get("data", {}).get(task) or {}).get("revision")
-        for column in benchmark.columns:
+        for column in variant.columns:
             cell = row.cell(column.key)
             if cell.text == MISSING:
                 continue
@@ -167,9 +159,11 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
             found.append(
                 Cell(
                     task,
+                    benchmark.dataset.name,
                     column.key,
                     column.heading,
                     float(cell.text),
+                    hub_metrics[column.metric],
                     benchmark.dataset.hub_id,
                     config,
                     hub.split,
@@ -293,12 +287,12 @@ def _entries(
         EvalResult(
             task_type="text-generation",
             dataset_type=cell.hub_id,
-            dataset_name=benchmark_class(cell.task).dataset.name,
+            dataset_name=cell.dataset,
             dataset_config=cell.hub_config,
             dataset_split=cell.hub_split,
             dataset_revision=cell.revision,
             dataset_args=about,
-            metric_type=_METRICS.get(cell.key, "score"),
+            metric_type=cell.metric,
             metric_name=cell.heading,
             metric_value=cell.value,
             source_url=source,

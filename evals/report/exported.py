@@ -13,7 +13,7 @@ from typing import Any
 from evals.benchmark import Benchmark
 from evals.errors import InputError
 from evals.records import Column, Generate, Json, Request, Sampling
-from evals.report.items import Background, scores_by_column
+from evals.report.items import Background
 from evals.storage.run_folder import RunFolder, to_json
 
 _QUESTIONS = ("question", "instruction", "prompt")
@@ -79,7 +79,7 @@ class ExportedTask:
             prompt, is_sent = self._background.prompt(row["id"])
             fields = (getattr(item, name, None) for name in _QUESTIONS)
             try:
-                scores = scores_by_column(self.benchmark.columns, row)
+                scores = self.benchmark.column_scores(row)
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"{where}: {row['id']} lacks its score. Make it again with: evals score"

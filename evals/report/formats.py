@@ -219,7 +219,11 @@ def as_csv(table: Table) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     ends = ("", " 95% low", " 95% high") if table.with_ci else ("",)
     writer.writerow(
-        ["Model", *(column.heading + end for column in table.columns for end in ends), "Remarks"]
+        [
+            "Model",
+            *(_inert(one_line(column.heading)) + end for column in table.columns for end in ends),
+            "Remarks",
+        ]
     )
     for row in table.rows:
         fields = [_inert(one_line(row.name))]
@@ -255,6 +259,7 @@ def as_json(table: Table) -> str:
         "caption": table.caption or "percent",
         "columns": [
             {"key": c.key, "heading": c.heading, "lower_is_better": c.lower_is_better}
+            | ({"unit": c.unit} if c.unit != "percent" else {})
             for c in table.columns
         ],
         "rows": [

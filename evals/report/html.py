@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evals.cards.published import published_rows
+from evals.cards.card import Card
+from evals.cards.published import card_named, card_of_run
 from evals.records import Column
-from evals.registry import benchmark_class
+from evals.registry import bound, off_card, variants
 from evals.report import plots
 from evals.report.items import BLOCK, Part, TaskItems, task_items
 from evals.report.table import (
     MISSING,
     TableRow,
     as_markdown,
+    cells_under,
     make_table,
     percent,
     row_from_summary,
@@ -50,6 +52,7 @@ class RunPage:
     record: Mapping[str, Any]
     row: TableRow
     tasks: Mapping[str, TaskItems]
+    cells: Mapping[str, Mapping[str, Any]]
 
 
 class Score(NamedTuple):
@@ -66,16 +69,23 @@ class Score(NamedTuple):
 
 
 def write_report(
-    file: Path, folders: Sequence[Path], against: Path | None = None, data: Path | None = None
+    file: Path,
+    folders: Sequence[Path],
+    against: Path | None = None,
+    data: Path | None = None,
+    card: str | None = None,
 ) -> None:
     """Write the page of these runs; `against` is one more, which the others' items are held against
     at first.
 
-    data: folder of the public data files, for gold answers.  Equal runs give equal bytes.
+    data: folder of the public data files, for gold answers.  card: whose columns the page has, as
+    --card names it; None: the first run's.  Equal runs give equal bytes.
     Raises InputError when a folder is no run, EnvironmentFault when the file cannot be written.
     """
     named = [*folders, against] if against and against not in folders else list(folders)
-    runs = [_run(folder, named, data) for folder in named]
+    first = RunFolder(named[0]).read_json("summary.json")
+    shown = bound(card_named(card)) if card else card_of_run(first)
+    runs = [_run(folder, named, data, shown) for folder in named]
     # backslashreplace: a model may write half of a surrogate pair, which UTF-8 has no bytes for.
     RunFolder(file.parent).write_bytes(
         file.name,
@@ -100,23 +110,25 @@ def score(metric: Mapping[str, Any]) -> Score:
     )
 
 
-def _run(folder: Path, folders: Sequence[Path], data: Path | None) -> RunPage:
+def _run(folder: Path, folders: Sequence[Path], data: Path | None, card: Card) -> RunPage:
     run = RunFolder(folder)
     summary, record = run.read_json("summary.json"), run.read_json("run.json")
-    row = row_from_summary(summary)
+    row = row_from_summary(summary, card=card)
     others = [RunFolder(other).read_json("summary.json") for other in folders if other != folder]
     if row.name in [row_from_summary(other).name for other in others]:
-        row = row_from_summary(summary, f"{summary['model']['name']} in {folder.name}")
+        row = row_from_summary(summary, f"{summary['model']['name']} in {folder.name}", card)
     asked = [task for task in record["tasks"] if task not in record["skipped"]]
     tasks = {task: task_items(run, summary, record, task, data) for task in asked}
-    return RunPage(row.name, folder.name, summary, record, row, tasks)
+    return RunPage(row.name, folder.name, summary, record, row, tasks, cells_under(card, summary))
 
 
 def _page(runs: Sequence[RunPage], against: int) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    published = rows_from_published()
+    card = runs[0].row.card
+    assert card is not None
+    published = rows_from_published(card)
     columns = table_columns([run.row for run in runs])
     marks = list(
         dict.fromkeys(
@@ -147,7 +159,10 @@ def _page(runs: Sequence[RunPage], against: int) -> str:
         runs=runs,
         columns=columns,
         task_of={
-            column.key: name for name in _tasks(runs) for column in benchmark_class(name).columns
+            column.key: name
+            for name, one in variants(card, off_card(runs[0].summary)).items()
+            for column in one.columns
+            if name in _tasks(runs)
         },
         published=published,
         marks=marks,
@@ -156,7 +171,7 @@ def _page(runs: Sequence[RunPage], against: int) -> str:
         part_words=_PARTS,
         markdown=as_markdown(make_table([run.row for run in runs])),
         measures=_measures(runs),
-        plots=[[Markup(svg) for svg in pair] for pair in _plots(runs, columns)],
+        plots=[[Markup(svg) for svg in pair] for pair in _plots(runs, columns, card)],
         # Escaped, since a "</script>" in a name would end the block; to JSON the text is the same.
         meta=Markup(
             to_json(meta, indent=None).translate(
@@ -199,18 +214,19 @@ def _measures(runs: Sequence[RunPage]) -> dict[tuple[str, str], list[Mapping[str
     }
 
 
-def _plots(runs: Sequence[RunPage], columns: Sequence[Column]) -> list[tuple[str, str]]:
+def _plots(runs: Sequence[RunPage], columns: Sequence[Column], card: Card) -> list[tuple[str, str]]:
     """Each plot twice: for wide and for narrow screens."""
     series = []
-    for row in published_rows():
+    scale = {column.key: 100 if column.unit == "fraction" else 1 for column in columns}
+    for row in card.rows:
         points = {
-            k: plots.Point(float(text), None, None, f"{row.name}: {text}")
+            k: plots.Point(float(text) * scale[k], None, None, f"{row.name}: {text}")
             for k, text in row.cells.items()
             if text != MISSING
         }
         series.append(plots.Series(row.name, row.size, points))
     for run in runs:
-        scores = {key: score(cell) for key, cell in run.summary["cells"].items()}
+        scores = {key: score(cell) for key, cell in run.cells.items()}
         own = {
             key: plots.Point(
                 100 * s.value,

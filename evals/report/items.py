@@ -17,8 +17,8 @@ from typing import Any
 from evals import stats
 from evals.benchmark import Benchmark
 from evals.errors import EnvironmentFault, InputError
-from evals.records import Column, Generate, Item, Json
-from evals.registry import benchmark_class
+from evals.records import Generate, Item, Json
+from evals.registry import task_variant
 from evals.runs.grading import VerdictCounts
 from evals.runs.rescore import run_items
 from evals.runs.summary import metric_json
@@ -104,22 +104,6 @@ def task_items(
     )
 
 
-def scores_by_column(columns: Sequence[Column], row: Mapping[str, Any]) -> dict[str, float | None]:
-    """A line's scores by the key of the column in which they count; None where a verdict could not
-    be read. Raises KeyError where the line has no score.
-    """
-    if "scores" in row:
-        found = {
-            column.key: score
-            for column in columns
-            for role, score in row["scores"].items()
-            if f"{column.key}_".startswith(f"{role}_")
-        }
-    else:  # XSTest alone has two columns and one score: safe items count in the first
-        found = {columns[0 if len(columns) == 1 or row["safe"] else 1].key: row["score"]}
-    return {key: None if score is None else float(score) for key, score in found.items()}
-
-
 def goodness(row: Mapping[str, Any], lower_is_better: bool) -> float | None:
     """An item's score turned so that 1 is good (the mean over judges where several decide); None
     where it has none.
@@ -161,9 +145,8 @@ class Background:
                     " list`, or name it with --data."
                 ),
             )
-        self.lower_is_better = all(
-            column.lower_is_better for column in benchmark_class(task).columns
-        )
+        self.variant = task_variant(record["summary_header"], task)
+        self.lower_is_better = all(one.lower_is_better for one in self.variant.columns)
         self.items = {str(item.id): item for item in items}
         self._store: Store | None = None
         path = run.store_of(record)
@@ -324,7 +307,8 @@ def _parts(
 
 def _is_unreadable(task: str, summary: Mapping[str, Any]) -> bool:
     """Whether a column of the task has no value because its judge could not be read."""
-    cells = [summary["cells"].get(column.key, {}) for column in benchmark_class(task).columns]
+    columns = task_variant(summary, task).columns
+    cells = [summary["cells"].get(column.key, {}) for column in columns]
     return any(
         VerdictCounts(cell["n_judged"], cell.get("n_unparsable") or 0).decide_nothing
         for cell in cells

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from evals.cards.average import AVERAGE
+from evals.cards.card import AVERAGE
+from evals.cards.published import shipped
 from evals.errors import InputError
+from evals.registry import variants
 from evals.report.table import LIMITED, TableCell, TableRow, percent
 from evals.stats import Z95
 from evals.storage.files import one_line
@@ -36,8 +38,6 @@ TruthfulQA's are other quantities.
 """
 
 
-_SHOTS: Mapping[str, int] = {"mmlu": 5, "gsm8k": 8, "bbh": 3, "humaneval": 0, "ifeval": 0}
-"""Cell key -> the card's shots."""
 _BY_LIKELIHOOD = ("mmlu",)
 """The cells for which nothing is generated, so that settings of generation do not reach them."""
 # Where and how fast a model ran, and with whose key: none of it changes a number, and some of it
@@ -153,7 +153,8 @@ def _what(content: Mapping[str, Any], key: str, task: str, metric: str, shots: l
         f"{name} ({chosen})" if chosen != "none" else name,
     ]
     if shots:
-        other = "" if shots == [str(_SHOTS[key])] else f" where the card has {_SHOTS[key]}-shot"
+        of_card = _shots_of_card(key)
+        other = "" if shots == [str(of_card)] else f" where the card has {of_card}-shot"
         words.append(f"{' and '.join(shots)}-shot{other}")
     # Before 0.4.3 a file names the commit alone.
     harness = _version(content.get("lm_eval_version"), "") or _version(
@@ -193,6 +194,12 @@ def _model(content: Mapping[str, Any]) -> Iterator[str]:
     dtype = str(config.get("model_dtype") or "").removeprefix("torch.")
     if dtype not in ("", "bfloat16"):
         yield f"weights in {_text(dtype)}; the card's were in bfloat16"
+
+
+def _shots_of_card(key: str) -> int:
+    """How many solved questions stand before a question of the card's column."""
+    found = next(one for one in variants(shipped()).values() if key in [c.key for c in one.columns])
+    return getattr(found.settings, "shots", 0)
 
 
 def _n_shots(content: Mapping[str, Any], task: str) -> list[str]:

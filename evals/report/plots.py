@@ -30,7 +30,7 @@ class Point(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One row of the table: its points by cell key. kind: "run", "8b" or "70b"."""
+    """One row of the table: its points by cell key. kind: "run", or the model's size."""
 
     name: str
     kind: str
@@ -62,8 +62,8 @@ def cells(columns: Mapping[str, str], series: Sequence[Series], width: int) -> s
             color = RUNS[own.index(one) % len(RUNS)] if lead else MUTED
             if point.low is not None and point.high is not None:
                 axes.hlines(y, point.low, point.high, color=color, linewidth=3, alpha=0.45)
-            marker = {"run": "o", "8b": "o", "70b": "D"}[one.kind]
-            size = {"run": 8, "8b": 6, "70b": 5.2}[one.kind]
+            marker = {"70b": "D"}.get(one.kind, "o")
+            size = {"run": 8, "70b": 5.2}.get(one.kind, 6)
             face = color if lead else CARD
             axes.plot(
                 [point.x],

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evals.cards.published import PublishedRow, published_rows, row_of_short_name
+from evals.cards.card import Card, PublishedRow
+from evals.cards.published import card_named, card_of_run, row_of_short_name, shipped
 from evals.errors import InputError, nearest
+from evals.registry import bound
 from evals.report.formats import by_size, with_best
 from evals.report.lm_eval_results import read_row
 from evals.report.table import (
@@ -28,13 +30,14 @@ from evals.storage.run_folder import RunFolder
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How to print. delta_to: "published", or the short name of the published row to subtract from
-    every row.
+    every row.  card: whose columns and published rows, as --card names it; None: the runs' own.
     """
 
     with_ci: bool = False
     bold: bool = False
     by_size: bool = False
     delta_to: str | None = None
+    card: str | None = None
 
 
 def report_table(
@@ -48,7 +51,11 @@ def report_table(
     """
     if layout.delta_to is not None:
         return _dressed(_differences(runs, layout.delta_to, layout.by_size, data), layout)
-    rows = [*(rows_from_published() if published else ()), *(_row(path, data) for path in runs)]
+    named = bound(card_named(layout.card)) if layout.card else None
+    own = [_row(path, data, named) for path in runs]
+    cards = [named] if named else [row.card for row in own if row.card] or [shipped()]
+    printed = rows_from_published(cards[0]) if published else ()
+    rows = [*printed, *own]
     return _dressed(make_table(by_size(rows) if layout.by_size else rows), layout)
 
 
@@ -57,13 +64,13 @@ def _dressed(table: Table, layout: Layout) -> Table:
     return with_best(table) if layout.bold else table
 
 
-def _row(path: Path, data: Path | None) -> TableRow:
+def _row(path: Path, data: Path | None, card: Card | None = None) -> TableRow:
     if os.path.isfile(path):
         return read_row(path)
     if _is_unfinished(path):
-        row = row_from_summary(so_far(path, data))
+        row = row_from_summary(so_far(path, data), card=card)
         return replace(row, name=f"{row.name} (unfinished)", group=LIMITED)
-    return row_from_summary(RunFolder(path).read_json("summary.json"))
+    return row_from_summary(RunFolder(path).read_json("summary.json"), card=card)
 
 
 def _is_unfinished(path: Path) -> bool:
@@ -94,16 +101,17 @@ def _base(path: Path, to: str) -> TableRow:
         if found is None:
             raise InputError(
                 f"The card has no row of {path}'s model. Name one: --delta-to"
-                f" {published_rows()[3].short_name}"
+                f" {shipped().rows[3].short_name}"
             )
     else:
         found = row_of_short_name(to)
         if found is None:
             raise InputError(
                 f"The card has no row {to!r}."
-                f" {nearest(to, [row.short_name for row in published_rows()])}"
+                f" {nearest(to, [row.short_name for row in shipped().rows])}"
             )
-    return next(row for row in rows_from_published() if row.name == found.name)
+    rows = rows_from_published(shipped(found.card))
+    return next(row for row in rows if row.name == found.name)
 
 
 def published_row_of(summary: Mapping[str, Any]) -> PublishedRow | None:
@@ -117,7 +125,7 @@ def published_row_of(summary: Mapping[str, Any]) -> PublishedRow | None:
     return next(
         (
             row
-            for row in published_rows()
+            for row in card_of_run(summary).rows or shipped().rows
             if names & {n.casefold() for n in (row.hub_id, row.short_name, row.name)}
         ),
         None,

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from evals.cards.average import AVERAGE, AVERAGED
-from evals.cards.published import CELL_KEYS, PublishedRow, published_rows
-from evals.records import Column
-from evals.registry import BENCHMARKS, benchmark_class
+from evals.cards.average import average_metric, left_out
+from evals.cards.card import AVERAGE, Card, PublishedRow
+from evals.cards.published import card_of_run, shipped
+from evals.records import Column, Metric
+from evals.registry import variants
 from evals.storage.files import one_line
 
 MISSING = "-"
@@ -38,16 +39,18 @@ class TableCell:
 class TableRow:
     """One printed row.
 
-    cells: cell key -> cell; a key left out prints "-".  group: "8b" or "70b" for published rows,
+    cells: cell key -> cell; a key left out prints "-".  group: a published row's size ("8b"),
     "ours" or "limited" for our own.
     notes: cell key -> remark listed under the table (why there is no number, why a published one is
     to be distrusted).
+    card: whose keys these are; None: the default one's.
     """
 
     name: str
     cells: Mapping[str, TableCell]
     group: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
+    card: Card | None = None
 
     def cell(self, key: str) -> TableCell:
         """The cell under `key`; an empty one where the row has none."""
@@ -57,14 +60,25 @@ class TableRow:
 # --- printing numbers -----------------------------------------------------------------------------
 
 
-def percent(fraction: float) -> str:
+def percent(fraction: float, decimals: int = 1) -> str:
     """A fraction as percent with one decimal, halves away from zero.
 
     The number rounded is the shortest decimal that reads back as this float, so 0.3125 prints 31.3
     and k/N ties are decided by the fraction meant, not by its binary neighbour. No published cell
     is a tie; all six published Averages come out of this rule.
     """
-    return str((Decimal(repr(float(fraction))) * 100).quantize(Decimal("0.1"), ROUND_HALF_UP))
+    return _rounded(Decimal(repr(float(fraction))) * 100, decimals)
+
+
+def _rounded(number: Decimal, decimals: int) -> str:
+    return str(number.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+
+
+def in_unit(fraction: float, column: Column) -> str:
+    """A fraction as the card prints the column, halves away from zero."""
+    if column.unit == "fraction":
+        return _rounded(Decimal(repr(float(fraction))), column.decimals)
+    return percent(fraction, column.decimals)
 
 
 def _difference(ours: str, published: str) -> str:
@@ -77,39 +91,75 @@ def _difference(ours: str, published: str) -> str:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def rows_from_published() -> tuple[TableRow, ...]:
-    """The card's rows, as printed there."""
-    return tuple(_published(row) for row in published_rows())
+def rows_from_published(card: Card | None = None) -> tuple[TableRow, ...]:
+    """The rows of a card (default: the default one), as printed there."""
+    return tuple(_published(row, card) for row in (card or shipped()).rows)
 
 
-def _published(row: PublishedRow) -> TableRow:
-    return TableRow(
-        row.name, {key: TableCell(text) for key, text in row.cells.items()}, row.size, row.notes
-    )
+def _published(row: PublishedRow, card: Card | None) -> TableRow:
+    cells = {key: TableCell(text) for key, text in row.cells.items()}
+    return TableRow(row.name, cells, row.size, row.notes, card)
 
 
-def row_from_summary(summary: Mapping[str, Any], name: str | None = None) -> TableRow:
+def row_from_summary(
+    summary: Mapping[str, Any], name: str | None = None, card: Card | None = None
+) -> TableRow:
     """The row of one of our runs, from its parsed summary.json.
 
-    name: what to call it where the model's own name does not tell two rows apart.
+    name: what to call it where the model's own name does not tell two rows apart.  card: print what
+    the run has of this card's columns; None: of its own.
     A cell without a value prints "-" with its reason in the notes. The Average carries its inputs'
     marks, and one more where the card would have printed "-".
     """
-    found = summary["cells"]
+    card = card or card_of_run(summary)
+    found = cells_under(card, summary)
     cells: dict[str, TableCell] = {}
     notes: dict[str, str] = {}
+    known = {column.key: column for column in card.columns}
     # The Average, last of the keys, is made after its inputs, whose marks it carries.
-    for key in (*CELL_KEYS[:-1], *(key for key in found if key not in CELL_KEYS)):
-        cells[key], reason = _own_cell(found.get(key))
+    for key in (*known, *(key for key in found if key not in card.keys)):
+        column = known.get(key, Column(key, key))
+        cells[key], reason = _own_cell(found.get(key), column)
+        reason = column.reason or reason
         counted = _verdict_counts(found.get(key))
         if reason or counted:
             notes[key] = reason or counted
-    cells[AVERAGE.key], reason = _own_average(found, cells)
+    cells[AVERAGE.key], reason = _own_average(found, cells, card)
     if reason:
         notes[AVERAGE.key] = reason
-    return TableRow(
-        _own_name(summary, name), cells, "ours" if summary.get("limit") is None else LIMITED, notes
-    )
+    group = "ours" if summary.get("limit") is None else LIMITED
+    return TableRow(_own_name(summary, name), cells, group, notes, card)
+
+
+def cells_under(card: Card, summary: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """A run's cells under a card's keys: its own; of a run of another card what it has of this
+    one's columns, of benchmarks asked under the same settings, and the card's Average of these.
+    """
+    own = card_of_run(summary)
+    if (card.hash, card.average, card.keys) == (own.hash, own.average, own.keys):
+        cells: Mapping[str, Mapping[str, Any]] = summary["cells"]
+        return cells
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, variant in variants(card).items():
+        same = [one for one in own.columns if one.identity[::2] == variant.columns[0].identity[::2]]
+        cells = {one.metric: summary["cells"].get(one.key, {}) for one in same}
+        marks = sorted({mark for cell in cells.values() for mark in cell.get("marks", ())})
+        metrics = summary["metrics"].get(name, {})
+        for column in variant.columns:
+            cell = cells.get(column.metric) or metrics.get(column.metric)
+            if cell is None:
+                what = "scored: evals score does it" if metrics else "asked: evals run asks for it"
+                cell = {"value": None, "reason": f"not {what}; the run was of {own.title}"}
+            found[column.key] = {"marks": marks, **cell}
+    values = {key: _metric(cell) for key, cell in found.items() if cell.get("value") is not None}
+    mean = average_metric(card.average, values)
+    average = {"value": mean.value, "ci95": mean.ci95, "reason": mean.reason}
+    return found | {AVERAGE.key: average}
+
+
+def _metric(cell: Mapping[str, Any]) -> Metric:
+    ends = cell["ci95"]
+    return Metric(cell["value"], cell["n"], cell["n_items"], cell["stderr"], ends and tuple(ends))
 
 
 def _own_name(summary: Mapping[str, Any], name: str | None) -> str:
@@ -123,7 +173,7 @@ def _own_name(summary: Mapping[str, Any], name: str | None) -> str:
     return f"{base} ({', '.join(words)})" if words else str(base)
 
 
-def _own_cell(cell: Mapping[str, Any] | None) -> tuple[TableCell, str]:
+def _own_cell(cell: Mapping[str, Any] | None, column: Column) -> tuple[TableCell, str]:
     """The printed cell and why it is empty ("" when it is not)."""
     if cell is None:
         return TableCell(), "not run"
@@ -133,8 +183,9 @@ def _own_cell(cell: Mapping[str, Any] | None) -> tuple[TableCell, str]:
             cell.get("reason") or f"{cell.get('n')} of {cell.get('n_items')} items scored"
         )
     low_high = cell.get("ci95")
-    interval = (percent(low_high[0]), percent(low_high[1])) if low_high else None
-    return TableCell(percent(value), tuple(dict.fromkeys(cell.get("marks", ()))), interval), ""
+    interval = (in_unit(low_high[0], column), in_unit(low_high[1], column)) if low_high else None
+    marks = tuple(dict.fromkeys(cell.get("marks", ())))
+    return TableCell(in_unit(value, column), marks, interval), ""
 
 
 def _verdict_counts(cell: Mapping[str, Any] | None) -> str:
@@ -145,14 +196,18 @@ def _verdict_counts(cell: Mapping[str, Any] | None) -> str:
 
 
 def _own_average(
-    found: Mapping[str, Mapping[str, Any]], cells: Mapping[str, TableCell]
+    found: Mapping[str, Mapping[str, Any]], cells: Mapping[str, TableCell], card: Card
 ) -> tuple[TableCell, str]:
-    cell, reason = _own_cell(found.get(AVERAGE.key))
+    rule = card.average
+    cell, reason = _own_cell(found.get(AVERAGE.key), rule.column)
     if reason:
         return cell, reason
-    marks = [*cell.marks, *(mark for key in AVERAGED for mark in cells[key].marks)]
-    if any(cells[key].text == MISSING for key in CELL_KEYS[:-1]):
+    marks = [*cell.marks, *(mark for key in rule.inputs for mark in cells[key].marks)]
+    if rule.any_dash and any(cells[column.key].text == MISSING for column in card.columns):
         marks.append(CARD_WOULD_OMIT)
+    there = {key: 0.0 for key in rule.inputs if cells[key].text != MISSING}
+    if lacking := left_out(rule, there):
+        marks.append(f"a mean without {', '.join(lacking)}, as the card's where a row lacks them")
     return TableCell(cell.text, tuple(dict.fromkeys(marks)), cell.ci95), ""
 
 
@@ -212,23 +267,80 @@ class Table:
 
 
 def make_table(rows: Sequence[TableRow]) -> Table:
-    """The rows in the card's columns, as they come; limited runs last, since their numbers are of
+    """The rows in their cards' columns, as they come; limited runs last, since their numbers are of
     other items.
     """
-    return Table(tuple(sorted(rows, key=lambda row: row.group == LIMITED)), table_columns(rows))
+    ordered, columns = aligned(sorted(rows, key=lambda row: row.group == LIMITED))
+    return Table(tuple(ordered), columns)
+
+
+def aligned(rows: Sequence[TableRow]) -> tuple[list[TableRow], tuple[Column, ...]]:
+    """The rows under one set of columns, and these: the first row's card's in its order, then what
+    other cards have of their own. One column for several cards only where benchmark, settings and
+    metric are the same; else each stands apart, named after its card.
+
+    A cell off its card stands in a column named after its key, before the Average.
+    """
+    of_card: dict[int, list[TableRow]] = {}
+    for row in rows:
+        of_card.setdefault(id(_card(row)), []).append(row)
+    placed: dict[str, Column] = {}
+    for own in of_card.values() or [[]]:
+        card = _card(own[0]) if own else shipped()
+        off = dict.fromkeys(key for row in own for key in row.cells if key not in card.keys)
+        extra = [Column(key, key) for key in off]
+        places = _places(card)
+        for column in (*card.columns, *extra, card.average.column):
+            place = places.get(column.key, column.key)
+            if place not in placed:
+                taken = {one.key for one in placed.values()}
+                apart = column.key in taken
+                placed[place] = (
+                    replace(
+                        column,
+                        key=f"{column.key} ({card.name})",
+                        heading=f"{column.heading} ({card.title})",
+                    )
+                    if apart
+                    else column
+                )
+    return [_placed(row, placed) for row in rows], tuple(placed.values())
+
+
+def _card(row: TableRow) -> Card:
+    return row.card or shipped()
+
+
+def _places(card: Card) -> dict[str, str]:
+    """By column key what two cards must agree in to share the column; a second column of the same
+    is another place.
+    """
+    inputs = {one.key: str(one.identity) for one in card.columns}
+    found: dict[str, str] = {}
+    for column in card.columns:
+        # A column that nobody measures is its card's own, by its heading.
+        place = inputs[column.key] if column.benchmark else f"{column.key} {column.heading}"
+        n = sum(other.startswith(f"{place} #") for other in found.values())
+        found[column.key] = f"{place} #{n}"
+    rule = card.average
+    members = [[inputs[key] for key in member] for member in rule.members]
+    turned = sorted(inputs[key] for key in rule.complement)
+    return found | {rule.column.key: f"average {members} {turned}"}
+
+
+def _placed(row: TableRow, placed: Mapping[str, Column]) -> TableRow:
+    """The row with its cells and notes under the table's keys."""
+    card = _card(row)
+    keys = {key: placed[place].key for key, place in _places(card).items()}
+    if all(key == own for own, key in keys.items()):
+        return row
+    cells = {keys.get(key, key): cell for key, cell in row.cells.items()}
+    return replace(row, cells=cells, notes={keys.get(k, k): note for k, note in row.notes.items()})
 
 
 def table_columns(rows: Sequence[TableRow] = ()) -> tuple[Column, ...]:
-    """Columns in registry order, then the Average; a benchmark that is not on the card shows only
-    where a row has it.
-
-    A cell of a benchmark that is registered no more stands in a column named after its key.
-    """
-    registered = [column for name in BENCHMARKS for column in benchmark_class(name).columns]
-    found = dict.fromkeys(key for row in rows for key in row.cells)
-    shown = [column for column in registered if column.key in CELL_KEYS or column.key in found]
-    known = {column.key for column in (*registered, AVERAGE)}
-    return (*shown, *(Column(key, key) for key in found if key not in known), AVERAGE)
+    """The columns of a table of these rows; the default card's for none."""
+    return aligned(rows)[1]
 
 
 def markdown(rows: Sequence[TableRow]) -> str:
@@ -244,14 +356,14 @@ def delta_table(rows: Sequence[TableRow], published: Sequence[TableRow]) -> Tabl
     lower is better.
     """
     pairs = sorted(zip(rows, published, strict=True), key=lambda pair: pair[0].group == LIMITED)
-    differences = [replace(row, cells=_differences(row, base)) for row, base in pairs]
+    differences, columns = aligned(
+        [replace(row, cells=_differences(row, base)) for row, base in pairs]
+    )
     bases = tuple({base.name: base for base in published}.values())
     against = (
         f"the published row {bases[0].name}" if len(bases) == 1 else "each row's own published row"
     )
-    return Table(
-        tuple(differences), table_columns(rows), f"In points, against {against}:", bases=bases
-    )
+    return Table(tuple(differences), columns, f"In points, against {against}:", bases=bases)
 
 
 def _differences(row: TableRow, base: TableRow) -> dict[str, TableCell]:

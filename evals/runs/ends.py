@@ -81,7 +81,7 @@ def _worst(benchmark: Benchmark[Any]) -> Findings:
 
 
 def _is_lower_better(benchmark: Benchmark[Any]) -> bool:
-    return any(column.lower_is_better for column in benchmark.columns)
+    return any(one.lower_is_better for one in benchmark.metrics)
 
 
 def count(answer: Completion) -> Counter[str]:

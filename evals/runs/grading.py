@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from evals.benchmark import Benchmark, roles_of_column
+from evals.benchmark import Benchmark, roles_of
 from evals.generators.replay import RECORDED
 from evals.models.reasoning import AS_IT_COMES, ReasoningSettings
 from evals.plan.judges import Judge
@@ -231,7 +231,8 @@ def item_score(benchmark: Benchmark[Any], grade: Grade) -> dict[str, Json]:
     """
     if len(benchmark.judge_roles) > 1 and set(grade.scores) <= set(benchmark.judge_roles):
         return {"scores": {role: grade.scores.get(role) for role in benchmark.judge_roles}}
-    own = [grade.scores[column.key] for column in benchmark.columns if column.key in grade.scores]
+    names = benchmark.headline or (benchmark.metrics[0].name,)
+    own = [grade.scores[name] for name in names if name in grade.scores]
     return {"score": own[0] if own else None}
 
 
@@ -251,11 +252,11 @@ def _finite(logprobs: Mapping[str, float]) -> dict[str, Json]:
 
 
 def cell_marks(
-    result: TaskResult, column: str, judges: Mapping[str, Judge], header: Mapping[str, Any]
+    result: TaskResult, metric: str, judges: Mapping[str, Judge], header: Mapping[str, Any]
 ) -> list[str]:
     """Everything that makes this cell differ from the card's protocol, in words."""
     marks = list(header.get("differs", ()))
-    for role in roles_of_column(result.benchmark, column):
+    for role in roles_of(result.benchmark, metric):
         judge = judges.get(role)
         if judge and judge.mark:
             marks.append(judge.mark)
@@ -289,7 +290,7 @@ def cell_marks(
     marks += reasoned.marks(result.benchmark.name, result.reasoned, header)
     if result.ends:
         marks.append(f"{result.benchmark.name}: {ends.in_words(result.ends, result.n_outputs)}")
-    counts = verdict_counts(result, column)
+    counts = verdict_counts(result, metric)
     if counts is not None and counts.unreadable:
         marks.append(
             f"{result.benchmark.name}: {counts.unreadable} of {counts.judged} items have a verdict"
@@ -307,7 +308,7 @@ def _in_its_place(benchmark: Benchmark[Any], grade: Grade) -> Grade:
     """An unscored choice as one that is not right: left out, it could raise the cell."""
     if grade.scores or not grade.unparsed:
         return grade
-    return replace(grade, scores=dict.fromkeys((one.key for one in benchmark.columns), 0.0))
+    return replace(grade, scores=dict.fromkeys((one.name for one in benchmark.metrics), 0.0))
 
 
 class VerdictCounts(NamedTuple):
@@ -329,12 +330,15 @@ class VerdictCounts(NamedTuple):
         return self.unreadable > 0 and self.unreadable / self.judged > MOST_UNREADABLE
 
 
-def verdict_counts(result: TaskResult, column: str) -> VerdictCounts | None:
-    """The counts that stand beside a judged cell; None where no judge decides the column."""
-    roles = roles_of_column(result.benchmark, column)
+def verdict_counts(result: TaskResult, metric: str) -> VerdictCounts | None:
+    """The counts that stand beside a judged cell; None where no judge decides the metric."""
+    roles = roles_of(result.benchmark, metric)
     if not roles:
         return None
-    names = {column, *roles}
+    names = {metric, *roles}
+    if len(roles) == 1 and metric not in (headline := result.benchmark.headline):
+        # One judge decides all: a metric of all items (XSTest's F1) with whatever an item scores.
+        names.update(headline)
     judged = unreadable = 0
     by_role = Counter[str]()
     for grade in result.grades:

@@ -17,7 +17,7 @@ from evals.models.resolve import public_name
 from evals.plan.items import spread
 from evals.plan.judges import finding_of
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
-from evals.registry import benchmark_class
+from evals.registry import task_variant
 from evals.runs import ends
 from evals.runs.again import Again
 from evals.runs.grading import Grading
@@ -115,15 +115,15 @@ def run_items(
 ) -> tuple[Benchmark[Any], Sequence[Item]]:
     """A stored run's benchmark and items, read again from the data."""
     head = record["summary_header"]
-    benchmark = benchmark_class(task)(chat=head["chat_format"] != "none")
+    benchmark = task_variant(head, task).make(chat=head["chat_format"] != "none")
     if head["suite"] == "smoke":
         source = load_smoke_data(benchmark.dataset)
     else:
         folder = data or (Path(record["data"]) if record.get("data") else None)
         source = load_card_data([benchmark.dataset], folder)[benchmark.dataset.name]
-    items: Sequence[Item] = list(benchmark.items(source))
+    items: Sequence[Item] = list(benchmark.named_items(source))
     if head["suite"] == "card":
-        items = benchmark.card_subset(items)
+        items = benchmark.drawn(items)
     if head["limit"] is not None:
         items = spread(items, head["limit"])
     return benchmark, items

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evals.benchmark import roles_of_column
-from evals.cards.average import AVERAGED, average_metric
+from evals.benchmark import roles_of
+from evals.cards.average import average_metric
+from evals.cards.published import card_of_run
 from evals.models.bases import adapter_marks, adapter_record
 from evals.models.resolve import public_name
 from evals.plan.items import no_judge
 from evals.plan.judges import COUNTED_AS_UNREADABLE, Judge, calibration_notes
 from evals.plan.make import Plan
 from evals.plan.reasoning import reasoning_record
-from evals.plan.settings import PROTOCOL_VERSION
 from evals.records import Column, Metric
 from evals.runs import ends, reasoned
 from evals.runs.grading import (
@@ -33,7 +33,8 @@ def header(
     """What the run is: everything of the summary but its numbers."""
     return {
         "schema": SCHEMA,
-        "protocol": PROTOCOL_VERSION,
+        "protocol": plan.card.protocol,
+        "card": plan.card.as_json(),
         "suite": plan.settings.suite,
         "limit": plan.settings.limit,
         "seed": plan.settings.engine.seed,
@@ -127,11 +128,11 @@ def summarize(
     metrics: dict[str, Metric] = {}
     for result in results:
         for column in result.benchmark.columns:
-            metric = _with_reason(result, column.key, judges, head)
+            metric = _with_reason(result, column.metric, judges, head)
             metrics[column.key] = metric
-            counts = verdict_counts(result, column.key)
+            counts = verdict_counts(result, column.metric)
             cells[column.key] = metric_json(metric) | {
-                "marks": cell_marks(result, column.key, judges, head)
+                "marks": cell_marks(result, column.metric, judges, head)
                 if metric.value is not None
                 else [],
                 "n_judged": counts.judged if counts else None,
@@ -141,8 +142,9 @@ def summarize(
         for column in columns:
             metrics[column.key] = Metric(None, 0, n_items, reason=reason)
             cells[column.key] = metric_json(metrics[column.key]) | {"marks": []}
-    mean = average_metric(metrics)
-    marks = sorted({mark for key in AVERAGED if key in cells for mark in cells[key]["marks"]})
+    rule = card_of_run(head).average
+    mean = average_metric(rule, metrics)
+    marks = sorted({mark for key in rule.inputs if key in cells for mark in cells[key]["marks"]})
     cells["average"] = metric_json(mean) | {"marks": marks if mean.value is not None else []}
     return {
         **head,
@@ -165,7 +167,7 @@ def _with_reason(
     if not result.is_complete:
         reason = f"{result.n_answered} of {len(result.grades)} items answered"
         return _without_value(metric, reason)
-    roles = [role for role in roles_of_column(result.benchmark, key) if role not in judges]
+    roles = [role for role in roles_of(result.benchmark, key) if role not in judges]
     if metric.value is None and not result.benchmark.judge_roles:
         why = {grade.missing for grade in result.grades if grade.missing}
         if len(why) == 1:
@@ -192,7 +194,7 @@ def _readable(result: TaskResult, name: str, metric: Metric, head: Mapping[str, 
     are no judge's, and the shares of unreadable verdicts are what they are.
     """
     roles = result.benchmark.judge_roles
-    is_column = name in {column.key for column in result.benchmark.columns}
+    is_column = name in {column.metric for column in result.benchmark.columns}
     is_roles = any(f"{name}_".startswith(f"{role}_") for role in roles)
     if not (is_column or is_roles) or name.endswith("_unparsable"):
         return metric

@@ -11,13 +11,13 @@ from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import read_jsonl
 from evals.models.prompts import Rendered
 from evals.records import (
-    Column,
     Completion,
     Findings,
     Generate,
     Grade,
     Item,
     ItemId,
+    Measure,
     Message,
     Metric,
     Output,
@@ -41,7 +41,7 @@ class Toy(Benchmark[Sum]):
     """Sums."""
 
     name = "toy"
-    columns = (Column("toy", "Toy sums"),)
+    metrics = (Measure("toy", "share of right sums"),)
     dataset = Dataset(
         name="toy",
         hub_id="me/toy",

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evals.cards.published import PublishedRow, published_rows, row_of_short_name
+from evals.cards.card import PublishedRow
+from evals.cards.published import published_rows, row_of_short_name
 from evals.commands.run import described, measured
 from evals.errors import EvalsError, Incomplete
 from evals.generators import EngineSettings

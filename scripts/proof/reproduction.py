@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evals.cards.published import shipped
 from evals.errors import EvalsError, InputError
 from evals.plan.cost import Cost
-from evals.registry import BENCHMARKS, benchmark_class
+from evals.registry import BENCHMARKS
 from evals.storage.run_folder import RunFolder
 
 Row = Mapping[str, Any]
@@ -106,7 +107,7 @@ def _by_benchmark(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
             headings = (
                 ["Average"]
                 if name == "average"
-                else [column.heading for column in benchmark_class(name).columns]
+                else [one.heading for one in shipped().columns if one.benchmark == name]
             )
             yield f"### {', '.join(headings)}", found
 

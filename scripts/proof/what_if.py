@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from evals.cards.average import AVERAGE, average
-from evals.cards.published import published_rows
+from evals.cards.average import average
+from evals.cards.card import AVERAGE
+from evals.cards.published import published_rows, shipped
 from evals.data.load import load_card_data
 from evals.extract import compared_form
 from evals.fidelity.corpora import Recording, Scored
@@ -109,7 +110,7 @@ def card_draw(cell: str) -> Measure:
     """All recorded items against those of the card."""
     return other_value(
         cell,
-        lambda scored: _over(scored, scored.result.benchmark.card_subset(_all_items(scored)), cell),
+        lambda scored: _over(scored, scored.result.benchmark.drawn(_all_items(scored)), cell),
     )
 
 
@@ -121,16 +122,16 @@ def orders(corpus: Corpus, _: Pairs) -> Iterator[Effect]:
     for recording, scored in corpus:
         benchmark, items = scored.result.benchmark, _all_items(scored)
         names = sorted({item.group for item in items})
-        # Once for all recordings, which are then held against the same orders. card_subset goes by
+        # Once for all recordings, which are then held against the same orders. drawn goes by
         # the groups' names: numbers for names put the files in another order.
         while len(draws) < N_ORDERS:
             place = {
                 name: f"{index:02}" for index, name in enumerate(rng.sample(names, len(names)))
             }
             draws.append(
-                benchmark.card_subset([replace(item, group=place[item.group]) for item in items])
+                benchmark.drawn([replace(item, group=place[item.group]) for item in items])
             )
-        card = [item for item in benchmark.card_subset(items) if item.id in scored.answers]
+        card = [item for item in benchmark.drawn(items) if item.id in scored.answers]
         # 40 parts: the first and the last cut lie at 2.5 and 97.5 %.
         parts = statistics.quantiles([_over(scored, draw, "bbh") for draw in draws], n=40)
         for name, value in (("low", parts[0]), ("high", parts[-1])):
@@ -202,7 +203,12 @@ def rounded_average(corpus: Corpus, _: Pairs) -> Iterator[Effect]:
             if key != AVERAGE.key
         }
         if row.cells[AVERAGE.key] != "-":
-            yield Effect(row.name, float(row.cells[AVERAGE.key]) / 100, average(cells) or 0.0, 7)
+            yield Effect(
+                row.name,
+                float(row.cells[AVERAGE.key]) / 100,
+                average(shipped().average, cells) or 0.0,
+                7,
+            )
 
 
 def subject_mean(scored: Scored) -> float:

@@ -107,14 +107,15 @@ def test_its_module_imports_nothing_heavy(name: str) -> None:
 def test_its_class_says_what_the_engine_reads(name: str) -> None:
     cls = benchmark_class(name)
     assert cls.name == name == cls.dataset.name
-    assert cls.columns
-    assert all(column.key and column.heading for column in cls.columns)
+    assert cls.own_columns()
+    assert all(one.name and one.words for one in cls.metrics)
+    assert {one.metric for one in cls.own_columns()} == set(cls.headline or [cls.metrics[0].name])
     assert import_module(ROOT_OF_MODULE[name]).__doc__
     assert all(dataset_table.fields for dataset_table in cls.dataset.tables.values())
 
 
 def test_no_two_benchmarks_share_a_column() -> None:
-    keys = [column.key for name in BENCHMARKS for column in benchmark_class(name).columns]
+    keys = [one.key for name in BENCHMARKS for one in benchmark_class(name).own_columns()]
     assert len(set(keys)) == len(keys)
 
 
@@ -205,8 +206,8 @@ def test_every_column_has_its_metric_and_a_value_in_the_unit_interval_or_a_reaso
 ) -> None:
     benchmark, _ = new(name, chat)
     metrics = benchmark.summarize(graded(name, chat))
-    for column in benchmark.columns:
-        metric = metrics[column.key]
+    for measure in benchmark.metrics:
+        metric = metrics[measure.name]
         assert (metric.value is None) == bool(metric.reason)
         if metric.value is not None:
             assert 0 <= metric.value <= 1

@@ -30,7 +30,7 @@ from evals.benchmark import Benchmark
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import FileRecord, read_jsonl
 from evals.records import (
-    Column, Completion, Findings, Generate, Grade, Item, ItemId, Message, Metric, Sampling
+    Completion, Findings, Generate, Grade, Item, ItemId, Measure, Message, Metric, Sampling
 )
 
 
@@ -46,7 +46,7 @@ class Toy(Benchmark[ToyItem]):
     """Sums."""
 
     name = "toy"
-    columns = (Column("toy", "Toy sums"),)
+    metrics = (Measure("toy", "share of right sums"),)
     dataset = Dataset(
         name="toy",
         hub_id="me/toy",
@@ -158,7 +158,7 @@ def test_nothing_but_one_file_and_one_line_was_added(
 
 def test_a_run_fills_its_column(home: Path, toy_run: subprocess.CompletedProcess[str]) -> None:
     assert toy_run.returncode == 0, toy_run.stderr
-    assert column(toy_run.stdout, "Toy sums") == ["80.0"]
+    assert column(toy_run.stdout, "toy") == ["80.0"]
     assert column(toy_run.stdout, "MMLU 5-shot") == ["-"]
     summary = json.loads((home / "run" / "summary.json").read_text())
     assert summary["cells"]["toy"]["value"] == 0.8
@@ -171,22 +171,22 @@ def test_the_report_shows_its_column_beside_the_published_rows(
     assert toy_run.returncode == 0
     shown = evals(home, "report", "--published", "run")
     assert shown.returncode == 0, shown.stderr
-    assert column(shown.stdout, "Toy sums") == ["-"] * 8 + ["80.0"]
-    assert "Toy sums" not in evals(home, "report", "--published").stdout
+    assert column(shown.stdout, "toy") == ["-"] * 8 + ["80.0"]
+    assert "toy" not in evals(home, "report", "--published").stdout
 
 
 def test_every_other_command_knows_it(
     home: Path, toy_run: subprocess.CompletedProcess[str]
 ) -> None:
     assert toy_run.returncode == 0
-    assert "Toy sums" in evals(home, "tasks").stdout
+    assert "toy" in evals(home, "tasks").stdout
     assert "me/toy" in evals(home, "data", "list").stdout
     shown = evals(home, "show", "run", "toy/2")
     assert "What is 2 and 2?" in shown.stdout, shown.stderr
     assert "── gold\n4" in shown.stdout
     before = (home / "run" / "summary.json").read_bytes()
     scored = evals(home, "score", "run")
-    assert column(scored.stdout, "Toy sums") == ["80.0"]
+    assert column(scored.stdout, "toy") == ["80.0"]
     assert (home / "run" / "summary.json").read_bytes() == before
     misspelt = evals(home, "run", "replay:answers.jsonl", "--suite", "smoke", "--tasks", "toi")
     assert (misspelt.returncode, "toy" in misspelt.stderr) == (2, True)
@@ -208,7 +208,7 @@ def test_its_public_file_is_held_to_its_checksum(home: Path) -> None:
     (folder / "test.jsonl").write_text(SMOKE_ITEMS)
     whole = evals(home, *arguments, "--out", "whole")
     assert whole.returncode == 0, whole.stderr
-    assert column(whole.stdout, "Toy sums") == ["80.0"]
+    assert column(whole.stdout, "toy") == ["80.0"]
     (folder / "test.jsonl").write_text(SMOKE_ITEMS.replace('"4"', '"5"'))
     damaged = evals(home, *arguments, "--out", "damaged")
     assert damaged.returncode == 2

@@ -42,7 +42,7 @@ def items(source: LoadedSource) -> list[BBHItem]:
 @pytest.fixture(scope="module")
 def drawn(items: list[BBHItem]) -> dict[str, list[int]]:
     by_task: dict[str, list[int]] = {}
-    for item in BBH(chat=False).card_subset(items):
+    for item in BBH(chat=False).drawn(items):
         by_task.setdefault(item.group, []).append(index(item))
     return by_task
 
@@ -97,7 +97,7 @@ def test_the_card_subset_is_the_alphabetical_draw_of_the_protocol(
 def test_the_draw_refuses_a_task_that_is_too_short(items: list[BBHItem]) -> None:
     short = [item for item in items if item.group != "snarks" or index(item) < 39]
     with pytest.raises(InputError, match="bbh/snarks: the card draws 40 questions, there are 39"):
-        BBH(chat=False).card_subset(short)
+        BBH(chat=False).drawn(short)
 
 
 def test_base_and_chat_prompts_end_as_the_settings_sheet_says(items: list[BBHItem]) -> None:
@@ -262,7 +262,7 @@ def test_the_smoke_items_are_in_the_public_format() -> None:
 
 def test_exactly_as_many_questions_as_the_card_draws_are_enough(items: list[BBHItem]) -> None:
     few = [item for item in items if index(item) < 40]
-    assert len(BBH(chat=True).card_subset(few)) == len(few) == 27 * 40
+    assert len(BBH(chat=True).drawn(few)) == len(few) == 27 * 40
 
 
 def test_an_answer_without_its_phrase_is_unparsed_and_one_with_it_is_not(

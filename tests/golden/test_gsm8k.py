@@ -46,7 +46,7 @@ def items(source: LoadedSource) -> list[GSM8KItem]:
 
 @pytest.fixture(scope="module")
 def drawn(items: list[GSM8KItem]) -> list[GSM8KItem]:
-    return list(GSM8K(chat=False).card_subset(items))
+    return list(GSM8K(chat=False).drawn(items))
 
 
 def test_the_prompt_prefix_is_the_published_one() -> None:
@@ -99,13 +99,13 @@ def test_the_draw_neither_reads_nor_moves_the_global_random_state(
 ) -> None:
     random.seed(7)
     before = random.getstate()
-    assert GSM8K(chat=True).card_subset(items) == drawn
+    assert GSM8K(chat=True).drawn(items) == drawn
     assert random.getstate() == before
 
 
 def test_the_draw_refuses_a_file_that_is_too_short(items: list[GSM8KItem]) -> None:
     with pytest.raises(InputError, match="draws 200 questions, there are 199"):
-        GSM8K(chat=False).card_subset(items[:199])
+        GSM8K(chat=False).drawn(items[:199])
 
 
 def test_the_base_prompt_of_the_first_drawn_item_is_byte_identical(drawn: list[GSM8KItem]) -> None:
@@ -299,7 +299,7 @@ def test_the_smoke_items_are_in_the_public_format_and_their_solutions_score_one(
 
 
 def test_exactly_as_many_questions_as_the_card_draws_are_enough(items: list[GSM8KItem]) -> None:
-    assert sorted(item.id for item in GSM8K(chat=True).card_subset(items[:200])) == sorted(
+    assert sorted(item.id for item in GSM8K(chat=True).drawn(items[:200])) == sorted(
         item.id for item in items[:200]
     )
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_items_are_all_test_rows_by_subject(items: list[MMLUItem]) -> None:
     assert items[0].id == "mmlu/abstract_algebra/0"
     assert len({item.id for item in items}) == 14_042
     assert {len(item.shots) for item in items} == {5}
-    assert MMLU(chat=True).card_subset(items) == items
+    assert MMLU(chat=True).drawn(items) == items
 
 
 @pytest.mark.parametrize("table", ["dev", "test"])
@@ -388,3 +389,37 @@ def test_letters_that_are_all_impossible_are_no_answer(items: list[MMLUItem]) ->
 
 def test_a_question_is_the_files_first_cell(items: list[MMLUItem], source: LoadedSource) -> None:
     assert [item.question for item in items] == [row["question"] for row in source.rows("test")]
+
+
+def test_without_shots_every_prompt_is_what_the_original_makes_with_ntrain_0(
+    data_dir: Path,
+) -> None:
+    """The header, a blank line and the question as pandas prints it; 14,042 of them, in both modes
+    the same text.
+    """
+    import pandas as pd
+
+    source = load_card_data([MMLU.dataset], data_dir)["mmlu"]
+    chat, base = (MMLU(chat=mode, settings=MMLU.Settings(shots=0)) for mode in (True, False))
+    frames: dict[str, Any] = {}
+    total = 0
+    for item in chat.named_items(source):
+        total += 1
+        name, subject, row = item.id.split("/")
+        if subject not in frames:
+            file = data_dir / "mmlu" / "test" / f"{subject}_test.csv"
+            frames[subject] = pd.read_csv(file, header=None).astype(object)
+        question, *choices, _ = frames[subject].iloc[int(row)].tolist()
+        options = "".join(
+            f"\n{letter}. {choice}" for letter, choice in zip("ABCD", choices, strict=True)
+        )
+        words = subject.replace("_", " ")
+        asked = chat.request(item)
+        assert text(asked.messages) == (
+            f"The following are multiple choice questions (with answers) about  {words}.\n\n"
+            f"{question}{options}\nAnswer:"
+        )
+        assert base.request(item).messages == asked.messages
+        assert (asked.shorter, asked.opening, name) == ((), "The answer is:", "mmlu.shots-0")
+        assert base.request(item).opening == ""
+    assert total == 14042

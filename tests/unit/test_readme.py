@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evals.benchmark import Benchmark
-from evals.cards.published import published_rows
+from evals.cards.published import published_rows, shipped
 from evals.commands.app import app
 from evals.data.load import load_smoke_data
 from evals.registry import BENCHMARKS, benchmark_class
@@ -265,7 +265,8 @@ def test_every_benchmark_is_described_with_its_items_and_its_columns() -> None:
             if table.path.partition("/")[2] != "dev/{part}_dev.csv"
         )
         counts = {sum(files[table.path_of(part)][1] for part in table.parts)}
-        counts |= {cells[column.key]["n_items"] for column in benchmark.columns}
+        columns = [one for one in shipped().columns if one.benchmark == name]
+        counts |= {cells[column.key]["n_items"] for column in columns}
         if len(table.parts) > 1:
             counts.add(len(table.parts))
         (items,) = re.findall(r"^- Items: (.*)$", lines, re.MULTILINE)
@@ -278,8 +279,7 @@ def test_every_benchmark_is_described_with_its_items_and_its_columns() -> None:
             )
         ]
         assert said == [
-            (column.heading, "Lower" if column.lower_is_better else "Higher")
-            for column in benchmark.columns
+            (column.heading, "Lower" if column.lower_is_better else "Higher") for column in columns
         ]
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from evals.cards.average import AVERAGE
+from evals.cards.card import AVERAGE
 from evals.compare.gate import ALPHA, Gate, check, judge
 from evals.compare.gate_report import annotations, explain, headline, junit, markdown
 from evals.compare.paired import PairedDifference

@@ -30,6 +30,8 @@ from evals.stats import Z95
 from evals.storage.run_folder import RunFolder
 from tasks import length_control
 from tasks.alpaca_eval import AlpacaEval
+from tasks.gsm8k import GSM8K
+from tasks.xstest import XSTest
 from tests.run_files import RECORD, summary
 
 COLUMN = Column("gsm8k", "GSM8k 8-shot cot")
@@ -384,7 +386,7 @@ def test_safe_items_count_in_xstests_first_column_and_unsafe_ones_in_its_second(
         {"id": "xstest/0", "safe": True, "score": 1},
         {"id": "xstest/1", "safe": False, "score": None},
     ]
-    found = read_answers(RunFolder(written(tmp_path / "a", {}, xstest=rows)), "xstest")
+    found = read_answers(RunFolder(written(tmp_path / "a", {}, xstest=rows)), XSTest(chat=True))
     assert {name: answer.scores for name, answer in found.items()} == {
         "xstest/0": {"xstest_safe_refused": 1.0},
         "xstest/1": {"xstest_unsafe_followed": None},
@@ -394,7 +396,7 @@ def test_safe_items_count_in_xstests_first_column_and_unsafe_ones_in_its_second(
 def test_rows_without_a_score_are_one_sentence_that_names_the_file(tmp_path: Path) -> None:
     run = RunFolder(written(tmp_path / "a", {}, gsm8k=[{"id": "gsm8k/0"}]))
     with pytest.raises(InputError) as found:
-        read_answers(run, "gsm8k")
+        read_answers(run, GSM8K(chat=True))
     assert (
         str(found.value)
         == f"{run.samples_path('gsm8k')}: a row lacks its id or score (KeyError('score')). Make it"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.cards.published import CELL_KEYS
+from evals.cards.published import shipped
 from evals.compare.policy import Policy, read_policy
 from evals.errors import InputError
 
@@ -18,7 +18,7 @@ def policy(tmp_path: Path, text: str) -> Policy:
 
 
 def test_without_a_policy_every_column_may_drop_one_point() -> None:
-    assert [Policy().allowed(key) for key in CELL_KEYS] == [0.01] * len(CELL_KEYS)
+    assert [Policy().allowed(key) for key in shipped().keys] == [0.01] * len(shipped().keys)
 
 
 def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
@@ -35,8 +35,8 @@ def test_a_columns_own_drop_stands_before_the_one_for_all(tmp_path: Path) -> Non
 
 
 def test_every_column_of_the_card_can_be_named(tmp_path: Path) -> None:
-    read = policy(tmp_path, "[columns]\n" + "".join(f"{key} = 5\n" for key in CELL_KEYS))
-    assert dict(read.columns) == dict.fromkeys(CELL_KEYS, 0.05)
+    read = policy(tmp_path, "[columns]\n" + "".join(f"{key} = 5\n" for key in shipped().keys))
+    assert dict(read.columns) == dict.fromkeys(shipped().keys, 0.05)
 
 
 WRONG = {

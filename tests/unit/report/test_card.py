@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from typer.testing import CliRunner
 
-from evals.cards.published import CELL_KEYS
+from evals.cards.published import shipped
 from evals.commands.app import app
 from evals.errors import CheckFailed, InputError
 from evals.report import front_matter
@@ -31,7 +31,7 @@ def run_folder(
     folder: Path, name: str = "My 8B", value: float = 0.655, **cells: float | None
 ) -> Path:
     """A run with every cell at one value but those named."""
-    values: dict[str, float | None] = dict.fromkeys(CELL_KEYS, value) | cells
+    values: dict[str, float | None] = dict.fromkeys(shipped().keys, value) | cells
     found = {
         key: {
             "value": value,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from evals.cards.published import CELL_KEYS
+from evals.cards.published import shipped
 from evals.commands.app import app
 from evals.errors import InputError
 from evals.plan.items import no_judge
@@ -319,7 +319,7 @@ def test_no_option_stands_in_a_card_whatever_a_cell_says(
 ) -> None:
     run = run_folder(tmp_path / "run")
     summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    for key in CELL_KEYS:
+    for key in shipped().keys:
         said = {"value": None, "reason": text} if part == "reason" else {"marks": [text]}
         summary["cells"][key] |= said
     RunFolder(run).write_json("summary.json", summary)

@@ -2,7 +2,6 @@
 stored card.
 """
 
-import json
 import re
 import shutil
 import subprocess
@@ -10,7 +9,6 @@ import sys
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -19,10 +17,9 @@ from markdown_it import MarkdownIt
 
 from evals.cards import published
 from evals.cards.average import average_metric
-from evals.cards.published import CELL_KEYS, published_folder, published_rows, row_of_short_name
+from evals.cards.published import published_folder, published_rows, row_of_short_name, shipped
 from evals.errors import EnvironmentFault
-from evals.records import Column, Json, Metric
-from evals.registry import BENCHMARKS
+from evals.records import Json, Metric
 from evals.report import table
 from evals.report.table import (
     TableCell,
@@ -72,7 +69,7 @@ def summary(cells: dict[str, Json], **changes: Json) -> dict[str, Json]:
 
 
 def all_cells(**changes: dict[str, Json]) -> dict[str, Json]:
-    full: dict[str, Json] = {key: cell(0.5) for key in CELL_KEYS}
+    full: dict[str, Json] = {key: cell(0.5) for key in shipped().keys}
     return full | dict(changes)
 
 
@@ -108,28 +105,18 @@ def test_a_cell_of_no_registered_benchmark_keeps_a_column() -> None:
     assert [line[-2] for line in body(markdown([row]))][-1] == "25.0"
 
 
-def test_columns_are_the_registered_benchmarks_and_the_average() -> None:
+def test_columns_are_the_cards() -> None:
     columns = table.table_columns()
-    assert tuple(column.key for column in columns) == CELL_KEYS
-    card = json.loads((published_folder(ROOT / "evals") / "card.json").read_text(encoding="utf-8"))
-    assert [{"key": column.key, "heading": column.heading} for column in columns] == card["columns"]
+    assert columns == shipped().printed
+    assert tuple(column.key for column in columns) == shipped().keys
 
 
-def test_a_ninth_benchmark_is_shown_only_where_a_row_has_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Ninth:
-        columns = (Column("ninth", "Ninth | one"),)
-
-    module = ModuleType("ninth_for_this_test")
-    vars(module)["Ninth"] = Ninth
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(BENCHMARKS, "ninth", f"{module.__name__}:Ninth")
-    assert "Ninth" not in markdown(rows_from_published())
+def test_a_ninth_benchmark_is_shown_only_where_a_row_has_it() -> None:
+    assert "ninth" not in markdown(rows_from_published())
     text = markdown(
         [*rows_from_published(), row_from_summary(summary(all_cells(ninth=cell(0.25, "new"))))]
     )
-    assert "| Ninth \\| one | Average |" in text
+    assert "| ninth | Average |" in text
     assert [row[-2] for row in body(text)] == ["-"] * 8 + ["25.0[^1]"]
 
 
@@ -349,7 +336,7 @@ def test_a_difference_needs_both_numbers() -> None:
     dashes = [
         key
         for key, text in zip(
-            CELL_KEYS, body(as_markdown(delta_table([instruct], [base])))[0][1:], strict=True
+            shipped().keys, body(as_markdown(delta_table([instruct], [base])))[0][1:], strict=True
         )
         if text == "-"
     ]
@@ -357,11 +344,15 @@ def test_a_difference_needs_both_numbers() -> None:
 
 
 def test_the_average_names_its_missing_inputs_and_counts_xstest_once() -> None:
-    metrics = {key: Metric(0.5, 10, 10, 0.1) for key in CELL_KEYS[:-1]}
-    assert average_metric(metrics).n == average_metric(metrics).n_items == 7
+    metrics = {key: Metric(0.5, 10, 10, 0.1) for key in shipped().keys[:-1]}
+    assert (
+        average_metric(shipped().average, metrics).n
+        == average_metric(shipped().average, metrics).n_items
+        == 7
+    )
     metrics["xstest_safe_refused"] = Metric(None, 3, 10, reason="3 of 10 items scored")
     del metrics["bbh"]
-    found = average_metric(metrics)
+    found = average_metric(shipped().average, metrics)
     assert (found.value, found.n, found.n_items, found.stderr, found.ci95) == (
         None,
         5,
@@ -370,13 +361,13 @@ def test_the_average_names_its_missing_inputs_and_counts_xstest_once() -> None:
         None,
     )
     assert found.reason == "no value for bbh, xstest_safe_refused"
-    assert average_metric({}).n == 0
+    assert average_metric(shipped().average, {}).n == 0
 
 
 def test_an_average_of_cells_without_error_has_a_value_and_no_interval() -> None:
-    metrics = {key: Metric(0.5, 10, 10, 0.1) for key in CELL_KEYS[:-1]}
+    metrics = {key: Metric(0.5, 10, 10, 0.1) for key in shipped().keys[:-1]}
     metrics["mmlu"] = replace(metrics["mmlu"], stderr=None)
-    found = average_metric(metrics)
+    found = average_metric(shipped().average, metrics)
     assert (found.value, found.stderr, found.ci95) == (0.5, None, None)
 
 
@@ -421,8 +412,9 @@ def test_an_installed_wheel_reads_the_copy_inside_the_package(tmp_path: Path) ->
     package = tmp_path / "evals"
     (package / "_published").mkdir(parents=True)
     shutil.copytree(ROOT / "evals" / "cards", package / "cards")
-    shutil.copy(ROOT / "evals" / "errors.py", package)
-    shutil.copy(published_folder(ROOT / "evals") / "card.json", package / "_published")
+    for name in ("errors.py", "records.py"):
+        shutil.copy(ROOT / "evals" / name, package)
+    shutil.copy(published_folder(ROOT / "evals") / "llama-3.1-tulu-2.toml", package / "_published")
     code = (
         "from evals.cards.published import published_rows; print([row.short_name for row in"
         " published_rows()])"
@@ -443,7 +435,7 @@ def test_an_installation_without_the_card_says_so(
 ) -> None:
     monkeypatch.setattr(published, "__file__", str(tmp_path / "evals" / "cards" / "published.py"))
     with pytest.raises(EnvironmentFault, match="cannot be read"):
-        published_rows.__wrapped__()
+        published._read.__wrapped__(published.DEFAULT)
 
 
 def test_printing_a_table_imports_nothing_heavy() -> None:

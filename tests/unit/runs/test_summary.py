@@ -34,6 +34,7 @@ from evals.records import (
     Grade,
     Item,
     ItemId,
+    Measure,
     Message,
     Metric,
     Output,
@@ -322,7 +323,7 @@ def test_a_base_models_alpaca_eval_is_not_run_as_on_the_card(tmp_path: Path) -> 
 
 
 def test_a_skipped_tasks_cells_say_why() -> None:
-    columns = (Column("truthfulqa", "T"),)
+    columns = (Column("truthfulqa", "T", metric="truthfulqa"),)
     summary = summarize(
         head({}), [graded("gsm8k")], {"truthfulqa": (columns, 817, "no judge: set it")}
     )
@@ -411,7 +412,7 @@ class Toy(Benchmark[Item]):
     """A benchmark that is not on the card."""
 
     name = "toy"
-    columns = (Column("toy", "Toy"),)
+    metrics = (Measure("toy", "sums"),)
     dataset = Dataset("toy", "me/toy", "MIT", "here", {})
 
     def items(self, source: Source) -> Sequence[Item]:

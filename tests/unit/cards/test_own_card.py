@@ -1,0 +1,145 @@
+"""A card of one's own: two variants of a benchmark side by side, one question asked once, and what
+a run of one card has of another's columns.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.benchmark import variant_name
+from evals.cards.form import read_card
+from evals.cards.published import shipped
+from evals.compare.runs import compare
+from evals.data.load import load_smoke_data
+from evals.errors import InputError
+from evals.plan.settings import RunSettings
+from evals.registry import bound, variants
+from evals.report.table import aligned, as_markdown, make_table, row_from_summary
+from evals.runs.session import run
+from tasks.mmlu import MMLU
+
+HEAD = 'title = "Mine"\n'
+COLUMNS = {
+    "five": 'heading = "MMLU 5"\nbenchmark = "mmlu"\nmetric = "mmlu"',
+    "none": 'heading = "MMLU 0"\nbenchmark = "mmlu"\nmetric = "mmlu"\nsettings = { shots = 0 }',
+    "again": 'heading = "Again"\nbenchmark = "mmlu"\nmetric = "mmlu"\nsettings = { shots = 5 }',
+    "grade": 'heading = "GSM"\nbenchmark = "gsm8k"\nmetric = "gsm8k"\nsettings = { shots = 4 }',
+    "f1": 'heading = "XSTest F1"\nbenchmark = "xstest"\nmetric = "refusal_f1"',
+    "toxic": 'heading = "ToxiGen"\nreason = "no classifier here"\nlower_is_better = true',
+}
+AVERAGE = '[average]\nof = ["five", "f1"]\n'
+
+
+def written(folder: Path, keys: list[str], average: str = "") -> Path:
+    """A card of these columns."""
+    text = HEAD + "".join(f'[[column]]\nkey = "{key}"\n{COLUMNS[key]}\n' for key in keys)
+    (folder / "mine.toml").write_text(text + average, "utf-8")
+    return folder / "mine.toml"
+
+
+def recording(folder: Path, card: Path) -> Path:
+    """An answer to every smoke item of the card's benchmarks, with a verdict."""
+    rng, lines = random.Random(0), []
+    for variant in variants(bound(read_card(card))).values():
+        benchmark = variant.make(chat=True)
+        for item in benchmark.named_items(load_smoke_data(benchmark.dataset)):
+            line: dict[str, Any] = {"id": item.id}
+            if benchmark.judge_roles:
+                label = rng.choice(["refusal", "following"])
+                line |= {"outputs": ["So?"], "findings": {"xstest": label}}
+            elif isinstance(benchmark, MMLU):
+                line["choice_logprobs"] = {letter: -rng.random() for letter in "ABCD"}
+            else:
+                line["outputs"] = [f"So the answer is {rng.randint(1, 9)}."]
+            lines.append(json.dumps(line))
+    (folder / "said.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    return folder / "said.jsonl"
+
+
+def ran(folder: Path, card: Path | None, said: Path, name: str = "run") -> Mapping[str, Any]:
+    """The summary of a replayed smoke run."""
+    settings = RunSettings(
+        f"replay:{said}", suite="smoke", out=folder / name, card=str(card) if card else None
+    )
+    return run(settings).summary
+
+
+def test_two_variants_stand_side_by_side_and_an_equal_column_is_not_asked_again(
+    tmp_path: Path,
+) -> None:
+    card = written(tmp_path, ["five", "none", "again", "f1", "toxic"], AVERAGE)
+    summary = ran(tmp_path, card, recording(tmp_path, card))
+    assert sorted(file.name for file in (tmp_path / "run" / "samples").iterdir()) == [
+        "mmlu.jsonl.gz", "mmlu.shots-0.jsonl.gz", "xstest.jsonl.gz"
+    ]  # fmt: skip
+    cells = summary["cells"]
+    assert cells["five"]["value"] == cells["again"]["value"] != cells["none"]["value"]
+    assert set(summary["tasks"]) == {"mmlu", "mmlu.shots-0", "xstest"}
+    assert cells["average"]["value"] == pytest.approx(
+        (cells["five"]["value"] + cells["f1"]["value"]) / 2
+    )
+    text = as_markdown(make_table([row_from_summary(summary)]))
+    assert text.startswith("| Model | MMLU 5 | MMLU 0 | Again | XSTest F1 | ToxiGen | Average |")
+    assert "ToxiGen of said (smoke suite): no classifier here" in text
+    assert summary["card"]["title"] == "Mine"
+    assert summary["protocol"].startswith("mine/")
+
+
+def test_columns_in_any_order_and_without_one_give_the_same_cells(tmp_path: Path) -> None:
+    keys = ["five", "none", "grade", "f1"]
+    said = recording(tmp_path, written(tmp_path, keys))
+    whole = ran(tmp_path, written(tmp_path, keys), said, "whole")["cells"]
+    turned = ran(tmp_path, written(tmp_path, keys[::-1]), said, "turned")["cells"]
+    assert turned == whole
+    only = [json.loads(line) for line in said.read_text().splitlines()]
+    said.write_text("".join(json.dumps(o) + "\n" for o in only if "shots-0" not in o["id"]))
+    fewer = ran(tmp_path, written(tmp_path, ["five", "grade", "f1"]), said, "fewer")["cells"]
+    assert fewer == {key: cell for key, cell in whole.items() if key != "none"}
+
+
+def test_a_run_of_another_card_shares_only_the_columns_that_are_the_same(tmp_path: Path) -> None:
+    card = written(tmp_path, ["five", "none", "f1"], AVERAGE)
+    said = recording(tmp_path, card)
+    mine = ran(tmp_path, card, said, "mine")
+    lines = [json.loads(line) for line in said.read_text().splitlines()]
+    said.write_text("".join(json.dumps(one) + "\n" for one in lines if "shots-0" not in one["id"]))
+    ours = ran(tmp_path, None, said, "ours")
+    rows, columns = aligned([row_from_summary(ours), row_from_summary(mine)])
+    headings = [column.heading for column in columns]
+    assert headings[:11] == [column.heading for column in shipped().printed]
+    assert headings[11:] == ["MMLU 0", "XSTest F1", "Average (Mine)"]
+    assert rows[1].cell("mmlu").text == rows[0].cell("mmlu").text != "-"
+    assert rows[0].cell("none").text == "-"
+    # What the default card's run has of the other's columns, and what it would still ask.
+    held = row_from_summary(ours, card=bound(read_card(card)))
+    assert held.cell("five").text == rows[1].cell("mmlu").text
+    assert held.cell("f1").text == row_from_summary(mine).cell("f1").text != "-"
+    assert held.notes["none"].startswith("not asked: evals run asks for it")
+    assert held.cell("average").text == row_from_summary(mine).cell("average").text
+    found = compare(tmp_path / "ours", tmp_path / "mine")
+    assert {one.key for one in found.columns if one.n and one.reason is None} == {
+        "mmlu", "xstest_safe_refused", "xstest_unsafe_followed"
+    }  # fmt: skip
+    assert any("of two cards" in note for note in found.comparable.notes)
+    backwards = compare(tmp_path / "mine", tmp_path / "ours")
+    assert {one.key for one in backwards.columns if one.n and one.reason is None} == {
+        "five", "f1", "average"
+    }  # fmt: skip
+
+
+def test_a_folder_keeps_to_its_card(tmp_path: Path) -> None:
+    card = written(tmp_path, ["five"])
+    said = recording(tmp_path, card)
+    ran(tmp_path, card, said)
+    with pytest.raises(InputError, match="holds a run of the card 'Mine'"):
+        ran(tmp_path, None, said)
+
+
+def test_settings_that_are_the_protocols_own_change_no_name() -> None:
+    assert variant_name(MMLU, MMLU.Settings()) == "mmlu"
+    assert variant_name(MMLU, MMLU.Settings(shots=5)) == "mmlu"
+    assert variant_name(MMLU, MMLU.Settings(shots=2)) == "mmlu.shots-2"
