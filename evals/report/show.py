@@ -25,7 +25,7 @@ def prompt_lines(settings: RunSettings) -> Iterator[str]:
     Loads no weights.
     """
     (task,) = settings.tasks
-    if "," in task:  # the plan would take "mmlu,gsm8k"
+    if "," in task or not task.strip():  # the plan would take "mmlu,gsm8k", and all of them
         benchmark_class(task)
     plan = make_plan(settings, need_weights=False)
     # Of a benchmark that a card asks under other settings alone, that variant is meant.
