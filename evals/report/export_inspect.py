@@ -5,11 +5,12 @@ The field names are those of inspect_ai.log.EvalLog.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from evals.report.exported import ExportedItem, ExportedRun, ExportedTask, doc, whole
-from evals.storage.run_folder import RunFolder
+from evals.storage.run_folder import RunFolder, to_json
 
 VERSION = 2
 _STOPS = {
@@ -29,15 +30,21 @@ def write(run: ExportedRun, folder: Path) -> list[Path]:
     files = []
     for task in run.tasks:
         name = f"{stamp}_{task.name.replace('_', '-')}_{run.key(task.name)[:22]}.json"
-        RunFolder(folder).write_json(name, whole(_log(run, task)))
+        # Its header is read as a stream, from the version up to the samples: the order counts.
+        parts = [f'"{key}": {to_json(part, indent=1)}' for key, part in _log(run, task).items()]
+        RunFolder(folder).write_bytes(name, ("{" + ",\n".join(parts) + "}\n").encode())
         files.append(folder / name)
     return files
 
 
 def _log(run: ExportedRun, task: ExportedTask) -> dict[str, Any]:
+    """The log, its parts in the order in which Inspect writes them."""
     counts, model = run.summary["tasks"][task.name], run.summary["model"]
     dataset, sampling = task.benchmark.dataset, task.sampling()
     ended = run.ended.isoformat(timespec="seconds")
+    # As far as it is known: the time that the last session's phases took.
+    phases = run.record["sessions"][-1]["phases"].values()
+    started = run.ended - timedelta(seconds=sum(phase["wall_s"] for phase in phases))
     is_whole = counts["n_answered"] == counts["n_items"]
     about = {
         "protocol": run.summary["protocol"],
@@ -59,7 +66,7 @@ def _log(run: ExportedRun, task: ExportedTask) -> dict[str, Any]:
         if sampling
         else {}
     )
-    return {
+    log = {
         "version": VERSION,
         "status": "success" if is_whole else "cancelled",
         "eval": {
@@ -103,9 +110,10 @@ def _log(run: ExportedRun, task: ExportedTask) -> dict[str, Any]:
                 for column, cell in task.cells
             ],
         },
-        "stats": {"started_at": "", "completed_at": ended},
+        "stats": {"started_at": started.isoformat(timespec="seconds"), "completed_at": ended},
         "samples": [_sample(item, model["name"]) for item in task.items()],
     }
+    return {key: whole(part) for key, part in log.items()}
 
 
 def _metrics(heading: str, cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +146,7 @@ def _sample(item: ExportedItem, model: str) -> dict[str, Any]:
     sample: dict[str, Any] = {
         "id": item.id,
         "epoch": 1,
-        "input": asked,
+        "input": item.question,
         "target": item.gold,
         "messages": [*asked, *(one["message"] for one in said[:1])],
         "output": {"model": model, "choices": said},

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +37,36 @@ def require(tracker: str, offline: bool) -> None:
     has no key, or it is a server and the run is to open no connection. Offline, wandb keeps what
     is logged on this machine.
     """
-    if find_spec(tracker) is None:
+    try:
+        library = import_module(tracker)
+    except ImportError as error:
         raise InputError(
-            f"--log {tracker} needs the package {tracker}, which is not installed. Bring it with:"
-            f" pip install 'model-card-evals[{tracker}]'"
-        )
+            f"--log {tracker} needs the package {tracker}, which cannot be imported ({error})."
+            f" Bring it with: pip install 'model-card-evals[{tracker}]'"
+        ) from error
     if tracker == "wandb" and offline:
         os.environ["WANDB_MODE"] = "offline"
-    if tracker == "wandb" and os.environ.get("WANDB_MODE", "online") == "online":
-        import wandb
-
-        if not wandb.login(prompt=False):
-            raise InputError(
-                "--log wandb has no key. Log in with `wandb login`, or keep it on this machine with"
-                " WANDB_MODE=offline."
-            )
+    if tracker == "wandb" and not _has_key(library):
+        raise InputError(
+            "--log wandb has no key. Log in with `wandb login`, or keep it on this machine with"
+            " WANDB_MODE=offline."
+        )
     for name in _SERVERS.get(tracker, ()):
         if offline and _is_far(os.environ.get(name, "")):
             raise InputError(
                 f"--offline and --log {tracker} to {name}={os.environ[name]}. Unset {name} to log"
                 " on this machine, or leave one of the options out."
             )
+
+
+def _has_key(wandb: Any) -> bool:
+    """Whether wandb would log without asking for a key, which nobody may be there to give."""
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return True
+    try:
+        return bool(wandb.login(prompt=False))
+    except TypeError:  # before 0.31 it could not be asked
+        return True
 
 
 def _is_far(address: str) -> bool:

@@ -177,6 +177,8 @@ def test_inspect_reads_every_log_with_its_scores_and_samples(
     for file in files["inspect"]:
         log = read_eval_log(str(file))
         assert (log.version, log.status) == (2, "success")
+        header = read_eval_log(str(file), header_only=True)  # what its viewer lists
+        assert (header.eval.task, header.results) == (log.eval.task, log.results)
         assert log.results is not None
         assert log.samples is not None
         for score in log.results.scores:
@@ -192,6 +194,7 @@ def test_inspect_reads_every_log_with_its_scores_and_samples(
             row = known[str(sample.id)]
             said = [choice.message.text for choice in sample.output.choices]
             assert said == [shown(text) for text in row["outputs"]] or row["extracted"] == said[0]
+            assert sample.input
             assert sample.scores
             assert sample.messages[-1].role == "assistant"
     assert found == {key: cell["value"] for key, cell in expected.items()}
