@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from evals.commands.options import DataOption
+from evals.commands.options import CardOption, DataOption
 from evals.errors import CheckFailed, Incomplete
 
 
@@ -32,6 +32,7 @@ def compare(
             ),
         ),
     ] = False,
+    card: CardOption = None,
     data: DataOption = None,
 ) -> None:
     """Say whether two runs are comparable, what differs and how sure that is. Exit 3 where they are
@@ -40,7 +41,7 @@ def compare(
     from evals.compare import text as compare_report
     from evals.compare.runs import compare as compare_runs
 
-    found = compare_runs(baseline, candidate, data)
+    found = compare_runs(baseline, candidate, data, card)
     print(compare_report.markdown(found), end="")
     if why:
         from evals.compare.why import why as explain
@@ -71,6 +72,7 @@ def check(
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write everything to FILE as JSON."),
     ] = None,
+    card: CardOption = None,
     data: DataOption = None,
 ) -> None:
     """Say whether the candidate fell by more than is allowed: exit 0 no (or undecided), 1 yes, 3
@@ -81,8 +83,8 @@ def check(
     from evals.compare.policy import Policy, read_policy
     from evals.storage.run_folder import RunFolder
 
-    allowed = read_policy(policy, baseline) if policy else Policy()
-    gate = check_runs(baseline, candidate, allowed, data=data, strict=strict)
+    allowed = read_policy(policy, baseline, card) if policy else Policy()
+    gate = check_runs(baseline, candidate, allowed, data=data, strict=strict, card=card)
     text = check_report.markdown(gate)
     print(text, end="")
     if json_file is not None:

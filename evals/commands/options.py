@@ -27,7 +27,9 @@ PriceOption = Annotated[
 CardOption = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME|FILE", help="The card: one that `evals cards` lists, or a TOML file of yours."
+        "--card",
+        metavar="NAME|FILE",
+        help="The card: one that `evals cards` lists, or a TOML file of yours.",
     ),
 ]
 OfflineOption = Annotated[

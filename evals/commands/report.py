@@ -118,6 +118,7 @@ def card(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 1 when the card is stale.")
     ] = False,
+    columns: CardOption = None,
 ) -> None:
     """Put the table and the hub's metadata into a model card and .eval_results/ beside it; all else
     stays byte for byte.
@@ -125,7 +126,7 @@ def card(
     from evals.report.card import other_name, part_of_the_data, update
     from evals.storage.run_folder import RunFolder
 
-    changed = update(readme, run, source, write=not check)
+    changed = update(readme, run, source, write=not check, card=columns)
     if part := part_of_the_data(RunFolder(run[0]).read_json("summary.json")):
         print(
             f"no metadata for the hub: {run[0]} is a run with {part}, not of the datasets the hub"

@@ -7,7 +7,7 @@ from typing import Any
 
 from evals.benchmark import Benchmark, roles_of
 from evals.cards.card import AVERAGE
-from evals.cards.published import card_of_run
+from evals.cards.published import card_named, card_of_run
 from evals.compare.paired import (
     PairedDifference,
     Pairs,
@@ -19,7 +19,7 @@ from evals.errors import InputError
 from evals.generators.replay import RECORDED
 from evals.models.resolve import public_name
 from evals.records import Column, Grade, ItemId
-from evals.registry import off_card, variants
+from evals.registry import bound, off_card, variants
 from evals.report.table import cells_under
 from evals.storage.run_folder import RunFolder
 
@@ -49,21 +49,22 @@ Sides = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
 def paired_columns(
-    baseline: Path, candidate: Path, data: Path | None = None
+    baseline: Path, candidate: Path, data: Path | None = None, card: str | None = None
 ) -> dict[str, PairedDifference]:
     """Every column of two runs by key, in the table's order, the Average last; a column that cannot
     be paired has a `reason`.
 
-    data: folder of the public data files, for what samples do not hold (length control).  Raises
-    InputError where a folder is no run.
+    data: folder of the public data files, for what samples do not hold (length control).  card:
+    whose columns, as --card names it; None: the baseline's own.  Raises InputError where a folder
+    is no run.
     """
     runs = RunFolder(baseline), RunFolder(candidate)
     summaries = tuple(run.read_json("summary.json") for run in runs)
-    card = card_of_run(summaries[0])
-    cells = tuple(cells_under(card, summary) for summary in summaries)
+    shown = bound(card_named(card)) if card else card_of_run(summaries[0])
+    cells = tuple(cells_under(shown, summary) for summary in summaries)
     found: dict[str, PairedDifference] = {}
     more = [name for name in off_card(summaries[0]) if name in off_card(summaries[1])]
-    for name, variant in variants(card, more).items():
+    for name, variant in variants(shown, more).items():
         benchmark = variant.make(chat=True)
         columns = [one for one in variant.columns if any(one.key in side for side in cells)]
         lacking = {column.key: why for column in columns if (why := _why_not(column.key, cells))}
@@ -90,7 +91,7 @@ def paired_columns(
                 )
             else:
                 found[column.key] = _agreeing(paired_difference(pairs), sides)
-    return found | {AVERAGE.key: average_difference(found, card.average)}
+    return found | {AVERAGE.key: average_difference(found, shown.average)}
 
 
 def read_answers(run: RunFolder, benchmark: Benchmark[Any]) -> dict[ItemId, Answer]:

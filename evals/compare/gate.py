@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from evals.cards.published import card_named, card_of_run
 from evals.compare.columns import paired_columns
 from evals.compare.paired import PairedDifference
 from evals.compare.policy import Policy
 from evals.compare.runs import comparability, settled, unchanged
-from evals.report.table import row_from_summary
+from evals.registry import bound
+from evals.report.table import cells_under, row_from_summary
 from evals.stats import Z95, holm
 from evals.storage.run_folder import RunFolder
 
@@ -96,18 +98,22 @@ def check(
     *,
     data: Path | None = None,
     strict: bool = False,
+    card: str | None = None,
 ) -> Gate:
     """Judge a candidate's run folder against a baseline's.
 
-    data: as in `paired_columns`.  Raises InputError where a folder is no run.
+    data, card: as in `paired_columns`.  Raises InputError where a folder is no run.
     """
     summaries = [RunFolder(path).read_json("summary.json") for path in (baseline, candidate)]
     names = (row_from_summary(summaries[0]).name, row_from_summary(summaries[1]).name)
     comparable = comparability(*summaries)
     if comparable.reason is not None:
         return Gate(names, (), comparable.reason, comparable.notes, strict)
-    has_value = {key for key, cell in summaries[0]["cells"].items() if cell["value"] is not None}
-    columns = judge(paired_columns(baseline, candidate, data), policy, frozenset(has_value))
+    shown = bound(card_named(card)) if card else card_of_run(summaries[0])
+    cells = cells_under(shown, summaries[0])
+    has_value = {key for key, cell in cells.items() if cell["value"] is not None}
+    found = paired_columns(baseline, candidate, data, card)
+    columns = judge(found, policy, frozenset(has_value))
     nothing = (
         None
         if any(column.state != "not compared" for column in columns)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evals.cards.published import card_of_run, shipped
+from evals.cards.published import card_named, card_of_run, shipped
 from evals.errors import InputError, first_line, nearest
 from evals.records import Json
 from evals.registry import BENCHMARKS, benchmark_class
@@ -33,8 +33,8 @@ class Policy:
         return self.columns.get(key, self.drop)
 
 
-def read_policy(path: Path, run: Path | None = None) -> Policy:
-    """The policy in a file, for runs of the card of `run` (default: the default card).
+def read_policy(path: Path, run: Path | None = None, card: str | None = None) -> Policy:
+    """The policy in a file, for runs of a card, as --card names it, else of the card of `run`.
 
     Raises InputError naming the file and the first thing in it that is wrong.
     """
@@ -53,9 +53,10 @@ def read_policy(path: Path, run: Path | None = None) -> Policy:
         raise InputError(
             f"{path}: columns is no table. Write [columns], and under it a line like gsm8k = 3.0."
         )
-    card = card_of_run(RunFolder(run).read_json("summary.json")) if run else shipped()
+    of_run = card_of_run(RunFolder(run).read_json("summary.json")) if run else shipped()
+    keys = card_named(card).keys if card else of_run.keys
     off_card = [one.key for name in BENCHMARKS for one in benchmark_class(name).own_columns()]
-    known = dict.fromkeys((*card.keys, *off_card))
+    known = dict.fromkeys((*keys, *off_card))
     for key in columns:
         if key not in known:
             raise InputError(f"{path}: unknown column {key!r}. {nearest(key, known)}")

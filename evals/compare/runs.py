@@ -126,8 +126,10 @@ class Comparison:
     stderr: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def compare(baseline: Path, candidate: Path, data: Path | None = None) -> Comparison:
-    """Two run folders. data: as in `paired_columns`.
+def compare(
+    baseline: Path, candidate: Path, data: Path | None = None, card: str | None = None
+) -> Comparison:
+    """Two run folders. data, card: as in `paired_columns`.
 
     Raises InputError where a folder is no run.
     """
@@ -136,7 +138,7 @@ def compare(baseline: Path, candidate: Path, data: Path | None = None) -> Compar
     comparable = comparability(*summaries)
     if comparable.reason is not None:
         return Comparison(names, comparable)
-    found = settled(paired_columns(baseline, candidate, data))
+    found = settled(paired_columns(baseline, candidate, data, card))
     p_holm = holm({key: one.p for key, one in found.items()})
     stderr = {key: cell["stderr"] for key, cell in summaries[0]["cells"].items()}
     return Comparison(

@@ -3,6 +3,7 @@ run-to-run spread, the items that flipped.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from evals.compare.columns import JUDGED_BY, Answer, read_answers
 from evals.compare.paired import PairedDifference
 from evals.compare.runs import Comparison
 from evals.records import Json
-from evals.registry import off_card, variants
+from evals.registry import variants
 from evals.report.show import visible
 from evals.report.table import MISSING, escape, percent
 from evals.storage.run_folder import RunFolder, to_json
@@ -129,8 +130,9 @@ def flips(baseline: Path, candidate: Path, found: Comparison) -> Iterator[str]:
     """
     runs = RunFolder(baseline), RunFolder(candidate)
     compared = {one.key: one for one in found.columns if one.n and one.reason is None}
-    summary = runs[0].read_json("summary.json")
-    for variant in variants(card_of_run(summary), off_card(summary)).values():
+    card = card_of_run(runs[0].read_json("summary.json"))
+    of = tuple(one.column for one in compared.values() if one.column.benchmark)
+    for variant in variants(replace(card, columns=of)).values():
         columns = [compared[one.key] for one in variant.columns if one.key in compared]
         benchmark = variant.make(chat=True)
         sides = [read_answers(run, benchmark) for run in runs] if columns else []

@@ -12,12 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evals.cards.published import card_of_run
+from evals.cards.published import card_named, card_of_run
 from evals.errors import EnvironmentFault, InputError
-from evals.registry import off_card, variants
+from evals.registry import bound, off_card, variants
 from evals.report.front_matter import FrontMatter
 from evals.report.model_index import is_called, models_of, with_results
-from evals.report.table import MISSING, TableRow, as_markdown, make_table, row_from_summary
+from evals.report.table import (
+    MISSING,
+    TableRow,
+    as_markdown,
+    cells_under,
+    make_table,
+    row_from_summary,
+)
 from evals.storage.files import one_line
 from evals.storage.run_folder import RunFolder
 
@@ -62,18 +69,25 @@ class Cell(NamedTuple):
 
 
 def update(
-    readme: Path, runs: Sequence[Path], source: str | None = None, *, write: bool = True
+    readme: Path,
+    runs: Sequence[Path],
+    source: str | None = None,
+    *,
+    write: bool = True,
+    card: str | None = None,
 ) -> list[Path]:
     """Bring a card up to date with runs; the first is the card's model, and the metadata is about
     it alone.
 
     A run of a part of the data gives its row and no metadata: its numbers are not the datasets'.
-    source: address where the results can be looked up.  write: False only says what would change.
+    source: address where the results can be looked up.  card: whose columns, as --card names it;
+    None: the runs' own.  write: False only says what would change.
     Returns the files that changed, removed ones among them.  Raises InputError for a card that
     cannot be read or edited safely.
     """
     summaries = [RunFolder(run).read_json("summary.json") for run in runs]
-    rows = [for_readers(row_from_summary(summary)) for summary in summaries]
+    shown = bound(card_named(card)) if card else None
+    rows = [for_readers(row_from_summary(summary, card=shown)) for summary in summaries]
     cells = [] if part_of_the_data(summaries[0]) else measured(summaries[0], rows[0])
     before = _read(readme)
     files = {readme: new_text(before, rows, cells, summaries[0], source)} | _result_files(
@@ -134,7 +148,9 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
     the Average is of no dataset and left out.
     """
     found = []
-    for task, variant in variants(card_of_run(summary), off_card(summary)).items():
+    card = row.card or card_of_run(summary)
+    cells = cells_under(card, summary)
+    for task, variant in variants(card, off_card(summary)).items():
         benchmark = variant.cls
         hub_metrics = {one.name: one.hub for one in benchmark.metrics}
         tables = benchmark.dataset.tables
@@ -147,7 +163,7 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
             cell = row.cell(column.key)
             if cell.text == MISSING:
                 continue
-            n = summary["cells"][column.key]["n"]
+            n = cells[column.key]["n"]
             words = [
                 f"{column.heading}, protocol {summary['protocol']}, {summary['suite']} suite",
                 f"n = {n}",
@@ -162,7 +178,7 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
                     benchmark.dataset.name,
                     column.key,
                     column.heading,
-                    float(cell.text),
+                    float(cell.text) * (100 if column.unit == "fraction" else 1),
                     hub_metrics[column.metric],
                     benchmark.dataset.hub_id,
                     config,

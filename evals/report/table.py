@@ -16,6 +16,7 @@ from evals.cards.card import AVERAGE, Card, PublishedRow
 from evals.cards.published import card_of_run, shipped
 from evals.records import Column, Metric
 from evals.registry import variants
+from evals.runs.summary import metric_json
 from evals.storage.files import one_line
 
 MISSING = "-"
@@ -149,12 +150,11 @@ def cells_under(card: Card, summary: Mapping[str, Any]) -> Mapping[str, Mapping[
             cell = cells.get(column.metric) or metrics.get(column.metric)
             if cell is None:
                 what = "scored: evals score does it" if metrics else "asked: evals run asks for it"
-                cell = {"value": None, "reason": f"not {what}; the run was of {own.title}"}
+                why = f"not {what}; the run was of {own.title}"
+                cell = metric_json(Metric(None, 0, 0, reason=why))
             found[column.key] = {"marks": marks, **cell}
     values = {key: _metric(cell) for key, cell in found.items() if cell.get("value") is not None}
-    mean = average_metric(card.average, values)
-    average = {"value": mean.value, "ci95": mean.ci95, "reason": mean.reason}
-    return found | {AVERAGE.key: average}
+    return found | {AVERAGE.key: metric_json(average_metric(card.average, values))}
 
 
 def _metric(cell: Mapping[str, Any]) -> Metric:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evals.cards.card import PublishedRow
-from evals.cards.published import published_rows, row_of_short_name
+from evals.cards.published import card_named, row_of_short_name, shipped
 from evals.commands.run import described, measured
 from evals.errors import EvalsError, Incomplete
 from evals.generators import EngineSettings
@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     the exit code.
     """
     options = _parser().parse_args(arguments)
-    rows = options.rows or [row.short_name for row in published_rows()]
+    of_card = card_named(options.card).rows
+    rows = options.rows or [row.short_name for row in of_card if row.short_name]
     done: list[tuple[TableRow, PublishedRow | None]] = []
     worst = 0
     for name in rows:
@@ -64,7 +65,8 @@ def _measure(settings: RunSettings) -> TableRow:
 
 
 def _published_row(row: PublishedRow) -> TableRow:
-    return next(found for found in rows_from_published() if found.name == row.name)
+    rows = rows_from_published(shipped(row.card))
+    return next(found for found in rows if found.name == row.name)
 
 
 def _settings(options: argparse.Namespace, name: str, row: PublishedRow | None) -> RunSettings:
@@ -82,6 +84,7 @@ def _settings(options: argparse.Namespace, name: str, row: PublishedRow | None) 
         judges=tuple(options.judge),
         offline=options.offline,
         engine=engine,
+        card=options.card,
     )
     if row is not None and options.models is not None:
         # A folder tells neither the card's row nor its chat format, as the short name would have.
@@ -99,8 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "rows",
         nargs="*",
-        help="short names of the card's rows, or any model (default: the eight rows)",
+        help="short names of the card's rows, or any model (default: all its rows)",
     )
+    parser.add_argument("--card", help="the card, as for evals run (default: the model's own)")
     parser.add_argument(
         "--dry-run",
         action="store_true",

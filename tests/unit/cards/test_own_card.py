@@ -21,6 +21,7 @@ from evals.registry import bound, variants
 from evals.report.table import aligned, as_markdown, make_table, row_from_summary
 from evals.runs.session import run
 from tasks.mmlu import MMLU
+from tests.unit.conftest import Call
 
 HEAD = 'title = "Mine"\n'
 COLUMNS = {
@@ -143,3 +144,28 @@ def test_settings_that_are_the_protocols_own_change_no_name() -> None:
     assert variant_name(MMLU, MMLU.Settings()) == "mmlu"
     assert variant_name(MMLU, MMLU.Settings(shots=5)) == "mmlu"
     assert variant_name(MMLU, MMLU.Settings(shots=2)) == "mmlu.shots-2"
+
+
+def test_any_command_holds_runs_to_a_card_that_is_named(tmp_path: Path, evals: Call) -> None:
+    card = written(tmp_path, ["five", "f1"], AVERAGE)
+    said = recording(tmp_path, card)
+    for name in ("one", "two"):
+        ran(tmp_path, None, said, name)
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    code, out, err = evals("compare", one, two, "--card", str(card), "--flips")
+    assert code == 0, err
+    assert "| XSTest F1 | " in out
+    assert "GSM8k" not in out
+    (tmp_path / "gate.toml").write_text("[columns]\nf1 = 3.0\n")
+    runs = ("--baseline", one, "--candidate", two, "--card", str(card))
+    code, out, err = evals("check", *runs, "--policy", str(tmp_path / "gate.toml"))
+    assert code == 0, err
+    (tmp_path / "README.md").write_text("# Mine\n")
+    code, out, err = evals("card", str(tmp_path / "README.md"), "--run", one, "--card", str(card))
+    assert code == 0, err
+    assert "| Model | MMLU 5 | XSTest F1 | Average |" in (tmp_path / "README.md").read_text()
+    code, out, err = evals("report", one, "--card", str(card), "--html", str(tmp_path / "p.html"))
+    assert code == 0, err
+    code, out, err = evals("run", f"replay:{said}", "--card", str(card), "--suite", "smoke",
+                           "--dry-run", "--out", str(tmp_path / "dry"))  # fmt: skip
+    assert (code, "\nmmlu " in out, "\nxstest " in out, "gsm8k" in out) == (0, True, True, False)
