@@ -13,7 +13,7 @@ from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.extract import compared_form, exact_match, extract_bbh_answer
 from evals.fidelity.corpora.bbh import recordings
-from evals.records import Completion, ItemId, Output
+from evals.records import Completion, Grade, ItemId, Output
 from tasks.bbh import BBH, TASKS, BBHItem, read_examples, task_prompt
 
 
@@ -151,7 +151,7 @@ def test_every_gold_answer_scores_one(items: list[BBHItem]) -> None:
     assert [grade.id for grade in grades if grade.scores != {"bbh": 1.0} or grade.unparsed] == []
     metrics = benchmark.summarize(grades)
     assert (metrics["bbh"].value, metrics["bbh"].n, metrics["bbh"].n_items) == (1.0, 6511, 6511)
-    assert list(metrics) == ["bbh", *(f"bbh/{task}" for task in TASKS)]
+    assert list(metrics) == ["bbh", *(f"bbh/{task}" for task in TASKS), "micro"]
 
 
 def test_dyck_targets_collapse_to_their_number_of_spaces(items: list[BBHItem]) -> None:
@@ -276,3 +276,12 @@ def test_a_question_is_the_files_input(items: list[BBHItem], source: LoadedSourc
     assert [(item.question, item.target) for item in items] == [
         (row["input"], row["target"]) for row in source.rows("test")
     ]
+
+
+def test_the_micro_mean_counts_questions_and_the_column_tasks(items: list[BBHItem]) -> None:
+    benchmark = BBH(chat=True)
+    snarks = [item for item in items if item.group == "snarks"]
+    grades = [Grade(item.id, item.group, {"bbh": float(item.group != "snarks")}) for item in items]
+    metrics = benchmark.summarize(grades)
+    assert metrics["bbh"].value == pytest.approx(26 / 27)
+    assert metrics["micro"].value == pytest.approx((6511 - len(snarks)) / 6511)
