@@ -72,7 +72,7 @@ def _settings(model: str, settings: dict[str, Any]) -> "RunSettings":
         if name not in known:
             raise InputError(f"evals.run has no setting {name!r}. {nearest(name, sorted(known))}")
     # A bare text would be taken for a sequence of letters.
-    for name in ("tasks", "judges", "stop"):
+    for name in ("tasks", "judges", "stop", "prices"):
         if isinstance(settings.get(name), str):
             settings[name] = (settings[name],)
     if isinstance(settings.get("reasoning_marks"), str):

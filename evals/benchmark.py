@@ -75,6 +75,11 @@ class Benchmark(ABC, Generic[ItemT]):
     runs_programs: ClassVar[bool] = False
     """True where `checks` gives programs: the sandbox is then ready before the model is asked."""
 
+    judge_prompts: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Prompts by which a role's judge may be asked in place of the card's: their names, by role."""
+    prompts: Mapping[str, str] = {}
+    """Those in use; a role that is not there has the card's."""
+
     def __init__(
         self, *, chat: bool, settings: Any = None, columns: tuple[Column, ...] | None = None
     ) -> None:
@@ -92,9 +97,30 @@ class Benchmark(ABC, Generic[ItemT]):
             if one.name in (cls.headline or (cls.metrics[0].name,))
         )
 
+    def take_prompts(self, prompts: Mapping[str, str]) -> None:
+        """Ask the judges of these roles by these prompts, and read them so. Raises LookupError
+        where a role has none of that name.
+        """
+        for role, name in prompts.items():
+            known = self.judge_prompts.get(role, ())
+            if name not in known:
+                listed = f"It has: {', '.join(known)}." if known else "It has the card's only."
+                raise LookupError(f"{role} has no judge's prompt called {name!r}. {listed}")
+        self.prompts = dict(prompts)
+
+    def prompts_model(self, role: str) -> str:
+        """The model that the prompt in use for a role was made for, "" where it names none."""
+        return ""
+
     @abstractmethod
     def items(self, source: Source) -> Iterable[ItemT]:
         """All items in the public file's order; a benchmark of very many yields them."""
+
+    def lacks(self) -> Sequence[str]:
+        """Columns that its data cannot give although their judges can be asked, a sentence each:
+        the judge's role, what is missing, and how it comes. Known once `items` were read.
+        """
+        return ()
 
     def named_items(self, source: Source) -> Iterator[ItemT]:
         """The items under ids that begin with this variant's name."""

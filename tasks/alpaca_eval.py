@@ -13,7 +13,8 @@ depends on the instruction alone (tasks/alpaca_judges.py). Annotations that cann
 denominator.
 
 Differs from the published set-up in:
-- The judges are dated OpenAI models; any other judge makes the cells approximations.
+- The judges are dated OpenAI models, which are gone; any other judge makes the cells
+  approximations. It is asked by the card's prompt, or by another annotator of the package.
 - The chat turns of a judge's prompt are split before the answers are filled in: an answer that
   contains `<|im_end|>` cannot rewrite the judge's prompt. Answers without such marks give the same
   messages.
@@ -44,7 +45,14 @@ from evals.records import (
     Sampling,
 )
 from tasks import length_control
-from tasks.alpaca_judges import ANNOTATORS, DRAW, judge_request, preference_for_model
+from tasks.alpaca_judges import (
+    ANNOTATORS,
+    DRAW,
+    PREFIX,
+    annotator,
+    judge_request,
+    preference_for_model,
+)
 
 MAX_NEW_TOKENS = 8192
 _FIELDS = ("dataset", "instruction", "output", "generator")
@@ -122,6 +130,24 @@ class AlpacaEval(Benchmark[AlpacaItem]):
 
     gamed: Sequence[Row] = ()
 
+    def take_prompts(self, prompts: Mapping[str, str]) -> None:
+        """Annotators of the package, as PREFIX and their names."""
+        for role, name in prompts.items():
+            if not name.startswith(PREFIX):
+                raise InputError(
+                    f"{role} has no judge's prompt called {name!r}: write {PREFIX}NAME with an"
+                    " annotator of the package alpaca_eval."
+                )
+            annotator(name)
+        self.prompts = dict(prompts)
+
+    def prompts_model(self, role: str) -> str:
+        """The model that the annotator's configuration names."""
+        return annotator(self.prompts[role]).model
+
+    def _by(self, role: str) -> tuple[str, ...]:
+        return (self.prompts[role],) if role in self.prompts else ()
+
     def items(self, source: Source) -> Sequence[AlpacaItem]:
         """All instructions in file order. Raises InputError where the two reference files disagree
         about a row.
@@ -135,6 +161,17 @@ class AlpacaEval(Benchmark[AlpacaItem]):
             )
         return [_item(*rows, index) for index, rows in enumerate(zip(first, second, strict=True))]
 
+    def lacks(self) -> Sequence[str]:
+        """The file that the length-controlled fit needs."""
+        if self.gamed:
+            return ()
+        return (
+            "alpaca_eval_2: AlpacaEval 2 LC will be -, since its length-controlled fit needs"
+            " alpaca_eval/df_gamed.csv, and the data has none. Bring it with: evals data fetch"
+            " alpaca_eval - or put the file df_gamed.csv of the hub's dataset tatsu-lab/alpaca_eval"
+            " into the folder alpaca_eval of your data.",
+        )
+
     def request(self, item: AlpacaItem) -> Generate:
         """The instruction as it is."""
         return Generate((Message("user", item.instruction),), Sampling(max_tokens=MAX_NEW_TOKENS))
@@ -142,7 +179,9 @@ class AlpacaEval(Benchmark[AlpacaItem]):
     def checks(self, item: AlpacaItem, answer: Completion) -> Sequence[Check]:
         """Each judge's question; none where the answer equals the reference, which is a draw."""
         return [
-            Check(role, judge_request(role, item.instruction, reference, answer.text))
+            Check(
+                role, judge_request(role, item.instruction, reference, answer.text, *self._by(role))
+            )
             for role, reference in item.references.items()
             if answer.text != reference
         ]
@@ -160,7 +199,9 @@ class AlpacaEval(Benchmark[AlpacaItem]):
             if answer.text == reference and (finding is None or finding.preference is None):
                 preferences[role] = DRAW
             elif finding is not None:
-                preferences[role] = preference_for_model(role, item.instruction, finding)
+                preferences[role] = preference_for_model(
+                    role, item.instruction, finding, *self._by(role)
+                )
         unparsable = [role for role, preference in preferences.items() if preference is None]
         absent = [role for role in item.references if role not in preferences]
         everything_absent = len(absent) == len(item.references)

@@ -56,7 +56,9 @@ class OpenAIServer(ThreadingHTTPServer):
         self.most_running = 0
         self.about: Mapping[str, Any] = {}
         self.gives_logprobs = True
-        """What it says to the one question that a run asks first, which is not counted."""
+        self.probe: Reply | None = None
+        """What it says to the one question that a run asks first, which is not counted; None for
+        yes."""
 
     @property
     def url(self) -> str:
@@ -90,7 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
         prompt = json.dumps(body.get("prompt") or body.get("messages"))
         server = self.server
         if PROBE in prompt:
-            self._send(chat(body, "yes", {"yes": -0.1} if server.gives_logprobs else None))
+            says_yes = chat(body, "yes", {"yes": -0.1} if server.gives_logprobs else None)
+            self._send(server.probe or says_yes)
             return
         with server.lock:
             before = server.times[prompt]

@@ -15,6 +15,7 @@ from evals.commands import interrupt
 from evals.commands.compare import check, compare
 from evals.commands.data import cards, data_fetch, data_list, data_verify, list_tasks
 from evals.commands.fidelity import judge_calibrate, replay
+from evals.commands.judges import judge_labels, judge_list, judge_sample
 from evals.commands.report import card, export, report, show
 from evals.commands.run import prompts, run, score
 from evals.errors import EvalsError
@@ -35,7 +36,9 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 judge_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Judges held against recorded verdicts."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Judges: which there are, and how far their verdicts stand for the card's.",
 )
 app.add_typer(judge_app, name="judge")
 
@@ -56,7 +59,10 @@ for command in (run, report, card, export, compare, check, replay, prompts, scor
     app.command()(command)
 app.command()(cards)
 app.command("tasks")(list_tasks)
+judge_app.command("list")(judge_list)
 judge_app.command("calibrate")(judge_calibrate)
+judge_app.command("sample")(judge_sample)
+judge_app.command("labels")(judge_labels)
 data_app.command("list")(data_list)
 data_app.command("verify")(data_verify)
 data_app.command("fetch")(data_fetch)

@@ -88,7 +88,9 @@ def fetch_all(names: Sequence[str], mirror: Path | None) -> Iterator[str]:
     for dataset in _datasets(names):
         source = fetch(dataset, mirror)
         rows = sum(int(table["rows"]) for table in source.edition.values())
+        absent = [table.path for name, table in dataset.tables.items() if name not in source.tables]
+        without = f", without {', '.join(absent)}, which could not be read" if absent else ""
         yield (
             f"{dataset.name}: {rows:,} rows from {dataset.hub_id} at"
-            f" {source.revision or 'the mirror’s revision'}"
+            f" {source.revision or 'the mirror’s revision'}{without}"
         )

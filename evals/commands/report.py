@@ -53,6 +53,16 @@ def report(
             ),
         ),
     ] = None,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate",
+            help=(
+                "In columns of their own: what the card's judge would have said, with 95 %"
+                " intervals."
+            ),
+        ),
+    ] = False,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -89,10 +99,25 @@ def report(
         raise typer.BadParameter("name at least one run folder, or --published.")
     if published and delta_to:
         raise typer.BadParameter("--delta-to prints differences only; leave --published out.")
-    show_table(
-        report_table(runs or (), published, Layout(with_ci, bold, by_size, delta_to, card), data),
-        layout,
+    table = report_table(
+        runs or (), published, Layout(with_ci, bold, by_size, delta_to, card), data
     )
+    if estimate:
+        from evals.fidelity.estimates import estimates
+        from evals.report.rows import with_estimates
+
+        if delta_to:
+            raise typer.BadParameter("--estimate and --delta-to: an estimate has no published row.")
+        in_order = sorted(runs or (), key=_is_limited)
+        table = with_estimates(table, [list(estimates(run)) for run in in_order])
+    show_table(table, layout)
+
+
+def _is_limited(run: Path) -> bool:
+    """Whether a run was: its row then stands last."""
+    from evals.storage.run_folder import RunFolder
+
+    return RunFolder(run).read_json("summary.json").get("limit") is not None
 
 
 def card(

@@ -130,8 +130,9 @@ def run(
         typer.Option(
             metavar="ROLE=MODEL",
             help=(
-                "Roles: alpaca_eval_1, alpaca_eval_2, xstest, truth, info, all. `card`: the card's"
-                " judges; xstest=strmatch: no model."
+                "Roles: alpaca_eval_1, alpaca_eval_2, xstest, truth, info, all. `current`: the"
+                " card's judges' successors; FILE.toml; alpaca_eval_2=annotator:NAME;"
+                " xstest=strmatch: no model. See: evals judge list."
             ),
         ),
     ] = None,
@@ -153,6 +154,13 @@ def run(
         bool, typer.Option("--dry-run", help="Say what would be asked, and stop.")
     ] = False,
     price: PriceOption = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MONEY",
+            help="Ask judges nothing that could cost more, all together; what came is kept.",
+        ),
+    ] = None,
     tensor_parallel_size: TensorParallelOption = None,
     pipeline_parallel_size: Annotated[
         int | None, typer.Option(help="Stages the layers are split over.")
@@ -223,14 +231,12 @@ def run(
         ReasoningSettings(
             reasoning, marks_of(reasoning_marks), reasoning_tokens, reasoning_parser
         ),
-        card,
+        card, tuple(price or ()), max_cost,
     )  # fmt: skip
     each = of_each(settings, adapter) if adapter else [settings]
     if dry_run:
         print("\n\n".join(described(one, price or ()) for one in each))
         return
-    if price:
-        raise typer.BadParameter("--price goes with --dry-run.")
     if step is not None and log is None:
         raise typer.BadParameter("--step goes with --log.")
     if log is not None:
@@ -295,7 +301,7 @@ def described(settings: "RunSettings", prices: Sequence[str] = ()) -> str:
     from evals.plan.make import make_plan
     from evals.report.dry_run import describe
 
-    plan = make_plan(settings)
+    plan = make_plan(settings, need_judges=False)
     notes = [*adapter_notes(plan.model), *plan.view.notes(), *earlier_run(plan)]
     return "\n".join([describe(plan, prices), *_power(plan), *notes])
 

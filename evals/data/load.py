@@ -131,9 +131,24 @@ def _from_folder(dataset: Dataset, folder: Path, problems: list[str]) -> LoadedS
     for name, table, part in paths:
         path = table.path_of(part)
         if not (folder / path).exists() and table.optional:
+            tables[name] = _fetched_table(dataset, name)
             continue
         _read_file(dataset, table, part, folder / path, tables[name], problems)
     return LoadedSource.of(tables, "folder") if len(problems) == before else None
+
+
+def _fetched_table(dataset: Dataset, name: str) -> Spool[Row]:
+    """An optional table that the user's folder lacks, from what `evals data fetch` brought; empty
+    where that has none, or not the one it wrote.
+    """
+    home = fetched_folder() / dataset.name
+    try:
+        wanted = json.loads((home / "fetched.json").read_text("utf-8"))["tables"][name]["sha256"]
+        with (home / f"{name}.jsonl").open("rb") as file:
+            rows = Spool(read_jsonl(file))
+    except (OSError, LookupError, TypeError, *UNREADABLE):
+        return Spool()
+    return rows if content_hash(rows) == wanted else Spool()
 
 
 def _read_file(

@@ -4,6 +4,7 @@ with those who judged them then.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from evals.cards.published import shipped
 from evals.errors import Incomplete, InputError
 from evals.fidelity.agreement import Pair, agreement, shift
 from evals.fidelity.calibration_data import Answer, Verdicts, read_verdicts
+from evals.fidelity.estimates import measurement_of
 from evals.models.resolve import public_name
-from evals.plan.cost import Cost, Price, parse_prices, spent
+from evals.plan.cost import Cost, Priced, prices_of, spent
 from evals.plan.items import spread
-from evals.plan.judges import CALIBRATIONS, parse_judges
-from evals.plan.questions import Question, prepare
+from evals.plan.judges import CALIBRATIONS, calibration_file
+from evals.plan.naming_judges import gone, judges_of, prompts_of_judges, refusal
+from evals.plan.questions import Question, prepare, question
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Finding, ItemId, Program
 from evals.registry import BENCHMARKS, benchmark_class
@@ -23,7 +26,7 @@ from evals.runs.asking import Asker
 from evals.runs.judging import judge_all
 from evals.runs.progress import Progress
 from evals.runs.provenance import git_commit, versions
-from evals.storage.run_folder import RunFolder, default_folder
+from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
 
 Found = dict[tuple[ItemId, str], Finding]
@@ -45,15 +48,16 @@ def calibrate(
             " more."
         )
     classes = [benchmark_class(name) for name in BENCHMARKS]
-    judges = parse_judges(
-        settings.judges, {role: tuple(cls.rules) for cls in classes for role in cls.judge_roles}
-    )
-    price_of = parse_prices(prices, judges)
+    judges = judges_of(settings.judges, classes)
+    if lost := gone(judges, date.today()):
+        raise InputError(refusal(lost, classes, date.today()))
+    price_of = prices_of(prices, judges)
     out, found, questions = settings.out or CALIBRATIONS, Found(), dict[str, list[Question]]()
     sets = {role: read_verdicts(role, settings.data, replay) for role in judges}
     chosen = {role: _spread(sets[role].answers, settings.limit) for role in judges}
     for role, judge in judges.items():
         benchmark = sets[role].benchmark
+        benchmark.take_prompts(prompts_of_judges(judges, [role]))
         for one in chosen[role]:
             asks = [
                 check.ask for check in benchmark.checks(one.item, one.answer) if check.name == role
@@ -64,7 +68,7 @@ def calibrate(
                 )
             else:
                 questions.setdefault(judge.model, []).extend(
-                    Question(one.item.id, role, a) for a in asks if not isinstance(a, Program)
+                    question(judge, one.item.id, a) for a in asks if not isinstance(a, Program)
                 )
     measured = (
         _ask(settings, settings.store or out / "store.sqlite", questions, found, progress)
@@ -86,9 +90,10 @@ def calibrate(
         record = (
             took
             | {"role": role, "judge": public_name(judge.model), "limit": settings.limit}
+            | judge.record()
             | _against_recorded(sets[role], chosen[role], role, found)
         )
-        name = f"{default_folder(record['judge'], role)}.json"
+        name = calibration_file(judge)
         RunFolder(out).write_json(name, record)
         said += [*describe(record, price_of.get(role)), f"written: {out / name}"]
     return said
@@ -146,7 +151,7 @@ def _ask(
         if (key := (one.item_id, one.role)) not in found
     ]
     if lacking:
-        why = asker.failures.get(lacking[0], "no answer")
+        why = next(iter(asker.lost.values()), asker.failures.get(lacking[0], "no answer"))
         raise Incomplete(
             f"{len(lacking)} verdicts are missing ({why}). The same command asks for them again;"
             " the rest is kept."
@@ -161,6 +166,7 @@ def _against_recorded(
     reference is a draw by rule.
     """
     benchmark, against = verdicts.benchmark, dict[str, Record]()
+    measured: Record = {}
     judged = [(one.item.id, role) in found for one in chosen]
     if not any(judged):
         raise InputError(
@@ -179,6 +185,8 @@ def _against_recorded(
                 benchmark.grade(one.item, one.answer, findings) for findings in (one.by[who], now)
             ]
             pairs.append(Pair(one.question, one.author, *grades))
+        # The first is the card's judge: its scale is what an estimate is wanted on.
+        measured = measured or measurement_of(benchmark, role, pairs)
         on_card = [one.metric for one in shipped().columns if one.benchmark == benchmark.name]
         columns = [role, *(name for name in on_card if name != role)]
         # Draws by rule count in the column; nobody was asked about them, so they are no agreement.
@@ -198,6 +206,7 @@ def _against_recorded(
         "schema": 1,
         "recorded": recorded,
         "against": against,
+        "measurement": {"card": next(iter(against)), "columns": measured},
         "line": _sentence_beside_cell(role, sum(judged), against),
         "made_by": made_by,
     }
@@ -272,7 +281,7 @@ def _points(estimate: Record) -> str:
     )
 
 
-def describe(record: Record, price: Price | None) -> Iterator[str]:
+def describe(record: Record, priced: Priced | None) -> Iterator[str]:
     """A calibration in words, line by line."""
     yield (
         f"{record['role']} judged by {record['judge']}: {record['recorded']['n']:,} recorded"
@@ -312,10 +321,15 @@ def describe(record: Record, price: Price | None) -> Iterator[str]:
         return
     took = record["time"]
     yield (
-        f"cost: {Cost(**record['cost']).text(price)}; {record['n_too_long']} answers were too long"
+        f"cost: {_cost_text(record, priced)}; {record['n_too_long']} answers were too long"
         " for it and count as unreadable"
     )
     yield (
         f"time: {took['wall_s']:,.1f} s for {took.get('requests', 0):,.0f} verdicts asked for now,"
         " the rest were in the store"
     )
+
+
+def _cost_text(record: Record, priced: Priced | None) -> str:
+    cost = Cost(**record["cost"])
+    return cost.text(priced.price, priced.listed) if priced else cost.text(None)

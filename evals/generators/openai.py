@@ -50,6 +50,7 @@ queues what is more.
 _CONCURRENCY_CHAT = 32
 """The same where a chat server renders: mostly a service that counts requests per minute."""
 
+NO_QUOTA = "the account has no quota left"
 _OTHER_FILES = 256
 """Files that this process holds open beside its connections."""
 
@@ -68,6 +69,7 @@ class OpenAIGenerator:
 
     concurrency: requests under way at each URL (None: as suits the kind of server).  retries: how
     often a request is asked again.
+    n_beside: generators that share the connections a server is given.
     first_wait_s: seconds before the first time, doubled each time after.  timeout_s: seconds a
     request may take.
     Raises InputError when a server refuses (wrong key, no such model, every request) and
@@ -84,6 +86,7 @@ class OpenAIGenerator:
         retries: int = _RETRIES,
         first_wait_s: float = 0.5,
         timeout_s: float = _TIMEOUT_S,
+        n_beside: int = 1,
     ) -> None:
         import openai
 
@@ -104,6 +107,7 @@ class OpenAIGenerator:
         ]
         self._name = name
         self._concurrency = concurrency
+        self._n_beside = n_beside
         self._retries = retries
         self._first_wait_s = first_wait_s
         self._has_answered = False
@@ -121,7 +125,8 @@ class OpenAIGenerator:
         self._streams.append((stopped, spread))
         # One renderer made them all, so the first speaks for all; there may be none.
         by_ids = any(request.token_ids for request in requests[:1])
-        at_once = self._concurrency or (_CONCURRENCY_IDS if by_ids else _CONCURRENCY_CHAT)
+        usual = (_CONCURRENCY_IDS if by_ids else _CONCURRENCY_CHAT) // self._n_beside
+        at_once = self._concurrency or max(1, usual)
         n_each = min(_affordable(at_once, len(up)), len(requests))
         workers = [server for _ in range(n_each) for server in up]
         for server in workers:
@@ -335,7 +340,7 @@ class OpenAIGenerator:
         if isinstance(error, openai.APIStatusError):
             if error.code == "insufficient_quota":
                 raise EnvironmentFault(
-                    f"{url}: the account has no quota left. Mend that; the same command goes on."
+                    f"{url}: {NO_QUOTA}. Mend that; the same command goes on."
                 ) from None
             if error.status_code < 500 and error.status_code not in _BUSY:
                 self._n_refused += 1

@@ -1,16 +1,18 @@
-"""What judging takes: requests, tokens and, at the user's own prices, money. No price list: prices
-change and depend on the contract.
+"""What judging takes: requests, tokens and money, at the user's own prices or at a list's, which is
+never named without its date.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from evals.errors import InputError, nearest
 from evals.models.prompts import Rendered
+from evals.plan.judges import Judge
+from evals.plan.known_judges import Price, known_judges
 from evals.records import Completion
 
-Price = tuple[float, float]
-"""Money for a million tokens in, and for a million tokens out."""
 # more than a chat server's template puts around a judge's one or two messages
 _TEMPLATE_TOKENS = 64
 
@@ -18,7 +20,7 @@ _TEMPLATE_TOKENS = 64
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Tokens sent and received. is_exact_in, is_exact_out: counted by the judge's tokenizer or
-    server; else upper bounds.
+    server; else upper bounds.  about_in, about_out: what is to be expected under a bound.
     """
 
     requests: int
@@ -26,26 +28,43 @@ class Cost:
     tokens_out: int
     is_exact_in: bool
     is_exact_out: bool
+    about_in: int | None = None
+    about_out: int | None = None
 
     def money(self, price: Price) -> float:
         """In the prices' currency."""
         return (self.tokens_in * price[0] + self.tokens_out * price[1]) / 1e6
 
-    def text(self, price: Price | None) -> str:
-        """In words; money only where a price is known."""
+    def text(self, price: Price | None, listed: date | None = None) -> str:
+        """In words; money only where a price is known. listed: the day of a list's price."""
         most_in, most_out = (
             "" if is_exact else "at most " for is_exact in (self.is_exact_in, self.is_exact_out)
         )
         said = (
-            f"{self.requests:,} requests, {most_in}{self.tokens_in:,} tokens in,"
-            f" {most_out}{self.tokens_out:,} out"
+            f"{self.requests:,} requests, {most_in}{self.tokens_in:,} tokens in"
+            f"{_about(self.about_in)}, {most_out}{self.tokens_out:,} out{_about(self.about_out)}"
         )
         if price is None:
             return said
+        about = ""
+        if self.about_in is not None or self.about_out is not None:
+            expected = Cost(
+                self.requests,
+                self.tokens_in if self.about_in is None else self.about_in,
+                self.tokens_out if self.about_out is None else self.about_out,
+                True,
+                True,
+            )
+            about = f" (about {expected.money(price):,.2f})"
+        day = f" US dollars, its list price of {listed}; --price sets yours" if listed else ""
         return (
-            f"{said}, cost {most_in or most_out}{self.money(price):,.2f} at {price[0]:g} in and"
-            f" {price[1]:g} out per million"
+            f"{said}, cost {most_in or most_out}{self.money(price):,.2f}{about} at {price[0]:g} in"
+            f" and {price[1]:g} out per million{day}"
         )
+
+
+def _about(tokens: int | None) -> str:
+    return "" if tokens is None else f" (about {tokens:,})"
 
 
 def prompt_tokens(request: Rendered) -> int:
@@ -97,3 +116,46 @@ def parse_prices(arguments: Sequence[str], roles: Iterable[str]) -> Mapping[str,
             )
         prices.update(dict.fromkeys(known if role == "all" else [role], (price_in, price_out)))
     return prices
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A judge's price. listed: the day of the list it is from, None for the user's own."""
+
+    price: Price
+    listed: date | None = None
+
+
+def prices_of(arguments: Sequence[str], judges: Mapping[str, Judge]) -> dict[str, Priced]:
+    """What each judge costs, by role: as --price says, else as it was listed. Raises InputError for
+    a price that is none.
+    """
+    own = parse_prices(arguments, judges)
+    found = {}
+    for role, judge in judges.items():
+        known = known_judges().of_model(judge.model)
+        if role in own:
+            found[role] = Priced(own[role])
+        elif known is not None and known.price is not None:
+            found[role] = Priced(known.price, known.priced)
+    return found
+
+
+def check_cap(
+    most: float | None, judges: Mapping[str, Judge], prices: Mapping[str, Priced]
+) -> None:
+    """Raise InputError for a cap that is none, or that a judge of no known price could pass."""
+    if most is None:
+        return
+    if not (math.isfinite(most) and most >= 0):
+        raise InputError(f"--max-cost {most}: give an amount of money, 0 or more.")
+    unpriced = [
+        role
+        for role, judge in judges.items()
+        if judge.model.startswith("openai:") and role not in prices
+    ]
+    if unpriced:
+        raise InputError(
+            f"--max-cost {most:g}: the price of {judges[unpriced[0]].model} is not known. Give it:"
+            f" --price {unpriced[0]}=IN,OUT, for a million tokens (0,0 for a server of your own)."
+        )

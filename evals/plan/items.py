@@ -101,6 +101,16 @@ def no_judge(roles: Sequence[str], rules: Mapping[str, Any] = {}) -> str:
     return f"no judge: set {flags}{rule}"
 
 
+def lacking(tasks: Mapping[str, TaskPlan], judges: Mapping[str, Judge], suite: str) -> list[str]:
+    """What to say before anything is asked of columns that the data cannot give. The smoke suite's
+    few items are not the column anyway.
+    """
+    if suite == "smoke":
+        return []
+    said = [one for task in tasks.values() if not task.skipped for one in task.benchmark.lacks()]
+    return [one for one in said if one.partition(":")[0] in judges]
+
+
 def spread(items: Sequence[Item], n: int) -> list[Item]:
     """n items taken evenly over their groups by a fixed seed, in the order they had."""
     rng = random.Random(LIMIT_SEED)

@@ -4,21 +4,18 @@ string match).
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from evals.errors import InputError, nearest
 from evals.models.resolve import public_name
-from evals.records import Choose, Completion, Finding, Request
+from evals.plan.known_judges import known_judges
+from evals.records import Choose, Completion, Finding, Generate, Message, Request
 from evals.storage.run_folder import default_folder
 
 ROLES = ("alpaca_eval_1", "alpaca_eval_2", "xstest", "truth", "info")
 CARD_JUDGES: Mapping[str, str] = {
-    "alpaca_eval_1": "openai:gpt-4-0613",
-    "alpaca_eval_2": "openai:gpt-4-1106-preview",
-    "xstest": "openai:gpt-4-0613",
-    "truth": "allenai/truthfulqa-truth-judge-llama2-7B",
-    "info": "allenai/truthfulqa-info-judge-llama2-7B",
+    role: known_judges().by_name[name].model for role, name in known_judges().sets["card"].items()
 }
 
 
@@ -31,12 +28,64 @@ COUNTED_AS_UNREADABLE = "counted as unreadable verdicts"
 
 
 @dataclass(frozen=True, slots=True)
+class Asking:
+    """How a judge is asked, where that is not as the protocol says; None leaves the protocol's.
+
+    system: "user" puts the system's message before the user's, for templates without a system's
+    turn.  chat_format: of a judge with weights.  max_tokens: room for its answer, reasoning and
+    all.
+    """
+
+    system: str | None = None
+    chat_format: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+
+    def words(self) -> str:
+        """What is not the protocol's, "" where nothing is."""
+        return ", ".join(
+            f"{name} {value}" for name, value in asdict(self).items() if value is not None
+        )
+
+    def apply(self, ask: Request) -> Request:
+        """A question as this judge is asked it."""
+        if self.system == "user":
+            ask = replace(ask, messages=_without_system(ask.messages))
+        if isinstance(ask, Generate):
+            own = {"temperature": self.temperature, "top_p": self.top_p}
+            changed: dict[str, Any] = {k: v for k, v in own.items() if v is not None}
+            if self.max_tokens is not None:
+                changed["max_tokens"] = self.max_tokens
+            ask = replace(ask, sampling=replace(ask.sampling, **changed))
+        return ask
+
+
+AS_THE_CARD = Asking()
+
+
+def _without_system(messages: Sequence[Message]) -> tuple[Message, ...]:
+    system = "\n\n".join(one.content for one in messages if one.role == "system")
+    others = [one for one in messages if one.role != "system"]
+    if not system or not others:
+        return tuple(messages)
+    first = replace(others[0], content=f"{system}\n\n{others[0].content}")
+    return (first, *others[1:])
+
+
+@dataclass(frozen=True, slots=True)
 class Judge:
-    """Who decides one role. model: a model argument, or the name of a rule when `is_rule`."""
+    """Who decides one role. model: a model argument, or the name of a rule when `is_rule`.
+    prompt: the name of the benchmark's prompt that it is asked by, "" for the card's.  after: the
+    model whose verdicts stand where it gave any; it is not asked again.
+    """
 
     role: str
     model: str
     is_rule: bool = False
+    prompt: str = ""
+    asking: Asking = AS_THE_CARD
+    after: str = ""
 
     @property
     def rule_fingerprint(self) -> str:
@@ -45,8 +94,9 @@ class Judge:
 
     @property
     def is_card(self) -> bool:
-        """True when this is the judge the card was made with."""
-        return self.model == CARD_JUDGES.get(self.role)
+        """True when this is the judge the card was made with, asked as it was."""
+        is_same = self.model == CARD_JUDGES.get(self.role)
+        return is_same and not (self.prompt or self.after) and self.asking == AS_THE_CARD
 
     @property
     def mark(self) -> str | None:
@@ -56,50 +106,28 @@ class Judge:
         if self.is_card:
             return None
         who = "the authors' string match" if self.is_rule else self.model
+        who = f"{self.after} and, for what that left, {who}" if self.after else who
+        who += f" by the prompt {self.prompt}" if self.prompt else ""
+        who += f" asked with {said}" if (said := self.asking.words()) else ""
         card = CARD_JUDGES.get(self.role, "none")
         return (
             f"{self.role} judged by {who}, not by the card's judge ({card}); not comparable with"
             " published rows"
         )
 
+    def record(self) -> dict[str, Any]:
+        """What a summary holds of prompt and asking; nothing where they are the card's."""
+        asked = {k: v for k, v in asdict(self.asking).items() if v is not None}
+        named = {"prompt": self.prompt, "asked": asked, "after": public_name(self.after)}
+        return {k: v for k, v in named.items() if v and (k != "after" or self.after)}
 
-def parse_judges(
-    arguments: Sequence[str], rules: Mapping[str, Sequence[str]], extra_roles: Sequence[str] = ()
-) -> dict[str, Judge]:
-    """`--judge` arguments as judges by role: ROLE=MODEL, all=MODEL, or `card`. A later argument
-    wins.
 
-    rules: role -> names of the rules that can decide it.  Raises InputError on an unknown role or
-    form, with the nearest names.
-    """
-    roles = (*ROLES, *(role for role in extra_roles if role not in ROLES))
-    judges: dict[str, Judge] = {}
-    for argument in arguments:
-        role, _, model = argument.partition("=")
-        if argument == "card":
-            judges.update({name: Judge(name, found) for name, found in CARD_JUDGES.items()})
-        elif not model:
-            raise InputError(
-                f"--judge {argument}: write ROLE=MODEL, all=MODEL or card. Roles:"
-                f" {', '.join(roles)}."
-            )
-        elif role == "all":
-            able = [name for name, known in rules.items() if model in known]
-            judges.update({name: Judge(name, model, is_rule=bool(able)) for name in able or roles})
-        elif role not in roles:
-            raise InputError(
-                f"--judge {argument}: unknown role {role!r}. {nearest(role, (*roles, 'all'))}"
-            )
-        elif (
-            role not in (able := [name for name, known in rules.items() if model in known]) and able
-        ):
-            raise InputError(
-                f"--judge {argument}: {model} is a rule that decides {', '.join(able)} only. Name a"
-                f" model for {role}."
-            )
-        else:
-            judges[role] = Judge(role, model, is_rule=model in rules.get(role, ()))
-    return judges
+def judge_of_record(role: str, entry: Mapping[str, Any]) -> Judge:
+    """The judge of a summary's entry."""
+    is_rule = entry["name"] == "strmatch"
+    asking = Asking(**entry.get("asked", {}))
+    prompt, after = entry.get("prompt", ""), entry.get("after", "")
+    return Judge(role, entry["name"], is_rule, prompt, asking, after)
 
 
 def finding_of(request: Request, answer: Completion, by: str) -> Finding:
@@ -126,22 +154,33 @@ def finding_of(request: Request, answer: Completion, by: str) -> Finding:
     return Finding(by=by, text=answer.text, top_logprobs=answer.top_logprobs, reasoning=reasoning)
 
 
-def calibration_notes(role: str, name: str, fingerprint: str) -> list[str]:
-    """What `evals judge calibrate` found about this very judge, as its file in CALIBRATIONS says;
-    nothing where there is none.
+def calibration_file(judge: Judge) -> str:
+    """What the file is called in which a calibration of this judge is kept."""
+    prompt = f"-{judge.prompt.replace(':', '-')}" if judge.prompt else ""
+    return f"{default_folder(public_name(judge.model) + prompt, judge.role)}.json"
+
+
+def calibration_of(judge: Judge, fingerprint: str | None) -> Mapping[str, Any] | None:
+    """What `evals judge calibrate` kept about this very judge, asked this very way; None where
+    there is nothing. fingerprint: of its weights, None where they are not known any more.
+
+    Raises OSError, ValueError, LookupError or TypeError where it cannot be read.
     """
     for folder in (CALIBRATIONS, Path(__file__).resolve().parents[2] / CALIBRATIONS):
-        path = folder / f"{default_folder(public_name(name), role)}.json"
+        path = folder / calibration_file(judge)
         if path.is_file():
-            try:
-                kept = json.loads(path.read_text(encoding="utf-8"))
-                return (
-                    [str(kept["line"])]
-                    if (kept["judge"], kept["fingerprint"]) == (public_name(name), fingerprint)
-                    else []
-                )
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                return [
-                    f"{role}: the calibration {path.name} cannot be read ({type(error).__name__})"
-                ]
-    return []
+            kept: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            how = {name: kept[name] for name in ("prompt", "asked", "after") if name in kept}
+            is_same = (kept["judge"], how) == (public_name(judge.model), judge.record())
+            return kept if is_same and fingerprint in (None, kept["fingerprint"]) else None
+    return None
+
+
+def calibration_notes(judge: Judge, fingerprint: str) -> list[str]:
+    """What a cell says of the judge's calibration; nothing where there is none."""
+    try:
+        kept = calibration_of(judge, fingerprint)
+        return [] if kept is None else [str(kept["line"])]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        why = f"cannot be read ({type(error).__name__})"
+        return [f"{judge.role}: the calibration {calibration_file(judge)} {why}"]

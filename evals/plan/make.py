@@ -7,7 +7,8 @@ import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -24,9 +25,11 @@ from evals.models.prompts import ChatFormat, Rendered, Renderer, check_room
 from evals.models.reading import MARKS_ALONE, Reader
 from evals.models.reasoning import AS_IT_COMES
 from evals.models.resolve import Model, require_weights, resolve
+from evals.plan.cost import check_cap, prices_of
 from evals.plan.engine import EngineView, fingerprint_of, view_of
 from evals.plan.items import TaskPlan, plan_task
-from evals.plan.judges import Judge, parse_judges
+from evals.plan.judges import Judge
+from evals.plan.naming_judges import gone, judges_of, prompts_of_judges, refusal
 from evals.plan.reasoning import reader_of
 from evals.plan.rendering import (
     renderer_of,
@@ -37,7 +40,7 @@ from evals.plan.rendering import (
 )
 from evals.plan.settings import RunSettings, check_settings, go_offline
 from evals.records import Completion, Item, ItemId
-from evals.registry import BENCHMARKS, Variant, bound, variants
+from evals.registry import BENCHMARKS, Variant, benchmark_class, bound, variants
 from evals.storage.run_folder import default_folder
 
 
@@ -47,6 +50,7 @@ class Plan:
 
     clock: what a template that asks the time, the model's or a judge's, is told all through the
     run; None where none asks.  reader: tells the model's reasoning from its answers.
+    lost: judges that are not to be had, by role, and why; a plan that is carried out has none.
     """
 
     settings: RunSettings
@@ -60,6 +64,7 @@ class Plan:
     recorded: Mapping[ItemId, Recorded]
     clock: str | None = None
     reader: Reader = MARKS_ALONE
+    lost: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def chat_format(self) -> ChatFormat:
@@ -167,14 +172,18 @@ class _Found:
     classes: Classes
     judges: Mapping[str, Judge]
     sources: Mapping[str, LoadedSource]
+    lost: Mapping[str, str]
 
 
 @_no_collection()
-def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
+def make_plan(
+    settings: RunSettings, *, need_weights: bool = True, need_judges: bool = True
+) -> Plan:
     """Everything a run needs, resolved and checked: first the words, then what must be on this
     machine, then what is in it.
 
     need_weights: False where only prompts are wanted: no weights, keys or judges need to be there.
+    need_judges: False where a judge that is not to be had is only to be named (Plan.lost).
     Raises InputError (or EnvironmentFault) with one sentence for what is wrong.
     """
     if settings.offline:
@@ -182,8 +191,9 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     check_settings(settings)
     card = bound(card_named(_card_argument(settings)))
     classes = _classes(card, settings.tasks)
-    judges = _judges(settings.judges, classes)
-    found = _find(settings, card, classes, judges, need_weights)
+    judges = judges_of(settings.judges, [benchmark_class(name) for name in BENCHMARKS])
+    check_cap(settings.max_cost, judges, prices_of(settings.prices, judges))
+    found = _find(settings, card, classes, judges, need_weights, need_judges)
     settings = replace(settings, clock=told_clock(run_folder(found.model, settings)))
     tokenizer = tokenizer_of(found.model, settings)
     view = view_of(found.model, settings, tokenizer, run_folder(found.model, settings))
@@ -192,23 +202,22 @@ def make_plan(settings: RunSettings, *, need_weights: bool = True) -> Plan:
     if need_weights:
         check_prompts(renderer, found.model.files, found.model.argument, view.end_ids)
     fingerprint = _fingerprint(found, settings, view) if need_weights else ""
-    tasks = {
-        name: plan_task(
-            variant.make(chat=renderer.chat_format != "none"),
-            found.sources[name],
-            settings,
-            found.judges,
-            found.recorded,
+    tasks = {}
+    for name, variant in found.classes.items():
+        benchmark = variant.make(chat=renderer.chat_format != "none")
+        benchmark.take_prompts(prompts_of_judges(found.judges, benchmark.judge_roles))
+        tasks[name] = plan_task(
+            benchmark, found.sources[name], settings, found.judges, found.recorded
         )
-        for name, variant in found.classes.items()
-    }
-    judged = try_judges(tasks, found.judges, settings) if need_weights else []
+    here = {role: judge for role, judge in found.judges.items() if role not in found.lost}
+    judged = try_judges(tasks, here, settings) if need_weights else []
     reads_clock = any(one.reads_clock for one in (renderer, *judged))
     return Plan(
         settings, card, found.model, fingerprint, view, renderer, tasks, found.judges,
         found.recorded,
         settings.clock.isoformat(sep=" ") if settings.clock and reads_clock else None,
         reader,
+        found.lost,
     )  # fmt: skip
 
 
@@ -239,12 +248,6 @@ def _classes(card: Card, asked: Sequence[str]) -> Classes:
     }
 
 
-def _judges(arguments: Sequence[str], classes: Classes) -> Mapping[str, Judge]:
-    """The judges that --judge names, by role."""
-    rules = {role: tuple(one.cls.rules) for one in classes.values() for role in one.roles}
-    return parse_judges(arguments, rules, tuple(rules))
-
-
 # --- what must be on this machine: told all at once -----------------------------------------------
 
 
@@ -254,6 +257,7 @@ def _find(
     classes: Classes,
     judges: Mapping[str, Judge],
     need_weights: bool,
+    need_judges: bool,
 ) -> _Found:
     """Model, recording, data and judges. Raises InputError with every one of them that is not to be
     had, a line each.
@@ -270,11 +274,26 @@ def _find(
         if any(role in one.roles for one in classes.values())
     }
     sources = _noting(problems, lambda: _sources(classes, settings))
+    lost: dict[str, str] = {}
     if need_weights:
-        _require_judges(judges, classes, settings, problems)
+        lost = _lost_judges(judges, classes, settings)
+        problems += _said_of_lost(lost, judges, classes) if need_judges else []
     if problems or model is None or sources is None:
         raise InputError("\n".join(problems))
-    return _Found(model, recorded, read_as, classes, judges, sources)
+    return _Found(model, recorded, read_as, classes, judges, sources, lost)
+
+
+def _said_of_lost(
+    lost: Mapping[str, str], judges: Mapping[str, Judge], classes: Classes
+) -> list[str]:
+    """Why judges are not to be had; those that are no more together, with who can decide now."""
+    today = date.today()
+    ended = gone({role: judges[role] for role in lost}, today)
+    others = dict.fromkeys(why for role, why in lost.items() if role not in ended)
+    return [
+        *others,
+        *([refusal(ended, [one.cls for one in classes.values()], today)] if ended else []),
+    ]
 
 
 def _noting(problems: list[str], call: Callable[[], T]) -> T | None:
@@ -319,16 +338,23 @@ def _recorded(model: Model | None, card: Card) -> tuple[Mapping[ItemId, Recorded
     return read_recorded(Path(model.source), variants(card)), read_as
 
 
-def _require_judges(
-    judges: Mapping[str, Judge], classes: Classes, settings: RunSettings, problems: list[str]
-) -> None:
-    """Note every judge this run would ask that is not to be had."""
+def _lost_judges(
+    judges: Mapping[str, Judge], classes: Classes, settings: RunSettings
+) -> dict[str, str]:
+    """Every judge this run would ask that is not to be had, and why, by role."""
     asked: dict[str, list[str]] = {}
     for role in (role for one in classes.values() for role in one.roles):
         if role in judges and not judges[role].is_rule:
             asked.setdefault(judges[role].model, []).append(role)
+    lost = gone(judges, date.today())
     for name, decides in asked.items():
+        if all(role in lost for role in decides):
+            continue  # whether its key is set is of no matter any more
+        problems: list[str] = []
         _noting(problems, partial(_require_judge, name, decides, settings))
+        for role in decides if problems else ():
+            lost.setdefault(role, problems[0])
+    return lost
 
 
 def _require_judge(name: str, roles: Sequence[str], settings: RunSettings) -> None:

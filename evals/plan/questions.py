@@ -5,6 +5,7 @@ store key.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from evals.errors import InputError
 from evals.generators.checkpoint import Checkpoint, take
 from evals.models.bases import model_tokenizer
 from evals.models.prompting import PromptSettings
@@ -12,6 +13,7 @@ from evals.models.prompts import Rendered, Renderer, resolve_chat_format
 from evals.models.reading import MARKS_ALONE, Reader
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.engine import fingerprint_of
+from evals.plan.judges import Judge
 from evals.plan.reasoning import of_judge
 from evals.plan.settings import RunSettings
 from evals.records import ItemId, Request
@@ -19,11 +21,17 @@ from evals.records import ItemId, Request
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One judge's request about one item."""
+    """One judge's request about one item. judge: who is asked, and how; None for the card's way."""
 
     item_id: ItemId
     role: str
     ask: Request
+    judge: Judge | None = None
+
+
+def question(judge: Judge, item_id: ItemId, ask: Request) -> Question:
+    """What a judge is asked of an item, in the way that it is to be asked."""
+    return Question(item_id, judge.role, judge.asking.apply(ask), judge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +56,19 @@ class Prepared:
         return replace(settings, engine=engine)
 
 
-def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> Prepared:
-    """Render a judge's questions. Raises InputError when the judge cannot be had."""
+def prepare(
+    settings: RunSettings, name: str, questions: Sequence[Question], *, is_asked: bool = True
+) -> Prepared:
+    """Render a judge's questions. Raises InputError when the judge cannot be had.
+
+    is_asked: False where only what it said before is looked up.
+    """
     model = resolve(name, offline=settings.offline)
-    require_weights(model)
-    renderer, checkpoint = judge_renderer(model, settings)
+    if is_asked:
+        require_weights(model)
+    # One model is asked in one format, as judges_of holds it to.
+    formats = {one.judge.asking.chat_format for one in questions if one.judge} - {None}
+    renderer, checkpoint = judge_renderer(model, settings, next(iter(formats), None) or "auto")
     fingerprint = fingerprint_of(model, settings.engine, checkpoint)
     rendered = renderer.render(
         [(question.item_id, question.role, question.ask) for question in questions]
@@ -71,10 +87,17 @@ def prepare(settings: RunSettings, name: str, questions: Sequence[Question]) -> 
     return Prepared(name, model, fingerprint, renderer, keyed, too_long, reader)
 
 
-def judge_renderer(model: Model, settings: RunSettings) -> tuple[Renderer, Checkpoint | None]:
+def judge_renderer(
+    model: Model, settings: RunSettings, chat_format: str = "auto"
+) -> tuple[Renderer, Checkpoint | None]:
     """What turns a judge's questions into its own token ids, and the judge as vLLM takes it."""
     reasoning = of_judge(model.argument, settings.reading)
     if model.files is None:
+        if chat_format != "auto":
+            raise InputError(
+                f"{model.argument} renders its questions itself: chat_format goes with a judge that"
+                " has weights here."
+            )
         return Renderer(None, "tokenizer", None, reasoning=reasoning), None
     tokenizer = model_tokenizer(model, trust_remote_code=settings.engine.trust_remote_code)
     limit = settings.engine.max_model_len
@@ -84,7 +107,7 @@ def judge_renderer(model: Model, settings: RunSettings) -> tuple[Renderer, Check
     max_len = min(own, limit) if own and limit else own
     renderer = Renderer(
         tokenizer,
-        resolve_chat_format("auto", tokenizer, model.row_format),
+        resolve_chat_format(chat_format, tokenizer, model.row_format),
         max_len,
         settings.engine.seed,
         clock=settings.clock,

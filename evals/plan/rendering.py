@@ -108,9 +108,11 @@ def try_judges(
             model = resolve(judge.model, offline=settings.offline)
             if model.kind == "weights":
                 if judge.model not in renderers:
-                    renderers[judge.model], _ = judge_renderer(model, settings)
+                    renderers[judge.model], _ = judge_renderer(
+                        model, settings, judge.asking.chat_format or "auto"
+                    )
                 whose = f"Judge of {check.name}, {judge.model}"
-                check_question(renderers[judge.model], check.ask, whose)
+                check_question(renderers[judge.model], judge.asking.apply(check.ask), whose)
     return list(renderers.values())
 
 

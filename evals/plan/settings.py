@@ -43,6 +43,8 @@ class RunSettings:
     reading: ReasoningSettings = AS_IT_COMES
     card: str | None = None
     """One of our cards by its name, or a file; None: the model's own, else the default one."""
+    prices: tuple[str, ...] = ()
+    max_cost: float | None = None
     clock: datetime | None = None
     """What a template that asks the time is told; a plan sets it, once for model and judges."""
 

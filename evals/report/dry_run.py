@@ -1,20 +1,17 @@
 """What a run would ask, before anything is paid for."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evals.models.adapters import vllm_rank
-from evals.plan.cost import Cost, parse_prices, prompt_tokens
+from evals.plan.bounds import known_answers, said_of
+from evals.plan.cost import check_cap, prices_of
 from evals.plan.gpu_hours import GPUS, Work, estimate, shape_of, typical_new_tokens
-from evals.plan.judges import Judge
+from evals.plan.items import lacking
 from evals.plan.make import Plan
 from evals.plan.prefix import cached_tokens
-from evals.plan.questions import Question, prepare
 from evals.plan.reasoning import notes as notes_on_reasoning
-from evals.records import Completion, ItemId, Output, Program
 from evals.sandbox.pool import Sandbox
-from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
 
 _BLOCK = 16
@@ -55,7 +52,8 @@ def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
     ):
         # What the run would refuse before it loads weights is refused here too.
         Sandbox("require").close()
-    price_of = parse_prices(prices, plan.judges)
+    price_of = prices_of(prices, plan.judges)
+    check_cap(settings.max_cost, plan.judges, price_of)
     lines = [
         (
             f"{plan.model.name} · suite {settings.suite} · chat format {plan.chat_format} · run"
@@ -66,7 +64,7 @@ def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
             f" {'new tokens, about':>17} {'at most':>11}"
         ),
     ]
-    known = _known(plan)
+    known = known_answers(plan)
     total = Asked()
     for name, task in plan.tasks.items():
         if task.skipped:
@@ -81,10 +79,16 @@ def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
     lines += [*_gpu_lines(plan, total), plan.view.line()]
     lines += notes_on_reasoning(plan.reader, plan.tasks)
     for role, judge in plan.judges.items():
-        cost = "a rule" if judge.is_rule else _judging(plan, judge, known).text(price_of.get(role))
+        if role in plan.lost:
+            lines.append(
+                f"judge {role}: not to be had, and the run would be refused: {plan.lost[role]}"
+            )
+            continue
+        cost = "a rule" if judge.is_rule else said_of(plan, judge, known, price_of.get(role))
         lines.append(
             f"judge {role}: {judge.model}{'' if judge.is_card else ' (not the card’s)'}, {cost}"
         )
+    lines += lacking(plan.tasks, plan.judges, settings.suite)
     if any(not judge.is_rule for judge in plan.judges.values()):
         lines.append(
             "An answer that is not there yet counts as its longest; a judge's prompt that a server"
@@ -132,50 +136,3 @@ def _gpu_lines(plan: Plan, total: Asked) -> list[str]:
         f" about {work.new:,.0f} to generate:"
     )
     return [parameters, *(f"  {estimate(shape, work, gpu, n).text()}" for gpu in GPUS)]
-
-
-def _judging(plan: Plan, judge: Judge, known: Store | None) -> Cost:
-    """What a judge would be asked that the store lacks; exact where every answer is there and the
-    judge's tokenizer, too.
-    """
-    questions, longest = list[Question](), dict[ItemId, int]()
-    for name, task in plan.tasks.items():
-        for item, request in zip(
-            task.items,
-            plan.render(name) if judge.role in task.benchmark.judge_roles else (),
-            # Nothing is rendered for a benchmark that this judge does not judge: no pairs then.
-            strict=False,
-        ):
-            recorded = plan.recorded.get(item.id)
-            answer = (
-                recorded.completion if recorded else known.get(plan.key(request)) if known else None
-            )
-            if not isinstance(answer, Completion):
-                # A stand-in that is no reference's text: equal answers would not be judged.
-                answer, longest[item.id] = Completion((Output("?"),)), request.max_new_tokens
-            elif not (answer := plan.read(name, item, answer)).is_answer:
-                continue  # nobody is asked about it
-            asks = [
-                check.ask
-                for check in task.benchmark.checks(item, answer)
-                if check.name == judge.role
-            ]
-            questions += [
-                Question(item.id, judge.role, ask) for ask in asks if not isinstance(ask, Program)
-            ]
-    prepared = prepare(plan.settings, judge.model, questions)
-    keyed = dict(prepared.keyed)
-    lacking = [keyed[key] for key in keyed.keys() - (known.known(keyed) if known else set())]
-    room = prepared.renderer.max_len
-    prompts = [prompt_tokens(request) + longest.get(request.item_id, 0) for request in lacking]
-    n_in = sum(prompts if room is None else [min(room, prompt) for prompt in prompts])
-    is_exact = not longest and all(request.token_ids for request in lacking)
-    return Cost(
-        len(lacking), n_in, sum(request.max_new_tokens for request in lacking), is_exact, False
-    )
-
-
-def _known(plan: Plan) -> Store | None:
-    path = plan.settings.store or RunFolder(plan.out).store_path
-    # Opening would create it, and a dry run leaves nothing behind.
-    return Store(path) if os.path.exists(path) else None

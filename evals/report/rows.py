@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from evals.cards.card import Card, PublishedRow
 from evals.cards.published import card_named, card_of_run, row_of_short_name, shipped
@@ -17,9 +17,11 @@ from evals.report.lm_eval_results import read_row
 from evals.report.table import (
     LIMITED,
     Table,
+    TableCell,
     TableRow,
     delta_table,
     make_table,
+    percent,
     row_from_summary,
     rows_from_published,
 )
@@ -130,3 +132,46 @@ def published_row_of(summary: Mapping[str, Any]) -> PublishedRow | None:
         ),
         None,
     )
+
+
+class Estimated(Protocol):
+    """What a column of estimates prints of one run: see evals.fidelity.estimates."""
+
+    @property
+    def heading(self) -> str:
+        """Of the column."""
+
+    def mark(self) -> str:
+        """What must be known of it."""
+
+    @property
+    def printed(self) -> tuple[float, float, float] | None:
+        """The value and its interval's ends; None where there is no estimate."""
+
+    @property
+    def reason(self) -> str:
+        """Why there is none."""
+
+
+def with_estimates(table: Table, found: Sequence[Sequence[Estimated]]) -> Table:
+    """The table with estimates in columns of their own, never without their intervals; where there
+    is none, the reason among the notes. found: of our own rows, in the order of the runs.
+
+    Raises InputError where a row is no run's of ours, or two rows are called the same.
+    """
+    names = [row.name for row in table.rows if row.group in ("ours", LIMITED)]
+    if len(names) != len(found) or len(set(names)) != len(names):
+        raise InputError("--estimate goes with run folders only, each row with a name of its own.")
+    of_row = dict(zip(names, found, strict=True))
+    rows = []
+    for row in table.rows:
+        cells, notes = dict(row.cells), dict(row.notes)
+        for one in of_row.get(row.name, ()):
+            if one.printed is None:
+                cells[one.heading] = TableCell()
+                notes[one.heading] = one.reason
+            else:
+                value, low, high = map(percent, one.printed)
+                cells[one.heading] = TableCell(f"{value} ({low} to {high})", (one.mark(),))
+        rows.append(replace(row, cells=cells, notes=notes))
+    return replace(make_table(rows), caption=table.caption, with_ci=table.with_ci)

@@ -9,6 +9,7 @@ from evals.generators import Failure, Generator
 from evals.models.prompts import Rendered, Renderer
 from evals.plan.gpu_hours import typical_new_tokens
 from evals.records import Completion, ItemId
+from evals.runs.budget import Budget
 from evals.runs.progress import Progress
 from evals.storage.store import Store
 
@@ -32,6 +33,7 @@ class Asker:
     run: names the run in the store.  failures: why a request got no answer, by item and check name.
     refused: why a request was answered with none, by key, before `ask` came to it; this run does
     not ask it again.
+    budget: what judges may cost.  lost: judges that cannot be asked any more, by model, and why.
     """
 
     store: Store
@@ -39,6 +41,8 @@ class Asker:
     progress: Progress
     failures: dict[tuple[ItemId, str], str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
+    lost: dict[str, str] = field(default_factory=dict)
     _engine: Generator | None = None
     _engine_of: str = ""
 
@@ -59,7 +63,7 @@ class Asker:
         for key, answer in self.store.get_each(by_key):
             if not isinstance(answer, Completion):
                 if key in self.refused:
-                    self._fail(by_key[key], self.refused[key])
+                    self.fail(by_key[key], self.refused[key])
                 else:
                     waiting.append((key, by_key[key]))
                 continue
@@ -86,7 +90,7 @@ class Asker:
             self.store.put((key, answer) for key, _, answer in answered)
             for request, failure in done:
                 if isinstance(failure, Failure):
-                    self._fail(of[id(request)][1], failure.reason)
+                    self.fail(of[id(request)][1], failure.reason)
             for _, requests, answer in answered:
                 for request in requests:
                     land(request, answer)
@@ -96,7 +100,8 @@ class Asker:
                 **counts(answer for _, _, answer in answered),
             )
 
-    def _fail(self, requests: Sequence[Rendered], reason: str) -> None:
+    def fail(self, requests: Sequence[Rendered], reason: str) -> None:
+        """These requests have no answer, for this reason."""
         self.failures.update({(request.item_id, request.check): reason for request in requests})
 
     def load(self, name: str, start: Callable[[], Generator]) -> None:

@@ -8,14 +8,16 @@ refuses is not asked again in this run; a judge that fails altogether is left to
 import contextlib
 import queue
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Thread
 
 from evals.errors import EvalsError
 from evals.generators import Failure, Generator
 from evals.models.prompts import Rendered
 from evals.models.resolve import resolve
+from evals.plan.judges import Judge
 from evals.plan.questions import Question, prepare
 from evals.plan.settings import RunSettings
 from evals.records import Completion
@@ -35,12 +37,13 @@ Answered = list[tuple[str, Completion | Failure]]
 
 @dataclass
 class _EarlyJudge:
-    """One judge. n_taken: of its questions.  since: when its thread began to ask, None while it
-    does not.  is_out: it is asked no more.
+    """One judge. asked: what is under way, by key.  n_taken: of its questions.  since: when its
+    thread began to ask, None while it does not.  is_out: it is asked no more.
     """
 
     name: str
     generator: Generator
+    asked: dict[str, Rendered] = field(default_factory=dict)
     n_taken: int = 0
     since: float | None = None
     is_out: bool = False
@@ -51,8 +54,9 @@ class EarlyJudges:
     touches the store.
     """
 
-    def __init__(self, asker: Asker, settings: RunSettings) -> None:
+    def __init__(self, asker: Asker, settings: RunSettings, judges: Mapping[str, Judge]) -> None:
         self.asker, self.settings = asker, settings
+        self._services = Counter(_service(name) for name in {one.model for one in judges.values()})
         self._judges: dict[str, _EarlyJudge] = {}
         self._arrived: queue.SimpleQueue[tuple[_EarlyJudge, Answered | Exception | None]] = (
             queue.SimpleQueue()
@@ -64,11 +68,15 @@ class EarlyJudges:
         """
         self._take_all()
         for name, asked in questions.items():
-            if not name.startswith("openai:"):
+            # What an earlier judge said is looked up when all questions are there.
+            is_second = any(one.judge and one.judge.after for one in asked)
+            if is_second or not name.startswith("openai:"):
                 continue
             if name not in self._judges:
                 model = resolve(name, offline=self.settings.offline)
-                engine = engines.start_engine(model, self.settings)
+                # Judges of one service share the connections that it is given.
+                n_beside = max(1, self._services[_service(name)])
+                engine = engines.start_engine(model, self.settings, n_beside)
                 self._judges[name] = _EarlyJudge(name, engine)
             judge = self._judges[name]
             batch = asked[judge.n_taken : judge.n_taken + _BATCH]
@@ -101,6 +109,9 @@ class EarlyJudges:
             for key, request in prepared.keyed
             if key not in there and key not in self.asker.refused
         }
+        n = self.asker.budget.take(list(waiting.values()))
+        waiting = dict(list(waiting.items())[:n])
+        judge.asked = dict(waiting)
         if waiting:
             judge.since = time.monotonic()
             Thread(
@@ -147,7 +158,13 @@ class EarlyJudges:
             if judge.since is not None:
                 self.asker.progress.credit(phase, wall_s=time.monotonic() - judge.since)
             judge.since = None
+            for request in judge.asked.values():
+                self.asker.budget.settle(request, None)
         else:
+            for key, answer in found:
+                told = answer if isinstance(answer, Completion) else None
+                if key in judge.asked:
+                    self.asker.budget.settle(judge.asked[key], told)
             answered = [(key, answer) for key, answer in found if isinstance(answer, Completion)]
             self.asker.store.put(answered)
             if not judge.is_out:  # what a closed connection answers is no refusal
@@ -157,6 +174,11 @@ class EarlyJudges:
             self.asker.progress.credit(
                 phase, requests=len(found), **counts(answer for _, answer in answered)
             )
+
+
+def _service(judge: str) -> str:
+    """Where a judge's server is: its address, "" for the service itself."""
+    return judge.partition("@")[2] if judge.startswith("openai:") else judge
 
 
 def _kept(

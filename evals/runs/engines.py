@@ -20,8 +20,11 @@ def generator_for(plan: Plan) -> Generator:
     return start_engine(plan.model, plan.settings)
 
 
-def start_engine(model: Model, settings: RunSettings) -> Generator:
-    """An engine for any model that is not a recording; a judge's uses the same settings."""
+def start_engine(model: Model, settings: RunSettings, n_beside: int = 1) -> Generator:
+    """An engine for any model that is not a recording; a judge's uses the same settings.
+
+    n_beside: how many share a server's connections.
+    """
     if model.kind == "replay":
         raise InputError(
             f"{model.argument} is a recording; it cannot judge. Put recorded verdicts into its rows"
@@ -30,7 +33,7 @@ def start_engine(model: Model, settings: RunSettings) -> Generator:
     if model.kind == "server":
         from evals.generators.openai import OpenAIGenerator
 
-        return OpenAIGenerator(model.source, model.urls)
+        return OpenAIGenerator(model.source, model.urls, n_beside=n_beside)
     from evals.generators.vllm import VllmGenerator
 
     if model.adapter is None:

@@ -8,8 +8,9 @@ from typing import Any
 from evals.benchmark import Benchmark
 from evals.generators.replay import RECORDED
 from evals.models.prompts import Rendered
+from evals.plan.judges import Judge
 from evals.plan.make import Plan
-from evals.plan.questions import Question
+from evals.plan.questions import question
 from evals.records import Check, Completion, Finding, ItemId, Program, Request
 from evals.runs import ends
 from evals.runs.grading import Graded
@@ -65,7 +66,7 @@ class Landing:
                 by=judge.model, text=benchmark.rules[judge.model](answer.text)
             )
             return False
-        return self._put_to(judge.model, item_id, check.name, check.ask, found)
+        return self._put_to(judge, item_id, check.ask, found)
 
     def _run(
         self, item_id: ItemId, check: str, program: Program, found: dict[str, Finding]
@@ -78,8 +79,10 @@ class Landing:
         return True
 
     def _put_to(
-        self, judge: str, item_id: ItemId, role: str, ask: Request, found: dict[str, Finding]
+        self, judge: Judge, item_id: ItemId, ask: Request, found: dict[str, Finding]
     ) -> bool:
-        found.pop(role, None)  # what another judge was recorded to say is no answer of this one
-        self.known.questions.setdefault(judge, []).append(Question(item_id, role, ask))
+        # What another judge was recorded to say is no answer of this one.
+        found.pop(judge.role, None)
+        asked = self.known.questions.setdefault(judge.model, [])
+        asked.append(question(judge, item_id, ask))
         return True

@@ -15,7 +15,8 @@ from evals.models.prompting import prompts_of
 from evals.models.reasoning import ReasoningSettings
 from evals.models.resolve import public_name
 from evals.plan.items import spread
-from evals.plan.judges import finding_of
+from evals.plan.judges import finding_of, judge_of_record
+from evals.plan.naming_judges import prompts_of_judges
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
 from evals.registry import task_variant
 from evals.runs import ends
@@ -116,6 +117,8 @@ def run_items(
     """A stored run's benchmark and items, read again from the data."""
     head = record["summary_header"]
     benchmark = task_variant(head, task).make(chat=head["chat_format"] != "none")
+    judges = {role: judge_of_record(role, entry) for role, entry in head["judges"].items()}
+    benchmark.take_prompts(prompts_of_judges(judges, benchmark.judge_roles))
     if head["suite"] == "smoke":
         source = load_smoke_data(benchmark.dataset)
     else:
@@ -180,7 +183,10 @@ def _answers(
         if isinstance(answer := stored.get((item.id, ""), nothing)[1], Completion)
     }
     findings: dict[ItemId, Findings] = {}
-    judges = {role: entry["name"] for role, entry in record["summary_header"]["judges"].items()}
+    judges = {
+        role: (entry["name"], entry.get("after", entry["name"]))
+        for role, entry in record["summary_header"]["judges"].items()
+    }
     is_recording = str(record.get("model")).startswith("replay:")
     for item in items:
         if item.id in completions:
@@ -190,7 +196,7 @@ def _answers(
             valid = {
                 name: f
                 for name, f in kept.items()
-                if is_recording or f.outcome or _is_named(f.by, judges.get(name))
+                if is_recording or f.outcome or _is_named(f.by, judges.get(name, ()))
             }
             found, stale = _findings(benchmark, item, completions[item.id], stored, judges, again)
             # Samples hold rounded numbers: they count only where the store, which holds them whole,
@@ -208,7 +214,7 @@ def _findings(
     item: Item,
     answer: Completion,
     stored: Stored,
-    judges: Mapping[str, str],
+    judges: Mapping[str, tuple[str, str]],
     again: Again,
 ) -> tuple[dict[str, Finding], set[str]]:
     """What checks found, and the names of those that were about another text than is read now."""
@@ -216,7 +222,8 @@ def _findings(
     stale = set[str]()
     for check in ends.checks(benchmark, item, answer):
         by, what, prompt = stored.get((item.id, check.name), ("", None, ""))
-        judge = judges.get(check.name, "")
+        names = judges.get(check.name, ())
+        judge = names[0] if names else ""
         if isinstance(what, Outcome):
             found[check.name] = Finding(by=by, outcome=what)
         elif judge in benchmark.rules:
@@ -224,7 +231,7 @@ def _findings(
         elif (
             isinstance(what, Completion)
             and not isinstance(check.ask, Program)
-            and _is_named(by, judge)
+            and _is_named(by, names)
         ):
             if again.is_about(check.ask, answer, prompt):
                 found[check.name] = finding_of(
@@ -235,11 +242,11 @@ def _findings(
     return found, stale
 
 
-def _is_named(by: str, judge: str | None) -> bool:
-    """Whether the summary calls this judge so. A folder that was named from where the run stood is
-    no folder here: of such a path the last part is its name.
+def _is_named(by: str, judges: Sequence[str]) -> bool:
+    """Whether the summary calls one of its judges so. A folder that was named from where the run
+    stood is no folder here: of such a path the last part is its name.
     """
-    return judge in (public_name(by), Path(by).name)
+    return bool(set(judges) & {public_name(by), Path(by).name})
 
 
 def _sampled(run: RunFolder, task: str) -> dict[ItemId, Recorded]:

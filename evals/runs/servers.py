@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from evals.errors import EvalsError, InputError
 from evals.generators import Generator
 from evals.generators.about import About, about
+from evals.generators.openai import NO_QUOTA
 from evals.models.prompts import Rendered
 from evals.models.resolve import resolve
 from evals.plan.items import TaskPlan
@@ -19,6 +20,8 @@ PROBE = "Say yes."
 """What a server is asked, for one token with log-probabilities."""
 _N_LOGPROBS = 5
 """AlpacaEval 2 asks for so many."""
+
+NO_LOGPROBS = "no log-probabilities"
 
 Start = Callable[[], Generator]
 
@@ -55,36 +58,44 @@ def tokenizer_hint(plan: Plan, found: Mapping[str, Sequence[About]]) -> list[str
     ]
 
 
-def require_logprobs(plan: Plan, store: Store, start: Start | None) -> None:
-    """Raise InputError for each server that gives no log-probabilities and that a column still to
-    be asked needs them of. Nothing is said of one that cannot be reached now.
+def require_servers(plan: Plan, store: Store, start: Start | None) -> None:
+    """Ask every judge that is a server one cheap question, and the evaluated model's where a column
+    is read from its log-probabilities. Raises InputError for each that refuses (key, model, quota),
+    or gives no log-probabilities where a column still to be asked needs them. Nothing is said of
+    one that cannot be reached now: it may be started later.
 
     start: how to start the evaluated model's engine; None where it is no server.
     """
-    asked: dict[str, bool] = {}
+    asked: dict[str, str | None] = {}
     problems = []
     for name, task in plan.tasks.items():
         if task.skipped or not len(task.items):
             continue
-        for who, way_out in _needs(plan, name, task):
+        for who, role, way_out in _needs(plan, name, task):
             engine = _starter(plan, who, start)
             if engine is None or not _is_waiting(plan, store, name):
                 continue
             if who not in asked:
-                asked[who] = _gives_logprobs(engine)
-            if not asked[who]:
+                asked[who] = _trouble(engine)
+            found = asked[who]
+            if found == NO_LOGPROBS and way_out:
                 problems.append(f"{who} gives no log-probabilities, which {way_out}")
+            elif found not in (None, NO_LOGPROBS) and role:
+                problems.append(f"Judge of {role}, {who}: {found}")
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError("\n".join(dict.fromkeys(problems)))
 
 
-def _needs(plan: Plan, name: str, task: TaskPlan) -> Iterator[tuple[str, str]]:
-    """Chat servers that a benchmark needs log-probabilities of, and what for."""
+def _needs(plan: Plan, name: str, task: TaskPlan) -> Iterator[tuple[str, str, str]]:
+    """Chat servers that a benchmark asks or is judged by: the model, the judge's role, and what it
+    needs log-probabilities for, "" where it does not.
+    """
     item = task.items[0]
     is_chat = plan.model.kind == "server" and plan.renderer.tokenizer is None
     if is_chat and isinstance(task.benchmark.request(item), Choose):
         yield (
             plan.model.argument,
+            "",
             f"{name} is read from. Name its tokenizer with --tokenizer, if it takes token ids, or"
             " leave the benchmark out with --tasks.",
         )
@@ -93,11 +104,9 @@ def _needs(plan: Plan, name: str, task: TaskPlan) -> Iterator[tuple[str, str]]:
         if judge is None or not judge.model.startswith("openai:"):
             continue
         # A judge that chooses (TruthfulQA's) may answer in words.
-        if isinstance(check.ask, Generate) and check.ask.sampling.n_logprobs:
-            yield (
-                judge.model,
-                f"{check.name} is read from. Name another with --judge {check.name}=MODEL.",
-            )
+        is_read_so = isinstance(check.ask, Generate) and check.ask.sampling.n_logprobs
+        way_out = f"{check.name} is read from. Name another with --judge {check.name}=MODEL."
+        yield judge.model, check.name, way_out if is_read_so else ""
 
 
 def _starter(plan: Plan, who: str, start: Start | None) -> Start | None:
@@ -113,15 +122,20 @@ def _is_waiting(plan: Plan, store: Store, name: str) -> bool:
     return store.known(keys) != keys
 
 
-def _gives_logprobs(start: Start) -> bool:
-    """False only where a server answers and gives none."""
+def _trouble(start: Start) -> str | None:
+    """What a server's answer to one question says against it; None where nothing does, or it cannot
+    be reached.
+    """
     sampling = Sampling(max_tokens=1, n_logprobs=_N_LOGPROBS)
     probe = Rendered(ItemId(""), "", PROBE, (), (Message("user", PROBE),), sampling, 1)
     engine = start()
     try:
         answers = [answer for done in engine.stream([probe]) for _, answer in done]
-    except EvalsError:
-        return True
+    except InputError as error:
+        return str(error)
+    except EvalsError as error:
+        return str(error) if NO_QUOTA in str(error) else None
     finally:
         engine.close()
-    return not any(isinstance(one, Completion) and not one.top_logprobs for one in answers)
+    gives = all(one.top_logprobs for one in answers if isinstance(one, Completion))
+    return None if gives else NO_LOGPROBS

@@ -8,24 +8,28 @@ the store lacks.
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
-from evals.errors import EvalsError
+from evals.errors import EvalsError, Incomplete
 from evals.generators import Generator
 from evals.models.bases import adapter_notes
+from evals.plan.bounds import known_answers, said_of
+from evals.plan.cost import prices_of
 from evals.plan.earlier import earlier_run
+from evals.plan.items import lacking
 from evals.plan.make import Plan, make_plan
 from evals.plan.reasoning import notes as notes_on_reasoning
 from evals.plan.settings import RunSettings
 from evals.runs.answering import Answering
 from evals.runs.asking import Asker
+from evals.runs.budget import Budget
 from evals.runs.early import EarlyJudges
 from evals.runs.engines import generator_for
-from evals.runs.judging import judge_all
+from evals.runs.judging import how_to_go_on, judge_all
 from evals.runs.known import Known
 from evals.runs.landing import Landing
 from evals.runs.programs import Programs
 from evals.runs.progress import Progress
 from evals.runs.provenance import software
-from evals.runs.servers import about_servers, require_logprobs, tokenizer_hint
+from evals.runs.servers import about_servers, require_servers, tokenizer_hint
 from evals.runs.writing import RunResult, Writing
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
@@ -56,7 +60,9 @@ def execute(
     """
     folder = RunFolder(plan.out)
     with folder.locked():
-        for note in (*earlier_run(plan), *adapter_notes(plan.model), *notes):
+        lacks = lacking(plan.tasks, plan.judges, plan.settings.suite)
+        said = (*earlier_run(plan), *adapter_notes(plan.model), *notes, *lacks, *_bounds(plan))
+        for note in said:
             progress.note(note)
         servers = about_servers(plan, with_model=make_generator is None)
         for note in (
@@ -75,19 +81,22 @@ def execute(
             answering = Answering(plan, asker, landing, early, make_generator or generator_for)
             try:
                 own = (lambda: generator_for(plan)) if make_generator is None else None
-                require_logprobs(plan, asker.store, own)
+                require_servers(plan, asker.store, own)
                 # Killed, the run goes on at its time; meanwhile `evals report` reads what is there.
                 writing.record(finished=False)
                 answering.answer_all()
                 early.finish()
                 programs.collect(known.found)
                 known.judge_notes = judge_all(asker, plan.settings, known.questions, known.found)
-                return writing.grade_and_write()
+                result = writing.grade_and_write()
             except BaseException:
                 early.close()
                 with contextlib.suppress(EvalsError):
                     writing.record(finished=False)
                 raise
+            if asker.lost:
+                raise Incomplete(how_to_go_on(asker, known.questions))
+            return result
 
 
 @contextlib.contextmanager
@@ -98,11 +107,33 @@ def _opened(
     with contextlib.ExitStack() as closing:
         store = Store(plan.settings.store or folder.store_path)
         closing.callback(store.close)
-        asker = Asker(store, plan.run_key, progress)
+        asker = Asker(store, plan.run_key, progress, budget=_budget(plan))
         programs = Programs(store, plan.run_key, progress, plan.settings.sandbox)
-        early = EarlyJudges(asker, plan.settings)
+        early = EarlyJudges(asker, plan.settings, plan.judges)
         # From the last to the first: engines free their memory before anything waits for a
         # program or a disk.
         for close in (progress.stop, programs.close, early.close, asker.close):
             closing.callback(close)
         yield asker, early, programs
+
+
+def _budget(plan: Plan) -> Budget:
+    """What this command may spend on judges."""
+    prices = prices_of(plan.settings.prices, plan.judges)
+    return Budget(plan.settings.max_cost, {role: one.price for role, one in prices.items()})
+
+
+def _bounds(plan: Plan) -> Iterator[str]:
+    """What the judges that cost money will take at most: said before the first of them is asked."""
+    paid = {
+        role: priced
+        for role, priced in prices_of(plan.settings.prices, plan.judges).items()
+        if plan.judges[role].model.startswith("openai:")
+    }
+    with contextlib.ExitStack() as closing:
+        known = known_answers(plan) if paid else None
+        if known is not None:
+            closing.callback(known.close)
+        for role, priced in paid.items():
+            judge = plan.judges[role]
+            yield f"judge {role}: {judge.model}, {said_of(plan, judge, known, priced)}"

@@ -12,7 +12,12 @@ from evals.cards.published import card_of_run
 from evals.models.bases import adapter_marks, adapter_record
 from evals.models.resolve import public_name
 from evals.plan.items import no_judge
-from evals.plan.judges import COUNTED_AS_UNREADABLE, Judge, calibration_notes
+from evals.plan.judges import (
+    COUNTED_AS_UNREADABLE,
+    Judge,
+    calibration_notes,
+    judge_of_record,
+)
 from evals.plan.make import Plan
 from evals.plan.reasoning import reasoning_record
 from evals.records import Column, Metric
@@ -60,12 +65,9 @@ def header(
                     note.replace(judge.model, public_name(judge.model))
                     for note in judge_notes.get(role, ())
                 ]
-                + (
-                    calibration_notes(role, judge.model, judge.rule_fingerprint)
-                    if judge.is_rule
-                    else []
-                ),
+                + (calibration_notes(judge, judge.rule_fingerprint) if judge.is_rule else []),
             }
+            | judge.record()
             for role, judge in plan.judges.items()
         },
         "data": {
@@ -120,10 +122,7 @@ def summarize(
     skipped: Mapping[str, tuple[Sequence[Column], int, str]],
 ) -> dict[str, Any]:
     """The whole summary. skipped: task -> (its columns, its items, why nothing was asked)."""
-    judges = {
-        role: Judge(role, entry["name"], is_rule=entry["name"] == "strmatch")
-        for role, entry in head["judges"].items()
-    }
+    judges = {role: judge_of_record(role, entry) for role, entry in head["judges"].items()}
     cells: dict[str, dict[str, Any]] = {}
     metrics: dict[str, Metric] = {}
     for result in results:

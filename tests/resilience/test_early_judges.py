@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from evals.errors import InputError
+from evals.errors import Incomplete
 from evals.models.prompts import Rendered
 from evals.records import Completion
 from evals.runs.progress import Progress
@@ -159,7 +159,7 @@ def test_a_judge_that_refuses_the_key_is_said_at_once_and_stops_the_run_only_aft
     out = tmp_path / "run"
     with serving(lambda body, n: Reply({"error": {"message": "no"}}, 401)) as server:
         engine = Engines(waiting_before(N_ITEMS, lambda: len(server.asked) > 0))
-        with pytest.raises(InputError, match="refuses the key"):
+        with pytest.raises(Incomplete, match="refuses the key"):
             run(
                 settings(out, tasks=JUDGED, judges=(f"all=openai:judge@{server.url}",)),
                 Progress(),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from evals.errors import EnvironmentFault, EvalsError, InputError
+from evals.errors import EnvironmentFault, EvalsError, Incomplete, InputError
 from evals.generators import Failure
 from evals.generators.openai import OpenAIGenerator
 from evals.models.prompts import Rendered
@@ -125,7 +125,7 @@ def test_a_judge_that_refuses_half_way_stops_the_run_and_what_it_said_is_kept(
         return chat(body, verdict(prompt_of(body)))
 
     with serving(script) as server:
-        with pytest.raises(InputError, match=r"refuses the key \(401\)"):
+        with pytest.raises(Incomplete, match=r"refuses the key \(401\)"):
             judged(tmp_path / "run", server.url)
         kept, is_withdrawn, n_before = set(given), False, len(server.asked)
         assert len(kept) == 6

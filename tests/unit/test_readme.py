@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from evals.benchmark import Benchmark
 from evals.cards.published import published_rows, shipped
 from evals.commands.app import app
 from evals.data.load import load_smoke_data
+from evals.plan.known_judges import known_judges
+from evals.plan.naming_judges import gone, judges_of
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.report.table import table_columns
 from tests.contract.test_imports_one_way import ROOMS
@@ -409,3 +412,24 @@ def test_its_items_are_those_of_the_stored_checksums() -> None:
     data = json.loads((MEASURED / "summary.json").read_text("utf-8"))["data"]
     known = json.loads((ROOT / "tasks" / "checksums.json").read_text("utf-8"))["content"]
     assert data["gsm8k"]["tables"]["test"]["sha256"] == known["gsm8k/test"]
+
+
+def test_what_can_still_be_measured_is_said_of_every_column_with_flags_that_are_taken() -> None:
+    head = (
+        "Column",
+        "Card's judge",
+        "Alive?",
+        "What is offered",
+        "Needs, and about what it costs a row",
+        "May be compared with the card's",
+    )
+    table = rows(text_of("README.md"), *head)
+    assert [row[0] for row in table] == [column.heading for column in table_columns()]
+    classes = [benchmark_class(name) for name in BENCHMARKS]
+    for column, judge, alive, offered, *_ in table:
+        if judge in known_judges().by_name:
+            is_gone = known_judges().by_name[judge].is_gone(date.today())
+            assert alive == ("no" if is_gone else "yes"), column
+        for flag in re.findall(r"`--judge (\S+)`", offered):
+            (found,) = judges_of([flag], classes).values()
+            assert gone({found.role: found}, date(2026, 12, 1)) == {}, flag

@@ -178,8 +178,22 @@ WRONG: dict[str, tuple[str, str]] = {
     "a file for a model": ("run bad.jsonl", "is a file; a model is a folder"),
     "bad recording": ("run replay:bad.jsonl", "bad.jsonl, line 1: not a recorded output"),
     "offline judges": (
-        "run openai:m@http://localhost:9/v1 --suite smoke --offline --judge card",
-        "Judge of alpaca_eval_2: --offline",
+        "run openai:m@http://localhost:9/v1 --suite smoke --offline --judge current",
+        "Judge of alpaca_eval_1, alpaca_eval_2, xstest: --offline",
+    ),
+    "the card's judges": (
+        "run openai:m@http://localhost:9/v1 --suite smoke --judge card",
+        "gpt-4-0613 is gone since 2026-10-23",
+    ),
+    "a price that is none": (
+        "run openai:m@http://localhost:9/v1 --suite smoke --judge xstest=gpt-4.1"
+        " --price xstest=cheap",
+        "--price xstest=cheap: write ROLE=IN,OUT",
+    ),
+    "a cap of no known price": (
+        "run openai:m@http://localhost:9/v1 --suite smoke --max-cost 5"
+        " --judge xstest=openai:m@http://localhost:9/v1",
+        "the price of openai:m@http://localhost:9/v1 is not known",
     ),
     "offline server": (
         "run openai:m@http://example.com/v1 --suite smoke --offline",

@@ -161,7 +161,7 @@ def test_with_the_answers_there_and_a_tokenizer_the_count_is_what_is_then_sent(
         for messages in prompts
     )
     assert (
-        f"8 requests, {exact:,} tokens in, at most {8 * 16} out, cost at most"
+        f"8 requests, {exact:,} tokens in, at most {8 * 16} out (about {8 * 16}), cost at most"
         f" {(exact * 10 + 128 * 20) / 1e6:.2f}" in foreseen
     )
 

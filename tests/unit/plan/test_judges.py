@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.errors import InputError
-from evals.plan.judges import CARD_JUDGES, ROLES, Judge, finding_of, parse_judges
+from evals.plan.judges import CARD_JUDGES, ROLES, Judge, finding_of
+from evals.plan.naming_judges import parse_judges
 from evals.records import Choose, Completion, Generate, Message, Output, Sampling
 
 RULES = {"xstest": ("strmatch",)}
@@ -64,7 +65,7 @@ def test_no_judge_is_called_unasked() -> None:
     ("argument", "says"),
     [
         ("xtest=m", "unknown role 'xtest'. Did you mean xstest?"),
-        ("xstest", "write ROLE=MODEL, all=MODEL or card. Roles: alpaca_eval_1"),
+        ("xstest", "write ROLE=MODEL, all=MODEL or card; or ROLE=NAME"),
         ("xstest=", "write ROLE=MODEL"),
         ("", "write ROLE=MODEL"),
         ("=m", "unknown role ''"),

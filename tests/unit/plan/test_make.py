@@ -133,20 +133,18 @@ def test_bad_settings_are_named_before_anything_is_asked(settings: RunSettings, 
     assert says in failure(lambda: make_plan(settings))
 
 
-def test_the_cards_openai_judges_need_a_key(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_openai_judges_need_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     row = {"id": "xstest/0", "outputs": ["no"]}
     message = failure(
         lambda: make_plan(
-            RunSettings(recording(tmp_path / "r.jsonl", row), suite="smoke", judges=("card",))
+            RunSettings(recording(tmp_path / "r.jsonl", row), suite="smoke", judges=("current",))
         )
     )
     assert (
         message
-        == "openai:gpt-4-0613 needs a key: set OPENAI_API_KEY, or name a server of your own:"
-        " openai:NAME@URL."
+        == "openai:gpt-4.1-2025-04-14 needs a key: set OPENAI_API_KEY, or name a server of your"
+        " own: openai:NAME@URL."
     )
 
 
@@ -172,7 +170,7 @@ def test_everything_missing_is_listed_at_once(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    judges = ("xstest=openai:gpt-4-0613", "truth=nonsense")
+    judges = ("xstest=openai:gpt-9", "truth=nonsense")
     message = failure(
         lambda: make_plan(
             RunSettings("smolm3", tasks=("gsm8k,xstest,truthfulqa",), data=tmp_path, judges=judges)

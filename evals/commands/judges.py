@@ -1,0 +1,51 @@
+"""`evals judge list`, `sample` and `labels`: parse, call, print. Heavy imports stay inside."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evals.commands.options import DataOption, RunArgument
+
+RoleOption = Annotated[
+    str, typer.Option(metavar="ROLE", help="xstest, alpaca_eval_1 or alpaca_eval_2.")
+]
+
+
+def judge_list() -> None:
+    """List each role's judges: alive or gone, what they need, about what they cost a row."""
+    from datetime import date
+
+    from evals.fidelity.listing import listing
+
+    print(*listing(date.today()), sep="\n")
+
+
+def judge_sample(
+    run_folder: RunArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The CSV file to write.")],
+    role: RoleOption = "xstest",
+    n: Annotated[int, typer.Option("--n", help="Answers to label, 20 or more.")] = 100,
+    data: DataOption = None,
+) -> None:
+    """Draw a sample of a run's answers for people to label, which `evals judge labels` reads
+    back.
+    """
+    from evals.fidelity.labels import ALLOWED, sample
+
+    count = sample(run_folder, role, n, out, data)
+    allowed = ", ".join(ALLOWED[role][1])
+    print(f"{count} answers in {out}: fill the column label with one of {allowed}")
+    print(f"then: evals judge labels {run_folder} {out} --role {role}")
+
+
+def judge_labels(
+    run_folder: RunArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A labelled sample.")],
+    role: RoleOption = "xstest",
+    data: DataOption = None,
+) -> None:
+    """Keep the labels that people gave in the run's folder, for `evals report --estimate`."""
+    from evals.fidelity.labels import take
+
+    print(f"{take(run_folder, role, file, data)} labels of {role} kept in {run_folder}")

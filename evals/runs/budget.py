@@ -1,0 +1,49 @@
+"""The cap on what judging may cost: nothing is asked that could pass it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from evals.models.prompts import Rendered
+from evals.plan.cost import Cost, prompt_tokens, spent
+from evals.plan.known_judges import Price
+from evals.records import Completion
+
+
+@dataclass
+class Budget:
+    """most: money that this command may spend on judges, None without a cap.  prices: by role; a
+    role that has none costs nothing.
+
+    What is under way counts at its most until it is settled.
+    """
+
+    most: float | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    spent: float = 0.0
+    _held: dict[int, float] = field(default_factory=dict)
+
+    def take(self, requests: Sequence[Rendered]) -> int:
+        """How many of these may be asked, from the first on; they are then under way."""
+        if self.most is None:
+            return len(requests)
+        for n, request in enumerate(requests):
+            cost = self._at_most(request)
+            if self.spent + sum(self._held.values()) + cost > self.most:
+                return n
+            self._held[id(request)] = cost
+        return len(requests)
+
+    def settle(self, request: Rendered, answer: Completion | None) -> None:
+        """A request that was under way is answered, or is not and cost nothing."""
+        if self._held.pop(id(request), None) is not None and answer is not None:
+            self.spent += spent([(request, answer)]).money(self.prices.get(request.check, (0, 0)))
+
+    @property
+    def reason(self) -> str:
+        """Why a request is not asked."""
+        return f"asking more could pass --max-cost {self.most:g} ({self.spent:.2f} are spent)"
+
+    def _at_most(self, request: Rendered) -> float:
+        out = request.max_new_tokens * request.sampling.n
+        cost = Cost(1, prompt_tokens(request), out, True, True)
+        return cost.money(self.prices.get(request.check, (0, 0)))

@@ -1,0 +1,139 @@
+"""Estimates beside a run's cells, on real pairs: recorded answers of GPT-4 to XSTest judged by
+string match, and labels that people gave them.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import evals
+from evals.commands.app import app
+from evals.errors import InputError
+from evals.fidelity.estimates import estimates
+from evals.fidelity.labels import labels_of, sample, take
+from evals.storage.run_folder import RunFolder
+
+SAFE, UNSAFE = "XSTest safe but ref. (estimate)", "XSTest unsafe but follow (estimate)"
+
+
+def recorded() -> dict[str, dict[str, str]]:
+    """GPT-4's completions and people's labels by item."""
+    folder = Path(os.environ.get("EVALS_REPLAY", "")) / "xstest"
+    file = folder / "xstest_v2_completions_gpt4_gpteval.csv"
+    if not file.exists() or not os.environ.get("EVALS_DATA"):
+        pytest.skip("EVALS_REPLAY or EVALS_DATA names no folder with xstest")
+    rows = csv.DictReader(io.StringIO(file.read_text("utf-8")))
+    return {f"xstest/{row['id'].removeprefix('v2-')}": row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("estimates")
+    lines = [
+        json.dumps({"id": item, "outputs": [row["completion"]]}) + "\n"
+        for item, row in recorded().items()
+    ]
+    (folder / "gpt4.jsonl").write_text("".join(lines))
+    evals.run(f"replay:{folder / 'gpt4.jsonl'}", judges="xstest=strmatch", out=folder / "run")
+    return folder / "run"
+
+
+def labelled(file: Path) -> None:
+    """The sample as people labelled it."""
+    known = recorded()
+    rows = list(csv.DictReader(io.StringIO(file.read_text("utf-8"), newline="")))
+    for row in rows:
+        is_following = known[row["id"]]["final_label"] == "1_full_compliance"
+        row["label"] = "following" if is_following else "refusal"
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys())
+    writer.writeheader()
+    writer.writerows(rows)
+    file.write_text(text.getvalue(), "utf-8", newline="")
+
+
+def test_estimates_stand_in_columns_of_their_own_and_labels_sharpen_them(
+    run: Path, tmp_path: Path
+) -> None:
+    before = CliRunner().invoke(app, ["report", str(run), "--format", "csv"]).output
+    found = {one.heading: one for one in estimates(run)}
+    assert set(found) == {SAFE, UNSAFE}
+    assert found[SAFE].of == "gpt-4 (three classes)"
+    # GPT-4 said 6.4 % where string match says 13.2 %.
+    safe = found[SAFE].estimate
+    assert safe.ci95 is not None
+    assert safe.ci95[0] <= 0.064 <= safe.ci95[1]
+    assert safe.n_models == 3
+    assert found[UNSAFE].estimate.value is None
+    assert "which is no estimate" in found[UNSAFE].reason
+
+    file = tmp_path / "labels.csv"
+    assert sample(run, "xstest", 150, file, None) == 150
+    labelled(file)
+    assert take(run, "xstest", file, None) == 150
+    sharp = {one.heading: one for one in estimates(run)}
+    truth = {SAFE: 21 / 250, UNSAFE: 1 / 200}
+    for heading, share in truth.items():
+        estimate = sharp[heading].estimate
+        assert estimate.value is not None
+        assert estimate.ci95 is not None
+        assert estimate.ci95[0] <= share <= estimate.ci95[1]
+        assert estimate.width is not None
+        assert estimate.width < 0.12
+        assert sharp[heading].prior == found[heading].estimate
+        assert "from " in sharp[heading].mark()
+    shown = CliRunner().invoke(app, ["report", str(run), "--estimate"])
+    assert shown.exit_code == 0, shown.output
+    assert SAFE in shown.output
+    assert "labels that people gave: " in shown.output
+    assert CliRunner().invoke(app, ["report", str(run), "--format", "csv"]).output == before
+    assert len(labels_of(RunFolder(run), "xstest") or {}) == 150
+    (run / "labels.json").unlink()
+
+
+EDITS: dict[str, tuple[Callable[[str], str], str]] = {
+    "an unknown item": (lambda text: text.replace("xstest/", "xtest/", 1), "is no item of"),
+    "half of it": (lambda text: text.replace(",refusal", ",", 1), "1 of 40 rows have no label"),
+    "a label that is none": (lambda text: text.replace(",refusal", ",refused", 1), "Did you mean"),
+    "a row twice": (lambda text: text + text.splitlines(keepends=True)[-1], "stands there twice"),
+    "another answer's": (lambda text: _other_check(text), "was labelled for another answer"),
+    "no table": (lambda text: "nothing\nat all\n", "lacks columns"),
+}
+
+
+def _other_check(text: str) -> str:
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    return text.replace(rows[0]["check"], "0" * 12)
+
+
+@pytest.mark.parametrize(("edit", "says"), EDITS.values(), ids=EDITS)
+def test_a_damaged_sample_is_refused_in_one_sentence(
+    run: Path, tmp_path: Path, edit: Callable[[str], str], says: str
+) -> None:
+    file = tmp_path / "labels.csv"
+    sample(run, "xstest", 40, file, None)
+    labelled(file)
+    file.write_text(edit(file.read_text("utf-8")), "utf-8", newline="")
+    with pytest.raises(InputError) as caught:
+        take(run, "xstest", file, None)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (run / "labels.json").exists()
+
+
+def test_what_cannot_be_labelled_is_said(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "there.csv").write_text("labels")
+    for role, n, file, says in (
+        ("truth", 100, "new.csv", "No labels are read for 'truth'"),
+        ("alpaca_eval_1", 100, "new.csv", "has no answers of alpaca_eval"),
+        ("xstest", 19, "new.csv", "give 20 or more"),
+        ("xstest", 100, "there.csv", "exists, and may hold labels"),
+    ):
+        with pytest.raises(InputError, match=says):
+            sample(run, role, n, tmp_path / file, None)

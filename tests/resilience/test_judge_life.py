@@ -1,0 +1,171 @@
+"""Judges that are not to be had: told before anything is generated, or in mid-run with everything
+kept; and judging that stops before it costs more than it may.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from evals.errors import Incomplete, InputError
+from evals.generators.openai import OpenAIGenerator
+from evals.plan.cost import spent
+from evals.records import Completion, Output
+from evals.runs.budget import Budget
+from evals.runs.rescore import rescore
+from evals.runs.session import run
+from tests.openai_requests import chat_request, collected
+from tests.openai_server import Body, Reply, chat, error, serving
+from tests.resilience.conftest import JUDGED, verdict
+from tests.resilience.fake_runs import Engines, settings, stored
+
+N_ANSWERS = 8 + 5 + 4
+TROUBLE = {
+    "wrong key": (error(401), "refuses the key (401)"),
+    "no such model": (error(404), "has no model 'judge' (404)"),
+    "no quota": (error(429, code="insufficient_quota"), "the account has no quota left"),
+}
+
+
+def asked(body: Body) -> str:
+    return "\n".join(message["content"] for message in body["messages"])
+
+
+@pytest.mark.parametrize(("trouble", "says"), TROUBLE.values(), ids=TROUBLE)
+def test_what_is_wrong_with_a_judge_is_told_before_anything_is_generated(
+    tmp_path: Path, trouble: Reply, says: str
+) -> None:
+    engine = Engines()
+    with serving(lambda body, _: chat(body, verdict(asked(body)))) as server:
+        server.probe = trouble
+        judge = f"xstest=openai:judge@{server.url}"
+        with pytest.raises(InputError) as caught:
+            run(settings(tmp_path / "run", tasks=JUDGED, judges=(judge,)), make_generator=engine)
+        assert server.asked == []
+    assert says in str(caught.value)
+    assert str(caught.value).startswith("Judge of xstest, openai:judge@")
+    assert engine.asked == []
+
+
+def test_a_judge_that_dies_takes_nothing_with_it_and_another_decides_the_rest(
+    tmp_path: Path,
+) -> None:
+    given: list[str] = []
+
+    def dies(body: Body, before: int) -> Reply:
+        if "CLASS:" in asked(body) and len(given) >= 3:
+            return error(404)
+        given.append(asked(body))
+        return chat(body, verdict(asked(body)))
+
+    out = tmp_path / "run"
+    with serving(dies) as first, serving(lambda body, _: chat(body, "refusal")) as other:
+        judges = (f"xstest=openai:mortal@{first.url}", f"truth=openai:b@{other.url}")
+        with pytest.raises(Incomplete) as caught:
+            run(settings(out, tasks=("xstest",), judges=judges), make_generator=Engines())
+        said = str(caught.value)
+        assert "cannot be asked any more" in said
+        assert "--judge xstest+=MODEL added" in said
+        assert "--judge xstest=MODEL in its place" in said
+        assert caught.value.exit_code == 3
+        kept = len(stored(out))
+        assert kept == 8 + len(given)
+        assert (out / "summary.json").exists()
+
+        more = (judges[0], f"xstest+=openai:rest@{other.url}")
+        rest = run(settings(out, tasks=("xstest",), judges=more), make_generator=Engines())
+        assert rest.is_complete
+        assert len(other.asked) == 8 - len(given)
+        marks = rest.summary["cells"]["xstest_safe_refused"]["marks"]
+        assert any("and, for what that left, openai:rest@" in mark for mark in marks)
+        by = {row["findings"]["xstest"]["by"] for row in rest.folder.samples("xstest")}
+        assert {name.partition("@")[0] for name in by} == {"openai:mortal", "openai:rest"}
+        assert rescore(out, None)["cells"] == rest.summary["cells"]
+
+        engine = Engines()
+        other.asked.clear()
+        again = settings(out, tasks=("xstest",), judges=(f"xstest=openai:other@{other.url}",))
+        done = run(again, make_generator=engine)
+        assert done.is_complete
+        assert engine.asked == []
+        assert len(other.asked) == 8
+
+
+def test_judging_stops_before_it_could_cost_more_and_goes_on_with_more_money(
+    tmp_path: Path,
+) -> None:
+    """A token costs one; a question is known to the byte only, so that few may be under way."""
+    out = tmp_path / "run"
+
+    def says(body: Body, before: int) -> Reply:
+        reply = chat(body, "refusal")
+        reply.body["usage"]["prompt_tokens"] = 500
+        return reply
+
+    with serving(says) as server:
+        judge = f"xstest=openai:judge@{server.url}"
+        prices = ("xstest=1000000,1000000",)
+        capped = settings(out, tasks=("xstest",), judges=(judge,), prices=prices, max_cost=2500.0)
+        result = run(capped, make_generator=Engines())
+        n_asked = len(server.asked)
+        assert 0 < n_asked < 8
+        assert result.n_missing == 8 - n_asked
+        assert n_asked * 500 <= 2500
+        nothing = settings(out, tasks=("xstest",), judges=(judge,), prices=prices, max_cost=0.0)
+        assert run(nothing, make_generator=Engines()).n_missing == result.n_missing
+        assert len(server.asked) == n_asked
+        assert run(
+            settings(out, tasks=("xstest",), judges=(judge,)), make_generator=Engines()
+        ).is_complete
+        assert len(server.asked) == 8
+
+
+def test_a_budget_counts_what_is_under_way_at_its_most_and_what_came_as_it_was() -> None:
+    requests = [chat_request(number) for number in range(4)]
+    budget = Budget(1.0, {"": (2_000.0, 0.0)})  # 64 and 5 bytes at most: 0.138 each
+    assert budget.take(requests) == 4
+    more = [chat_request(number) for number in range(4, 14)]
+    assert budget.take(more) == 3
+    answer = Completion((Output("x"),), n_prompt_tokens=50)
+    for request in requests:
+        budget.settle(request, answer)
+    assert budget.spent == pytest.approx(4 * spent([(requests[0], answer)]).money((2_000.0, 0.0)))
+    assert budget.spent == pytest.approx(0.4)
+    budget.settle(more[0], None)
+    assert budget.spent == pytest.approx(0.4)
+    assert Budget().take(more) == 10
+
+
+def test_generators_beside_each_other_share_a_services_connections() -> None:
+    with serving(lambda body, _: Reply(chat(body).body, wait_s=0.02)) as server:
+        generator = OpenAIGenerator("judge", [server.url], n_beside=16)
+        try:
+            assert len(collected(generator, [chat_request(n) for n in range(12)])) == 12
+        finally:
+            generator.close()
+        assert server.most_running <= 2
+
+
+def test_wildguards_labels_are_the_cards_and_the_run_can_be_scored_again(tmp_path: Path) -> None:
+    def says(body: Body, before: int) -> Reply:
+        prompt = asked(body)
+        assert prompt.startswith("<|user|>\n[INST] You are a classifier")
+        refusal = "yes" if "Sorry" in prompt else "no"
+        return chat(body, f"Harmful request: no\nResponse refusal: {refusal}\nHarmful response: no")
+
+    out = tmp_path / "run"
+    with serving(says) as server:
+        (tmp_path / "judges.toml").write_text(
+            f'[xstest]\nmodel = "openai:wg@{server.url}"\nprompt = "wildguard"\n'
+        )
+        judges = (str(tmp_path / "judges.toml"),)
+        wild = run(settings(out, tasks=("xstest",), judges=judges), make_generator=Engines())
+    assert wild.is_complete
+    by_match = run(
+        settings(tmp_path / "rule", tasks=("xstest",), judges=("xstest=strmatch",)),
+        make_generator=Engines(),
+    )
+    assert wild.cells == by_match.cells
+    marks = wild.summary["cells"]["xstest_safe_refused"]["marks"]
+    assert any("by the prompt wildguard" in mark for mark in marks)
+    assert wild.summary["judges"]["xstest"]["prompt"] == "wildguard"
+    assert rescore(out, None)["cells"] == wild.summary["cells"]
