@@ -8,11 +8,13 @@ print(run.table())
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "run", "run_adapters"]
+__all__ = ["__version__", "check", "run", "run_adapters"]
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    from evals.compare.gate import Gate
     from evals.plan.settings import RunSettings
     from evals.report.result import Result
 
@@ -84,3 +86,30 @@ def _settings(model: str, settings: dict[str, Any]) -> "RunSettings":
         if given := {name: settings.pop(name) for name in sorted(of[group] & settings.keys())}:
             settings[group] = cls(**given)
     return RunSettings(model=model, **settings)
+
+
+def check(
+    baseline: "Path | str",
+    candidate: "Path | str",
+    policy: "Path | str | None" = None,
+    *,
+    data: "Path | str | None" = None,
+    strict: bool = False,
+) -> "Gate":
+    """The gate on two run folders: `verdict` ("pass", "regressed", "undecided", "incomplete",
+    "incomparable"), `exit_code`, and `columns`, what each column is held to and how it came out.
+
+    policy: a TOML file, or the name of a ready one ("release", "quantised", "nightly"); None: every
+    column may fall by one point.  data: folder of the public data, for length control and MMLU's
+    probabilities.  strict: undecided is a failure too.
+    Two runs without a policy: evals.compare.runs.compare(Path, Path), differences as fractions.
+    Raises evals.errors.InputError with one sentence where a folder is no run or a policy is wrong.
+    """
+    from pathlib import Path
+
+    from evals.compare import gate
+    from evals.compare.policy import Policy, read_policy
+
+    rules = Policy() if policy is None else read_policy(Path(policy), Path(baseline))
+    where = None if data is None else Path(data)
+    return gate.check(Path(baseline), Path(candidate), rules, data=where, strict=strict)

@@ -72,6 +72,9 @@ class Benchmark(ABC, Generic[ItemT]):
     its `score` in samples. Default: the first.
     """
 
+    finer: ClassVar[Mapping[str, str]] = {}
+    """By metric, what `finer_scores` gives of it, in words after a column's heading."""
+
     runs_programs: ClassVar[bool] = False
     """True where `checks` gives programs: the sandbox is then ready before the model is asked."""
 
@@ -176,6 +179,13 @@ class Benchmark(ABC, Generic[ItemT]):
 
         Two runs are compared by the spread of their replicates' differences.  A metric listed here
         has the estimator "bootstrap".
+        """
+        return {}
+
+    def finer_scores(self, item: ItemT, answer: Completion) -> Mapping[str, float]:
+        """By metric, a score in [0, 1] of what a model was about to answer: two models whose scores
+        are equal may differ in it. A metric of `finer` is left out where the answer lacks what it
+        takes.
         """
         return {}
 

@@ -160,6 +160,19 @@ def effective_wilson(value: float, stderr: float, n: int) -> tuple[float, float]
     return wilson_interval(value, n if stderr < 1e-12 else value * (1 - value) / stderr**2)
 
 
+def p_at_least(limit: float, value: float, stderr: float, n: int) -> float:
+    """One-sided p of "the true share is at least `limit`": the score test that `effective_wilson`
+    turns round, so 2.5 % where the interval's upper end is exactly the limit.
+
+    Source: Wilson 1927.
+    """
+    n_effective = n if stderr < 1e-12 else value * (1 - value) / stderr**2
+    error = math.sqrt(limit * (1 - limit) / n_effective)
+    if error == 0:
+        return float(value >= limit)
+    return math.erfc((limit - value) / error / math.sqrt(2)) / 2
+
+
 def _with_interval(metric: Metric) -> Metric:
     """The metric, which has a value, with its interval where it has a standard error."""
     assert metric.value is not None

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import IO
+from typing import IO, ClassVar
 
 from evals import stats
 from evals.benchmark import Benchmark, setting
@@ -167,6 +167,7 @@ class MMLU(Benchmark[MMLUItem]):
     metrics = (
         Measure("mmlu", "share of questions answered right, over all questions", "accuracy"),
     )
+    finer: ClassVar[Mapping[str, str]] = {"mmlu": "probability of the right letter"}
     dataset = Dataset(
         name="mmlu",
         hub_id="cais/mmlu",
@@ -233,6 +234,11 @@ class MMLU(Benchmark[MMLUItem]):
             )
         letter = max(LETTERS, key=lambda candidate: logprobs[candidate])
         return Grade(item.id, item.group, {"mmlu": float(letter == item.answer)}, letter)
+
+    def finer_scores(self, item: MMLUItem, answer: Completion) -> Mapping[str, float]:
+        """The probability of the right letter as the next token, over the whole vocabulary."""
+        logprob = (answer.choice_logprobs or {}).get(item.answer, math.nan)
+        return {} if math.isnan(logprob) else {"mmlu": min(1.0, math.exp(logprob))}
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """Accuracy over all questions, and each subject's own as "mmlu/<subject>"."""

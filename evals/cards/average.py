@@ -48,6 +48,15 @@ def _shares(rule: Average, present: set[str]) -> _Shares | None:
     return _Shares(inner, len(left)) if inner and inner.keys() <= present else None
 
 
+def shares_of(rule: Average) -> dict[str, float]:
+    """By how much a cell that rises by one moves the Average, by cell key, where all are there."""
+    return {
+        key: (-1.0 if key in rule.complement else 1.0) / len(member) / len(rule.members)
+        for member in rule.members
+        for key in member
+    }
+
+
 def left_out(rule: Average, cells: Mapping[str, float | None]) -> tuple[str, ...]:
     """The optional columns that have no value, and so did not enter."""
     return tuple(key for key in rule.inputs if key in rule.optional and cells.get(key) is None)

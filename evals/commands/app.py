@@ -5,12 +5,12 @@ ends.
 import os
 import sys
 from collections import namedtuple
+from importlib import metadata
 from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
-from evals import __version__
 from evals.commands import interrupt
 from evals.commands.compare import check, compare
 from evals.commands.data import cards, data_fetch, data_list, data_verify, list_tasks
@@ -51,7 +51,7 @@ def main_options(
 ) -> None:
     """Options of the program itself."""
     if version:
-        print(__version__)
+        print(metadata.version("model-card-evals"))
         raise typer.Exit
 
 

@@ -14,13 +14,19 @@ from evals.errors import CheckFailed, Incomplete
 
 
 def compare(
-    baseline: Annotated[Path, typer.Argument(metavar="A", help="A run folder.")],
-    candidate: Annotated[
-        Path, typer.Argument(metavar="B", help="The run folder to hold against it.")
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="A B…",
+            help="Run folders: the second held against the first; or more, steps in their order.",
+        ),
     ],
     flips: Annotated[
         bool,
-        typer.Option("--flips", help="List every item whose score changed, with both outputs."),
+        typer.Option(
+            "--flips",
+            help="List every item whose score changed: prompt, gold, both answers.",
+        ),
     ] = False,
     why: Annotated[
         bool,
@@ -28,19 +34,32 @@ def compare(
             "--why",
             help=(
                 "Say what else differs: settings, versions, prompts, stop reasons, lengths,"
-                " unparsed answers."
+                " unparsed answers; at the end what changed, in a sentence."
             ),
         ),
     ] = False,
-    card: CardOption = None,
+    plan: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Say what to ask more to find a drop of so many points, cheapest first.",
+        ),
+    ] = None,
     data: DataOption = None,
+    card: CardOption = None,
 ) -> None:
-    """Say whether two runs are comparable, what differs and how sure that is. Exit 3 where they are
+    """Say whether runs are comparable, what differs and how sure that is. Exit 3 where they are
     not.
     """
+    from evals.compare import flips as flipped
+    from evals.compare import spend
     from evals.compare import text as compare_report
     from evals.compare.runs import compare as compare_runs
 
+    if len(runs) != 2:
+        _several(runs, flips or why or plan is not None, data, card)
+        return
+    baseline, candidate = runs
     found = compare_runs(baseline, candidate, data, card)
     print(compare_report.markdown(found), end="")
     if why:
@@ -49,22 +68,51 @@ def compare(
         print("\n" + explain(baseline, candidate, data), end="")
     if found.comparable.reason is not None:
         raise Incomplete(f"{baseline} and {candidate} are {compare_report.headline(found)}")
-    for flip in compare_report.flips(baseline, candidate, found) if flips else ():
+    if plan is not None:
+        print("\n" + spend.markdown(spend.plan(baseline, candidate, found, plan, card)), end="")
+    for flip in flipped.flips(baseline, candidate, found, data) if flips else ():
         print("\n" + flip)
 
 
+def _several(runs: list[Path], of_two: bool, data: Path | None, card: str | None) -> None:
+    """Print several runs in their order."""
+    from evals.compare.series import markdown, series
+
+    if len(runs) < 2:
+        raise typer.BadParameter("Missing argument 'B', the run folder to hold against the first")
+    if of_two:
+        raise typer.BadParameter("--flips, --why and --plan are of two runs; give two")
+    print(markdown(series(runs, data, card)), end="")
+
+
 def check(
-    baseline: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to hold against.")],
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="The run folder to hold against.")
+    ] = None,
     candidate: Annotated[
-        Path, typer.Option(metavar="RUN", help="The run folder of the new checkpoint.")
-    ],
+        Path | None, typer.Option(metavar="RUN", help="The run folder of the new checkpoint.")
+    ] = None,
     policy: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="TOML: `drop = 1.0` (points), and by column under [columns]."
+            metavar="FILE",
+            help=(
+                "TOML: `drop = 1.0` (points), and by column under [columns]; or a ready one:"
+                " release, quantised, nightly."
+            ),
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Undecided is a failure too.")] = False,
+    init: Annotated[
+        bool,
+        typer.Option(
+            "--init",
+            help=(
+                "Print a policy with comments, and stop: for every column, with what the items of"
+                " --baseline can find; or the ready one that --policy names."
+            ),
+        ),
+    ] = False,
     junit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write JUnit XML to FILE.")
     ] = None,
@@ -72,30 +120,37 @@ def check(
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write everything to FILE as JSON."),
     ] = None,
-    card: CardOption = None,
     data: DataOption = None,
+    card: CardOption = None,
 ) -> None:
     """Say whether the candidate fell by more than is allowed: exit 0 no (or undecided), 1 yes, 3
     incomplete or incomparable.
     """
-    from evals.compare import gate_report as check_report
+    from evals.compare import gate_files, gate_report
     from evals.compare.gate import check as check_runs
-    from evals.compare.policy import Policy, read_policy
+    from evals.compare.policy import Policy, policy_text, read_policy
+    from evals.compare.policy_init import starter
     from evals.storage.run_folder import RunFolder
 
-    allowed = read_policy(policy, baseline, card) if policy else Policy()
-    gate = check_runs(baseline, candidate, allowed, data=data, strict=strict, card=card)
-    text = check_report.markdown(gate)
+    rules = read_policy(policy, baseline, card) if policy else Policy()
+    if init:
+        print(policy_text(policy) if policy else starter(baseline, card), end="")
+        return
+    if baseline is None or candidate is None:
+        lacking = "--baseline" if baseline is None else "--candidate"
+        raise typer.BadParameter(f"Missing option '{lacking}', a run folder")
+    gate = check_runs(baseline, candidate, rules, data=data, strict=strict, card=card)
+    text = gate_report.markdown(gate)
     print(text, end="")
     if json_file is not None:
-        RunFolder(json_file.parent).write_json(json_file.name, check_report.as_json(gate))
+        RunFolder(json_file.parent).write_json(json_file.name, gate_files.as_json(gate))
     if junit is not None:
-        RunFolder(junit.parent).write_bytes(junit.name, check_report.junit(gate))
+        RunFolder(junit.parent).write_bytes(junit.name, gate_files.junit(gate))
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        check_report.append(Path(summary), text)
+        gate_report.append(Path(summary), text)
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        print(*check_report.annotations(gate), sep="\n", file=sys.stderr)
+        print(*gate_report.annotations(gate), sep="\n", file=sys.stderr)
     elif gate.verdict == "undecided":
-        print(f"warning: {check_report.headline(gate)}", file=sys.stderr)
+        print(f"warning: {gate_report.headline(gate)}", file=sys.stderr)
     if gate.exit_code:
-        raise (CheckFailed if gate.exit_code == 1 else Incomplete)(check_report.headline(gate))
+        raise (CheckFailed if gate.exit_code == 1 else Incomplete)(gate_report.headline(gate))

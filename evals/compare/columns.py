@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.benchmark import Benchmark, roles_of
-from evals.cards.card import AVERAGE
+from evals.cards.card import AVERAGE, Average, Card
 from evals.cards.published import card_named, card_of_run
 from evals.compare.paired import (
     PairedDifference,
@@ -15,11 +15,12 @@ from evals.compare.paired import (
     bootstrapped_difference,
     paired_difference,
 )
+from evals.compare.pooled import covariances
 from evals.errors import InputError
 from evals.generators.replay import RECORDED
 from evals.models.resolve import public_name
 from evals.records import Column, Grade, ItemId
-from evals.registry import bound, off_card, variants
+from evals.registry import Variant, bound, off_card, variants
 from evals.report.table import cells_under
 from evals.storage.run_folder import RunFolder
 
@@ -48,50 +49,128 @@ Answers = Mapping[ItemId, Answer]
 Sides = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Two runs' columns. differences: by key, in the table's order, the Average last.  pairs: the
+    items behind those that could be paired.  rule: the Average's.
+    """
+
+    differences: Mapping[str, PairedDifference]
+    pairs: Mapping[str, Pairs]
+    rule: Average
+
+    @property
+    def covariance(self) -> Mapping[tuple[str, str], float]:
+        """As `pooled.covariances` gives it."""
+        return covariances(
+            {key: one for key, one in self.pairs.items() if not self.differences[key].reason}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What runs are held against each other in. shown: the card.  variants: by task.  cells: each
+    run's, under the card's keys.
+    """
+
+    shown: Card
+    variants: Mapping[str, Variant]
+    cells: tuple[Mapping[str, Any], ...]
+
+
+def asked(runs: Sequence[RunFolder], card: str | None = None) -> Asked:
+    """card: as --card names it; None: the first run's own. Raises InputError where a folder is no
+    run.
+    """
+    summaries = [run.read_json("summary.json") for run in runs]
+    shown = bound(card_named(card)) if card else card_of_run(summaries[0])
+    besides = [off_card(summary) for summary in summaries]
+    more = [name for name in besides[0] if all(name in names for names in besides)]
+    cells = tuple(cells_under(shown, summary) for summary in summaries)
+    return Asked(shown, variants(shown, more), cells)
+
+
 def paired_columns(
     baseline: Path, candidate: Path, data: Path | None = None, card: str | None = None
 ) -> dict[str, PairedDifference]:
-    """Every column of two runs by key, in the table's order, the Average last; a column that cannot
-    be paired has a `reason`.
+    """The differences of `read_columns`."""
+    return dict(read_columns(baseline, candidate, data, card).differences)
+
+
+def read_columns(
+    baseline: Path, candidate: Path, data: Path | None = None, card: str | None = None
+) -> Columns:
+    """Every column of two runs, the Average last; one that cannot be paired has a `reason`.
 
     data: folder of the public data files, for what samples do not hold (length control).  card:
     whose columns, as --card names it; None: the baseline's own.  Raises InputError where a folder
     is no run.
     """
     runs = RunFolder(baseline), RunFolder(candidate)
-    summaries = tuple(run.read_json("summary.json") for run in runs)
-    shown = bound(card_named(card)) if card else card_of_run(summaries[0])
-    cells = tuple(cells_under(shown, summary) for summary in summaries)
+    about = asked(runs, card)
     found: dict[str, PairedDifference] = {}
-    more = [name for name in off_card(summaries[0]) if name in off_card(summaries[1])]
-    for name, variant in variants(shown, more).items():
+    items: dict[str, Pairs] = {}
+    for variant in about.variants.values():
         benchmark = variant.make(chat=True)
-        columns = [one for one in variant.columns if any(one.key in side for side in cells)]
-        lacking = {column.key: why for column in columns if (why := _why_not(column.key, cells))}
+        columns = columns_of(variant, about.cells)
         # Samples are large: they are read only where a column needs them.
-        answers = (
-            [read_answers(run, benchmark) for run in runs] if len(lacking) < len(columns) else []
-        )
-        for column in columns:
-            if column.key in lacking:
-                found[column.key] = PairedDifference(column, 0, reason=lacking[column.key])
-                continue
-            sides = (cells[0][column.key], cells[1][column.key])
-            if why := _why_unlike(benchmark, column, answers, sides):
-                found[column.key] = PairedDifference(column, 0, reason=why)
-                continue
-            # A summary says how a mean was made by its estimator's name alone.
-            pairs = pairs_of(
-                column, answers[0], answers[1], macro=str(sides[0]["estimator"]).startswith("macro")
-            )
-            if sides[0]["estimator"] == "bootstrap":
-                values = (sides[0]["value"], sides[1]["value"])
-                found[column.key] = bootstrapped_difference(
-                    pairs, values, [_replicates(run, name, column, data) for run in runs]
-                )
-            else:
-                found[column.key] = _agreeing(paired_difference(pairs), sides)
-    return found | {AVERAGE.key: average_difference(found, shown.average)}
+        can = any(_why_not(key, about.cells) is None for key in columns)
+        sides = [
+            Side(run, its, read_answers(run, benchmark) if can else {})
+            for run, its in zip(runs, about.cells, strict=True)
+        ]
+        for key, (one, pairs) in task_columns(benchmark, columns, sides[0], sides[1], data).items():
+            found[key] = one
+            if pairs is not None:
+                items[key] = pairs
+    rule = about.shown.average
+    return Columns(found | {AVERAGE.key: average_difference(found, rule)}, items, rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One run's part in a comparison: its folder, its cells, and a task's answers."""
+
+    run: RunFolder
+    cells: Mapping[str, Any]
+    answers: Answers
+
+
+def columns_of(variant: Variant, cells: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+    """The task's columns, by key, of which a run has a cell."""
+    return {one.key: one for one in variant.columns if any(one.key in side for side in cells)}
+
+
+def task_columns(
+    benchmark: Benchmark[Any],
+    columns: Mapping[str, Column],
+    baseline: Side,
+    candidate: Side,
+    data: Path | None = None,
+) -> dict[str, tuple[PairedDifference, Pairs | None]]:
+    """A task's columns by key: the difference, and the items behind it where they were paired."""
+    cells, answers = (baseline.cells, candidate.cells), (baseline.answers, candidate.answers)
+    found: dict[str, tuple[PairedDifference, Pairs | None]] = {}
+    for key, column in columns.items():
+        why = _why_not(key, cells)
+        why = why or _why_unlike(benchmark, column, answers, (cells[0][key], cells[1][key]))
+        if why:
+            found[key] = PairedDifference(column, 0, reason=why), None
+            continue
+        sides = (cells[0][key], cells[1][key])
+        # A summary says how a mean was made by its estimator's name alone.
+        macro = str(sides[0]["estimator"]).startswith("macro")
+        pairs = pairs_of(column, *answers, macro=macro)
+        if sides[0]["estimator"] == "bootstrap":
+            values = (sides[0]["value"], sides[1]["value"])
+            draws = [
+                _replicates(side.run, benchmark.name, column, data)
+                for side in (baseline, candidate)
+            ]
+            found[key] = bootstrapped_difference(pairs, values, draws), pairs
+        else:
+            found[key] = _agreeing(paired_difference(pairs), sides), pairs
+    return found
 
 
 def read_answers(run: RunFolder, benchmark: Benchmark[Any]) -> dict[ItemId, Answer]:

@@ -1,60 +1,83 @@
-"""What `evals check` tells people and machines: Markdown, GitHub annotations, JUnit XML, JSON.
-Everything is escaped.
+"""What `evals check` says: the verdict in words, as Markdown, as GitHub annotations. Everything is
+escaped.
 """
 
-import re
+import shlex
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
-from evals.compare.gate import ColumnVerdict, Gate
+from evals.compare.gate import ALPHA, ColumnVerdict, Gate
+from evals.compare.paired import Z80, PairedDifference
 from evals.errors import EnvironmentFault
 from evals.report.table import MISSING, escape, percent
+from evals.stats import Z95
 
-# XML 1.0 has no place for these, escaped or not; ElementTree writes them all the same.
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MEANING = {
     "pass": "no column fell by more than is allowed",
     "undecided": "the items cannot tell whether a column fell by more than is allowed",
     "regressed": "a column fell by more than is allowed",
-    "incomplete": "a column the baseline has could not be compared",
+    "incomplete": "a column the baseline has, or the policy requires, could not be compared",
     "incomparable": "the runs cannot be compared",
 }
-_BLAMED = {"undecided": ("undecided", "regressed"), "incomplete": ("incomplete",)}
+TO_DO = {
+    "pass": "Go on",
+    "undecided": "Ask more items before you rely on it",
+    "regressed": "Hold it back",
+    "incomplete": "Finish the run, then check again",
+    "incomparable": "Run both alike, then check again",
+}
 
 
 def headline(gate: Gate) -> str:
     """The gate's verdict in one sentence of plain text, naming the columns it rests on."""
-    states = _BLAMED.get(gate.verdict, ())
-    why = [
-        _heading(column)
-        for column in gate.columns
-        if column.state in states or (gate.verdict == "regressed" and column.is_proven)
-    ]
+    why = [heading(column) for column in blamed(gate)]
     why += [gate.reason] if gate.reason else []
-    why += (
-        [f"{sum(column.p is not None for column in gate.columns)} of {len(gate.columns)} compared"]
-        if gate.verdict == "pass"
-        else []
-    )
+    n_compared = sum(column.drop.state not in _NOTHING for column in gate.columns)
+    why += [f"{n_compared} of {len(gate.columns)} compared"] if gate.verdict == "pass" else []
     return f"{gate.verdict}: {_MEANING[gate.verdict]}" + (f" ({', '.join(why)})" if why else "")
+
+
+_NOTHING = ("incomplete", "not compared")
+
+
+def blamed(gate: Gate) -> list[ColumnVerdict]:
+    """The columns that the verdict rests on, and the pooled difference where it decides."""
+    deciding = [column for column in gate.columns if column.decides]
+    pooled = [gate.pooled] if gate.pooled and gate.policy.pooled_decides else []
+    if gate.verdict == "regressed":
+        return [column for column in (*deciding, *pooled) if column.is_proven]
+    if gate.verdict == "incomplete":
+        return [column for column in deciding if column.state == "incomplete"]
+    if gate.verdict != "undecided":
+        return []
+    return [*gate.open_columns(), *(one for one in pooled if one.state == "undecided")]
 
 
 def explain(column: ColumnVerdict) -> str:
     """One column's verdict in one sentence of plain text, in points."""
     change = _change(column)
     if change is None:
-        return f"{column.state}: {column.difference.reason}"
-    text = f"{column.state}: {change} points, allowed drop {_allowed(column)}"
-    if column.state == "regressed" and not column.is_proven:
+        text = f"{column.state}: {column.difference.reason}"
+    else:
+        text = f"{column.state}: {change} points, allowed drop {_allowed(column)}"
+    for one in column.held[1:]:
+        text += f"; {one.what} {percent(one.limit)}: {_WORDS[one.state]}"
+    if column.state == "regressed" and not column.is_proven and column.decides:
         text += "; one of so many columns does by chance (Holm), so it counts as undecided"
+    if not column.decides:
+        text += "; advisory, it decides nothing"
     return text + ("; every answer is the same" if column.same else "")
 
 
+_WORDS = {"pass": "kept", "regressed": "broken", "undecided": "undecided"} | dict.fromkeys(
+    _NOTHING, "not to be told"
+)
+
+
 def markdown(gate: Gate) -> str:
-    """The verdict and a table of the columns; ends in a newline."""
+    """What to do, the verdict, and a table of the columns; ends in a newline. Columns that are the
+    same in every answer, or not compared, are folded into a line each.
+    """
     heads = (
         "Column",
         "Baseline",
@@ -63,31 +86,120 @@ def markdown(gate: Gate) -> str:
         "Allowed drop",
         "Verdict",
     )
+    shown = [column for column in gate.columns if not _is_folded(column)]
     table = [
         f"| {' | '.join(row)} |"
-        for row in (heads, ("---", *["---:"] * 4, "---"), *map(_cells, gate.columns))
+        for row in (heads, ("---", *["---:"] * 4, "---"), *map(_cells, shown))
     ]
-    unclear = [
-        column
-        for column in gate.columns
-        if column.p is None or (column.state == "regressed" and not column.is_proven)
-    ]
-    notes = [*(f"{_heading(column)}: {explain(column)}" for column in unclear), *gate.notes]
     lines = [
-        f"**{escape(gate.names[1])}** against **{escape(gate.names[0])}**: {escape(headline(gate))}"
+        f"{TO_DO[gate.verdict]}: **{escape(gate.names[1])}** against"
+        f" **{escape(gate.names[0])}**: {escape(headline(gate))}"
     ]
-    lines += ["", *table] if gate.columns else []
+    said = [*_pooled(gate), *_beside(gate), *_power(gate)]
+    lines += ["", *(f"- {escape(line)}" for line in said)] if said else []
+    lines += ["", *table] if shown else []
+    notes = [*_remarks(gate), *gate.notes, *_next(gate)]
     lines += ["", *(f"- {escape(note)}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 
+def _is_folded(column: ColumnVerdict) -> bool:
+    return column.state == "not compared" or (column.same and column.state == "pass")
+
+
+def _remarks(gate: Gate) -> Iterator[str]:
+    """What the table does not show: of each column that is unclear, and of those folded."""
+    same = [column for column in gate.columns if column.same and column.state == "pass"]
+    if same:
+        yield f"the same in every answer: {', '.join(map(heading, same))}"
+    for column in gate.columns:
+        unclear = column.difference.difference is None or len(column.held) > 1
+        unclear |= column.state == "regressed" and not column.is_proven
+        if unclear and column not in same:
+            yield f"{heading(column)}: {explain(column)}"
+
+
+def _pooled(gate: Gate) -> Iterator[str]:
+    """The pooled difference, one-sided, and what it could have found."""
+    # Of one column it says what the table says.
+    if gate.pooled is None or (gate.pooled.same and not gate.policy.pooled_decides):
+        return
+    if gate.pooled.difference.n_columns < 2 and not gate.policy.pooled_decides:
+        return
+    one, held = gate.pooled.difference, gate.pooled.drop
+    role = "decides" if gate.policy.pooled_decides else "shown only"
+    text = f"{heading(gate.pooled)} ({one.n:,} items): {in_words(one)} points"
+    if gate.pooled.same:
+        yield f"{text}; every answer is the same"
+        return
+    p = f"one-sided p of a drop of at most {_allowed(gate.pooled)} points: {held.p or 0:.4f}"
+    drop = 100 * (held.limit + (one.mde or 0.0))
+    yield f"{text}, {p}: {held.state} ({role}); it finds a drop of {drop:.1f} in 80 of 100 cases"
+
+
+def _beside(gate: Gate) -> Iterator[str]:
+    """The measures that do not decide, where anything moved; why one that was to be had is not."""
+    for one in gate.beside:
+        if one.difference is None:
+            yield f"{one.column.heading}: {one.reason}"
+        elif one.n_better + one.n_worse:
+            yield f"{one.column.heading}: {in_words(one)} points (shown only)"
+
+
+def _power(gate: Gate) -> Iterator[str]:
+    """What drop each column's own test finds in 80 of 100 cases, after Holm's correction."""
+    drops = detectable(gate)
+    if drops:
+        found = ", ".join(f"{heading} {min(drop, 1) * 100:.1f}" for heading, drop in drops.items())
+        yield f"one column alone is found in 80 of 100 cases where it fell by, in points: {found}"
+
+
+def detectable(gate: Gate) -> dict[str, float]:
+    """Heading -> the drop, a fraction, at which a column that falls alone makes the gate regressed
+    in 80 of 100 cases; without those that decide nothing or by their estimate, and those without
+    any change.
+    """
+    from scipy.stats import norm
+
+    tested = [
+        column
+        for column in gate.columns
+        if column.decides and column.rule.by == "interval" and column.difference.stderr
+    ]
+    if not tested:
+        return {}
+    # The first step of Holm's correction asks this of the smallest p.
+    n_tests = sum(
+        one.p is not None for column in gate.columns if column.decides for one in column.held
+    )
+    level = (ALPHA / 2 if gate.policy.pooled_decides else ALPHA) / n_tests
+    z = max(Z95, float(norm.isf(level)))
+    return {
+        heading(column): column.drop.limit + (z + Z80) * (column.difference.stderr or 0.0)
+        for column in tested
+    }
+
+
+def _next(gate: Gate) -> Iterator[str]:
+    """The command that says more, where something is to be done."""
+    if gate.runs is None or gate.verdict not in ("undecided", "regressed"):
+        return
+    # Quoted as a shell wants it.
+    runs = " ".join(map(shlex.quote, map(str, gate.runs)))
+    if gate.verdict == "regressed":
+        yield f"what broke: evals compare {runs} --flips --why"
+    else:
+        yield f"which items would tell: evals compare {runs} --plan 1.0"
+
+
 def _cells(column: ColumnVerdict) -> tuple[str, ...]:
     one, change = column.difference, _change(column)
-    name = escape(_heading(column)) + (" (lower is better)" if one.column.lower_is_better else "")
+    name = escape(heading(column)) + (" (lower is better)" if one.column.lower_is_better else "")
     values = [
         MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)
     ]
-    return name, *values, change or MISSING, _allowed(column), column.state
+    tier = "" if column.rule.tier == "critical" else f" ({column.rule.tier})"
+    return name, *values, change or MISSING, _allowed(column), column.state + tier
 
 
 def annotations(gate: Gate) -> Iterator[str]:
@@ -98,8 +210,9 @@ def annotations(gate: Gate) -> Iterator[str]:
     yield _command(level, "evals check", headline(gate))
     for column in gate.columns:
         if column.state in ("regressed", "incomplete"):
-            level = "error" if column.is_proven or column.state == "incomplete" else "warning"
-            yield _command(level, f"evals check, {_heading(column)}", explain(column))
+            bad = column.is_proven or column.state == "incomplete"
+            level = "notice" if not column.decides else "error" if bad else "warning"
+            yield _command(level, f"evals check, {heading(column)}", explain(column))
 
 
 def _command(level: str, title: str, message: str) -> str:
@@ -109,71 +222,6 @@ def _command(level: str, title: str, message: str) -> str:
 def _percent_escaped(text: str, special: str) -> str:
     """Text of a workflow command, on one line; in a property ":" and "," are special too."""
     return "".join(f"%{ord(c):02X}" if c in special or c in "\r\n" else c for c in text)
-
-
-def junit(gate: Gate) -> bytes:
-    """One test case a column, or one for the comparison itself; a failure or error is in it exactly
-    when the exit code is not 0.
-    """
-    cases = [
-        (_heading(column), _outcome(column, gate.strict), explain(column))
-        for column in gate.columns
-    ]
-    cases += [("comparison", "error", headline(gate))] if gate.reason else []
-    root = ElementTree.Element("testsuites")
-    suite = ElementTree.SubElement(root, "testsuite", name="evals check", tests=str(len(cases)))
-    for plural, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-        suite.set(plural, str([found for _, found, _ in cases].count(tag)))
-    for name, tag, message in cases:
-        case = ElementTree.SubElement(
-            suite, "testcase", classname="evals.compare.gate", name=_NOT_XML.sub("�", name)
-        )
-        if tag:
-            ElementTree.SubElement(case, tag, message=_NOT_XML.sub("�", message))
-    ElementTree.indent(root)
-    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
-
-
-def _outcome(column: ColumnVerdict, strict: bool) -> str:
-    """The element that says how a column's test case ended, "" for a pass."""
-    undecided = "failure" if strict or column.is_proven else "skipped"
-    return {
-        "pass": "",
-        "regressed": undecided,
-        "undecided": undecided,
-        "incomplete": "error",
-        "not compared": "skipped",
-    }[column.state]
-
-
-def as_json(gate: Gate) -> dict[str, Any]:
-    """Everything, JSON-ready: fractions, in each column's own units; by column what
-    PairedDifference holds, and the verdict.
-    """
-    head = {
-        "schema": 1,
-        "verdict": gate.verdict,
-        "exit_code": gate.exit_code,
-        "strict": gate.strict,
-        "reason": gate.reason,
-    }
-    columns = {column.difference.key: _column_json(column) for column in gate.columns}
-    return head | {
-        "baseline": gate.names[0],
-        "candidate": gate.names[1],
-        "notes": list(gate.notes),
-        "columns": columns,
-    }
-
-
-def _column_json(column: ColumnVerdict) -> dict[str, Any]:
-    verdict = {
-        "verdict": column.state,
-        "proven": column.is_proven,
-        "allowed_drop": column.allowed,
-        "same": column.same,
-    }
-    return asdict(column.difference) | verdict | {"p_drop": column.p, "p_drop_holm": column.p_holm}
 
 
 def append(path: Path, text: str) -> None:
@@ -187,19 +235,28 @@ def append(path: Path, text: str) -> None:
         ) from error
 
 
-def _heading(column: ColumnVerdict) -> str:
+def heading(column: ColumnVerdict) -> str:
     return column.difference.column.heading
 
 
 def _change(column: ColumnVerdict) -> str | None:
     """The difference and its interval in points, None where there is none."""
     one = column.difference
-    if one.difference is None or one.ci95 is None:
-        return None
-    low, high = one.ci95
+    return None if one.difference is None or one.ci95 is None else _points(one)
+
+
+def _points(one: PairedDifference) -> str:
+    low, high = one.ci95 or (0.0, 0.0)
     # z: a change that rounds to zero gets no minus sign.
-    return f"{one.difference * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
+    return f"{(one.difference or 0.0) * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
+
+
+def in_words(one: PairedDifference) -> str:
+    """The difference in points with its 95 % interval, for a sentence."""
+    low, high = one.ci95 or (0.0, 0.0)
+    change = f"{(one.difference or 0.0) * 100:+z.2f}"
+    return f"{change} (95 %: {low * 100:+z.2f} to {high * 100:+z.2f})"
 
 
 def _allowed(column: ColumnVerdict) -> str:
-    return f"{column.allowed * 100:.2f}"
+    return f"{column.drop.limit * 100:.2f}"

@@ -48,13 +48,16 @@ class PairedDifference:
 
     n: pairs (the Average: its inputs).  stderr: the interval's standard error, never 0.
     ci95: of the difference.
-    p: two-sided.  n_better, n_worse: items whose score changed, in the column's sense of better.
+    p: two-sided.  n_better, n_worse: items whose score changed, in the column's sense of better;
+    better, worse: their ids.
     n_same: see Pairs.
     mde: smallest true difference that such a comparison finds in 80 of 100 cases (two-sided test at
     5 %, normal).
     run_to_run: one run's standard deviation over runs on these same items, were both runs of one
     model; from the items' changes.
-    estimator: how interval and p were made.  inputs: of the Average, the columns that enter it.
+    estimator: how interval and p were made.  n_columns: how many columns are pooled in it.
+    variance: of the difference, before the two pairs are added; n_effective: the items of equal
+    weight that would have as much.  inputs: of the Average, the columns that enter it.
     """
 
     column: Column
@@ -72,6 +75,11 @@ class PairedDifference:
     run_to_run: float | None = None
     estimator: str = ""
     reason: str | None = None
+    better: tuple[ItemId, ...] = ()
+    worse: tuple[ItemId, ...] = ()
+    n_columns: int = 1
+    variance: float | None = None
+    n_effective: float = 0.0
     inputs: tuple[str, ...] = ()
 
     @property
@@ -113,7 +121,7 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
     p, how = (
         _p_value(candidate - baseline, weights, n_resamples) if n_resamples else (None, "no test")
     )
-    found = _normal(pairs, values, stderr)
+    found = normal_difference(pairs, values, stderr)
     # Of a difference's variance one run has half. Changes count whole, not less their mean: two
     # runs of one model differ by nothing but chance.
     spread = float(np.linalg.norm(weights * (candidate - baseline))) / math.sqrt(2)
@@ -122,6 +130,8 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
         ci95=_interval(centre, stderr),
         p=p,
         run_to_run=spread,
+        variance=variance,
+        n_effective=n_effective,
         estimator=f"Bonett-Price, {how}",
     )
 
@@ -138,7 +148,12 @@ def bootstrapped_difference(
         return PairedDifference(pairs.column, 0, reason="its data is not here: give --data")
     spread = stdev(b - a for a, b in zip(*replicates, strict=True))
     stderr = _with_two_pairs(spread**2, len(pairs.ids), pairs)
-    return replace(_normal(pairs, values, stderr), estimator="paired bootstrap, normal")
+    return replace(
+        normal_difference(pairs, values, stderr),
+        variance=spread**2,
+        n_effective=float(len(pairs.ids)),
+        estimator="paired bootstrap, normal",
+    )
 
 
 def average_difference(
@@ -165,25 +180,42 @@ def average_difference(
     )
     if baseline.value is None or candidate.value is None or baseline.stderr is None:
         return PairedDifference(rule.column, baseline.n, reason=baseline.reason)
-    found = _normal(
+    found = normal_difference(
         Pairs(rule.column, (), (), (), ()), (baseline.value, candidate.value), baseline.stderr
     )
     return replace(found, n=baseline.n, run_to_run=spread.stderr, inputs=rule.inputs)
 
 
-def _normal(pairs: Pairs, values: tuple[float, float], stderr: float) -> PairedDifference:
+def normal_difference(pairs: Pairs, values: tuple[float, float], stderr: float) -> PairedDifference:
     """The difference of (baseline, candidate) where the standard error is all that is known of its
     spread.
     """
     difference = values[1] - values[0]
-    n_up = sum(b > a for a, b in zip(pairs.baseline, pairs.candidate, strict=True))
-    n_down = sum(b < a for a, b in zip(pairs.baseline, pairs.candidate, strict=True))
-    n_better, n_worse = (n_down, n_up) if pairs.column.lower_is_better else (n_up, n_down)
-    p = math.erfc(abs(difference) / stderr / math.sqrt(2))
+    both = list(zip(pairs.ids, pairs.baseline, pairs.candidate, strict=True))
+    up, down = (tuple(i for i, a, b in both if b > a), tuple(i for i, a, b in both if b < a))
+    better, worse = (down, up) if pairs.column.lower_is_better else (up, down)
+    # No spread: nothing changed.
+    p = math.erfc(abs(difference) / stderr / math.sqrt(2)) if stderr else 1.0
     return PairedDifference(
         pairs.column, len(pairs.ids), *values, difference, stderr, _interval(difference, stderr), p,
-        n_better, n_worse, pairs.n_same, (Z95 + Z80) * stderr, estimator="normal",
+        len(better), len(worse), pairs.n_same, (Z95 + Z80) * stderr, estimator="normal",
+        better=better, worse=worse,
     )  # fmt: skip
+
+
+def influence(pairs: Pairs) -> dict[ItemId, float]:
+    """By how much each item moves the difference beyond what its stratum does on average; the
+    squares sum to the difference's sampling variance.
+    """
+    import numpy as np
+
+    change = np.asarray(pairs.candidate) - np.asarray(pairs.baseline)
+    weights, _ = _weights_and_variance(change, pairs)
+    _, stratum, sizes = np.unique(np.asarray(pairs.strata), return_inverse=True, return_counts=True)
+    means = np.bincount(stratum, change) / sizes
+    off = np.where(sizes > 1, means, np.mean(change))[stratum]
+    scale = np.sqrt(np.where(sizes > 1, sizes / np.maximum(1, sizes - 1), 1.0))[stratum]
+    return dict(zip(pairs.ids, (weights * (change - off) * scale).tolist(), strict=True))
 
 
 def _interval(centre: float, stderr: float) -> tuple[float, float]:

@@ -36,7 +36,9 @@ def detectable_drops(plan: Plan) -> dict[str, float]:
             found[column.key] = planned_difference(column, planned[column.metric].n_items)
     everything = [*found.values(), average_difference(found, plan.card.average)]
     return {
-        one.column.heading: Policy().drop + one.mde for one in everything if one.mde is not None
+        one.column.heading: Policy().rest.drop + one.mde
+        for one in everything
+        if one.mde is not None
     }
 
 
@@ -45,7 +47,7 @@ def sentence(plan: Plan) -> str:
     drops = ", ".join(
         f"{heading} {min(drop, 1) * 100:.1f}" for heading, drop in detectable_drops(plan).items()
     )
-    allowed = f"{Policy().drop * 100:.1f}"
+    allowed = f"{Policy().rest.drop * 100:.1f}"
     return (
         f"limit {plan.settings.limit}: the smallest drop, in points, that `evals check` with an"
         f" allowed drop of {allowed} would call regressed in 80 of 100 cases, if {CHANGED:.0%} of"

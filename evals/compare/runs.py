@@ -9,8 +9,10 @@ from typing import Any
 
 from evals.cards.card import AVERAGE
 from evals.cards.published import card_of_run
-from evals.compare.columns import paired_columns
+from evals.compare.columns import read_columns
+from evals.compare.finer import finer_differences
 from evals.compare.paired import PairedDifference
+from evals.compare.pooled import pooled_difference
 from evals.report.table import row_from_summary
 from evals.stats import holm
 from evals.storage.run_folder import RunFolder
@@ -115,7 +117,8 @@ class Comparison:
 
     p_holm: by column key, the p-values after Holm's correction over the table.  seeds: the
     engines'.
-    stderr: by column key, the standard error of the first run's cell.
+    stderr: by column key, the standard error of the first run's cell.  pooled: all columns
+    together, each weighted as in the Average.  finer: by column key, as in `finer_differences`.
     """
 
     names: tuple[str, str]
@@ -124,6 +127,8 @@ class Comparison:
     p_holm: Mapping[str, float | None] = field(default_factory=dict)
     seeds: tuple[Any, Any] = (None, None)
     stderr: Mapping[str, float | None] = field(default_factory=dict)
+    pooled: PairedDifference | None = None
+    finer: Mapping[str, PairedDifference] = field(default_factory=dict)
 
 
 def compare(
@@ -138,7 +143,8 @@ def compare(
     comparable = comparability(*summaries)
     if comparable.reason is not None:
         return Comparison(names, comparable)
-    found = settled(paired_columns(baseline, candidate, data, card))
+    columns = read_columns(baseline, candidate, data, card)
+    found = settled(columns.differences)
     p_holm = holm({key: one.p for key, one in found.items()})
     stderr = {key: cell["stderr"] for key, cell in summaries[0]["cells"].items()}
     return Comparison(
@@ -148,6 +154,8 @@ def compare(
         p_holm,
         (summaries[0].get("seed"), summaries[1].get("seed")),
         stderr,
+        pooled_difference(found, columns.covariance, columns.rule),
+        finer_differences(baseline, candidate, found, data, card),
     )
 
 

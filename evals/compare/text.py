@@ -1,22 +1,16 @@
 """What `evals compare` prints: whether the runs are comparable, the table of differences,
-run-to-run spread, the items that flipped.
+run-to-run spread.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Iterator
 
 from evals.cards.card import AVERAGE
-from evals.cards.published import card_of_run
-from evals.compare.columns import JUDGED_BY, Answer, read_answers
+from evals.compare.columns import JUDGED_BY
+from evals.compare.gate_report import in_words
 from evals.compare.paired import PairedDifference
 from evals.compare.runs import Comparison
-from evals.records import Json
-from evals.registry import variants
-from evals.report.show import visible
 from evals.report.table import MISSING, escape, percent
-from evals.storage.run_folder import RunFolder, to_json
 
 _HEADS = (
     "Column",
@@ -52,16 +46,44 @@ def markdown(found: Comparison) -> str:
         f"A: **{escape(found.names[0])}**, B: **{escape(found.names[1])}**."
         f" {escape(headline(found))}"
     ]
-    if found.columns:
-        table = (
-            _HEADS,
-            ("---", *["---:"] * (len(_HEADS) - 1)),
-            *(_cells(one, found.p_holm[one.key]) for one in found.columns),
-        )
+    if found.pooled is not None and found.pooled.n_columns > 1:
+        lines += ["", f"- {escape(_pooled(found.pooled))}"]
+    rows = [row for one in found.columns for row in _rows(one, found)]
+    if rows:
+        table = (_HEADS, ("---", *["---:"] * (len(_HEADS) - 1)), *rows)
         lines += ["", *(f"| {' | '.join(row)} |" for row in table)]
     notes = [*found.comparable.notes, *_run_to_run(found), *_how(found)]
     lines += ["", *(f"- {escape(note)}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
+
+
+def _pooled(one: PairedDifference) -> str:
+    """The columns together, in a sentence; up is better."""
+    text = f"{one.column.heading} ({one.n:,} items, up is better): {in_words(one)} points"
+    if not one.stderr or one.difference is None:
+        return f"{text}; every answer is the same"
+    # One side of a symmetric test.
+    p = math.erfc(one.difference / one.stderr / math.sqrt(2)) / 2
+    return (
+        f"{text}, one-sided p of no loss {_p(1 - p)}, of no gain {_p(p)}; detectable"
+        f" {(one.mde or 0.0) * 100:.2f}"
+    )
+
+
+def _change(one: PairedDifference) -> str:
+    low, high = one.ci95 or (0.0, 0.0)
+    return f"{(one.difference or 0.0) * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
+
+
+def _rows(one: PairedDifference, found: Comparison) -> Iterator[tuple[str, ...]]:
+    """A column's row, and that of its finer measure, which is no part of Holm's correction; none
+    where it is not compared, or nothing changed.
+    """
+    if one.difference is not None and one.stderr != 0:
+        yield _cells(one, found.p_holm[one.key])
+    finer = found.finer.get(one.key)
+    if finer is not None and finer.n_better + finer.n_worse:
+        yield _cells(finer, None)
 
 
 def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
@@ -69,8 +91,7 @@ def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
     n = f"{one.n} inputs" if one.key == AVERAGE.key else f"{one.n:,}"
     if one.difference is None or one.ci95 is None or one.mde is None:
         return (name, n, *[MISSING] * (len(_HEADS) - 2))
-    low, high = one.ci95
-    change = f"{one.difference * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
+    change = _change(one)
     flips = (MISSING, MISSING) if one.key == AVERAGE.key else (str(one.n_better), str(one.n_worse))
     values = [
         MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)
@@ -96,7 +117,7 @@ def _how(found: Comparison) -> Iterator[str]:
     columns.
     """
     about: dict[str, list[str]] = {}
-    for one in found.columns:
+    for one in (*found.columns, *found.finer.values()):
         about.setdefault(one.reason or one.estimator, []).append(one.column.heading)
     for remark, headings in about.items():
         yield f"{', '.join(headings)}: {remark}"
@@ -119,58 +140,3 @@ def _run_to_run(found: Comparison) -> Iterator[str]:
                 f" {one.run_to_run * 100:.2f} points; the sampling error of drawing other items is"
                 f" {error * 100:.2f}"
             )
-
-
-# --- flips ----------------------------------------------------------------------------------------
-
-
-def flips(baseline: Path, candidate: Path, found: Comparison) -> Iterator[str]:
-    """Every item whose score changed, column by column, with both outputs; safe to print on a
-    terminal.
-    """
-    runs = RunFolder(baseline), RunFolder(candidate)
-    compared = {one.key: one for one in found.columns if one.n and one.reason is None}
-    card = card_of_run(runs[0].read_json("summary.json"))
-    of = tuple(one.column for one in compared.values() if one.column.benchmark)
-    for variant in variants(replace(card, columns=of)).values():
-        columns = [compared[one.key] for one in variant.columns if one.key in compared]
-        benchmark = variant.make(chat=True)
-        sides = [read_answers(run, benchmark) for run in runs] if columns else []
-        for one in columns:
-            yield (
-                f"== {one.column.heading}: {one.n_better} better, {one.n_worse} worse, of {one.n:,}"
-                " items"
-            )
-            for item_id, before in sides[0].items():
-                after = sides[1].get(item_id)
-                if after is not None and _moved(before, after, one.key):
-                    yield _flip(item_id, before, after, one.key)
-
-
-def _moved(before: Answer, after: Answer, key: str) -> bool:
-    old, new = before.scores.get(key), after.scores.get(key)
-    return old is not None and new is not None and old != new
-
-
-def _flip(item_id: str, before: Answer, after: Answer, key: str) -> str:
-    sides = [
-        f"── {name}, {_read(answer.row)}\n{_output(answer.row)}"
-        for name, answer in (("A", before), ("B", after))
-    ]
-    return visible(
-        "\n".join([f"{item_id}  {before.scores[key]:g} -> {after.scores[key]:g}", *sides]) + "\n"
-    )
-
-
-def _read(row: Mapping[str, Any]) -> str:
-    """The answer as the scorer read it, in a few words."""
-    extracted: Json = row.get("extracted")
-    outputs = row.get("outputs", ())
-    texts = f"first of {len(outputs)} outputs, " if len(outputs) > 1 else ""
-    return f"{texts}read as {to_json(extracted, indent=None)}"
-
-
-def _output(row: Mapping[str, Any]) -> str:
-    """The first output; the log-probabilities of a choice."""
-    outputs = row.get("outputs", ())
-    return str(outputs[0]) if outputs else to_json(row.get("choice_logprobs"), indent=None)

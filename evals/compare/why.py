@@ -9,6 +9,7 @@ from typing import Any
 
 from evals.cards.published import card_of_run
 from evals.compare.columns import Answer
+from evals.compare.conclusion import conclusion
 from evals.compare.prompt_diff import Asked, describe
 from evals.errors import InputError
 from evals.registry import off_card, variants
@@ -32,8 +33,8 @@ _NOT_SETTINGS = ("versions", "host", "git_commit")
 
 
 def why(baseline: Path, candidate: Path, data: Path | None = None) -> str:
-    """Settings, versions, prompts, and how the answers ended, side by side, as Markdown; ends in a
-    newline.
+    """Settings, versions, prompts, and how the answers ended, side by side, as Markdown; the last
+    line says in a sentence what changed.
 
     Raises InputError where a folder is no run. What is not on this machine is said to be missing.
     """
@@ -68,6 +69,8 @@ def why(baseline: Path, candidate: Path, data: Path | None = None) -> str:
         "",
         "### Answers",
         *_answers(rows),
+        "",
+        escape(conclusion(rows)),
     ]
     return "\n".join(parts) + "\n"
 

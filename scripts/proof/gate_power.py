@@ -6,7 +6,7 @@ HumanEval's and AlpacaEval's seldom do, so that their power is understated; noth
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,37 +38,54 @@ CHANGED = {key: score * (1 - score) for key, score in SCORES.items()}
 
 
 class Simulation:
-    """Comparisons drawn at random. runs: how many for each drop.  seed: names the draws."""
+    """Comparisons drawn at random. runs: how many for each drop.  seed: names the draws.
 
-    def __init__(self, runs: int, seed: int) -> None:
-        self.runs = runs
+    changing: how many items change, in shares of `CHANGED`.  sizes: items and strata by column.
+    """
+
+    def __init__(
+        self,
+        runs: int,
+        seed: int,
+        changing: float = 1.0,
+        sizes: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        self.runs, self.changing, self.sizes = runs, changing, sizes or SIZES
         self.policy = Policy()
-        self._random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
 
     def gates(self, drop: float) -> list[Gate]:
         """The gate on every run, all columns having fallen by `drop`."""
-        drawn = {key: self._differences(key, drop) for key in COLUMNS}
-        gates = []
-        for index in range(self.runs):
-            inputs = {key: found[index] for key, found in drawn.items()}
-            differences = inputs | {"average": average_difference(inputs)}
-            gates.append(Gate(("", ""), judge(differences, self.policy)))
-        return gates
+        return [
+            Gate(("", ""), judge(found, self.policy))
+            for found in self.comparisons(dict.fromkeys(COLUMNS, drop))
+        ]
 
-    def _draw(self, key: str, drop: float) -> tuple[Any, Any]:
+    def comparisons(self, drops: Mapping[str, float]) -> list[dict[str, PairedDifference]]:
+        """The differences of every run by column, each column having fallen by its drop."""
+        drawn = {key: self._differences(key, drop) for key, drop in drops.items()}
+        found = []
+        for index in range(self.runs):
+            inputs = {key: one[index] for key, one in drawn.items()}
+            found.append(inputs | {"average": average_difference(inputs)})
+        return found
+
+    def draw(self, key: str, drop: float) -> tuple[Any, Any]:
         """Each stratum's items, and of them how many went up and down in each run, `drop` being for
         the worse.
         """
-        n, k = SIZES[key]
-        worse, better = (CHANGED[key] + drop) / 2, (CHANGED[key] - drop) / 2
+        n, k = self.sizes[key]
+        # So large a drop takes at least so many changed items.
+        changed = max(CHANGED[key] * self.changing, drop)
+        worse, better = (changed + drop) / 2, (changed - drop) / 2
         up, down = (worse, better) if COLUMNS[key].lower_is_better else (better, worse)
         sizes = np.bincount(np.arange(n) % k)
         each = np.broadcast_to(sizes, (self.runs, k))
-        return sizes, self._random.multinomial(each, [up, down, 1 - up - down])
+        return sizes, self.random.multinomial(each, [up, down, 1 - up - down])
 
     def _differences(self, key: str, drop: float) -> list[PairedDifference]:
         """paired_difference of every run at once; some of them are held against the real one."""
-        sizes, drawn = self._draw(key, drop)
+        sizes, drawn = self.draw(key, drop)
         up, down = drawn[..., 0], drawn[..., 1]
         n, macro = int(sizes.sum()), key == "bbh"
         weights = np.full(len(sizes), 1 / len(sizes)) if macro else sizes / n
@@ -89,8 +106,12 @@ class Simulation:
                 e,
                 (m - Z95 * e, m + Z95 * e),
                 mde=(Z95 + Z80) * e,
+                variance=v,
+                n_effective=float(effective),
             )
-            for c, m, e in zip(change.tolist(), centre.tolist(), error.tolist(), strict=True)
+            for c, m, e, v in zip(
+                change.tolist(), centre.tolist(), error.tolist(), variance.tolist(), strict=True
+            )
         ]
         for one, ups, downs in list(zip(found, up, down, strict=True))[:2]:
             _assert_same(one, sizes, ups, downs, macro)
@@ -108,7 +129,10 @@ def _assert_same(one: PairedDifference, sizes: Any, ups: Any, downs: Any, macro:
     pairs = Pairs(one.column, ids, (0.0,) * one.n, tuple(np.concatenate(moves)), strata, macro)
     real = paired_difference(pairs, n_resamples=0)
     found, drawn = (
-        np.array([each.difference, each.stderr, *(each.ci95 or ())]) for each in (real, one)
+        np.array(
+            [each.difference, each.stderr, *(each.ci95 or ()), each.variance, each.n_effective]
+        )
+        for each in (real, one)
     )
     assert np.allclose(found, drawn, atol=1e-9), one.key
 
@@ -120,7 +144,11 @@ def share(gates: Sequence[Gate], is_so: Callable[[Gate], bool]) -> str:
 
 def fails_alone(column: ColumnVerdict, n_columns: int) -> bool:
     """Whether the column would fail the gate were it the only one that fell."""
-    return column.state == "regressed" and column.p is not None and column.p <= ALPHA / n_columns
+    return (
+        column.state == "regressed"
+        and column.drop.p is not None
+        and column.drop.p <= ALPHA / n_columns
+    )
 
 
 def main() -> None:
@@ -130,7 +158,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     simulation = Simulation(asked.runs, asked.seed)
-    drop = simulation.policy.drop
+    drop = simulation.policy.rest.drop
     null, edge, fallen = (simulation.gates(fall) for fall in (0.0, drop, 0.02))
     print(
         f"{asked.runs} simulated comparisons each, seed {asked.seed}, "

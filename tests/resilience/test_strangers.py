@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evals.compare import gate_report as check_report
+from evals.compare.flips import flips
 from evals.compare.gate import check as check_runs
 from evals.compare.policy import Policy
 from evals.compare.runs import compare as compare_runs
-from evals.compare.text import flips
 from evals.compare.why import why
 from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.models.prompts import Rendered

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from evals.commands.app import app
 from evals.compare.policy import read_policy
 from evals.plan.settings import RunSettings
 from evals.runs.session import run
@@ -70,7 +72,7 @@ def test_the_projects_own_gate_gives_only_inputs_there_are_and_a_policy_that_rea
     assert set(job["with"]) <= set(inputs)
     assert {name for name, one in inputs.items() if one.get("required")} <= set(job["with"])
     policy = read_policy(ROOT / job["with"]["policy"])
-    assert (policy.allowed("mmlu"), policy.allowed("humaneval")) == (0.01, 1.0)
+    assert (policy.rule("mmlu").drop, policy.rule("humaneval").drop) == (0.01, 1.0)
 
 
 def test_the_caller_shown_in_the_file_gives_only_inputs_there_are() -> None:
@@ -108,6 +110,29 @@ def test_the_projects_own_baseline_is_what_its_gates_command_makes() -> None:
     assert [
         task for task in summary["tasks"].values() if task["n_answered"] != task["n_items"]
     ] == []
+
+
+# --- GitLab ---------------------------------------------------------------------------------------
+
+
+def test_gitlabs_template_gives_only_variables_it_declares_and_options_there_are() -> None:
+    text = (ROOT / ".gitlab" / "gate.yml").read_text("utf-8")
+    job = yaml.safe_load(text)[".evals-gate"]
+    script = "\n".join(job["script"])
+    used = set(re.findall(r"\$\{?([A-Z_]+)", script)) - {"CI_PIPELINE_SOURCE"}
+    assert used == set(job["variables"])
+    for command, words in re.findall(r"bin/evals (\w+) ([^|;\n]*)", script):
+        shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "300"}).output
+        options = re.findall(r"(?<!\S)(?:\$\{\w+:\+)?(--[a-z]+)", words)
+        assert options
+        assert all(option in shown.split() for option in options), (command, options)
+    assert job["artifacts"]["reports"]["junit"] in script
+    shown = "\n".join(
+        line.removeprefix("#").removeprefix(" ") for line in text.splitlines() if "#   " in line[:4]
+    )
+    caller = yaml.safe_load(shown)["gate"]
+    assert caller["extends"] == ".evals-gate"
+    assert set(caller["variables"]) <= set(job["variables"])
 
 
 # --- its steps, run -------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def test_a_drop_of_the_size_it_names_is_called_regressed_in_about_eighty_of_a_hu
 ) -> None:
     planned = planned_difference(COLUMN, n)
     assert planned.mde is not None
-    drop = Policy().drop + planned.mde
+    drop = Policy().rest.drop + planned.mde
     changed = max(CHANGED, drop)  # so large a drop takes at least that many changed items
     random = np.random.default_rng(7)
     regressed = 0

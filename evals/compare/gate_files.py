@@ -1,0 +1,141 @@
+"""What `evals check` leaves for machines: JUnit XML and JSON. Everything is escaped."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from xml.etree import ElementTree
+
+from evals.compare.gate import ColumnVerdict, Gate
+from evals.compare.gate_report import TO_DO, blamed, detectable, explain, heading, headline
+
+# XML 1.0 has no place for these, escaped or not; ElementTree writes them all the same.
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(gate: Gate) -> bytes:
+    """One test case a column, one for the pooled difference where it decides, or one for the
+    comparison itself; a failure or error is in it exactly when the exit code is not 0.
+
+    Each has what was found as properties, and the ids of the items that changed as its output.
+    """
+    decided = [*gate.columns, *([gate.pooled] if gate.pooled else [])]
+    cases: list[tuple[str, str, str, ColumnVerdict | None]] = [
+        (heading(column), _outcome(column, gate), explain(column), column) for column in decided
+    ]
+    cases += [("comparison", "error", headline(gate), None)] if gate.reason else []
+    root = ElementTree.Element("testsuites")
+    suite = ElementTree.SubElement(root, "testsuite", name="evals check", tests=str(len(cases)))
+    suite.set("time", f"{gate.seconds:.3f}")
+    for plural, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(plural, str([found for _, found, _, _ in cases].count(tag)))
+    head = {"baseline": gate.names[0], "candidate": gate.names[1], "verdict": gate.verdict}
+    _add_properties(suite, head)
+    for name, tag, message, column in cases:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="evals.compare.gate", name=_xml(name)
+        )
+        # The whole comparison is one pass over all items; no part of it is timed on its own.
+        case.set("time", f"{gate.seconds / len(cases):.3f}")
+        if column is not None:
+            _add_properties(case, _figures(column))
+        if tag:
+            ElementTree.SubElement(case, tag, message=_xml(message))
+        if column is not None and (ids := _flipped(column)):
+            ElementTree.SubElement(case, "system-out").text = _xml(ids)
+    ElementTree.indent(root)
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def _add_properties(parent: ElementTree.Element, values: Mapping[str, object]) -> None:
+    found = {name: value for name, value in values.items() if value is not None}
+    if found:
+        properties = ElementTree.SubElement(parent, "properties")
+        for name, value in found.items():
+            ElementTree.SubElement(properties, "property", name=name, value=_xml(str(value)))
+
+
+def _figures(column: ColumnVerdict) -> dict[str, object]:
+    one = column.difference
+    low, high = one.ci95 or (None, None)
+    return {
+        "tier": column.rule.tier,
+        "n": one.n,
+        "baseline": one.baseline,
+        "candidate": one.candidate,
+        "difference": one.difference,
+        "low": low,
+        "high": high,
+        "allowed_drop": column.drop.limit,
+        "p": column.drop.p,
+        "p_holm": column.drop.p_holm,
+    }
+
+
+def _flipped(column: ColumnVerdict) -> str:
+    """The ids of the items whose score changed, by direction."""
+    sides = (("worse", column.difference.worse), ("better", column.difference.better))
+    return "\n".join(f"{name}: {' '.join(ids)}" for name, ids in sides if ids)
+
+
+def _outcome(column: ColumnVerdict, gate: Gate) -> str:
+    """The element that says how a column's test case ended, "" for a pass."""
+    if column is gate.pooled and not gate.policy.pooled_decides:
+        return "" if column.state == "pass" else "skipped"
+    if not column.decides:
+        return "" if column.state == "pass" else "skipped"
+    fails = gate.verdict == "undecided" and gate.fails_undecided and column in blamed(gate)
+    undecided = "failure" if fails or column.is_proven else "skipped"
+    return {
+        "pass": "",
+        "regressed": undecided,
+        "undecided": undecided,
+        "incomplete": "error",
+        "not compared": "skipped",
+    }[column.state]
+
+
+def as_json(gate: Gate) -> dict[str, Any]:
+    """Everything, JSON-ready: fractions, in each column's own units; by column what
+    PairedDifference holds, and the verdict.
+    """
+    head = {
+        "schema": 1,
+        "verdict": gate.verdict,
+        "exit_code": gate.exit_code,
+        "strict": gate.strict,
+        "reason": gate.reason,
+        "to_do": TO_DO[gate.verdict],
+    }
+    columns = {column.difference.key: _column_json(column) for column in gate.columns}
+    return head | {
+        "baseline": gate.names[0],
+        "candidate": gate.names[1],
+        "notes": list(gate.notes),
+        "columns": columns,
+        "pooled": _column_json(gate.pooled) if gate.pooled else None,
+        "pooled_decides": gate.policy.pooled_decides,
+        "beside": {one.column.heading: asdict(one) for one in gate.beside},
+        "detectable": detectable(gate),
+    }
+
+
+def _column_json(column: ColumnVerdict) -> dict[str, Any]:
+    verdict = {
+        "verdict": column.state,
+        "proven": column.is_proven,
+        "allowed_drop": column.drop.limit,
+        "same": column.same,
+        "p_drop": column.drop.p,
+        "p_drop_holm": column.drop.p_holm,
+        "tier": column.rule.tier,
+        "required": column.rule.required,
+        "by": column.rule.by,
+        "measure": column.rule.measure,
+    }
+    bounds = {one.what: asdict(one) for one in column.held[1:]}
+    return asdict(column.difference) | verdict | {"bounds": bounds}

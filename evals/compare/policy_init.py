@@ -1,0 +1,74 @@
+"""`evals check --init`: a policy to start from, with a comment on everything that can be set."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from evals.cards.average import shares_of
+from evals.cards.card import AVERAGE
+from evals.cards.published import card_named, card_of_run, shipped
+from evals.compare.policy import Rule
+from evals.compare.power import CHANGED, planned_difference
+from evals.records import Column
+from evals.report.table import percent
+from evals.storage.run_folder import RunFolder
+
+_HEAD = """\
+# The policy of a regression gate:
+#   evals check --baseline RUN --candidate RUN --policy gate.toml
+# Points are percentage points: 1.0 is 80.0 falling to 79.0. What stands behind a # is off.
+
+drop = 1.0                    # how far any column may fall, in points
+# tier = "critical"           # critical decides; supporting too, but some may be undecided;
+                              # advisory is shown and decides nothing
+# by = "interval"             # "estimate": never undecided, but nothing bounds its false alarms
+# required = false            # true: a column that cannot be compared leaves the gate incomplete
+# undecided = "pass"          # "fail": not knowing is a failure (exit code 1)
+# undecided_supporting = 0    # so many supporting columns may be undecided in a gate that passes
+
+# All critical columns together, each weighted as in the Average.
+[pooled]
+drop = 1.0                    # how far they may fall together, in points
+decides = false               # true: it fails the gate, and where it passes, critical columns
+                              # may be undecided
+
+# One line a column: gsm8k = 3.0 for its drop alone, or a table of what is to be other than above:
+# tier, required, by, drop, relative_drop (percent of the baseline's value; the stricter counts),
+# floor (percent, where higher is better), ceiling (percent, where lower is better), and for MMLU
+# measure = "probability": of the right letter, which shows smaller changes than the score.
+[columns]
+"""
+
+
+def starter(baseline: Path | None = None, card: str | None = None) -> str:
+    """A policy of every column of a card, in which nothing is stricter than without one.
+
+    baseline: the run to be held against; each line then says what its items can find.  Raises
+    InputError where the folder is no run.
+    """
+    summary = RunFolder(baseline).read_json("summary.json") if baseline else None
+    own = card_of_run(summary) if summary else shipped()
+    shown, cells = card_named(card) if card else own, summary["cells"] if summary else {}
+    pooled = set(shares_of(shown.average))
+    lines = [line for column in shown.printed for line in _lines(column, cells, pooled)]
+    return _HEAD + "\n".join(lines) + "\n"
+
+
+def _lines(column: Column, cells: dict[str, dict[str, object]], pooled: set[str]) -> Iterator[str]:
+    """The column's comment, and its line, switched off."""
+    about = f"{column.heading}, {'lower' if column.lower_is_better else 'higher'} is better"
+    if column.key not in pooled and column.key != AVERAGE.key:
+        about += ", not in the Average and so not pooled"
+    cell = cells.get(column.key, {})
+    value, n = cell.get("value"), cell.get("n")
+    if isinstance(value, float | int):
+        about += f": {percent(value)}"
+    # The Average's n counts its inputs, of which nothing can be planned.
+    if isinstance(n, int) and n and value is not None and column.key != AVERAGE.key:
+        drop = Rule().drop + (planned_difference(column, n).mde or 0)
+        about += (
+            f" on {n:,} items, which find a drop of {min(drop, 1) * 100:.1f} points in 80 % if"
+            f" {CHANGED:.0%} of them change"
+        )
+    limit = "ceiling = 20.0" if column.lower_is_better else "floor = 60.0"
+    yield f"# {about}"
+    yield f'# {column.key} = {{tier = "critical", required = true, drop = 1.0, {limit}}}'

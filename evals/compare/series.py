@@ -1,0 +1,200 @@
+"""`evals compare A B C …`: several runs in their order, the steps of a training run.
+
+Each column over the runs, and of each run its difference to the one before and to the best. The
+best is the one with the best value, so it looks better than it is: Holm's correction is over every
+pair of runs in every column, which holds for whichever of them is the best.
+
+The scatter of a column over the last runs tells what a checkpoint more or less changes, beside the
+error of drawing other items (arXiv 2508.13144).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+from evals.cards.card import AVERAGE
+from evals.compare.columns import Side, asked, columns_of, read_answers, task_columns
+from evals.compare.paired import PairedDifference, average_difference
+from evals.compare.runs import comparability
+from evals.errors import InputError
+from evals.records import Column
+from evals.report.table import MISSING, escape, percent, row_from_summary
+from evals.stats import holm
+from evals.storage.run_folder import RunFolder
+
+LAST = 5
+"""How many of the last runs the scatter is of, at most."""
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """One column over the runs. cells: each run's own.  differences: of the later run less the
+    earlier one, by their places.  best: the place of the run with the best value.
+
+    scatter: standard deviation of the values of the last runs, where at least three have one.
+    """
+
+    column: Column
+    cells: tuple[Mapping[str, Any], ...]
+    differences: Mapping[Pair, PairedDifference]
+    p_holm: Mapping[Pair, float | None]
+    best: int
+    scatter: float | None
+
+    def less(self, run: int, other: int) -> tuple[PairedDifference | None, int, float | None]:
+        """The difference of two runs, its sign as run less other, and p after Holm's correction."""
+        pair = (min(run, other), max(run, other))
+        return self.differences.get(pair), 1 if run > other else -1, self.p_holm.get(pair)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Several runs. names: the rows'.  columns: those with a value in two runs or more, in the
+    table's order.  lacking: headings of the others.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[Steps, ...]
+    lacking: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def series(folders: Sequence[Path], data: Path | None = None, card: str | None = None) -> Series:
+    """The runs in the order given. data, card: as in `read_columns`.
+
+    Raises InputError where a folder is no run, or a run cannot be compared with the first.
+    """
+    runs = [RunFolder(folder) for folder in folders]
+    summaries = [run.read_json("summary.json") for run in runs]
+    notes: list[str] = []
+    for folder, summary in zip(folders[1:], summaries[1:], strict=True):
+        found = comparability(summaries[0], summary)
+        if found.reason is not None:
+            raise InputError(
+                f"{folder} cannot be compared with {folders[0]}: {found.reason}. Give runs that"
+                " were made alike."
+            )
+        notes += [f"{folder}: {note}" for note in found.notes]
+    about = asked(runs, card)
+    cells = about.cells
+    pairs: dict[Pair, dict[str, PairedDifference]] = {
+        pair: {} for pair in combinations(range(len(runs)), 2)
+    }
+    for task, variant in about.variants.items():
+        columns, benchmark = columns_of(variant, cells), variant.make(chat=True)
+        if not columns:
+            continue
+        # A task at a time: the answers of all runs at once would fill the memory.
+        sides = [
+            Side(run, its, read_answers(run, benchmark) if run.samples_path(task).exists() else {})
+            for run, its in zip(runs, cells, strict=True)
+        ]
+        for (a, b), by_key in pairs.items():
+            by_key |= {
+                k: one
+                for k, (one, _) in task_columns(
+                    benchmark, columns, sides[a], sides[b], data
+                ).items()
+            }
+    for by_key in pairs.values():
+        by_key[AVERAGE.key] = average_difference(by_key, about.shown.average)
+    names = tuple(row_from_summary(summary).name for summary in summaries)
+    return Series(names, *_columns(pairs, cells), tuple(notes))
+
+
+def _columns(
+    pairs: Mapping[Pair, Mapping[str, PairedDifference]], cells: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[Steps, ...], tuple[str, ...]]:
+    columns = {key: one.column for by_key in pairs.values() for key, one in by_key.items()}
+    # The Average last, wherever a pair had it.
+    columns[AVERAGE.key] = columns.pop(AVERAGE.key)
+    named = {
+        f"{key} {pair}": by_key[key].p
+        for pair, by_key in pairs.items()
+        for key in columns
+        if key in by_key and by_key[key].difference is not None
+    }
+    adjusted = holm(named)
+    found, lacking = [], []
+    for key, column in columns.items():
+        own = {p: by_key[key] for p, by_key in pairs.items() if f"{key} {p}" in named}
+        its = tuple(side.get(key) or {} for side in cells)
+        valued = {at: cell["value"] for at, cell in enumerate(its) if cell.get("value") is not None}
+        if not (own and valued):
+            lacking.append(column.heading)
+            continue
+        sign = -1 if column.lower_is_better else 1
+        # Of equal ones the first.
+        best = max(valued, key=lambda at: (sign * valued[at], -at))
+        last = [valued[at] for at in sorted(valued)][-LAST:]
+        p_holm = {pair: adjusted[f"{key} {pair}"] for pair in own}
+        scatter = stdev(last) if len(last) > 2 else None
+        found.append(Steps(column, its, own, p_holm, best, scatter))
+    return tuple(found), tuple(lacking)
+
+
+# --- as text --------------------------------------------------------------------------------------
+
+_HEADS = (
+    "Column", "Run", "Value [95 %]", "to the one before [95 %]", "p (Holm)", "to the best [95 %]",
+    "p (Holm)",
+)  # fmt: skip
+
+
+def markdown(found: Series) -> str:
+    """The runs as Markdown, differences in points; ends in a newline."""
+    lines = [
+        f"{len(found.names)} runs in their order: "
+        + ", ".join(f"**{escape(name)}**" for name in found.names)
+    ]
+    rows = [row for steps in found.columns for row in _rows(steps, found.names)]
+    table = (_HEADS, ("---", "---", *["---:"] * 5), *rows)
+    lines += ["", *(f"| {' | '.join(row)} |" for row in table)]
+    notes = [*_scatter(found.columns), *found.notes]
+    notes += [f"not in two runs: {', '.join(found.lacking)}"] if found.lacking else []
+    lines += ["", *(f"- {escape(note)}" for note in notes)] if notes else []
+    return "\n".join(lines) + "\n"
+
+
+def _rows(steps: Steps, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    lower = " (lower is better)" if steps.column.lower_is_better else ""
+    for at, cell in enumerate(steps.cells):
+        head = escape(steps.column.heading) + lower if at == 0 else ""
+        name = escape(names[at]) + (" (best)" if at == steps.best else "")
+        before = _less(steps, at, at - 1) if at else (MISSING, MISSING)
+        best = _less(steps, at, steps.best) if at != steps.best else (MISSING, MISSING)
+        yield head, name, _value(cell), *before, *best
+
+
+def _value(cell: Mapping[str, Any]) -> str:
+    if cell.get("value") is None:
+        return MISSING
+    ends = cell.get("ci95")
+    return percent(cell["value"]) + (f" [{percent(ends[0])}, {percent(ends[1])}]" if ends else "")
+
+
+def _less(steps: Steps, run: int, other: int) -> tuple[str, str]:
+    one, sign, p = steps.less(run, other)
+    if one is None or one.difference is None or one.ci95 is None:
+        return MISSING, MISSING
+    low, high = sorted(sign * end for end in one.ci95)
+    text = f"{sign * one.difference * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
+    return text, MISSING if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def _scatter(columns: Sequence[Steps]) -> Iterator[str]:
+    """The scatter of the last runs beside the sampling error, where both are known."""
+    for steps in columns:
+        error = steps.cells[-1].get("stderr")
+        if steps.scatter is not None and error is not None:
+            n = min(LAST, sum(cell.get("value") is not None for cell in steps.cells))
+            yield (
+                f"{steps.column.heading}: the last {n} runs scatter by"
+                f" {steps.scatter * 100:.2f} points (one standard deviation); the sampling error of"
+                f" drawing other items is {error * 100:.2f}"
+            )

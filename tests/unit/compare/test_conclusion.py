@@ -1,0 +1,89 @@
+"""The sentence at the end of `--why`, and what a flipped item of IFEval shows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from evals.compare.conclusion import conclusion
+from evals.compare.flips import _instructions
+
+Rows = list[tuple[Mapping[str, Any], Mapping[str, Any]]]
+
+
+def row(task: str, n: int, score: float = 1.0, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"{task}/{n}",
+        "score": score,
+        "outputs": ["x"],
+        "finish_reasons": ["stop"],
+    } | more
+
+
+def pairs(n: int, n_before: int, n_after: int, task: str = "gsm8k", **sign: Any) -> Rows:
+    """Items of which the first n_before showed a sign, and then the first n_after."""
+    return [
+        (
+            row(task, i, **(sign if i < n_before else {})),
+            row(task, i, **(sign | {"score": 0.0} if i < n_after else {})),
+        )
+        for i in range(n)
+    ]
+
+
+def groups(lost: int) -> Rows:
+    """27 tasks of 40 items; of the third so many lost their score, elsewhere one went each way."""
+    found: Rows = []
+    for task in range(27):
+        for i in range(40):
+            name = f"bbh/kind_{task}"
+            after = (i >= lost) if task == 3 else (i != 0)
+            before = (i != 1) if task != 3 else True
+            found.append((row(name, i, float(before)), row(name, i, float(after))))
+    return found
+
+
+SAID: dict[str, tuple[dict[str, Rows], str]] = {
+    "no longer stops": (
+        {"gsm8k": pairs(200, 34, 200, finish_reasons=["length"])},
+        "What changed: gsm8k no longer stops: 17% -> 100% of its answers ended by length, among"
+        " them 200 of the 200 items that lost their score.",
+    ),
+    "stops again": (
+        {"gsm8k": pairs(200, 200, 34, finish_reasons=["length"])},
+        "What changed: gsm8k stops again: 100% -> 17% of its answers ended by length.",
+    ),
+    "unparsed": (
+        {"bbh": pairs(100, 0, 50, "bbh", unparsed=True)},
+        "no longer gives an answer of the expected form: 0% -> 50% of its answers unparsed",
+    ),
+    "empty": (
+        {"ifeval": pairs(100, 0, 50, "ifeval", outputs=[" "])},
+        "answers with nothing: 0% -> 50% of its answers empty",
+    ),
+    "a kind": ({"bbh": groups(30)}, "What changed: bbh lost 30 of the 40 items of kind_3."),
+    "here and there": ({"bbh": groups(2)}, "here and there; no more answers than before"),
+    "nothing": ({"gsm8k": pairs(9, 0, 0)}, "What changed: no score of the 9 items."),
+    "no items": ({}, "no score of the 0 items"),
+}
+
+
+@pytest.mark.parametrize(("rows", "said"), SAID.values(), ids=SAID)
+def test_what_changed_is_said_in_a_sentence(rows: dict[str, Rows], said: str) -> None:
+    text = conclusion(rows)
+    assert said in text
+    assert text.endswith(".")
+    assert "\n" not in text
+
+
+def test_where_what_is_good_depends_on_the_item_no_item_lost_its_score() -> None:
+    both = [(row("xstest", i, 0.0, safe=True), row("xstest", i, 1.0, safe=True)) for i in range(40)]
+    assert conclusion({"xstest": both}) == "What changed: no score of the 40 items."
+
+
+def test_the_instructions_that_broke_or_mended_are_named() -> None:
+    before = {"instructions": ["a:b", "c:d", "e:f"], "loose": [True, False, True]}
+    after = {"instructions": ["a:b", "c:d", "e:f"], "loose": [False, True, True]}
+    said = ["a:b: kept -> broken", "c:d: broken -> kept"]
+    assert list(_instructions(before, after)) == said
+    assert list(_instructions({}, {})) == []

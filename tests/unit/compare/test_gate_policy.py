@@ -1,0 +1,306 @@
+"""What a policy makes of the same differences: tiers, required columns, floors and ceilings,
+estimates, how many may be undecided, and the pooled difference.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from evals.cards.published import shipped
+from evals.compare.gate import Gate, Verdict, check, judge, judge_pooled
+from evals.compare.gate_files import as_json, junit
+from evals.compare.gate_report import detectable, explain, markdown
+from evals.compare.paired import PairedDifference
+from evals.compare.policy import Policy, Rule, read_policy
+from evals.stats import Z95, effective_wilson, p_at_least
+from tests.unit.conftest import Call, Make, wrong_sums
+
+SHARES = shipped().average.inputs
+COLUMNS = {column.key: column for column in shipped().printed}
+SURE, UNSURE, CLEARLY = (-0.5, 0.5), (-3.0, 1.0), (-9.0, -4.0)
+
+
+def difference(key: str, low: float, high: float) -> PairedDifference:
+    """A column's gain with this interval, in points, in its own sense of better."""
+    column = COLUMNS[key]
+    if column.lower_is_better:
+        low, high = -high, -low
+    middle, error = (low + high) / 200, (high - low) / 200 / Z95
+    ends = (low / 100, high / 100)
+    return PairedDifference(column, 100, 0.5, 0.5 + middle, middle, error, ends, 0.5, 9, 11)
+
+
+def gate(policy: Policy, cells: dict[str, Any] | None = None, **ends: tuple[float, float]) -> Gate:
+    """A gate over columns by key with these intervals, in points."""
+    found = {key: difference(key, *end) for key, end in ends.items()}
+    columns = judge(found, policy, frozenset(found), cells)
+    return Gate(("old", "new"), columns, policy=policy, pooled=judge_pooled(found, policy))
+
+
+def tiers(undecided_supporting: int = 0, **tier: str) -> Policy:
+    own = {key: Rule(tier=name) for key, name in tier.items()}  # type: ignore[arg-type]
+    return Policy(columns=own, undecided_supporting=undecided_supporting)
+
+
+BY_TIER: dict[str, tuple[Policy, tuple[float, float], Verdict]] = {
+    "critical, regressed": (tiers(gsm8k="critical"), CLEARLY, "regressed"),
+    "supporting, regressed": (tiers(1, gsm8k="supporting"), CLEARLY, "regressed"),
+    "advisory, regressed": (tiers(gsm8k="advisory"), CLEARLY, "pass"),
+    "critical, undecided": (tiers(5, gsm8k="critical"), UNSURE, "undecided"),
+    "supporting, undecided": (tiers(gsm8k="supporting"), UNSURE, "undecided"),
+    "supporting, undecided, one may be": (tiers(1, gsm8k="supporting"), UNSURE, "pass"),
+    "advisory, undecided": (tiers(gsm8k="advisory"), UNSURE, "pass"),
+}
+
+
+@pytest.mark.parametrize(("policy", "ends", "verdict"), BY_TIER.values(), ids=BY_TIER)
+def test_what_a_column_does_to_the_gate_is_its_tiers(
+    policy: Policy, ends: tuple[float, float], verdict: Verdict
+) -> None:
+    assert gate(policy, gsm8k=ends, mmlu=SURE).verdict == verdict
+
+
+def test_one_supporting_column_more_than_may_be_undecided_leaves_the_gate_so() -> None:
+    policy = tiers(1, gsm8k="supporting", bbh="supporting")
+    assert gate(policy, gsm8k=UNSURE, bbh=SURE, mmlu=SURE).verdict == "pass"
+    found = gate(policy, gsm8k=UNSURE, bbh=UNSURE, mmlu=SURE)
+    assert [column.difference.key for column in found.open_columns()] == ["gsm8k", "bbh"]
+
+
+def test_advisory_columns_cost_the_others_nothing() -> None:
+    """They are not among what Holm's correction counts."""
+    barely = {"gsm8k": (-5.0, -1.01)}
+    others = {key: SURE for key in COLUMNS if key not in ("gsm8k", "average")}
+    assert gate(Policy(), **barely, **others).verdict == "undecided"
+    advisory = tiers(**dict.fromkeys(others, "advisory"))
+    assert gate(advisory, **barely, **others).verdict == "regressed"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("undecided", ["pass", "fail"])
+def test_not_knowing_fails_where_the_policy_or_the_command_says_so(
+    strict: bool, undecided: Any
+) -> None:
+    found = replace(gate(Policy(undecided=undecided), gsm8k=UNSURE), strict=strict)
+    assert found.exit_code == int(strict or undecided == "fail")
+    (suite,) = ElementTree.fromstring(junit(found))
+    assert (suite.attrib["failures"] != "0") == bool(found.exit_code)
+
+
+def test_a_required_column_that_is_missing_leaves_no_verdict_though_no_run_ever_had_it() -> None:
+    policy = Policy(columns={"truthfulqa": Rule(required=True)})
+    found = gate(policy, mmlu=SURE)
+    assert (found.verdict, found.exit_code) == ("incomplete", 3)
+    assert "TruthfulQA %Info+True: incomplete: in neither run" in markdown(found)
+    assert gate(Policy(), mmlu=SURE).verdict == "pass"
+
+
+def test_by_estimate_a_column_is_never_undecided_and_takes_no_part_in_holms_correction() -> None:
+    policy = Policy(columns={"gsm8k": Rule(by="estimate")})
+    assert gate(policy, gsm8k=(-30.0, 28.1), mmlu=SURE).verdict == "pass"  # -0.95
+    fallen = gate(policy, gsm8k=(-30.0, 27.9), mmlu=SURE)  # -1.05
+    assert (fallen.verdict, fallen.columns[0].drop.p) == ("regressed", None)
+    assert fallen.columns[1].drop.p_holm == fallen.columns[1].drop.p
+
+
+def test_a_relative_drop_is_counted_from_the_baselines_own_value() -> None:
+    policy = Policy(columns={"gsm8k": Rule(0.01, relative_drop=0.01)})
+    (column,) = gate(policy, gsm8k=(-0.9, -0.55)).columns
+    assert (column.drop.limit, column.state) == (pytest.approx(0.005), "regressed")
+
+
+# --- floors and ceilings --------------------------------------------------------------------------
+
+
+def cell(value: float, n: int) -> dict[str, Any]:
+    stderr = (value * (1 - value) / n) ** 0.5
+    return {"value": value, "n": n, "stderr": stderr, "ci95": effective_wilson(value, stderr, n)}
+
+
+BOUNDS = {
+    "far above a floor": ("gsm8k", 0.6, 0.70, 1000, "pass"),
+    "about a floor": ("gsm8k", 0.6, 0.61, 1000, "undecided"),
+    "far below a floor": ("gsm8k", 0.6, 0.50, 1000, "regressed"),
+    "below a floor, few items": ("gsm8k", 0.6, 0.50, 20, "undecided"),
+    "far below a ceiling": ("xstest_safe_refused", 0.2, 0.10, 1000, "pass"),
+    "about a ceiling": ("xstest_safe_refused", 0.2, 0.19, 1000, "undecided"),
+    "far above a ceiling": ("xstest_safe_refused", 0.2, 0.30, 1000, "regressed"),
+    "at the end of the scale": ("gsm8k", 1.0, 0.99, 1000, "regressed"),
+}
+
+
+@pytest.mark.parametrize(("key", "limit", "value", "n", "state"), BOUNDS.values(), ids=BOUNDS)
+def test_a_floor_or_a_ceiling_is_held_against_the_interval_of_the_candidates_cell(
+    key: str, limit: float, value: float, n: int, state: str
+) -> None:
+    lower = COLUMNS[key].lower_is_better
+    rule = Rule(ceiling=limit) if lower else Rule(floor=limit)
+    found = gate(Policy(columns={key: rule}), {key: cell(value, n)}, **{key: SURE})
+    (column,) = found.columns
+    assert (column.state, column.drop.state) == (state, "pass")
+    assert found.verdict == state
+    held = column.held[1]
+    assert held.p is not None
+    assert (held.p < 0.025) == (state == "regressed")
+    assert f"{'ceiling' if lower else 'floor'} {limit * 100:.1f}" in explain(column)
+    assert as_json(found)["columns"][key]["bounds"][held.what]["state"] == state
+
+
+def test_the_p_of_a_share_is_two_and_a_half_percent_where_its_interval_ends_at_the_limit() -> None:
+    for value, n in ((0.62, 200), (0.97, 541), (0.5, 14_042)):
+        stderr = (value * (1 - value) / n) ** 0.5
+        _, high = effective_wilson(value, stderr, n)
+        assert p_at_least(high, value, stderr, n) == pytest.approx(0.025)
+    assert [p_at_least(limit, 0.5, 0.1, 25) for limit in (0.0, 1.0)] == [1.0, 0.0]
+
+
+def test_a_broken_floor_counts_among_what_holm_corrects() -> None:
+    policy = Policy(columns={"gsm8k": Rule(floor=0.6)})
+    (one,) = gate(policy, {"gsm8k": cell(0.56, 1000)}, gsm8k=SURE).columns
+    assert one.held[1].p_holm == pytest.approx(2 * (one.held[1].p or 0))
+
+
+# --- the pooled difference ------------------------------------------------------------------------
+
+ALL = {key: UNSURE for key in SHARES}
+
+
+def test_pooled_columns_that_passed_stand_for_critical_ones_that_are_undecided() -> None:
+    """Eight times an interval of 4 points: pooled it is 1.6, so that 1.8 are not lost."""
+    shown = gate(Policy(pooled_drop=0.019), **ALL)
+    assert shown.pooled is not None
+    assert (shown.pooled.state, shown.verdict) == ("pass", "undecided")
+    decides = Policy(pooled_drop=0.019, pooled_decides=True)
+    assert gate(decides, **ALL).verdict == "pass"
+    assert gate(decides, **ALL | {"mmlu": CLEARLY}).verdict == "regressed"
+    barely = (-5.0, -1.01)
+    assert gate(decides, **ALL | {"mmlu": barely}).verdict == "undecided"
+    supporting = replace(decides, columns={"bbh": Rule(tier="supporting")})
+    assert gate(supporting, **ALL).verdict == "undecided"
+
+
+def test_pooled_columns_that_fell_fail_the_gate_though_no_column_did() -> None:
+    every = dict.fromkeys(SHARES, (-4.5, 0.5))
+    decides = Policy(pooled_drop=0.01, pooled_decides=True)
+    found = gate(decides, **every)
+    assert {column.state for column in found.columns} == {"undecided"}
+    assert (found.verdict, found.exit_code) == ("regressed", 1)
+    assert found.columns[0].is_proven is False
+    assert "regressed: a column fell by more than is allowed (Pooled over 8 columns" in markdown(
+        found
+    )
+    (suite,) = ElementTree.fromstring(junit(found))
+    failed = [case for case in suite.iter("testcase") if case.find("failure") is not None]
+    assert [case.attrib["name"][:6] for case in failed] == ["Pooled"]
+    assert gate(replace(decides, pooled_decides=False), **every).verdict == "undecided"
+
+
+def test_where_the_pooled_difference_decides_the_columns_have_half_of_the_error() -> None:
+    barely = {"gsm8k": (-5.0, -1.01), "bbh": (-0.4, 0.4), "mmlu": (-0.4, 0.4)}
+    (alone, *_) = gate(Policy(), **{"gsm8k": barely["gsm8k"]}).columns
+    assert alone.is_proven
+    halved = gate(Policy(pooled_drop=1.0, pooled_decides=True), **barely)
+    assert not halved.columns[0].is_proven
+    # p is 2.4 %: twice that, for two columns, is below 5 % and above 2.5.
+    two = {key: barely[key] for key in ("gsm8k", "bbh")}
+    assert gate(Policy(pooled_drop=1.0), **two).columns[0].is_proven
+    assert not gate(Policy(pooled_drop=1.0, pooled_decides=True), **two).columns[0].is_proven
+
+
+def test_only_critical_columns_are_pooled_and_none_leave_none() -> None:
+    policy = Policy(Rule(tier="supporting"), {"mmlu": Rule()})
+    found = gate(policy, **ALL)
+    assert found.pooled is not None
+    assert found.pooled.difference.column.heading.startswith("Pooled over 1 column,")
+    assert found.pooled.difference.difference == pytest.approx(-0.01)
+    assert gate(Policy(Rule(tier="supporting")), **ALL).pooled is None
+    assert gate(Policy(), alpaca_eval_1=SURE).pooled is None
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+
+def test_the_detectable_drop_is_where_the_columns_own_test_has_a_power_of_eighty_percent() -> None:
+    """By simulation of the estimate: normal with the standard error, Holm over eleven columns."""
+    import numpy as np
+
+    found = gate(Policy(), **{key: UNSURE for key in COLUMNS})
+    drop = detectable(found)["GSM8k 8-shot cot"]
+    error = found.columns[1].difference.stderr
+    assert error is not None
+    random, proven = np.random.default_rng(3), 0
+    for gain in random.normal(-drop, error, 400) * 100:
+        half = Z95 * error * 100
+        ends = {key: SURE for key in COLUMNS} | {"gsm8k": (gain - half, gain + half)}
+        proven += gate(Policy(), **ends).columns[1].is_proven
+    assert 0.74 < proven / 400 < 0.86
+
+
+def test_columns_that_are_equal_or_not_compared_are_folded_into_a_line_each(
+    recorded: Make,
+) -> None:
+    found = check(recorded("right"), recorded("broken", wrong_sums), Policy())
+    text = markdown(found)
+    rows = [line.split(" | ")[0][2:] for line in text.splitlines() if line.startswith("| ")]
+    assert rows == ["Column", "---", "GSM8k 8-shot cot", "Average"]
+    (same,) = [line for line in text.splitlines() if line.startswith("- the same in every answer:")]
+    assert same.count(",") == len(found.columns) - 4
+    assert "- AlpacaEval 2 LC: not compared:" in text
+    (what,) = [line for line in text.splitlines() if line.startswith("- what broke: ")]
+    assert what.endswith(" --flips --why")
+
+
+def test_the_ids_of_what_changed_are_in_the_files(recorded: Make) -> None:
+    found = check(recorded("right"), recorded("broken", wrong_sums), Policy())
+    ids = list(next(c for c in found.columns if c.difference.key == "gsm8k").difference.worse)
+    assert ids
+    assert as_json(found)["columns"]["gsm8k"]["worse"] == tuple(ids)
+    (suite,) = ElementTree.fromstring(junit(found))
+    said = {case.attrib["name"]: case.findtext("system-out") for case in suite.iter("testcase")}
+    assert said["GSM8k 8-shot cot"] == f"worse: {' '.join(ids)}"
+    assert said["MMLU 5-shot"] is None
+    (case,) = [one for one in suite.iter("testcase") if one.attrib["name"] == "GSM8k 8-shot cot"]
+    shown = {one.attrib["name"]: one.attrib["value"] for one in case.iter("property")}
+    assert shown["tier"] == "critical"
+    assert (float(shown["baseline"]), float(shown["candidate"])) == (pytest.approx(1), 0)
+    assert float(case.attrib["time"]) <= float(suite.attrib["time"])
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_init_prints_a_policy_that_reads_with_what_the_baselines_items_can_find(
+    evals: Call, recorded: Make, tmp_path: Path
+) -> None:
+    code, out, err = evals("check", "--init", "--baseline", recorded("right"))
+    assert (code, err) == (0, "")
+    (tmp_path / "gate.toml").write_text(out)
+    assert read_policy(tmp_path / "gate.toml") == Policy()
+    assert "# GSM8k 8-shot cot, higher is better: 100.0 on 6 items, which find a drop of" in out
+    code, out, _ = evals("check", "--init", "--policy", "release")
+    assert code == 0
+    assert out.startswith("# A release: ")
+
+
+def test_without_a_run_or_with_a_policy_of_no_name_it_says_what_is_lacking(
+    evals: Call, recorded: Make
+) -> None:
+    code, _, err = evals("check", "--candidate", recorded("right"))
+    assert (code, "Missing option '--baseline'" in err) == (2, True)
+    code, _, err = evals("check", "--init", "--policy", "weekly")
+    assert (code, "one of the ready ones: nightly, quantised, release" in err) == (2, True)
+
+
+def test_a_ready_policy_decides_by_its_name(evals: Call, recorded: Make, tmp_path: Path) -> None:
+    runs = ("--baseline", recorded("right"), "--candidate", recorded("broken", wrong_sums))
+    written = tmp_path / "check.json"
+    assert evals("check", *runs, "--policy", "quantised", "--json", written)[0] == 1
+    found = json.loads(written.read_text())
+    assert found["columns"]["gsm8k"]["tier"] == "critical"
+    assert found["columns"]["gsm8k"]["required"] is True
+    assert found["pooled_decides"] is True
+    assert found["pooled"]["difference"] == pytest.approx(-1 / 3)
