@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evals.errors import InputError, first_line
-from evals.models.adapters import WEIGHTS, Adapter, refuse, some
+from evals.models.adapters import PICKLED, WEIGHTS, Adapter, refuse, some
 from evals.models.weights import broken_file
 
 Shape = tuple[int, ...]
@@ -26,35 +26,29 @@ def safetensors_header(file: Path) -> dict[str, tuple[str, Shape]]:
     }
 
 
-def _tensors(file: Path) -> dict[str, Shape]:
-    if file.suffix == ".safetensors":
-        return {name: shape for name, (_, shape) in safetensors_header(file).items()}
-    import torch
-
-    loaded = torch.load(file, map_location="meta", weights_only=True)
-    return {str(name): tuple(tensor.shape) for name, tensor in loaded.items()}
-
-
 def check_weights(argument: str, adapter: Adapter, modules: "Modules | None") -> None:
     """Raise InputError where the weights are not there, are not what the config says, or do not fit
     the base's modules (None: not known before the load).
     """
+    if adapter.weights is None and (adapter.folder / PICKLED).is_file():
+        raise InputError(
+            f"{argument}/{PICKLED} is a pickle, which could run a program: load the adapter with"
+            f" peft where you trust it, and save_pretrained writes {WEIGHTS}."
+        )
     if adapter.weights is None:
         raise InputError(
-            f"{argument} holds no {' or '.join(WEIGHTS)}: copy the folder again as save_pretrained"
-            " wrote it."
+            f"{argument} holds no {WEIGHTS}: copy the folder again as save_pretrained wrote it."
         )
     try:
         if (flaw := broken_file(adapter.folder)) is not None:
             raise ValueError(flaw)
-        tensors = _tensors(adapter.weights)
-    # A pickle's reader raises anything.
-    except Exception as error:
+        header = safetensors_header(adapter.weights)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise InputError(
             f"{argument}/{adapter.weights.name} cannot be read ({first_line(error)}). Copy"
             " the folder again."
         ) from error
-    pairs, others = _pairs(tensors)
+    pairs, others = _pairs({name: shape for name, (_, shape) in header.items()})
     why = []
     if others:
         why.append(
@@ -174,7 +168,7 @@ def base_modules(files: Path, hub_id: str | None, revision: str | None) -> Modul
     """The modules of a base: from its weights where they are here, else from the hub, which gives
     their headers alone; None where neither can be had.
     """
-    shards = [file for file in files.glob("*.safetensors") if file.name not in WEIGHTS]
+    shards = [file for file in files.glob("*.safetensors") if file.name != WEIGHTS]
     try:
         if shards:
             found = [safetensors_header(file).items() for file in shards]

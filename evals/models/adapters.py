@@ -13,7 +13,7 @@ from typing import Any
 from evals.errors import InputError
 
 CONFIG = "adapter_config.json"
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 """The first that is there is the one that vLLM reads."""
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks for which vLLM keeps room (vllm.config.lora.MaxLoRARanks)."""
@@ -56,7 +56,7 @@ class Adapter:
     @property
     def weights(self) -> Path | None:
         """Its file of weights; None where there is none."""
-        return next((self.folder / one for one in WEIGHTS if (self.folder / one).is_file()), None)
+        return self.folder / WEIGHTS if (self.folder / WEIGHTS).is_file() else None
 
     @property
     def holds_model(self) -> bool:

@@ -262,19 +262,13 @@ def test_weights_that_cannot_be_read_or_are_not_there(lora: Path) -> None:
         file.write_bytes(damage)
         assert "adapter_model.safetensors cannot be read" in refused(lora)
     file.unlink()
-    assert "holds no adapter_model.safetensors or adapter_model.bin" in refused(lora)
+    assert "holds no adapter_model.safetensors" in refused(lora)
 
 
-def test_weights_of_the_older_form_are_read_without_running_what_is_in_them(lora: Path) -> None:
-    import torch
-
-    file = lora / "adapter_model.safetensors"
-    tensors = {name: torch.from_numpy(value) for name, value in load_file(file).items()}
-    file.unlink()
-    torch.save(tensors, lora / "adapter_model.bin")
-    served(lora)
-    torch.save({"x": Path("/")}, lora / "adapter_model.bin")
-    assert "adapter_model.bin cannot be read" in refused(lora)
+def test_weights_that_are_a_pickle_are_refused_unread(lora: Path) -> None:
+    (lora / "adapter_model.safetensors").unlink()
+    (lora / "adapter_model.bin").write_bytes(b"whatever")
+    assert "adapter_model.bin is a pickle, which could run a program" in refused(lora)
 
 
 def test_a_base_in_a_form_of_its_own_is_held_to_its_names_only(lora: Path, base: Path) -> None:
