@@ -1,10 +1,11 @@
 """vLLM's own reasoning parsers, as a user names them with --reasoning-parser."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from evals.errors import InputError, nearest
+from evals.generators import EngineSettings
+from evals.generators.checkpoint import prepare_import
 from evals.models.reasoning import Split
 
 _REFUSED = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
@@ -18,7 +19,7 @@ def reasoning_parser(
 
     Raises InputError for an unknown name, or where it does not go with the tokenizer.
     """
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    prepare_import(EngineSettings())
     try:
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
         from vllm.reasoning import ReasoningParserManager as Parsers

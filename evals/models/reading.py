@@ -41,9 +41,12 @@ class Reader:
         return replace(answer, outputs=tuple(self._read(request, one) for one in answer.outputs))
 
     def _read(self, request: Generate, output: Output) -> Output:
-        # A server, or an earlier reading, has told them apart.
-        if output.reasoning is not None or not output.is_answer:
+        if not output.is_answer:
             return output
+        # A server, or an earlier reading, has told them apart.
+        if output.reasoning is not None:
+            text, end = self._stopped(request, output.text.lstrip(), output.finish_reason)
+            return replace(output, text=text, finish_reason=end)
         ids = output.token_ids if self._tokenizer is not None else ()
         # Marks that are special tokens are in the ids only.
         with_special = bool(ids) and (

@@ -8,8 +8,9 @@ from evals.errors import InputError
 from evals.generators.replay import Recorded
 from evals.models.reading import Reader
 from evals.models.reasoning import ReasoningSettings, check_reasoning, opens_block
+from evals.plan.judges import finding_of
 from evals.plan.reasoning import of_judge, reasoning_record, settings_of
-from evals.records import Completion, Output, Program, Request
+from evals.records import Completion, Finding, Output, Program, Request
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,16 @@ class Again:
             return True
         return ask.messages[-1].content.strip() in prompt
 
-    def verdict(self, ask: Request, answer: Completion, prompt: str) -> Completion:
-        """A judge's answer, told from its reasoning."""
+    def verdict(
+        self, ask: Request, answer: Completion, prompt: str, by: str, then: Finding | None
+    ) -> Finding:
+        """A judge's answer, told from its reasoning. then: what the run's samples hold of it, told
+        apart with the judge's tokenizer.
+        """
         how = of_judge("", self.how)
         tail = prompt.rpartition(ask.messages[-1].content.strip())[2]
-        return Reader(how, opens_block(tail, how.reasoning_marks)).read(ask, answer)
+        reader = Reader(how, opens_block(tail, how.reasoning_marks))
+        now = finding_of(ask, reader.read(ask, answer), by)
+        # Marks that are special tokens are not in the stored text.
+        is_lost = then is not None and then.reasoning not in (None, now.reasoning)
+        return then if then is not None and is_lost else now

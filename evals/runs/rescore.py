@@ -15,7 +15,7 @@ from evals.models.prompting import prompts_of
 from evals.models.reasoning import ReasoningSettings
 from evals.models.resolve import public_name
 from evals.plan.items import spread
-from evals.plan.judges import finding_of, judge_of_record
+from evals.plan.judges import judge_of_record
 from evals.plan.naming_judges import prompts_of_judges
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
 from evals.registry import task_variant
@@ -87,7 +87,7 @@ def so_far(folder: Path, data: Path | None) -> dict[str, Any]:
             skipped[name] = (benchmark.columns, len(items), why)
             continue
         findings = {
-            item.id: _findings(benchmark, item, answer, stored, judges, again)[0]
+            item.id: _findings(benchmark, item, answer, stored, judges, again, {})[0]
             for item, answer in answered
         }
         capped = int(record["capped"].get(name, 0))
@@ -198,7 +198,9 @@ def _answers(
                 for name, f in kept.items()
                 if is_recording or f.outcome or _is_named(f.by, judges.get(name, ()))
             }
-            found, stale = _findings(benchmark, item, completions[item.id], stored, judges, again)
+            found, stale = _findings(
+                benchmark, item, completions[item.id], stored, judges, again, valid
+            )
             # Samples hold rounded numbers: they count only where the store, which holds them whole,
             # has none.
             findings[item.id] = found | {
@@ -216,8 +218,11 @@ def _findings(
     stored: Stored,
     judges: Mapping[str, tuple[str, str]],
     again: Again,
+    kept: Findings,
 ) -> tuple[dict[str, Finding], set[str]]:
-    """What checks found, and the names of those that were about another text than is read now."""
+    """What checks found, and the names of those that were about another text than is read now.
+    kept: what the run's samples hold of today's judges.
+    """
     found: dict[str, Finding] = {}
     stale = set[str]()
     for check in ends.checks(benchmark, item, answer):
@@ -234,9 +239,8 @@ def _findings(
             and _is_named(by, names)
         ):
             if again.is_about(check.ask, answer, prompt):
-                found[check.name] = finding_of(
-                    check.ask, again.verdict(check.ask, what, prompt), by
-                )
+                then = kept.get(check.name)
+                found[check.name] = again.verdict(check.ask, what, prompt, by, then)
             else:
                 stale.add(check.name)
     return found, stale

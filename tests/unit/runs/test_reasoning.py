@@ -22,6 +22,7 @@ from evals.models.prompting import PromptSettings
 from evals.models.prompts import Rendered, Renderer, load_tokenizer
 from evals.models.reading import Reader
 from evals.models.reasoning import ReasoningSettings, check_reasoning, marks_of, split
+from evals.plan.judges import finding_of
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from evals.records import (
@@ -36,6 +37,7 @@ from evals.records import (
 )
 from evals.report.show import describe_item
 from evals.runs import session
+from evals.runs.again import Again
 from evals.runs.rescore import rescore
 from evals.runs.session import run
 from evals.runs.writing import RunResult
@@ -199,6 +201,28 @@ def test_kept_reasoning_ends_at_a_stop_string_that_the_engine_was_not_told_of() 
     raw = Completion((Output("a END</think>b", "length"),))
     (read,) = reader.read(generate(9, ("END",)), raw).outputs
     assert (read.text, read.finish_reason) == ("a ", "stop")
+
+
+def test_an_answer_that_a_server_told_from_its_reasoning_ends_where_the_protocol_has_it_end() -> (
+    None
+):
+    asked = generate(9, ("\n",))
+    raw = Completion((Output("\n\nIt is 7.\nOr 8.", "length", (), "7?\n8?"),))
+    (read,) = Reader(ROOM).read(asked, raw).outputs
+    assert (read.text, read.finish_reason, read.reasoning) == ("It is 7.", "stop", "7?\n8?")
+    assert Reader(ROOM).read(asked, replace(raw, outputs=(read,))).outputs == (read,)
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_a_verdict_told_from_its_reasoning_stays_so_when_the_run_is_scored_without_a_tokenizer(
+    special: bool, tokenizers: Mapping[bool | None, Any]
+) -> None:
+    asked = generate()
+    raw = said(tokenizers[special], "<think>following?</think>refusal")
+    renderer = Renderer(tokenizers[special], "tokenizer", None)
+    then = finding_of(asked, Reader(renderer=renderer).read(asked, raw), "judge")
+    assert (then.text, then.reasoning) == ("refusal", "following?")
+    assert Again({}).verdict(asked, raw, "?", "judge", then) == then
 
 
 def test_an_answer_without_reasoning_is_held_to_the_limit_that_it_would_have_had(
