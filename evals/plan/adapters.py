@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evals.errors import InputError
+from evals.models.adapters import CONFIG
 from evals.plan.make import Plan, make_plan
 from evals.plan.settings import RunSettings
 from evals.storage.run_folder import default_folder
@@ -60,10 +61,14 @@ def _name(adapter: str) -> str:
 
 
 def make_plans(each: Sequence[RunSettings]) -> list[Plan]:
-    """A plan of each. Raises InputError for whatever is wrong with one, and where their bases are
-    not the same: one engine holds one.
+    """A plan of each. Raises InputError for whatever is wrong with one, where one is no adapter,
+    and where their bases are not the same: one engine holds one.
     """
     plans = [make_plan(settings) for settings in each]
+    if whole := [plan.model.argument for plan in plans if plan.model.adapter is None]:
+        raise InputError(
+            f"--adapter {whole[0]} is no adapter (it holds no {CONFIG}): run it on its own."
+        )
     bases = {(plan.model.source, plan.model.revision): plan.model for plan in plans}
     if len(bases) > 1:
         of = [

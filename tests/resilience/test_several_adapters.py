@@ -224,7 +224,9 @@ def test_what_several_cannot_share_is_refused(tmp_path: Path, two: list[str]) ->
     assert one == [replace(asked(tmp_path, name="X"), model=two[0], base="smollm2")]
 
 
-def test_adapters_of_two_bases_are_not_one_command_s(tmp_path: Path, two: list[str]) -> None:
+def test_adapters_of_two_bases_and_whole_models_are_not_one_command_s(
+    tmp_path: Path, two: list[str]
+) -> None:
     from evals.models.embedded import embedded_folder
 
     copy = tmp_path / "copy"
@@ -238,3 +240,5 @@ def test_adapters_of_two_bases_are_not_one_command_s(tmp_path: Path, two: list[s
     )
     with pytest.raises(InputError, match="Adapters of one command have one base"):
         make_plans(of_each(asked(tmp_path, model=""), [two[0], str(other)]))
+    with pytest.raises(InputError, match="copy is no adapter"):
+        make_plans(of_each(asked(tmp_path, model=""), [two[0], str(copy)]))

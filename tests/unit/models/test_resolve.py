@@ -100,7 +100,7 @@ def test_the_default_is_the_embedded_model() -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    assert "Did you mean smollm2?" in refused("smolm2")
+    assert "Did you mean smollm2" in refused("smolm2")
     assert "Did you mean tulu-2-llama-3.1-8b-dpo" in refused("tulu2-llama-3.1-8b-dpo")
     assert "no such folder" in refused("./nowhere/at/all")
     assert "MODEL is empty" in refused("")
