@@ -111,8 +111,14 @@ def take(model: Model, settings: EngineSettings, tokenizer: Any) -> Checkpoint |
     asked = settings.max_model_len
     config = own if asked is None else _longer(source, model, settings, own.max_model_len)
     held = config.try_get_generation_config()
-    listed = held.get("eos_token_id")
-    ends = {tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])} - {None}
+    named = held.get("eos_token_id")
+    listed = named if isinstance(named, list) else [named]
+    if not all(isinstance(one, int | None) for one in listed):
+        raise InputError(
+            f"{model.argument}: eos_token_id in generation_config.json is {named!r}; it must be a"
+            " token's id, or a list of ids."
+        )
+    ends = {tokenizer.eos_token_id, *listed} - {None}
     return Checkpoint(
         config.max_model_len, own.max_model_len, str(config.dtype).removeprefix("torch."),
         _cache_dtype(config), tuple(sorted(ends)), _defaults(held),

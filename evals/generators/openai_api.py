@@ -157,6 +157,9 @@ def _chat_output(choice: Any, sampling: Sampling, manner: Manner) -> Output:
     answer, are in fields of their own.
     """
     message = _there(choice.message, "message")
+    # 0, false or an empty list is no empty answer.
+    if not isinstance(message.content, str | None):
+        raise TypeError("the output is not a text")
     refusal = getattr(message, "refusal", None)
     output = _output(message.content or refusal or "", choice, sampling, manner)
     said = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))

@@ -5,6 +5,7 @@ What vLLM ignores without a word (a peft type, an initialisation that rewrote th
 no module) would be another model's number; what it refuses it would refuse after the load.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,12 +116,20 @@ def read_adapter(argument: str, folder: Path, config: Mapping[str, Any]) -> Adap
     ranks = [r, *_dictionary(config, "rank_pattern").values()]
     alphas = [alpha, *_dictionary(config, "alpha_pattern").values()]
     if not all(_is_number(one, int) and one > 0 for one in ranks) or not all(
-        _is_number(one, int | float) for one in alphas
+        _is_number(one, int | float) and abs(one) < math.inf for one in alphas
     ):
         raise InputError(
             f"{argument}/{CONFIG} is damaged: its ranks (r, rank_pattern) must be positive integers"
-            f" and its alphas (lora_alpha, alpha_pattern) numbers, not {r!r} and {alpha!r}."
+            f" and its alphas (lora_alpha, alpha_pattern) finite numbers, not {r!r} and {alpha!r}."
         )
+    for name in ("base_model_name_or_path", "revision", "target_modules"):
+        found = config.get(name)
+        several = found if name == "target_modules" and isinstance(found, list) else [found]
+        if not all(isinstance(one, str | None) for one in several):
+            raise InputError(
+                f"{argument}/{CONFIG} is damaged: its {name} is no text, but {found!r}. Copy the"
+                " folder again."
+            )
     refuse(argument, [*_unserved(config), *_too_large(max(ranks))])
     return Adapter(folder, config)
 

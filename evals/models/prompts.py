@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 from evals.errors import InputError
@@ -109,11 +110,13 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     # tokenizers raises Exception itself, and a model's own code may raise anything.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"No tokenizer could be read from {path}: {reason} Put the tokenizer's files beside the"
-            " weights."
-        ) from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason, way_out = lines[0], "Put the tokenizer's files beside the weights."
+        # It reads config.json too, whose faults have their field in the first line only.
+        if any((Path(path) / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+            reason = " ".join(" ".join(lines).split())[:300].rstrip(".") + "."
+            way_out = "Mend the file of the folder that this is about, or copy it again."
+        raise InputError(f"No tokenizer could be read from {path}: {reason} {way_out}") from error
     return tokenizer
 
 

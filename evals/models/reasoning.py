@@ -38,6 +38,11 @@ def check_reasoning(asked: ReasoningSettings) -> None:
             f"--reasoning-marks {','.join(marks)}: write the two texts around a block,"
             " OPEN,CLOSE, e.g. '[THINK],[/THINK]'."
         )
+    if marks[0] in marks[1] or marks[1] in marks[0]:
+        raise InputError(
+            f"--reasoning-marks {','.join(marks)}: one stands inside the other, so that neither"
+            " can be told from it. Write both whole, as the model does."
+        )
     if asked.reasoning_tokens < 0:
         raise InputError(
             f"--reasoning-tokens {asked.reasoning_tokens}: give a number of tokens, 0 or more."

@@ -275,8 +275,10 @@ def _require_model_files(argument: str, folder: Path) -> None:
             f"{argument} holds no model: no config.json and no tokenizer. Name a folder as"
             " save_pretrained writes it."
         )
-    if (folder / "config.json").exists():
-        model_json(folder / "config.json")
+    # transformers takes a damaged generation config for none: its end tokens would be lost.
+    for name in ("config.json", "generation_config.json"):
+        if (folder / name).exists():
+            model_json(folder / name)
 
 
 def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:

@@ -1,5 +1,6 @@
 """What was told from a benchmark's outputs: counted, kept in samples, said beside the cell."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,7 +15,8 @@ class Reasoned:
     """Counts of outputs.
 
     n: all that had a place for reasoning.  told: with reasoning told from them, tokens of it as far
-    as they could be counted.  marked: graded with a mark in their text.  whole: without reasoning.
+    as they could be counted.  marked: graded with a mark in their text.  other: graded, beginning
+    with what other models open their reasoning with.  whole: without reasoning.
     without_ids: of which no token is known.  opened: of the requests seen, those with the
     protocol's own beginning of the answer.
     """
@@ -23,6 +25,7 @@ class Reasoned:
     told: int = 0
     tokens: int = 0
     marked: int = 0
+    other: int = 0
     whole: int = 0
     without_ids: int = 0
     opened: int = 0
@@ -34,6 +37,12 @@ class Reasoned:
 
 
 NOTHING = Reasoned()
+_OTHER_MARKS = re.compile(
+    r"\s*(<\|?(\w+:)?(begin_of_)?(think|thinking|thoughts?|reasoning)\b[^>\n]*>|\[THINK\]|◁think▷"
+    r"|<\|channel\|>analysis)",
+    re.IGNORECASE,
+)
+"""Of Magistral, Kimi, Seed, gpt-oss and fine-tunes' own."""
 
 
 def of(request: Request, answer: Completion, how: ReasoningSettings) -> Reasoned:
@@ -43,11 +52,16 @@ def of(request: Request, answer: Completion, how: ReasoningSettings) -> Reasoned
         return Reasoned(opened=opened)
     outputs = answer.outputs
     told = [one for one in outputs if one.reasoning is not None]
+    is_marked = [any(mark in one.text for mark in how.reasoning_marks) for one in outputs]
     return Reasoned(
         n=len(outputs),
         told=len(told),
         tokens=sum(one.n_reasoning or 0 for one in told),
-        marked=sum(any(mark in one.text for mark in how.reasoning_marks) for one in outputs),
+        marked=sum(is_marked),
+        other=sum(
+            _OTHER_MARKS.match(one.text) is not None and not marked
+            for one, marked in zip(outputs, is_marked, strict=True)
+        ),
         whole=sum(one.is_answer and one.reasoning is None for one in outputs),
         without_ids=sum(not one.token_ids for one in outputs),
         opened=opened,
@@ -86,6 +100,11 @@ def marks(task: str, found: Reasoned, header: Mapping[str, Any]) -> list[str]:
         said.append(
             f"{task}: {found.marked:,} of {found.n:,} outputs graded with"
             f" {' or '.join(how.reasoning_marks)} in them{kept}"
+        )
+    if found.other:
+        said.append(
+            f"{task}: {found.other:,} of {found.n:,} outputs graded that begin with other marks of"
+            " reasoning than the run knows (--reasoning-marks)"
         )
     if how.reasoning == "strip" and found.whole:
         said.append(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from evals.generators import Failure
 from evals.plan.judges import finding_of
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Generate, Output, Sampling, finish_reason
@@ -60,6 +61,13 @@ def test_every_end_is_a_kind_of_its_own_and_the_text_is_kept(
     with serving(lambda body, _: Reply({"choices": [sent], "unknown": 1})) as server:
         (output,) = answered(answers(server, [chat_request(0)])["x/0"]).outputs
     assert (output.finish_reason, output.text) == (end, text)
+
+
+@pytest.mark.parametrize("content", [0, False, [], {}, [{"type": "text", "text": RIGHT}]])
+def test_what_is_no_text_is_no_empty_answer(content: Any) -> None:
+    with serving(lambda body, _: Reply({"choices": [choice("stop", content)]})) as server:
+        found = answers(server, [chat_request(0)])["x/0"]
+    assert isinstance(found, Failure)
 
 
 def test_ends_by_token_ids_are_kept_too() -> None:

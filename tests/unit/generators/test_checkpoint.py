@@ -122,6 +122,27 @@ REFUSED: Mapping[str, tuple[Edits, str]] = {
 }
 
 
+@pytest.mark.parametrize("ends", ["2", ["2", 2], [[2]], {"id": 2}])
+def test_end_tokens_that_are_no_ids_are_one_sentence(folder: Path, ends: Any) -> None:
+    edit(folder, "generation_config.json", {"eos_token_id": ends})
+    said = failure(lambda: taken(folder))
+    assert said.startswith(f"{folder}: eos_token_id in generation_config.json is {ends!r}")
+
+
+@pytest.mark.parametrize("text", ["", "{no json", "[2]"])
+def test_a_damaged_generation_config_is_not_taken_for_none(folder: Path, text: str) -> None:
+    (folder / "generation_config.json").write_text(text)
+    assert "generation_config.json" in failure(lambda: resolve(str(folder)))
+
+
+def test_a_fault_of_the_config_is_not_called_a_missing_tokenizer(folder: Path) -> None:
+    edit(folder, "config.json", {"max_position_embeddings": "2048"})
+    said = failure(lambda: load_tokenizer(str(folder)))
+    assert "'max_position_embeddings'" in said
+    assert "int" in said
+    assert "beside the weights" not in said
+
+
 @pytest.mark.parametrize(("edits", "says"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_vllm_cannot_take_is_one_sentence(folder: Path, edits: Edits, says: str) -> None:
     edit(folder, "config.json", edits)

@@ -183,6 +183,12 @@ def test_several_reasons_are_told_at_once(lora: Path) -> None:
         ({"lora_alpha": None}, "its alphas"),
         ({"rank_pattern": ["q_proj"]}, "must be positive integers"),
         ({"alpha_pattern": {"q_proj": "x"}}, "its alphas"),
+        ({"lora_alpha": float("nan")}, "finite numbers"),
+        ({"alpha_pattern": {"q_proj": float("inf")}}, "finite numbers"),
+        ({"base_model_name_or_path": 5}, "its base_model_name_or_path is no text, but 5"),
+        ({"revision": ["main"]}, "its revision is no text"),
+        ({"target_modules": ["q_proj", 1]}, "its target_modules is no text"),
+        ({"target_modules": {"q_proj": 1}}, "its target_modules is no text"),
     ],
 )
 def test_other_kinds_and_damaged_configs_have_their_sentence(

@@ -36,7 +36,7 @@ from evals.records import (
     Sampling,
 )
 from evals.report.show import describe_item
-from evals.runs import session
+from evals.runs import reasoned, session
 from evals.runs.again import Again
 from evals.runs.rescore import rescore
 from evals.runs.session import run
@@ -477,6 +477,19 @@ def test_a_servers_own_reasoning_is_kept_beside_the_answer(name: str) -> None:
     assert (output.text, output.reasoning, output.finish_reason) == (text, reasoning, end)
 
 
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [("<thinking>7</thinking> 4", 1), ("\n<THINK>7", 1), ("[THINK]7[/THINK]4", 1),
+     ("<|begin_of_thought|>7", 1), ("◁think▷7", 1), ("<|channel|>analysis<|message|>7", 1),
+     ("A <thinking> tag", 0), ("<thinker>", 0), ("<b>7</b>", 0), ("so <think>7</think> 4", 0)],
+)  # fmt: skip
+def test_answers_that_begin_with_marks_the_run_does_not_know_are_said(text: str, n: int) -> None:
+    found = reasoned.of(generate(), Completion((Output(text, "stop"),)), ReasoningSettings())
+    assert found.other == n
+    said = [one for one in reasoned.marks("gsm8k", found, {}) if "other marks" in one]
+    assert len(said) == n
+
+
 def test_a_judges_reasoning_is_read_past_and_a_verdict_cut_inside_it_is_unreadable(
     tmp_path: Path,
 ) -> None:
@@ -575,6 +588,7 @@ REFUSED = [
     ({"reasoning": "drop"}, "--reasoning drop: known are auto, strip, keep"),
     ({"reasoning_marks": ("<think>",)}, "--reasoning-marks <think>: write the two texts"),
     ({"reasoning_marks": ("a", "a")}, "--reasoning-marks a,a: write the two texts"),
+    ({"reasoning_marks": ("<t>", "/<t>")}, "--reasoning-marks <t>,/<t>: one stands inside"),
     ({"reasoning_tokens": -1}, "--reasoning-tokens -1: give a number of tokens"),
     ({"reasoning": "keep", "reasoning_tokens": 9}, "--reasoning keep tells no reasoning"),
     ({"reasoning_parser": "qwen33"}, "--reasoning-parser qwen33: .* Did you mean qwen3"),
