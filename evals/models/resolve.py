@@ -262,7 +262,8 @@ def _read(argument: str, folder: Path) -> Adapter | None:
     """The adapter in a folder, whatever lies beside it (transformers takes it so, too); None where
     it is a model's.
     """
-    if (folder / CONFIG).exists():
+    # A link that leads nowhere is no bare model either.
+    if os.path.lexists(folder / CONFIG):
         return read_adapter(argument, folder, model_json(folder / CONFIG))
     _require_model_files(argument, folder)
     return None

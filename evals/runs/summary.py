@@ -79,13 +79,19 @@ def header(
 
 def _precision(plan: Plan) -> dict[str, Any]:
     """What it was computed in; "auto" where that is another's affair."""
-    quantization = plan.settings.engine.quantization or plan.model.own_quantization
+    quantization = _quantization(plan)
     checkpoint = plan.view.checkpoint
     if checkpoint is None:
         return {"dtype": plan.settings.engine.dtype, "quantization": quantization}
     # Only where it is not the same: an ordinary run's file has the form it always had.
     cache = {"kv_cache_dtype": checkpoint.cache_dtype} if checkpoint.cache_dtype else {}
     return {"dtype": checkpoint.dtype, "quantization": quantization, **cache}
+
+
+def _quantization(plan: Plan) -> str | None:
+    """How the weights are quantized: as asked for where they are loaded here, else as they are."""
+    asked = plan.settings.engine.quantization if plan.model.kind == "weights" else None
+    return asked or plan.model.own_quantization
 
 
 def _prompts_by(plan: Plan) -> str:
@@ -100,7 +106,7 @@ def _prompts_by(plan: Plan) -> str:
 def _differs(plan: Plan) -> list[str]:
     """What was asked for that the card did otherwise, in every cell of the run."""
     differs = []
-    if (how := plan.settings.engine.quantization or plan.model.own_quantization) is not None:
+    if (how := _quantization(plan)) is not None:
         differs.append(f"weights quantized ({how}); the card's were not")
     if plan.view.checkpoint is not None:
         differs += plan.view.checkpoint.marks()
