@@ -72,7 +72,7 @@ def so_far(folder: Path, data: Path | None) -> dict[str, Any]:
     record = run.read_json("run.json")
     stored = _stored(run, record) or {}
     again = Again(record["summary_header"], stop=prompts_of(record).stop)
-    judges = {role: entry["name"] for role, entry in record["summary_header"]["judges"].items()}
+    judges = _judge_names(record)
     results, marks = [], {}
     skipped = {}
     for name in record["tasks"]:
@@ -183,10 +183,7 @@ def _answers(
         if isinstance(answer := stored.get((item.id, ""), nothing)[1], Completion)
     }
     findings: dict[ItemId, Findings] = {}
-    judges = {
-        role: (entry["name"], entry.get("after", entry["name"]))
-        for role, entry in record["summary_header"]["judges"].items()
-    }
+    judges = _judge_names(record)
     is_recording = str(record.get("model")).startswith("replay:")
     for item in items:
         if item.id in completions:
@@ -244,6 +241,14 @@ def _findings(
             else:
                 stale.add(check.name)
     return found, stale
+
+
+def _judge_names(record: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Who decides each role, and who decided before them."""
+    return {
+        role: (str(entry["name"]), str(entry.get("after", entry["name"])))
+        for role, entry in record["summary_header"]["judges"].items()
+    }
 
 
 def _is_named(by: str, judges: Sequence[str]) -> bool:

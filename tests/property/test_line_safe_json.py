@@ -130,6 +130,8 @@ def test_files_of_earlier_versions_are_read_as_before(tmp_path: Path) -> None:
 
 def test_a_prompts_line_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     class Plan:
+        tasks = ("gsm8k",)
+
         def render(self, task: str) -> list[Rendered]:
             return [Rendered(ItemId("gsm8k/1"), "", AWFUL, (5,), (), Sampling(8), 8)]
 

@@ -171,7 +171,7 @@ def judged(request: Rendered) -> Completion:
 def run_logged(out: Path, log: Path, wait_s: float, progress: Progress | None = None) -> RunResult:
     """One session of the program that is killed; its judge is a fake, too."""
 
-    def start_judge(model: Model, asked: RunSettings) -> LoggedEngine:
+    def start_judge(model: Model, asked: RunSettings, n_beside: int = 1) -> LoggedEngine:
         return LoggedEngine(lambda request: request.key(model.fingerprint()), log, wait_s, judged)
 
     # Its server is never there; asking it would load a client in every session.

@@ -5,7 +5,7 @@ taken for what was found here.
 import json
 import shutil
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,8 +206,8 @@ def test_a_file_that_is_not_what_was_read_is_refused(
 ) -> None:
     argument = recorded(tmp_path / "rows.jsonl", "gsm8k")
 
-    def read_then_damaged(path: Path) -> Recording:
-        found = read_recorded(path)
+    def read_then_damaged(path: Path, known: Iterable[str]) -> Recording:
+        found = read_recorded(path, known)
         damage(path)
         return found
 

@@ -41,7 +41,7 @@ class Fakes:
         self.events.append(f"load {rank}")
         return FakeEngine(self, lambda request, adapter: answer_of(adapter)(request))
 
-    def judge(self, model: Model, settings: RunSettings) -> "FakeEngine":
+    def judge(self, model: Model, settings: RunSettings, n_beside: int = 1) -> "FakeEngine":
         """See evals.runs.engines.start_engine."""
         self.events.append(f"judge {model.argument}")
         return FakeEngine(self, lambda request, _: judged(request))

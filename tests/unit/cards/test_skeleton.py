@@ -53,7 +53,7 @@ def test_the_skeleton_is_a_card_of_two_benchmarks_that_runs(evals: Call, home: P
     assert code == 0, err
     code, out, err = evals("compare", "run", "run")
     assert code == 0, err
-    assert f"| {NAME} | 3 | 66.7 | 66.7 |" in out
+    assert f"- {NAME}, {NAME} by letter, Average: every answer is the same" in out
 
 
 def test_its_requests_are_of_both_kinds_in_both_styles(home: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_run_with_a_limit_says_so_before_it_asks_anything_and_one_without_does
             super().note(text)
 
     monkeypatch.setattr(session, "generator_for", engines)
-    monkeypatch.setattr(session, "require_logprobs", lambda *_: None)  # no server stands behind it
+    monkeypatch.setattr(session, "require_servers", lambda *_: None)  # no server stands behind it
     monkeypatch.setattr(progress, "Progress", Noting)
     measured(settings(tmp_path / "some", limit=3))
     first = capsys.readouterr().err.splitlines()[0]
@@ -112,7 +112,7 @@ def test_a_dry_run_with_a_limit_says_so_and_a_folder_of_another_run_is_refused_f
     asked = settings(tmp_path / "run", limit=3)
     assert described(asked).splitlines()[-1] == sentence(make_plan(asked))
     monkeypatch.setattr(session, "generator_for", Engines())
-    monkeypatch.setattr(session, "require_logprobs", lambda *_: None)
+    monkeypatch.setattr(session, "require_servers", lambda *_: None)
     measured(asked)
     capsys.readouterr()
     for refused in (measured, described):
