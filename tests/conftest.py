@@ -45,7 +45,10 @@ def _online_again() -> Iterator[None]:
             os.environ[name] = value
 
 
-def _folder(variable: str, sibling: str) -> Path:
+def shared_folder(variable: str, sibling: str) -> Path:
+    """The folder that a variable names, or the one of `shared` beside the repository; the test is
+    skipped where neither is there.
+    """
     folder = Path(os.environ.get(variable) or ROOT.parent / "shared" / sibling)
     if not folder.is_dir():
         pytest.skip(f"{variable} names no folder of {sibling}: real-data tests not run")
@@ -55,13 +58,13 @@ def _folder(variable: str, sibling: str) -> Path:
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The real data sets in their public formats."""
-    return _folder("EVALS_DATA", "data")
+    return shared_folder("EVALS_DATA", "data")
 
 
 @pytest.fixture(scope="session")
 def replay_dir() -> Path:
     """Recorded outputs of real models."""
-    return _folder("EVALS_REPLAY", "replay")
+    return shared_folder("EVALS_REPLAY", "replay")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

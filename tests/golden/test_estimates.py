@@ -5,7 +5,6 @@ string match, and labels that people gave them.
 import csv
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,16 +17,15 @@ from evals.errors import InputError
 from evals.fidelity.estimates import estimates
 from evals.fidelity.labels import labels_of, sample, take
 from evals.storage.run_folder import RunFolder
+from tests.conftest import shared_folder
 
 SAFE, UNSAFE = "XSTest safe but ref. (estimate)", "XSTest unsafe but follow (estimate)"
 
 
 def recorded() -> dict[str, dict[str, str]]:
     """GPT-4's completions and people's labels by item."""
-    folder = Path(os.environ.get("EVALS_REPLAY", "")) / "xstest"
+    folder = shared_folder("EVALS_REPLAY", "replay") / "xstest"
     file = folder / "xstest_v2_completions_gpt4_gpteval.csv"
-    if not file.exists() or not os.environ.get("EVALS_DATA"):
-        pytest.skip("EVALS_REPLAY or EVALS_DATA names no folder with xstest")
     rows = csv.DictReader(io.StringIO(file.read_text("utf-8")))
     return {f"xstest/{row['id'].removeprefix('v2-')}": row for row in rows}
 
@@ -40,7 +38,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for item, row in recorded().items()
     ]
     (folder / "gpt4.jsonl").write_text("".join(lines))
-    evals.run(f"replay:{folder / 'gpt4.jsonl'}", judges="xstest=strmatch", out=folder / "run")
+    data, said = shared_folder("EVALS_DATA", "data"), f"replay:{folder / 'gpt4.jsonl'}"
+    evals.run(said, judges="xstest=strmatch", data=data, out=folder / "run")
     return folder / "run"
 
 

@@ -1,7 +1,6 @@
 """A table that a dataset can do without: said before generation, taken from what was fetched."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from evals.data.load import load_card_data
 from evals.plan.items import TaskPlan, lacking
 from evals.plan.naming_judges import judges_of
 from evals.registry import benchmark_class
+from tests.conftest import shared_folder
 
 CLASS = benchmark_class("alpaca_eval")
 ROW = dict.fromkeys(CLASS.dataset.tables["df_gamed"].fields, "1")
@@ -19,9 +19,7 @@ ROW = dict.fromkeys(CLASS.dataset.tables["df_gamed"].fields, "1")
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder with both references and no df_gamed.csv; nothing fetched yet."""
-    given = Path(os.environ.get("EVALS_DATA", "")) / "alpaca_eval"
-    if not (given / "alpaca_eval.json").exists():
-        pytest.skip("EVALS_DATA names no folder with alpaca_eval")
+    given = shared_folder("EVALS_DATA", "data") / "alpaca_eval"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "data" / "alpaca_eval"
     folder.mkdir(parents=True)

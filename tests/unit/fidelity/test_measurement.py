@@ -5,8 +5,6 @@ short simulation of their coverage (the long one: scripts/proof/judge_coverage.p
 import gzip
 import json
 import math
-import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,6 +22,7 @@ from evals.fidelity.measurement import (
     yes_no,
 )
 from scripts.proof.judge_coverage import Case, simulate
+from tests.conftest import shared_folder
 
 ALIKE = [Confusion(95, 5, 20, 380), Confusion(190, 10, 15, 285), Confusion(58, 3, 30, 570)]
 XSTEST = {
@@ -118,9 +117,7 @@ def test_whatever_the_counts_an_estimate_lies_in_its_interval_or_has_a_reason(
 
 def recorded_pairs() -> dict[tuple[str, str], Preferences]:
     """AlpacaEval 2: another annotator and the card's judge on the very same answers."""
-    folder = os.environ.get("EVALS_JUDGES")
-    if not folder or not (file := Path(folder) / "alpaca_eval_2.jsonl.gz").exists():
-        pytest.skip("EVALS_JUDGES names no folder with alpaca_eval_2.jsonl.gz")
+    file = shared_folder("EVALS_JUDGES", "judges") / "alpaca_eval_2.jsonl.gz"
     found: dict[tuple[str, str], tuple[list[float], list[float], list[float]]] = {}
     for line in gzip.decompress(file.read_bytes()).decode().splitlines():
         row = json.loads(line)
