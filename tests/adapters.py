@@ -36,10 +36,13 @@ def _normal(
 
 
 def write_adapter(folder: Path, tensors: Mapping[str, np.ndarray[Any, Any]], **config: Any) -> Path:
-    """A folder with these matrices and this config, over the one above."""
+    """A folder with these matrices and this config, over the one above, which names their
+    modules.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(tensors), folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({**CONFIG, **config}))
+    named = {"target_modules": sorted({name.split(".lora_")[0].split(".")[-1] for name in tensors})}
+    (folder / "adapter_config.json").write_text(json.dumps({**CONFIG, **named, **config}))
     return folder
 
 

@@ -15,7 +15,7 @@ from evals.fidelity.agreement import Pair
 from evals.fidelity.labels import labels_of
 from evals.fidelity.measurement import Confusion, Estimate, Preferences
 from evals.plan.judges import Judge, calibration_of, judge_of_record
-from evals.records import Grade
+from evals.records import Column, Grade
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.storage.run_folder import RunFolder
 
@@ -131,15 +131,15 @@ def estimates(folder: Path) -> Iterator[ColumnEstimate]:
 
 
 def _column(
-    run: RunFolder, benchmark: Benchmark[Any], column: Any, judge: Judge, summary: Any
+    run: RunFolder, benchmark: Benchmark[Any], column: Column, judge: Judge, summary: Any
 ) -> ColumnEstimate:
-    rows = [row for row in run.samples(benchmark.name) if _score(row, column.key, judge.role)]
+    rows = [row for row in run.samples(benchmark.name) if _score(benchmark, row, column)]
     is_preference = any("n_chars" in row for row in rows)
-    prior, of = _prior(judge, column.key, rows, summary)
+    prior, of = _prior(benchmark, judge, column, rows, summary)
     labels = labels_of(run, judge.role)
     estimate = prior
     if labels is not None:
-        own = {row["id"]: _score(row, column.key, judge.role)[0] for row in rows}
+        own = {row["id"]: _score(benchmark, row, column)[0] for row in rows}
         gold = [(own[i], y) for i, (key, y) in labels.items() if i in own and key == column.key]
         estimate = measurement.with_labels(list(own.values()), gold, prior)
         of = "the people who labelled a sample"
@@ -147,19 +147,18 @@ def _column(
     return ColumnEstimate(f"{heading} (estimate)", estimate, prior, of)
 
 
-def _score(row: Mapping[str, Any], column: str, role: str) -> list[float]:
+def _score(benchmark: Benchmark[Any], row: Mapping[str, Any], column: Column) -> list[float]:
     """The row's score in a column, alone in a list; none where it has none there."""
-    if "scores" in row:
-        found = row["scores"].get(role)
-    else:
-        # XSTest: an item is of one of the two columns, as its prompt is safe or not.
-        is_here = "safe" not in row or row["safe"] == column.startswith("xstest_safe_")
-        found = row.get("score") if is_here else None
+    found = benchmark.row_scores(row).get(column.metric)
     return [] if found is None else [float(found)]
 
 
 def _prior(
-    judge: Judge, column: str, rows: Sequence[Mapping[str, Any]], summary: Any
+    benchmark: Benchmark[Any],
+    judge: Judge,
+    column: Column,
+    rows: Sequence[Mapping[str, Any]],
+    summary: Any,
 ) -> tuple[Estimate, str]:
     """From the calibration alone, and whose scale it is on."""
     of = "the card's judge"
@@ -181,12 +180,12 @@ def _prior(
         return Estimate(None, reason=why), of
     of = kept["measurement"]["card"]
     columns = kept["measurement"]["columns"]
-    if column in columns:
-        recorded = [Confusion(*counts) for counts in columns[column].values()]
-        n_yes = sum(_score(row, column, judge.role)[0] > 0.5 for row in rows)
+    if column.key in columns:
+        recorded = [Confusion(*counts) for counts in columns[column.key].values()]
+        n_yes = sum(_score(benchmark, row, column)[0] > 0.5 for row in rows)
         return measurement.yes_no(n_yes, len(rows), recorded), of
     if judge.role in columns:
-        standin = [_score(row, column, judge.role)[0] for row in rows]
+        standin = [_score(benchmark, row, column)[0] for row in rows]
         lengths = [_length(row, judge.role) for row in rows]
         own = Preferences(standin, lengths)
         return measurement.preference(own, list(columns[judge.role].values())), of

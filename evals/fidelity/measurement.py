@@ -77,13 +77,6 @@ class Confusion:
 # --- verdicts of yes and no -----------------------------------------------------------------------
 
 
-def rogan_gladen(rate: float, sensitivity: float, specificity: float) -> float:
-    """The share that the card's judge would call yes, from the stand-in's share: may lie outside
-    [0, 1].  Source: Rogan & Gladen 1978.
-    """
-    return (rate + specificity - 1) / (sensitivity + specificity - 1)
-
-
 def yes_no(
     n_yes: int, n: int, recorded: Sequence[Confusion], least_models: int = LEAST_MODELS
 ) -> Estimate:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evals.errors import InputError, first_line
 from evals.models.adapters import PICKLED, WEIGHTS, Adapter, refuse, some
@@ -96,7 +97,12 @@ def _pairs(tensors: Mapping[str, Shape]) -> tuple[dict[str, _Pair], list[str]]:
 
 
 def _inconsistent(adapter: Adapter, pairs: Mapping[str, _Pair]) -> list[str]:
-    """Where matrices and config say different things: the scale is the config's."""
+    """Where matrices and config say different things: what takes part and the scale are the
+    config's.
+    """
+    apart = [module for module in pairs if not _takes_part(adapter.config, module)]
+    if apart:
+        return [f"its weights hold {some(apart)}, which its config leaves out and peft would, too"]
     lone = [module for module, pair in pairs.items() if not pair.a or not pair.b]
     if lone:
         return [f"of {some(lone)} one of the two matrices is missing"]
@@ -107,6 +113,32 @@ def _inconsistent(adapter: Adapter, pairs: Mapping[str, _Pair]) -> list[str]:
         if {pair.a[0], pair.b[1]} != {rank := _by_pattern(ranks, module, adapter.config["r"])}
     ]
     return [f"its matrices have other ranks than its config says: {some(wrong)}"] if wrong else []
+
+
+def _takes_part(config: Mapping[str, Any], module: str) -> bool:
+    """peft's rule: a module is named by the end of its name, by an expression for all of it, or as
+    any linear one, and lies in one of the layers where those are named.
+    """
+    targets, layers = config.get("target_modules"), config.get("layers_to_transform")
+    if _is_named(config.get("exclude_modules"), module):
+        return False
+    if targets != "all-linear" and targets is not None and not _is_named(targets, module):
+        return False
+    at = re.match(r".*\.[^.]*\.(\d+)\.", module)
+    wanted = [layers] if isinstance(layers, int) else layers
+    # With a pattern of its own for layers the name alone does not tell.
+    if not wanted or config.get("layers_pattern"):
+        return True
+    return at is not None and int(at[1]) in wanted
+
+
+def _is_named(names: Any, module: str) -> bool:
+    if isinstance(names, str):
+        try:
+            return re.fullmatch(names, module) is not None
+        except re.error:
+            return False
+    return any(module == name or module.endswith(f".{name}") for name in names or ())
 
 
 def _by_pattern(patterns: Mapping[str, int], module: str, default: int) -> int:

@@ -148,11 +148,7 @@ def _wandb(
     run.define_metric("evals/step")
     run.define_metric("evals/*", step_metric="evals/step")
     run.log({**values, **({} if step is None else {"evals/step": step})})
-    artifact = wandb.Artifact(_slug(f"evals-{name}"), type="evaluation")
-    for file in files:
-        artifact.add_file(str(file))
-    run.log_artifact(artifact)
-    run.finish()
+    _keep_files(wandb, run, name, files)
 
 
 def _trackio(
@@ -174,7 +170,12 @@ def _trackio(
         auto_log_cpu=False,
     )
     run.log(dict(values), step=step)
-    artifact = trackio.Artifact(_slug(f"evals-{name}"), type="evaluation")
+    _keep_files(trackio, run, name, files)
+
+
+def _keep_files(tracker: Any, run: Any, name: str, files: list[Path]) -> None:
+    """Files as an artifact, in the calls that wandb and trackio share; the run's end."""
+    artifact = tracker.Artifact(_slug(f"evals-{name}"), type="evaluation")
     for file in files:
         artifact.add_file(str(file))
     run.log_artifact(artifact)

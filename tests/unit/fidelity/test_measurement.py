@@ -17,7 +17,6 @@ from evals.fidelity.measurement import (
     Preferences,
     moments,
     preference,
-    rogan_gladen,
     with_labels,
     yes_no,
 )
@@ -32,10 +31,9 @@ XSTEST = {
 """String match against GPT-4 on recorded answers of GPT-4, Llama 2 and Mistral."""
 
 
-def test_rogan_and_gladens_own_relation() -> None:
-    # 0.9 x 0.3 + 0.2 x 0.7 = 0.41 would test positive.
-    assert rogan_gladen(0.41, 0.9, 0.8) == pytest.approx(0.3)
-    assert rogan_gladen(0.1, 1.0, 1.0) == pytest.approx(0.1)
+def rogan_gladen(rate: float, sensitivity: float, specificity: float) -> float:
+    """The relation of Rogan & Gladen 1978, without errors."""
+    return (rate + specificity - 1) / (sensitivity + specificity - 1)
 
 
 def test_models_on_which_a_stand_in_errs_alike_give_an_estimate_near_the_relation() -> None:

@@ -209,6 +209,27 @@ def changed(lora: Path, **tensors: Any) -> None:
     }
     gone = {f"base_model.model.{k}" for k, v in tensors.items() if v is None}
     save_file({k: v for k, v in held.items() if k not in gone}, file)
+    modules = {name.split(".lora_")[0].split(".")[-1] for name in held}
+    configure(lora, target_modules=sorted(modules))
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"target_modules": ["k_proj"]}, f"{Q[0]} and 1 more"),
+        ({"target_modules": ["proj"]}, f"{Q[0]} and 1 more"),
+        ({"target_modules": r".*\.1\.self_attn\.q_proj"}, Q[0]),
+        ({"layers_to_transform": [1]}, Q[0]),
+        ({"layers_to_transform": 0}, Q[1]),
+        ({"exclude_modules": ["q_proj"]}, f"{Q[0]} and 1 more"),
+    ],
+)
+def test_matrices_that_the_config_leaves_out_are_refused_for_peft_would_leave_them_out(
+    lora: Path, config: Any, named: str
+) -> None:
+    configure(lora, **config)
+    says = f"its weights hold {named}, which its config leaves out and peft would, too"
+    assert says in refused(lora)
 
 
 @pytest.mark.parametrize(
