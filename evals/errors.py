@@ -39,13 +39,22 @@ class EnvironmentFault(EvalsError):
     exit_code = 4
 
 
+_MOST_NAMES = 30
+"""That a sentence lists: a run has thousands of items."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint naming the known names closest to `name`, or all of them when none is close."""
+    """A hint naming the known names closest to `name`, or, when none is close, what there is: all
+    names, the first of many.
+    """
     names = list(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return "Did you mean " + " or ".join(close) + "?"
-    return "Known: " + ", ".join(names) + "."
+    if not names:
+        return "There is none."
+    more = len(names) - _MOST_NAMES
+    return f"Known: {', '.join(names[:_MOST_NAMES])}{f' and {more:,} more' if more > 0 else ''}."
 
 
 def first_line(error: BaseException) -> str:
