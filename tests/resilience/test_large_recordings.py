@@ -84,7 +84,11 @@ def test_of_the_answers_only_a_few_are_in_memory(
 def test_memory_does_not_grow_with_the_number_of_items(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite's own memory is not traced; it keeps a fixed number of pages."""
+    """SQLite's own memory is not traced; it keeps a fixed number of pages.
+
+    What waits to be graded and written is bounded, but how much of it there is at the peak is
+    chance: half a megabyte between runs of one size. A kept grade or item is over 300 bytes.
+    """
     monkeypatch.setitem(BENCHMARKS, "toy", "scripts.bench_parts.toy:Toy")
 
     def peak_of(n: int) -> int:
@@ -102,7 +106,7 @@ def test_memory_does_not_grow_with_the_number_of_items(
 
     peak_of(10)  # imports
     few, many = peak_of(1_000), peak_of(8_000)
-    assert many - few < 7_000 * 60
+    assert many - few < 7_000 * 150
 
 
 def test_a_disk_without_room_for_the_rows_is_named(tmp_path: Path) -> None:
