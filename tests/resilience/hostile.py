@@ -170,7 +170,8 @@ GREEDY = (
     _endless("stops itself", "import signal\nsignal.raise_signal(signal.SIGSTOP)\nwhile True: pass"),
     _endless("thread that outlives the program", "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin).start()\nthreading.Event().wait()"),
     _endless("nests folders without end", "import posix\nwhile True:\n    posix.mkdir('a'); posix.chdir('a')", "time", "exception"),
-    _endless("fills the scratch folder", "import os\nn = 0\nwhile True:\n    os.mkdir(str(n)); n += 1", "time", "exception"),
+    # Not for a whole second: what it makes is removed again before the answer, within a limit.
+    Attack("fills the scratch folder", "import os\nn = 0\nwhile True:\n    os.mkdir(str(n)); n += 1", ("time", "exception"), wall_s=0.3),
 )  # fmt: skip
 
 INTRUDERS = (
