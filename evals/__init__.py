@@ -1,99 +1,183 @@
 """Give it a model, get the model card's row.
 
-import evals
-run = evals.run("smollm2", suite="smoke")
-print(run.table())
+A run, as `evals run` makes it:
+
+    import evals
+
+    run = evals.run("out/step_2000", suite="card", judge="xstest=strmatch")
+    print(run.table())
+    gsm8k = run.cells["gsm8k"]
+    print(gsm8k.percent, gsm8k.ci95_percent, gsm8k.n, gsm8k.marks)
+
+What is already on disk, without a model:
+
+    evals.score("results/my-8b-card")                            # graded again
+    evals.diff("results/step_1000-card", "results/my-8b-card")   # two runs, item by item
+    evals.check("results/step_1000-card", "results/my-8b-card", "release").verdict    # the gate
+    evals.table("results/my-8b-card", published=True, format="latex")
+
+Whatever is wrong with the input or the machine is an evals.EvalsError whose text is one sentence.
+Card is a card as `evals cards` lists them, Benchmark the class that a benchmark of one's own
+derives from (tasks/README.md).
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "check", "run", "run_adapters"]
+__all__ = [
+    "Benchmark", "Card", "Cell", "EvalsError", "Result",
+    "check", "diff", "run", "run_adapters", "score", "table",
+]  # fmt: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    import os
+    from collections.abc import Callable, Sequence
 
+    from evals.benchmark import Benchmark
+    from evals.cards.card import Card
     from evals.compare.gate import Gate
-    from evals.plan.settings import RunSettings
-    from evals.report.result import Result
+    from evals.compare.runs import Comparison
+    from evals.errors import EvalsError
+    from evals.report.result import Cell, Result
+
+    PathLike = str | os.PathLike[str]
+
+_CLASSES = {
+    "Benchmark": "evals.benchmark",
+    "Card": "evals.cards.card",
+    "Cell": "evals.report.result",
+    "EvalsError": "evals.errors",
+    "Result": "evals.report.result",
+}
 
 
-def run(model: str, **settings: Any) -> "Result":
-    """Evaluate `model` and write its run folder.
+def __getattr__(name: str) -> Any:
+    # `import evals` alone loads nothing: `evals --help` begins here too.
+    from importlib import import_module
 
-    settings: fields of RunSettings (evals.plan.settings), EngineSettings (evals.generators),
-    PromptSettings and ReasoningSettings (evals.models) by name, e.g. suite="card",
-    tasks="mmlu,gsm8k", data="/data/evals", judges="xstest=strmatch", dtype="float32"; texts where
-    paths or tuples are meant are taken.
-    Raises evals.errors.EvalsError with one sentence for anything wrong with the input or the
-    machine.
+    if name in _CLASSES:
+        return getattr(import_module(_CLASSES[name]), name)
+    raise AttributeError(f"module 'evals' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CLASSES})
+
+
+def run(
+    model: str,
+    *,
+    on_progress: "Callable[[str, int, int], object] | None" = None,
+    on_note: "Callable[[str], object] | None" = None,
+    log: str | None = None,
+    step: int | None = None,
+    **settings: Any,
+) -> "Result":
+    """Evaluate `model` and write its run folder; the same call goes on where one was stopped.
+
+    settings: the options of `evals run --help` by name, with underscores: suite="card",
+    tasks="mmlu,gsm8k", data="/data/evals", judge="xstest=strmatch", dtype="float32",
+    chat_template_kwargs={"enable_thinking": False}; several judges, tasks, stops: a list.
+    on_progress(phase, done, total): called after every answer.  on_note(line): what a terminal
+    would be told, warnings too.  log, step: a tracker ("wandb", "trackio" or "mlflow") and the
+    training step that the numbers belong to there.
+    Raises EvalsError: InputError for a setting that there is not, of a wrong type or impossible,
+    before any weight is loaded; Incomplete where a judge was lost in mid-run.
     """
-    # Here and not above: `import evals` alone loads nothing.
-    from evals.report.result import Result
+    from evals.plan.named import settings_by_name
     from evals.runs import session
+    from evals.runs.progress import Reports
 
-    done = session.run(_settings(model, settings))
-    return Result(done.folder, done.summary, done.n_missing)
+    asked = settings_by_name(model, settings)
+    if log is not None:
+        from evals.report.trackers import require
+
+        require(log, asked.offline)
+    done = session.run(asked, Reports(on_progress, on_note))
+    result = _result(done.folder.path, done.summary, done.n_missing)
+    said = list(result.warnings)
+    if log is not None:
+        from evals.report.trackers import log_run
+
+        said += filter(None, [log_run(log, done, step, asked.data)])
+    if on_note is not None:
+        for line in said:
+            on_note(f"warning: {line}")
+    return result
 
 
-def run_adapters(adapters: "Sequence[str]", base: str = "", **settings: Any) -> "list[Result]":
+def run_adapters(
+    adapters: "Sequence[str]",
+    base: str = "",
+    *,
+    on_progress: "Callable[[str, int, int], object] | None" = None,
+    on_note: "Callable[[str], object] | None" = None,
+    **settings: Any,
+) -> "list[Result]":
     """Evaluate LoRA adapters of one base on one engine, a run folder each, below out= if given.
 
-    base: "" for the one that their configs name.  settings: see run.
+    base: "" for the one that their configs name.  The rest: see run.
     """
     from evals.plan.adapters import make_plans, of_each
-    from evals.report.result import Result
-    from evals.runs.progress import Progress
+    from evals.plan.named import settings_by_name
+    from evals.runs.progress import Reports
     from evals.runs.together import execute_all
 
-    plans = make_plans(of_each(_settings(base, settings), adapters))
-    done = execute_all(plans, lambda: Progress(quiet=True))
-    return [Result(one.folder, one.summary, one.n_missing) for one in done]
+    plans = make_plans(of_each(settings_by_name(base, settings), adapters))
+    done = execute_all(plans, lambda: Reports(on_progress, on_note))
+    return [_result(one.folder.path, one.summary, one.n_missing) for one in done]
 
 
-def _settings(model: str, settings: dict[str, Any]) -> "RunSettings":
-    """Settings by name as RunSettings. Raises InputError for one that there is not."""
-    from dataclasses import fields
+def score(
+    run: "PathLike",
+    *,
+    data: "PathLike | None" = None,
+    reasoning: str | None = None,
+    reasoning_marks: str = "<think>,</think>",
+) -> "Result":
+    """Grade a run's stored answers again with today's scorers, and write it; needs no model.
+
+    reasoning: "auto", "strip" or "keep", in place of the run's own way.
+    Raises InputError where the folder is no run, or the data is not here. The result's n_missing
+    counts answers only.
+    """
     from pathlib import Path
 
-    from evals.errors import InputError, nearest
-    from evals.generators import EngineSettings
-    from evals.models.prompting import PromptSettings
-    from evals.models.reasoning import ReasoningSettings, marks_of
-    from evals.plan.settings import RunSettings
+    from evals.plan.named import reading_by_name
+    from evals.runs.rescore import rescore
 
-    grouped = {
-        "engine": EngineSettings,
-        "prompts": PromptSettings,
-        "reading": ReasoningSettings,
-    }
-    of = {name: {field.name for field in fields(cls)} for name, cls in grouped.items()}
-    known = {field.name for field in fields(RunSettings)}.union(*of.values())
-    for name in settings:
-        if name not in known:
-            raise InputError(f"evals.run has no setting {name!r}. {nearest(name, sorted(known))}")
-    # A bare text would be taken for a sequence of letters.
-    for name in ("tasks", "judges", "stop", "prices"):
-        if isinstance(settings.get(name), str):
-            settings[name] = (settings[name],)
-    if isinstance(settings.get("reasoning_marks"), str):
-        settings["reasoning_marks"] = marks_of(settings["reasoning_marks"])
-    for name in ("data", "out", "store"):
-        if settings.get(name) is not None:
-            settings[name] = Path(settings[name])
-    for group, cls in grouped.items():
-        if given := {name: settings.pop(name) for name in sorted(of[group] & settings.keys())}:
-            settings[group] = cls(**given)
-    return RunSettings(model=model, **settings)
+    summary = rescore(Path(run), _path(data), reading_by_name(reasoning, reasoning_marks))
+    n_missing = sum(t["n_items"] - t["n_answered"] for t in summary["tasks"].values())
+    return _result(Path(run), summary, n_missing)
+
+
+def diff(
+    baseline: "PathLike",
+    candidate: "PathLike",
+    *,
+    data: "PathLike | None" = None,
+    card: str | None = None,
+) -> "Comparison":
+    """Two runs on the same items: `comparable.reason` (None where they can be compared), `columns`
+    with their paired differences as fractions, p-values and intervals, and `p_holm`.
+
+    data: folder of the public data, for length control and MMLU's probabilities.  card: a name or
+    file, in place of the runs' own.
+    Raises InputError where a folder is no run.
+    """
+    from pathlib import Path
+
+    from evals.compare.runs import compare
+
+    return compare(Path(baseline), Path(candidate), _path(data), card)
 
 
 def check(
-    baseline: "Path | str",
-    candidate: "Path | str",
-    policy: "Path | str | None" = None,
+    baseline: "PathLike",
+    candidate: "PathLike",
+    policy: "PathLike | None" = None,
     *,
-    data: "Path | str | None" = None,
+    data: "PathLike | None" = None,
     strict: bool = False,
 ) -> "Gate":
     """The gate on two run folders: `verdict` ("pass", "regressed", "undecided", "incomplete",
@@ -102,8 +186,7 @@ def check(
     policy: a TOML file, or the name of a ready one ("release", "quantised", "nightly"); None: every
     column may fall by one point.  data: folder of the public data, for length control and MMLU's
     probabilities.  strict: undecided is a failure too.
-    Two runs without a policy: evals.compare.runs.compare(Path, Path), differences as fractions.
-    Raises evals.errors.InputError with one sentence where a folder is no run or a policy is wrong.
+    Raises InputError where a folder is no run or a policy is wrong.
     """
     from pathlib import Path
 
@@ -111,5 +194,43 @@ def check(
     from evals.compare.policy import Policy, read_policy
 
     rules = Policy() if policy is None else read_policy(Path(policy), Path(baseline))
-    where = None if data is None else Path(data)
-    return gate.check(Path(baseline), Path(candidate), rules, data=where, strict=strict)
+    return gate.check(Path(baseline), Path(candidate), rules, data=_path(data), strict=strict)
+
+
+def table(
+    *runs: "PathLike",
+    published: bool = False,
+    format: str = "markdown",
+    card: str | None = None,
+    data: "PathLike | None" = None,
+    with_ci: bool = False,
+) -> str:
+    """The card's table of some run folders, as `evals report` prints it.
+
+    published: the card's own rows first.  format: markdown, html, latex, csv or json.
+    A page to look at: evals.report.html.write_report.
+    Raises InputError where a folder is no run.
+    """
+    from pathlib import Path
+
+    from evals.errors import InputError
+    from evals.report.formats import FORMATS
+    from evals.report.rows import Layout, report_table
+
+    if format not in FORMATS:
+        raise InputError(f"evals.table: format {format!r}: known are {', '.join(FORMATS)}.")
+    folders = [Path(run) for run in runs]
+    layout = Layout(with_ci=with_ci, card=card)
+    return FORMATS[format](report_table(folders, published, layout, _path(data)))
+
+
+def _path(given: "PathLike | None") -> Any:
+    from pathlib import Path
+
+    return None if given is None else Path(given)
+
+
+def _result(folder: Any, summary: Any, n_missing: int) -> "Result":
+    from evals.report.result import Result
+
+    return Result(folder, summary, n_missing)

@@ -4,6 +4,7 @@ that model.
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -57,6 +58,22 @@ def own_sampling(folder: Path) -> Path:
     wants = {"temperature": 0.7, "top_k": 20, "repetition_penalty": 1.3, "presence_penalty": 1.5}
     ends = {"do_sample": True, "eos_token_id": [2, 0], "bos_token_id": 1, "pad_token_id": 2}
     (folder / "generation_config.json").write_text(json.dumps(wants | ends))
+    return folder
+
+
+def cut_short(folder: Path, n_layers: int) -> Path:
+    """The embedded model's first layers: what is soon loaded, and soon trained."""
+    from safetensors.torch import load_file, save_file
+
+    from evals.models.embedded import embedded_folder
+
+    shutil.copytree(embedded_folder(), folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": n_layers}))
+    weights = load_file(folder / "model.safetensors")
+    layer = {name: int(name.split(".")[2]) for name in weights if name.startswith("model.layers.")}
+    kept = {name: one for name, one in weights.items() if layer.get(name, 0) < n_layers}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 

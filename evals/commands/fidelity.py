@@ -6,13 +6,11 @@ from typing import Annotated
 import typer
 
 from evals.commands.options import (
-    DTYPES,
     DataOption,
     MaxLenOption,
     OfflineOption,
     PriceOption,
     TensorParallelOption,
-    choice,
 )
 from evals.errors import CheckFailed
 
@@ -102,9 +100,7 @@ def judge_calibrate(
     from evals.plan.settings import RunSettings
     from evals.runs.progress import Progress
 
-    engine = EngineSettings(
-        tensor_parallel_size, dtype=choice("--dtype", dtype, DTYPES), max_model_len=max_model_len
-    )
+    engine = EngineSettings(tensor_parallel_size, dtype=dtype, max_model_len=max_model_len)
     settings = RunSettings(
         "",
         data=data,

@@ -39,8 +39,6 @@ MaxLenOption = Annotated[
     int | None, typer.Option(help="Context in tokens (default: the model's own).")
 ]
 TensorParallelOption = Annotated[int | None, typer.Option(help="GPUs the weights are split over.")]
-# vLLM's names.
-DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 
 
 SystemPromptOption = Annotated[
@@ -104,29 +102,17 @@ def prompt_settings(
 ) -> Any:
     """The options above as evals.models.prompting.PromptSettings.
 
-    Raises BadParameter where a file cannot be read or an id is no number.
+    Raises InputError where a file cannot be read or an id is no number.
     """
-    from evals.models.prompting import PromptSettings
+    from evals.models.prompting import PromptSettings, ids_of, text_of_file
 
     if system_prompt is not None and system_prompt.startswith("@"):
-        system_prompt = _text_of("--system-prompt", Path(system_prompt[1:]))
-    template = _text_of("--chat-template", chat_template) if chat_template else None
-    try:
-        ids = tuple(int(part) for part in (stop_token_ids or "").split(",") if part.strip())
-    except ValueError:
-        raise typer.BadParameter(
-            f"--stop-token-ids {stop_token_ids}: write token ids with commas, e.g. 2,7."
-        ) from None
+        system_prompt = text_of_file("--system-prompt", Path(system_prompt[1:]))
+    template = text_of_file("--chat-template", chat_template) if chat_template else None
+    ids = ids_of(stop_token_ids or "")
     return PromptSettings(
         system_prompt, template, chat_template_kwargs, tuple(stop or ()), ids, leave_out_added
     )
-
-
-def _text_of(option: str, file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{option} {file}: cannot be read ({error}).") from None
 
 
 def choice(option: str, value: str, known: tuple[str, ...]) -> Any:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evals.commands.options import (
-    DTYPES,
     REASONING_MARKS,
     CardOption,
     ChatTemplateOption,
@@ -215,7 +214,7 @@ def run(
 
     engine = EngineSettings(
         tensor_parallel_size, pipeline_parallel_size, data_parallel_size,
-        choice("--dtype", dtype, DTYPES), max_model_len, gpu_memory_utilization, quantization,
+        dtype, max_model_len, gpu_memory_utilization, quantization,
         max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
         batch_invariant,
     )  # fmt: skip
@@ -240,9 +239,9 @@ def run(
     if step is not None and log is None:
         raise typer.BadParameter("--step goes with --log.")
     if log is not None:
-        from evals.report.trackers import TRACKERS, require
+        from evals.report.trackers import require
 
-        require(choice("--log", log, TRACKERS), offline)
+        require(log, offline)
     results = [measured(each[0])] if len(each) == 1 else measured_together(each)
     for task in (task for result in results for task in result.summary["tasks"].values()):
         for warning in task["warnings"]:
@@ -376,10 +375,7 @@ def score(
     reasoning_marks: ReasoningMarksOption = REASONING_MARKS,
 ) -> None:
     """Grade the stored completions again; needs no model."""
-    from evals.models.reasoning import ReasoningSettings, marks_of
+    from evals.plan.named import reading_by_name
     from evals.runs.rescore import rescore
 
-    reading = ReasoningSettings(reasoning, marks_of(reasoning_marks)) if reasoning else None
-    if reading is None and reasoning_marks != REASONING_MARKS:
-        raise typer.BadParameter("--reasoning-marks goes with --reasoning.")
-    show_rows([rescore(run_folder, data, reading)])
+    show_rows([rescore(run_folder, data, reading_by_name(reasoning, reasoning_marks))])

@@ -19,7 +19,7 @@ from evals.plan.items import spread
 from evals.plan.judges import CALIBRATIONS, calibration_file
 from evals.plan.naming_judges import gone, judges_of, prompts_of_judges, refusal
 from evals.plan.questions import Question, prepare, question
-from evals.plan.settings import RunSettings
+from evals.plan.settings import RunSettings, check_settings
 from evals.records import Completion, Finding, ItemId, Program
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.runs.asking import Asker
@@ -42,11 +42,7 @@ def calibrate(
     Raises InputError for what is wrong before any judge is asked, Incomplete where verdicts are
     missing; those that came are kept.
     """
-    if settings.limit is not None and settings.limit < 1:
-        raise InputError(
-            f"--limit {settings.limit}: give the number of recorded answers of each role, 1 or"
-            " more."
-        )
+    check_settings(settings)
     classes = [benchmark_class(name) for name in BENCHMARKS]
     judges = judges_of(settings.judges, classes)
     if lost := gone(judges, date.today()):

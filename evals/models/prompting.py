@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from evals.errors import InputError
@@ -85,6 +86,24 @@ def template_arguments(given: str | None) -> dict[str, Any]:
             "'{\"enable_thinking\": false}'."
         )
     return found
+
+
+def text_of_file(option: str, file: Path) -> str:
+    """The text of a file that an option names. Raises InputError where it cannot be read."""
+    try:
+        return file.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{option} {file}: cannot be read ({error}).") from None
+
+
+def ids_of(text: str) -> tuple[int, ...]:
+    """--stop-token-ids as numbers. Raises InputError where one is none."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(
+            f"--stop-token-ids {text}: write token ids with commas, e.g. 2,7."
+        ) from None
 
 
 def template_of(tokenizer: Any, settings: PromptSettings) -> str:

@@ -12,6 +12,8 @@ from evals.models.prompting import AS_IT_IS, PromptSettings, template_arguments
 from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, check_reasoning
 
 Suite = Literal["card", "full", "smoke"]
+DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
+"""vLLM's names."""
 SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
 
 
@@ -64,6 +66,8 @@ def check_settings(settings: RunSettings) -> None:
 
 def _check_engine(engine: EngineSettings) -> None:
     """What can be seen to be wrong before the engine is asked."""
+    if engine.dtype not in DTYPES:
+        raise InputError(f"--dtype {engine.dtype}: known are {', '.join(DTYPES)}.")
     for name in (
         "tensor_parallel_size",
         "pipeline_parallel_size",

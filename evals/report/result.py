@@ -1,14 +1,72 @@
-"""A run's outcome as `evals.run` gives it to a program."""
+"""A run's outcome as `evals.run` and `evals.score` give it to a program."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from evals.report.table import markdown, row_from_summary
-from evals.runs.writing import RunResult
 
 
 @dataclass(frozen=True, slots=True)
-class Result(RunResult):
-    """A run's folder and summary, and its row."""
+class Cell:
+    """One column's value for one model.
+
+    fraction: 0 to 1, None where the table prints `-`; reason then says why.  ci95: its 95 %
+    interval as fractions, None where there is none.  n: items it was computed from.  marks: what in
+    it is not the card's protocol.
+    """
+
+    fraction: float | None
+    ci95: tuple[float, float] | None
+    n: int
+    marks: tuple[str, ...]
+    reason: str | None
+
+    @property
+    def percent(self) -> float | None:
+        """The fraction as a table prints it, unrounded."""
+        return None if self.fraction is None else 100 * self.fraction
+
+    @property
+    def ci95_percent(self) -> tuple[float, float] | None:
+        """The interval in percent."""
+        return None if self.ci95 is None else (100 * self.ci95[0], 100 * self.ci95[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A run that is done: its folder, all of summary.json, and how many answers and verdicts are
+    still to be had (the same call asks for them again).
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+    n_missing: int
+
+    @property
+    def is_complete(self) -> bool:
+        """True when every item that was to be asked has its answer and its verdicts."""
+        return self.n_missing == 0
+
+    @property
+    def cells(self) -> Mapping[str, Cell]:
+        """The row, by the card's column keys, `average` among them."""
+        return {
+            key: Cell(
+                cell["value"],
+                cell["ci95"] and (cell["ci95"][0], cell["ci95"][1]),
+                cell["n"],
+                tuple(cell["marks"]),
+                cell["reason"],
+            )
+            for key, cell in self.summary["cells"].items()
+        }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What `evals run` warns of at its end: answers cut off, empty, unreadable."""
+        return tuple(line for task in self.summary["tasks"].values() for line in task["warnings"])
 
     def table(self) -> str:
         """The card's table with this row, in Markdown."""

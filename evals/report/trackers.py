@@ -37,6 +37,8 @@ def require(tracker: str, offline: bool) -> None:
     has no key, or it is a server and the run is to open no connection. Offline, wandb keeps what
     is logged on this machine.
     """
+    if tracker not in TRACKERS:
+        raise InputError(f"--log {tracker}: known are {', '.join(TRACKERS)}.")
     try:
         library = import_module(tracker)
     except ImportError as error:

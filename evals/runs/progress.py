@@ -133,6 +133,31 @@ class Progress:
         return f", about {_duration((now - self._started) * (1 - share) / share)} left"
 
 
+class Reports(Progress):
+    """Reports to a program: on_progress(phase, done, total) after every answer, on_note(line) for
+    what a terminal would be told. What either raises ends the run in order.
+    """
+
+    def __init__(
+        self,
+        on_progress: Callable[[str, int, int], object] | None,
+        on_note: Callable[[str], object] | None,
+    ) -> None:
+        super().__init__(quiet=True)
+        self._on_progress, self._on_note = on_progress, on_note
+
+    def advance(self, n: int = 1, work: float = 0.0, **counts: float) -> None:
+        """As above, and said."""
+        super().advance(n, work, **counts)
+        if self._on_progress is not None:
+            self._on_progress(self._phase, self._done, self._total)
+
+    def note(self, text: str) -> None:
+        """One line for the program."""
+        if self._on_note is not None:
+            self._on_note(text)
+
+
 def _bar() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from evals.models.embedded import embedded_folder
 from tests.adapters import merge, random_pair, write_adapter
+from tests.real_engine import cut_short
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = 4
@@ -61,21 +61,6 @@ def scale(module: str) -> float:
     return float(alpha / np.sqrt(rank))
 
 
-def cut_short(folder: Path) -> Path:
-    """The embedded model's first layers."""
-    shutil.copytree(embedded_folder(), folder)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": LAYERS}))
-    weights = load_file(folder / "model.safetensors")
-    kept = {name: one for name, one in weights.items() if _layer(name) < LAYERS}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def _layer(name: str) -> int:
-    return int(name.split(".")[2]) if name.startswith("model.layers.") else 0
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of base, adapters and merged model, in one process."""
@@ -88,7 +73,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             module = f"model.layers.{layer}.{name}"
             tensors |= random_pair(module, shape, rank, random, size=0.02)
     zero = {name: np.zeros_like(matrix) for name, matrix in tensors.items()}
-    small = cut_short(at / "small")
+    small = cut_short(at / "small", LAYERS)
     named = {"base_model_name_or_path": str(small)}
     write_adapter(at / "zero", zero, **named, **PATTERNS)
     write_adapter(at / "other", tensors, **named, **PATTERNS)
