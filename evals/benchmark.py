@@ -212,6 +212,21 @@ def other_settings(settings: Any) -> dict[str, Json]:
     return {name: value for name, (value, usual) in found.items() if value != usual}
 
 
+def apart(cls: type[Benchmark[Any]], own: Any, cards: Any) -> str:
+    """In which settings a benchmark was asked otherwise than a card says, "" where in none: gsm8k:
+    shots 4, the card's 8.
+    """
+    pairs = [(n.name, getattr(own, n.name), getattr(cards, n.name)) for n in fields(cls.Settings)]
+    words = [f"{name} {one}, the card's {other}" for name, one, other in pairs if one != other]
+    return f"{cls.name}: {'; '.join(words)}" if words else ""
+
+
+def undrawn(settings: Any) -> Any:
+    """The settings with every item asked: those that may be "all" are."""
+    able = [one.name for one in fields(settings) if "all" in one.metadata["may"]]
+    return replace(settings, **dict.fromkeys(able, "all"))
+
+
 def variant_name(cls: type[Benchmark[Any]], settings: Any) -> str:
     """What a benchmark under these settings is called: mmlu, mmlu.shots-0."""
     words = [f".{name}-{value}" for name, value in other_settings(settings).items()]

@@ -135,7 +135,7 @@ def variants(card: Card, more: Sequence[str] = ()) -> dict[str, Variant]:
 
 def off_card(summary: Mapping[str, Any]) -> list[str]:
     """The registered benchmarks that a run asked besides its card's."""
-    return [name for name in BENCHMARKS if name in summary["data"]]
+    return [name for name in BENCHMARKS if name in summary.get("data", ())]
 
 
 def task_variant(summary: Mapping[str, Any], task: str) -> Variant:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evals.cards.card import Card, PublishedRow
-from evals.cards.published import card_named, card_of_run, row_of_short_name, shipped
+from evals.cards.published import card_named, card_of_run, row_of_short_name, shipped, shipped_rows
 from evals.errors import InputError, nearest
 from evals.registry import bound
 from evals.report.formats import by_size, with_best
@@ -51,9 +51,9 @@ def report_table(
     data: folder of the public data files, by which unfinished runs are graded.
     Raises InputError for what is no run, and where no published row is of a run's model.
     """
-    if layout.delta_to is not None:
-        return _dressed(_differences(runs, layout.delta_to, layout.by_size, data), layout)
     named = bound(card_named(layout.card)) if layout.card else None
+    if layout.delta_to is not None:
+        return _dressed(_differences(runs, layout, named, data), layout)
     own = [_row(path, data, named) for path in runs]
     cards = [named] if named else [row.card for row in own if row.card] or [shipped()]
     printed = rows_from_published(cards[0]) if published else ()
@@ -87,19 +87,21 @@ def _head(path: Path) -> Mapping[str, Any]:
     return RunFolder(path).read_json("summary.json")
 
 
-def _differences(runs: Sequence[Path], to: str, sized: bool, data: Path | None) -> Table:
-    pairs = [(_row(path, data), _base(path, to)) for path in runs]
-    if sized:
+def _differences(
+    runs: Sequence[Path], layout: Layout, card: Card | None, data: Path | None
+) -> Table:
+    pairs = [(_row(path, data, card), _base(path, layout.delta_to or "", card)) for path in runs]
+    if layout.by_size:
         # by_size gives each row a group and so makes it another object; its cells remain the same.
         bases = {id(row.cells): base for row, base in pairs}
         pairs = [(row, bases[id(row.cells)]) for row in by_size([row for row, _ in pairs])]
     return delta_table([row for row, _ in pairs], [base for _, base in pairs])
 
 
-def _base(path: Path, to: str) -> TableRow:
+def _base(path: Path, to: str, card: Card | None) -> TableRow:
     """The published row that a run is held against."""
     if to == "published":
-        found = None if os.path.isfile(path) else published_row_of(_head(path))
+        found = None if os.path.isfile(path) else published_row_of(_head(path), card)
         if found is None:
             raise InputError(
                 f"The card has no row of {path}'s model. Name one: --delta-to"
@@ -110,14 +112,16 @@ def _base(path: Path, to: str) -> TableRow:
         if found is None:
             raise InputError(
                 f"The card has no row {to!r}."
-                f" {nearest(to, [row.short_name for row in shipped().rows])}"
+                f" {nearest(to, [row.short_name for row in shipped_rows()])}"
             )
-    rows = rows_from_published(shipped(found.card))
+    rows = rows_from_published(card if card and found in card.rows else shipped(found.card))
     return next(row for row in rows if row.name == found.name)
 
 
-def published_row_of(summary: Mapping[str, Any]) -> PublishedRow | None:
-    """The card's row of the model that a run measured; None where it has none."""
+def published_row_of(summary: Mapping[str, Any], card: Card | None = None) -> PublishedRow | None:
+    """The row of the model that a run measured, on a card (default: the run's own); None where it
+    has none.
+    """
     model = summary.get("model")
     names = (
         {str(model.get(key)).casefold() for key in ("id", "name")}
@@ -127,7 +131,7 @@ def published_row_of(summary: Mapping[str, Any]) -> PublishedRow | None:
     return next(
         (
             row
-            for row in card_of_run(summary).rows or shipped().rows
+            for row in (card or card_of_run(summary)).rows or shipped().rows
             if names & {n.casefold() for n in (row.hub_id, row.short_name, row.name)}
         ),
         None,

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from evals.benchmark import apart, undrawn
 from evals.cards.average import average_metric, left_out
 from evals.cards.card import AVERAGE, Card, PublishedRow
 from evals.cards.published import card_of_run, shipped
 from evals.records import Column, Metric
-from evals.registry import variants
+from evals.registry import off_card, variants
 from evals.runs.summary import metric_json
 from evals.storage.files import one_line
 
@@ -135,24 +136,44 @@ def row_from_summary(
 def cells_under(card: Card, summary: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     """A run's cells under a card's keys: its own; of a run of another card what it has of this
     one's columns, of benchmarks asked under the same settings, and the card's Average of these.
+
+    A mark says where every item was asked although the card draws some; a reason, in which settings
+    the run asked otherwise than the card.
     """
-    own = card_of_run(summary)
+    own, cells = card_of_run(summary), summary["cells"]
     if (card.hash, card.average, card.keys) == (own.hash, own.average, own.keys):
-        cells: Mapping[str, Mapping[str, Any]] = summary["cells"]
-        return cells
+        found = dict(cells)
+        asked = variants(own, off_card(summary)) if summary.get("suite") == "full" else {}
+    else:
+        found, asked = _of_another(card, own, summary), variants(card)
+    if summary.get("suite") == "full":
+        for one in asked.values():
+            said = apart(one.cls, undrawn(one.settings), one.settings)
+            for key in [column.key for column in one.columns if said and column.key in found]:
+                found[key] = {**found[key], "marks": [*found[key].get("marks", ()), said]}
+    return found
+
+
+def _of_another(card: Card, own: Card, summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What a run of one's own card has of another's columns, and that one's Average."""
     found: dict[str, Mapping[str, Any]] = {}
+    cells, measured = summary["cells"], summary["metrics"]
+    theirs = {one.benchmark for one in card.columns}
+    shared = tuple(one for one in own.columns if one.benchmark in theirs)
+    asked = variants(replace(own, columns=shared), off_card(summary))
     for name, variant in variants(card).items():
-        same = [one for one in own.columns if one.identity[::2] == variant.columns[0].identity[::2]]
-        cells = {one.metric: summary["cells"].get(one.key, {}) for one in same}
-        marks = sorted({mark for cell in cells.values() for mark in cell.get("marks", ())})
-        metrics = summary["metrics"].get(name, {})
+        keys = {one.metric: one.key for one in asked[name].columns} if name in asked else {}
+        marks = {mark for key in keys.values() for mark in cells.get(key, {}).get("marks", ())}
+        same = [one for one in asked.values() if one.cls is variant.cls]
+        differs = [apart(one.cls, one.settings, variant.settings) for one in same]
+        metrics = measured.get(name, {})
         for column in variant.columns:
-            cell = cells.get(column.metric) or metrics.get(column.metric)
+            cell = cells.get(keys.get(column.metric, "")) or metrics.get(column.metric)
             if cell is None:
                 what = "scored: evals score does it" if metrics else "asked: evals run asks for it"
-                why = f"not {what}; the run was of {own.title}"
-                cell = metric_json(Metric(None, 0, 0, reason=why))
-            found[column.key] = {"marks": marks, **cell}
+                words = [f"not {what}; the run was of {own.title}", *filter(None, differs)]
+                cell = metric_json(Metric(None, 0, 0, reason=", ".join(words)))
+            found[column.key] = {"marks": sorted(marks), **cell}
     values = {key: _metric(cell) for key, cell in found.items() if cell.get("value") is not None}
     return found | {AVERAGE.key: metric_json(average_metric(card.average, values))}
 
@@ -356,9 +377,7 @@ def delta_table(rows: Sequence[TableRow], published: Sequence[TableRow]) -> Tabl
     lower is better.
     """
     pairs = sorted(zip(rows, published, strict=True), key=lambda pair: pair[0].group == LIMITED)
-    differences, columns = aligned(
-        [replace(row, cells=_differences(row, base)) for row, base in pairs]
-    )
+    differences, columns = aligned([_minus(row, base) for row, base in pairs])
     bases = tuple({base.name: base for base in published}.values())
     against = (
         f"the published row {bases[0].name}" if len(bases) == 1 else "each row's own published row"
@@ -366,17 +385,31 @@ def delta_table(rows: Sequence[TableRow], published: Sequence[TableRow]) -> Tabl
     return Table(tuple(differences), columns, f"In points, against {against}:", bases=bases)
 
 
-def _differences(row: TableRow, base: TableRow) -> dict[str, TableCell]:
-    found = {}
+def _minus(row: TableRow, base: TableRow) -> TableRow:
+    """The row less a published one, in the columns that are the same on both cards."""
+    same = aligned([row, base])[0][1]
+    differs = _asked_otherwise(_card(row), _card(base))
+    cells, notes = {}, dict(row.notes)
     for key, cell in row.cells.items():
-        low, high = (
-            _difference(end, base.cell(key).text) for end in cell.ci95 or (MISSING, MISSING)
-        )
-        found[key] = TableCell(
-            _difference(cell.text, base.cell(key).text),
-            cell.marks,
-            None if MISSING in (low, high) else (low, high),
-        )
+        theirs = same.cell(key).text
+        low, high = (_difference(end, theirs) for end in cell.ci95 or (MISSING, MISSING))
+        ends = None if MISSING in (low, high) else (low, high)
+        cells[key] = TableCell(_difference(cell.text, theirs), cell.marks, ends)
+        if cell.text != MISSING and theirs == MISSING and key in differs:
+            notes[key] = f"asked otherwise than {base.name}: {differs[key]}"
+    return replace(row, cells=cells, notes=notes)
+
+
+def _asked_otherwise(own: Card, theirs: Card) -> dict[str, str]:
+    """The columns of a card whose benchmark another asks under other settings, and under which."""
+    found: dict[str, str] = {}
+    asked = variants(theirs).values()
+    for one in variants(own).values():
+        said = [
+            apart(one.cls, one.settings, other.settings) for other in asked if other.cls is one.cls
+        ]
+        if said and all(said):
+            found |= {column.key: "; ".join(said) for column in one.columns}
     return found
 
 

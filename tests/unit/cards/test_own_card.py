@@ -5,12 +5,15 @@ a run of one card has of another's columns.
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evals.benchmark import variant_name
+from evals.cards.card import Average, Card
 from evals.cards.form import read_card
 from evals.cards.published import shipped
 from evals.compare.runs import compare
@@ -18,7 +21,15 @@ from evals.data.load import load_smoke_data
 from evals.errors import InputError
 from evals.plan.settings import RunSettings
 from evals.registry import bound, variants
-from evals.report.table import aligned, as_markdown, make_table, row_from_summary
+from evals.report.rows import Layout, report_table
+from evals.report.table import (
+    aligned,
+    as_markdown,
+    delta_table,
+    make_table,
+    row_from_summary,
+    rows_from_published,
+)
 from evals.runs.session import run
 from tasks.mmlu import MMLU
 from tests.unit.conftest import Call
@@ -130,6 +141,67 @@ def test_a_run_of_another_card_shares_only_the_columns_that_are_the_same(tmp_pat
     assert {one.key for one in backwards.columns if one.n and one.reason is None} == {
         "five", "f1", "average"
     }  # fmt: skip
+
+
+def summary_of(card: Card, suite: str = "card", **values: float) -> dict[str, Any]:
+    """A run of the card with these cells."""
+    cells = {
+        key: {"value": value, "n": 9, "n_items": 9, "stderr": None, "ci95": None, "reason": None}
+        | {"marks": ["its own"]}
+        for key, value in values.items()
+    }
+    head = {"card": bound(card).as_json(), "suite": suite, "limit": None, "model": {"name": "m"}}
+    return {**head, "data": {}, "metrics": {}, "cells": cells}
+
+
+def test_what_a_run_asked_otherwise_than_a_card_is_said_by_the_settings(tmp_path: Path) -> None:
+    mine = read_card(written(tmp_path, ["none", "grade"]))
+    held = row_from_summary(summary_of(mine, none=0.4, grade=0.5), card=bound(shipped()))
+    assert (held.cell("mmlu").text, held.cell("gsm8k").text) == ("-", "-")
+    assert held.notes["mmlu"].endswith("the run was of Mine, mmlu: shots 0, the card's 5")
+    assert held.notes["gsm8k"].endswith("the run was of Mine, gsm8k: shots 4, the card's 8")
+    assert held.notes["bbh"].endswith("the run was of Mine")
+
+
+@pytest.mark.parametrize("card", [None, "llama-3.1-tulu-2", "olmoe-1b-7b-0924"])
+def test_every_item_in_place_of_those_that_a_card_draws_is_a_mark(card: str | None) -> None:
+    columns = tuple(one for one in shipped().columns if one.key in ("gsm8k", "bbh", "ifeval"))
+    fewer = replace(shipped(), columns=columns, average=Average())
+    own = shipped() if card == shipped().name else fewer
+    shown = bound(shipped(card)) if card else None
+    values = {"gsm8k": 0.5, "bbh": 0.5, "ifeval": 0.5}
+    row = row_from_summary(summary_of(own, "full", **values), card=shown)
+    assert row.cell("gsm8k").marks == ("its own", "gsm8k: items all, the card's 200")
+    assert row.cell("bbh").marks == ("its own", "bbh: items all, the card's 40")
+    assert row.cell("ifeval").marks == ("its own",)
+    of_the_card = row_from_summary(summary_of(own, **values), card=shown)
+    assert of_the_card.cell("gsm8k").marks == ("its own",)
+    if own is not fewer:
+        assert row.notes["humaneval"] == "not run"
+
+
+def test_a_difference_to_a_row_of_another_card_is_taken_where_both_ask_the_same() -> None:
+    ours = row_from_summary(summary_of(shipped(), mmlu=0.6, gsm8k=0.3, ifeval=0.2, average=0.5))
+    card = bound(shipped("olmoe-1b-7b-0924"))
+    (theirs,) = (row for row in rows_from_published(card) if row.name == "OLMo-7B (0724) +SFT")
+    table = delta_table([ours], [theirs])
+    (row,) = table.rows
+    assert [column.key for column in table.columns] == list(shipped().keys)
+    assert (row.cell("gsm8k").text, row.cell("ifeval").text) == ("+5.0", "-19.7")
+    assert (row.cell("mmlu").text, row.cell("average").text) == ("-", "-")
+    said = "asked otherwise than OLMo-7B (0724) +SFT: mmlu: shots 5, the card's 0"
+    assert row.notes["mmlu"] == said
+
+
+def test_a_run_is_held_against_a_row_under_a_card_that_is_named(tmp_path: Path) -> None:
+    card = written(tmp_path, ["five", "none"])
+    summary = ran(tmp_path, card, recording(tmp_path, card))
+    named = Layout(delta_to="olmo-7b-0724-sft", card="olmoe-1b-7b-0924")
+    row = report_table([tmp_path / "run"], False, named).rows[0]
+    value = row_from_summary(summary).cell("none").text
+    assert row.cell("mmlu").text == f"{Decimal(value) - Decimal('54.2'):+}"
+    with pytest.raises(InputError, match=r"Did you mean .*olmo-7b-0724"):
+        report_table([tmp_path / "run"], False, Layout(delta_to="olmo-7b-0724-sf"))
 
 
 def test_a_folder_keeps_to_its_card(tmp_path: Path) -> None:
