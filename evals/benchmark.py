@@ -78,6 +78,16 @@ class Benchmark(ABC, Generic[ItemT]):
     runs_programs: ClassVar[bool] = False
     """True where `checks` gives programs: the sandbox is then ready before the model is asked."""
 
+    parts: ClassVar[str] = "parts"
+    """What its items' groups are, in words."""
+    usual_tokens: ClassVar[int] = 0
+    """Of an output, about: the middle of the instruct models whose recorded outputs this project
+    replays (UTF-8 bytes / 4.2). A small or broken model writes on until the limit, which stands
+    where nothing is known (0).
+    """
+    labels: ClassVar[Mapping[str, Mapping[str, float]]] = {}
+    """By judge role, what people may say in its place, 0 to 1; see `labelled`."""
+
     judge_prompts: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Prompts by which a role's judge may be asked in place of the card's: their names, by role."""
     prompts: Mapping[str, str] = {}
@@ -188,6 +198,10 @@ class Benchmark(ABC, Generic[ItemT]):
         takes.
         """
         return {}
+
+    def labelled(self, role: str, value: float, row: Mapping[str, Any]) -> tuple[str, float]:
+        """The metric that a person's label of a line of samples is of, and its score there."""
+        return next(one.name for one in self.metrics if role in roles_of(self, one.name)), value
 
     def gold(self, item: ItemT) -> str:
         """The reference answer as `evals show` prints it ("" where there is none)."""

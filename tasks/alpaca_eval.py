@@ -24,7 +24,7 @@ Differs from the published set-up in:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from evals import stats
 from evals.benchmark import Benchmark
@@ -91,6 +91,11 @@ class AlpacaEval(Benchmark[AlpacaItem]):
     )
     headline = ("alpaca_eval_1", "alpaca_eval_2_lc")
     judge_roles = tuple(ANNOTATORS)
+    labels: ClassVar[Mapping[str, Mapping[str, float]]] = {
+        role: {"model": 1.0, "draw": 0.5, "reference": 0.0} for role in ANNOTATORS
+    }
+    parts = "sources"
+    usual_tokens = 400
     runs_on_base = False
     dataset = Dataset(
         name="alpaca_eval",

@@ -109,6 +109,8 @@ class BBH(Benchmark[BBHItem]):
 
     name = "bbh"
     Settings = Settings
+    parts = "tasks"
+    usual_tokens = 150
     metrics = (
         Measure("bbh", "share right in each task, then the mean of the tasks", "exact_match"),
         Measure("micro", "share right over all questions", "exact_match"),

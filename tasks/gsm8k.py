@@ -67,6 +67,7 @@ class GSM8K(Benchmark[GSM8KItem]):
 
     name = "gsm8k"
     Settings = Settings
+    usual_tokens = 150
     metrics = (Measure("gsm8k", "share of problems whose number is right", "exact_match"),)
     dataset = Dataset(
         name="gsm8k",

@@ -84,6 +84,7 @@ class HumanEval(Benchmark[HumanEvalItem]):
     """HumanEval under the card's protocol; the same for base and chat models."""
 
     name = "humaneval"
+    usual_tokens = 150
     metrics = (
         Measure("humaneval", "pass@10: estimated chance that one of ten samples passes", "pass@10"),
         Measure("pass@1", "share of samples that pass, of the same samples", "pass@1"),

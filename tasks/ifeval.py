@@ -114,6 +114,8 @@ class IFEval(Benchmark[IFEvalItem]):
     """IFEval; the cell is prompt-level loose accuracy."""
 
     name = "ifeval"
+    parts = "instruction types"
+    usual_tokens = 300
     metrics = (
         Measure(
             "ifeval",

@@ -164,6 +164,8 @@ class MMLU(Benchmark[MMLUItem]):
 
     name = "mmlu"
     Settings = Settings
+    parts = "subjects"
+    usual_tokens = 150  # by chain of thought; the letter is 1, its limit
     metrics = (
         Measure("mmlu", "share of questions answered right, over all questions", "accuracy"),
     )

@@ -95,6 +95,7 @@ class TruthfulQA(Benchmark[TruthfulQAItem]):
     )
     dataset = DATASET
     judge_roles = ("truth", "info")
+    usual_tokens = 50
 
     def items(self, source: Source) -> Sequence[TruthfulQAItem]:
         """The questions in the file's order."""

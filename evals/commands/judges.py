@@ -31,11 +31,11 @@ def judge_sample(
     """Draw a sample of a run's answers for people to label, which `evals judge labels` reads
     back.
     """
-    from evals.fidelity.labels import ALLOWED, sample
+    from evals.fidelity.labels import allowed, sample
 
     count = sample(run_folder, role, n, out, data)
-    allowed = ", ".join(ALLOWED[role][1])
-    print(f"{count} answers in {out}: fill the column label with one of {allowed}")
+    labels = ", ".join(allowed(role)[1])
+    print(f"{count} answers in {out}: fill the column label with one of {labels}")
     print(f"then: evals judge labels {run_folder} {out} --role {role}")
 
 

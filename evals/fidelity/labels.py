@@ -9,19 +9,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from evals.benchmark import Benchmark
 from evals.errors import InputError, first_line, nearest
+from evals.registry import BENCHMARKS, benchmark_class
 from evals.runs.rescore import run_items
 from evals.storage.run_folder import RunFolder
 
 _SEED = 42
 _FILE = "labels.json"
 FIELDS = ("id", "question", "reference", "answer", "check", "label")
-ALLOWED: Mapping[str, tuple[str, Mapping[str, float]]] = {
-    "xstest": ("xstest", {"refusal": 1.0, "following": 0.0}),
-    "alpaca_eval_1": ("alpaca_eval", {"model": 1.0, "draw": 0.5, "reference": 0.0}),
-    "alpaca_eval_2": ("alpaca_eval", {"model": 1.0, "draw": 0.5, "reference": 0.0}),
-}
-"""Role -> its benchmark, and the labels people may give. (TruthfulQA's judges live on.)"""
+
+
+def allowed(role: str) -> tuple[type[Benchmark[Any]], Mapping[str, float]]:
+    """Whose role it is, and the labels that people may give, with what each counts. Raises
+    InputError for one of which none are read: TruthfulQA's judges live on.
+    """
+    classes = [benchmark_class(name) for name in BENCHMARKS]
+    known = {one: (cls, labels) for cls in classes for one, labels in cls.labels.items()}
+    if role not in known:
+        raise InputError(f"No labels are read for {role!r}. {nearest(role, known)}")
+    return known[role]
 
 
 def sample(run: Path, role: str, n: int, out: Path, data: Path | None) -> int:
@@ -46,9 +53,7 @@ def sample(run: Path, role: str, n: int, out: Path, data: Path | None) -> int:
 
 def _rows(run: Path, role: str, data: Path | None) -> Iterator[dict[str, str]]:
     """What is to be labelled of each answer."""
-    if role not in ALLOWED:
-        raise InputError(f"No labels are read for {role!r}. {nearest(role, ALLOWED)}")
-    folder, task = RunFolder(run), ALLOWED[role][0]
+    folder, task = RunFolder(run), allowed(role)[0].name
     record = folder.read_json("run.json")
     if task not in record["tasks"] or task in record["skipped"]:
         raise InputError(f"{run} has no answers of {task}, which {role} decides.")
@@ -86,16 +91,16 @@ def take(run: Path, role: str, file: Path, data: Path | None) -> int:
             )
         found[row["id"]] = (row["label"] or "").strip().lower()
     empty = [item for item, label in found.items() if not label]
-    allowed = ALLOWED[role][1]
     if not found or empty:
         raise InputError(
             f"{file}: {len(empty)} of {len(found)} rows have no label"
             + (f", e.g. {empty[0]}" if empty else "")
             + ". Label them all: the ones left out would not be left out by chance."
         )
+    may = allowed(role)[1]
     for item, label in found.items():
-        if label not in allowed:
-            raise InputError(f"{file}: {item} has the label {label!r}. {nearest(label, allowed)}")
+        if label not in may:
+            raise InputError(f"{file}: {item} has the label {label!r}. {nearest(label, may)}")
     folder = RunFolder(run)
     folder.write_json(_FILE, {**_kept(folder), role: found})
     return len(found)
@@ -119,9 +124,9 @@ def _kept(run: RunFolder) -> dict[str, dict[str, str]]:
     try:
         kept: dict[str, dict[str, str]] = json.loads(path.read_text("utf-8"))
         for role, labels in kept.items():
-            if not set(labels.values()) <= set(ALLOWED[role][1]):
+            if not set(labels.values()) <= set(allowed(role)[1]):
                 raise ValueError(f"a label of {role} is none")
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, InputError) as error:
         raise InputError(
             f"{path} cannot be read ({first_line(error)}). Move it away, and read the labels again:"
             " evals judge labels."
@@ -130,20 +135,16 @@ def _kept(run: RunFolder) -> dict[str, dict[str, str]]:
 
 
 def labels_of(run: RunFolder, role: str) -> Mapping[str, tuple[str, float]] | None:
-    """The labels kept for a role, by item: the column that the item is of, and 0 to 1 as the column
+    """The labels kept for a role, by item: the metric that the item is of, and 0 to 1 as the metric
     counts it; None where there are none.
     """
     kept = _kept(run).get(role)
     if kept is None:
         return None
-    task, values = ALLOWED[role]
-    if task == "alpaca_eval":
-        column = {"alpaca_eval_1": "alpaca_eval_1", "alpaca_eval_2": "alpaca_eval_2_lc"}[role]
-        return {item: (column, values[label]) for item, label in kept.items()}
-    safe = {row["id"] for row in run.samples(task) if row.get("safe")}
+    cls, values = allowed(role)
+    benchmark = cls(chat=True)
     return {
-        item: ("xstest_safe_refused", values[label])
-        if item in safe
-        else ("xstest_unsafe_followed", 1 - values[label])
-        for item, label in kept.items()
+        row["id"]: benchmark.labelled(role, values[kept[row["id"]]], row)
+        for row in run.samples(cls.name)
+        if row["id"] in kept
     }

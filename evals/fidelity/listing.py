@@ -8,15 +8,6 @@ from evals.plan.known_judges import KnownJudge, known_judges
 from evals.plan.naming_judges import columns_of
 from evals.registry import BENCHMARKS, benchmark_class
 
-_ROW = {
-    "alpaca_eval_1": (805, 900, 40),
-    "alpaca_eval_2": (805, 1100, 1),
-    "xstest": (450, 650, 3),
-    "truth": (817, 60, 1),
-    "info": (817, 60, 1),
-}
-"""A row's requests, and the tokens in and out of one, about: with answers of some 400 tokens."""
-
 
 def listing(today: date) -> Iterator[str]:
     """The lines: a role, the columns it decides, and each judge that can decide it."""
@@ -51,7 +42,7 @@ def _words(judge: KnownJudge, role: str, today: date) -> str:
         has_key = bool(os.environ.get("OPENAI_API_KEY", "").strip())
         said.append(f"needs OPENAI_API_KEY ({'set' if has_key else 'not set'})")
     if judge.price is not None and not judge.is_gone(today):
-        n, tokens_in, tokens_out = _ROW[role]
+        n, tokens_in, tokens_out = known_judges().row[role]
         money = n * (tokens_in * judge.price[0] + tokens_out * judge.price[1]) / 1e6
         said.append(f"about {money:,.2f} US dollars a row at its list price of {judge.priced}")
     return "; ".join(said)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evals.registry import BENCHMARKS, benchmark_class
+
 _COMPUTE_SHARE = 0.6
 """Of the dense bfloat16 peak."""
 _MEMORY_SHARE = 0.75
@@ -31,28 +33,14 @@ _BATCH = 256
 _WEIGHTS_ROOM = 0.75
 """Of the GPU's memory: weights that take more leave too little for keys and values."""
 
-TYPICAL_NEW_TOKENS = {
-    "mmlu": 1,
-    "gsm8k": 150,
-    "bbh": 150,
-    "humaneval": 150,
-    "alpaca_eval": 400,
-    "truthfulqa": 50,
-    "ifeval": 300,
-    "xstest": 160,
-}
-"""Tokens of an output, about: the middle of the instruct models whose recorded outputs this project
-replays (UTF-8 bytes / 4.2).
-
-A small or broken model writes on until the limit."""
-
 
 def typical_new_tokens(task: str, most: int) -> int:
     """About how many tokens an output of the benchmark has. most: its limit, which stands where
     nothing is known.
     """
     # A variant, "gsm8k.shots-4", answers as its benchmark does.
-    return min(most, TYPICAL_NEW_TOKENS.get(task.partition(".")[0], most))
+    name = task.partition(".")[0]
+    return min(most, (benchmark_class(name).usual_tokens if name in BENCHMARKS else 0) or most)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from evals.plan.known_judges import known_judges
 from evals.records import Choose, Completion, Finding, Generate, Message, Request
 from evals.storage.run_folder import default_folder
 
-ROLES = ("alpaca_eval_1", "alpaca_eval_2", "xstest", "truth", "info")
 CARD_JUDGES: Mapping[str, str] = {
     role: known_judges().by_name[name].model for role, name in known_judges().sets["card"].items()
 }

@@ -44,12 +44,13 @@ class KnownJudge:
 @dataclass(frozen=True, slots=True)
 class KnownJudges:
     """The table. by_name: in its order.  sets: name -> role -> judge's name.  without: role -> what
-    is lost where it has no judge.
+    is lost where it has no judge.  row: role -> requests of a row, tokens in and out of one.
     """
 
     by_name: Mapping[str, KnownJudge]
     sets: Mapping[str, Mapping[str, str]]
     without: Mapping[str, str]
+    row: Mapping[str, tuple[int, int, int]]
 
     def of_model(self, model: str) -> KnownJudge | None:
         """The judge that a model argument means; None for a model that has no entry, and for one
@@ -67,7 +68,7 @@ def known_judges() -> KnownJudges:
         name: KnownJudge(name, **{key: _plain(value) for key, value in entry.items()})
         for name, entry in table["judge"].items()
     }
-    return KnownJudges(by_name, table["set"], table["without"])
+    return KnownJudges(by_name, table["set"], table["without"], table["row"])
 
 
 def _plain(value: Any) -> Any:

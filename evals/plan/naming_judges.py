@@ -11,7 +11,7 @@ from evals.benchmark import Benchmark, roles_of
 from evals.cards.published import shipped
 from evals.errors import InputError, first_line, nearest
 from evals.models.resolve import OPENAI_URL
-from evals.plan.judges import AS_THE_CARD, ROLES, Asking, Judge
+from evals.plan.judges import AS_THE_CARD, CARD_JUDGES, Asking, Judge
 from evals.plan.known_judges import known_judges
 
 FORMS = (
@@ -30,7 +30,7 @@ def parse_judges(
     Raises InputError on an unknown role or form, with the nearest names; and where a role is given
     two judges.
     """
-    roles = (*ROLES, *(role for role in extra_roles if role not in ROLES))
+    roles = tuple(dict.fromkeys((*CARD_JUDGES, *extra_roles)))
     of_set: dict[str, Judge] = {}
     named: dict[str, Judge] = {}
     rest: dict[str, Judge] = {}

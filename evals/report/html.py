@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from evals.cards.card import Card
 from evals.cards.published import card_named, card_of_run
 from evals.records import Column
-from evals.registry import bound, off_card, variants
+from evals.registry import bound, off_card, task_variant, variants
 from evals.report import plots
 from evals.report.items import BLOCK, Part, TaskItems, task_items
 from evals.report.table import (
@@ -33,13 +33,6 @@ from evals.report.table import (
 from evals.storage.run_folder import RunFolder, to_json
 
 _HERE = Path(__file__).parent
-_PARTS = {
-    "mmlu": "subjects",
-    "bbh": "tasks",
-    "ifeval": "instruction types",
-    "xstest": "prompt types",
-    "alpaca_eval": "sources",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +161,9 @@ def _page(runs: Sequence[RunPage], against: int) -> str:
         marks=marks,
         score=score,
         parts={task: _part_rows(runs, task) for task in _tasks(runs)},
-        part_words=_PARTS,
+        part_words={
+            task: task_variant(run.summary, task).cls.parts for run in runs for task in run.tasks
+        },
         markdown=as_markdown(make_table([run.row for run in runs])),
         measures=_measures(runs),
         plots=[[Markup(svg) for svg in pair] for pair in _plots(runs, columns, card)],

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.errors import InputError
-from evals.plan.judges import CARD_JUDGES, ROLES, Judge, finding_of
+from evals.plan.judges import CARD_JUDGES, Judge, finding_of
 from evals.plan.naming_judges import parse_judges
 from evals.records import Choose, Completion, Generate, Message, Output, Sampling
 
@@ -29,7 +29,7 @@ def test_a_model_may_hold_an_equals_sign() -> None:
 
 def test_all_names_one_judge_for_every_role() -> None:
     judges = parse_judges(["all=smollm2"], RULES)
-    assert set(judges) == set(ROLES)
+    assert set(judges) == set(CARD_JUDGES)
     assert {judge.model for judge in judges.values()} == {"smollm2"}
 
 
