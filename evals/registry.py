@@ -1,11 +1,15 @@
-"""Benchmark names and where they live, one line each; and the benchmarks that a card asks."""
+"""Benchmark names and where they live, one line each; those of others; and the benchmarks that a
+card asks.
+"""
 
+import contextlib
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from importlib import import_module, resources
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from importlib import import_module, metadata, resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,9 @@ from typing import Any
 from evals.benchmark import ANY_NUMBER, Benchmark, other_settings, roles_of, variant_name
 from evals.cards.card import Card
 from evals.cards.published import card_of_run
+from evals.data.dataset import Dataset
 from evals.errors import EnvironmentFault, InputError, first_line, nearest
-from evals.records import Column
+from evals.records import Column, Measure
 
 # As texts: whoever lists the names imports no benchmark.
 BENCHMARKS = {
@@ -27,6 +32,9 @@ BENCHMARKS = {
     "ifeval": "tasks.ifeval:IFEval",
     "xstest": "tasks.xstest:XSTest",
 }
+
+GROUP = "evals.benchmarks"
+"""The entry points under which a package declares benchmarks: name = "package.module:Class"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +58,111 @@ class Variant:
 
 
 def benchmark_class(name: str) -> type[Benchmark[Any]]:
-    """The benchmark registered under `name`, or the one at "package.module:Class". Raises
-    InputError with the nearest names when there is none.
+    """The benchmark registered under `name`, the one that an installed package declares under it,
+    or the one at "package.module:Class". Raises InputError with the nearest names when there is
+    none, and for one that cannot be used.
     """
-    place = BENCHMARKS.get(name, name if ":" in name else "")
-    if not place:
-        raise InputError(f"Unknown task {name!r}. {nearest(name, BENCHMARKS)}")
-    module, _, cls = place.partition(":")
     if name in BENCHMARKS:
+        module, _, cls = BENCHMARKS[name].partition(":")
         found: type[Benchmark[Any]] = getattr(import_module(module), cls)
         return found
-    return _of_ones_own(name, module, cls)
+    if ":" in name:
+        return _of_others(name)
+    places = declared().get(name, {})
+    if not places:
+        raise InputError(f"Unknown task {name!r}. {nearest(name, {*BENCHMARKS, *declared()})}")
+    if len(places) > 1:
+        raise InputError(
+            f"The benchmark {name} is declared by {' and by '.join(sorted(places.values()))}. Name"
+            f" one by its class: {' or '.join(sorted(places))}."
+        )
+    ((place, package),) = places.items()
+    other = _of_others(place, package)
+    if other.name != name:
+        raise InputError(
+            f"The package {package} declares {place} as the benchmark {name}, but it calls itself"
+            f" {other.name}: they must be one name."
+        )
+    return other
 
 
-def _of_ones_own(name: str, module: str, cls: str) -> type[Benchmark[Any]]:
+def declared() -> dict[str, dict[str, str]]:
+    """The benchmarks that installed packages declare as entry points of the group evals.benchmarks:
+    name -> package.module:Class -> package. What is called as one of ours is left out.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, place, package in _entry_points():
+        if name not in BENCHMARKS:
+            found.setdefault(name, {}).setdefault(place, package)
+    return found
+
+
+def refused() -> list[str]:
+    """What is wrong with declarations themselves, a sentence each."""
+    return [
+        f"The package {package} declares {place} as the benchmark {name}, which is one of ours:"
+        " ours is used. Its card can name the class itself."
+        for name, place, package in _entry_points()
+        if name in BENCHMARKS
+    ]
+
+
+@cache
+def _entry_points() -> tuple[tuple[str, str, str], ...]:
+    """Name, place and package of each. One by one: a package whose metadata is broken hides no
+    other.
+    """
+    found = {}
+    for package in metadata.distributions():
+        with contextlib.suppress(Exception):
+            for one in package.entry_points.select(group=GROUP):
+                found[one.name, one.value] = str(package.metadata["Name"])
+    return tuple((name, place, package) for (name, place), package in sorted(found.items()))
+
+
+def _of_others(place: str, package: str = "") -> type[Benchmark[Any]]:
+    """The class at a place, if it can be used. package: which declares it."""
+    module, _, attribute = place.partition(":")
+    mend = "Write package.module:Class, and give the command where Python finds the module."
     # A module of the user's own may lie where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        found = getattr(import_module(module), cls)
-    except Exception as error:
+        found = getattr(import_module(module), attribute)
+    except (Exception, SystemExit) as error:
         raise InputError(
-            f"The benchmark {name} cannot be imported ({first_line(error)}). Write"
-            " package.module:Class, and give the command where Python finds the module."
+            f"The benchmark {place} cannot be imported ({first_line(error)})."
+            f" {f'Install its package, {package}, anew.' if package else mend}"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Benchmark)):
-        raise InputError(f"{name} is no subclass of evals.benchmark.Benchmark.")
+        raise InputError(f"{place} is no subclass of evals.benchmark.Benchmark.")
+    if wrong := _what_it_lacks(found):
+        raise InputError(f"The benchmark {place} cannot be used: {wrong}.")
     return found
+
+
+def _what_it_lacks(cls: type[Benchmark[Any]]) -> str:
+    """What a class has not that the engine reads before anything is asked, "" where it has all."""
+    if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
+        return f"it has no {' and no '.join(lacking)}"
+    name, metrics = getattr(cls, "name", None), getattr(cls, "metrics", None)
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z]\w*", name, re.ASCII):
+        return f"its name is {name!r}; take small letters, digits and _, the first a letter"
+    if name in BENCHMARKS:
+        return f"its name is {name}, which is one of ours; take another"
+    if (
+        not isinstance(metrics, tuple)
+        or not metrics
+        or any(not isinstance(one, Measure) for one in metrics)
+    ):
+        return "its metrics are no tuple of Measure"
+    if strange := set(cls.headline) - {one.name for one in metrics}:
+        return f"its headline has {min(strange)}, which is none of its metrics"
+    if not isinstance(getattr(cls, "dataset", None), Dataset):
+        return "its dataset is no Dataset"
+    if not is_dataclass(cls.Settings) or any(not one.metadata for one in fields(cls.Settings)):
+        return "its Settings are no dataclass of setting(...)"
+    return ""
 
 
 def bound(card: Card) -> Card:

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from evals.commands.options import DataOption
+from evals.errors import CheckFailed
 
 
 def list_tasks(
     name: Annotated[
-        str | None, typer.Argument(metavar="[TASK]", help="Say everything of this one.")
+        str | None, typer.Argument(metavar="[TASK]", help="A name, or package.module:Class.")
     ] = None,
     new: Annotated[
         Path | None,
@@ -20,21 +21,30 @@ def list_tasks(
             "--new", metavar="DIR", help="Write a benchmark called TASK, to begin with, into DIR."
         ),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Try on TASK's smoke items what is expected of a benchmark."),
+    ] = False,
 ) -> None:
-    """List the benchmarks and the columns of the default card that they fill; or say what one
-    measures, its metrics, settings, judges, licence and cards.
+    """List the benchmarks, ours and those of installed packages; or say what one measures, its
+    metrics, settings, judges, licence and cards.
     """
     from evals.registry import write_skeleton
-    from evals.report.pages import task_page, tasks_list
+    from evals.report.pages import check_page, task_page, tasks_list
 
-    if new is not None:
-        if name is None:
-            raise typer.BadParameter(
-                "--new DIR needs the benchmark's name: evals tasks NAME --new DIR."
-            )
+    if name is None and (check or new is not None):
+        raise typer.BadParameter("--new and --check need the benchmark's name, TASK.")
+    if name is None:
+        print(tasks_list())
+    elif new is not None:
         print(*write_skeleton(name, new), sep="\n")
-        return
-    print(tasks_list() if name is None else task_page(name))
+    elif not check:
+        print(task_page(name))
+    else:
+        text, n_broken = check_page(name)
+        print(text)
+        if n_broken:
+            raise CheckFailed(f"{name} breaks {n_broken} of the rules.")
 
 
 def cards(

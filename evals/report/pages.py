@@ -6,7 +6,17 @@ from dataclasses import fields
 
 from evals.cards.average import off_by
 from evals.cards.published import card_named, shipped, shipped_names
-from evals.registry import BENCHMARKS, benchmark_class, bound, in_words, variants
+from evals.errors import InputError
+from evals.registry import (
+    BENCHMARKS,
+    benchmark_class,
+    bound,
+    declared,
+    in_words,
+    refused,
+    variants,
+)
+from evals.runs.contract import check
 from evals.storage.files import one_line
 
 
@@ -52,7 +62,13 @@ def tasks_list() -> str:
         lines.append(
             f"{name:12} {' | '.join(headings or [one.name for one in cls.metrics])}{judges}"
         )
-    return "\n".join(lines)
+    for name, places in declared().items():
+        try:
+            what = " | ".join(one.name for one in benchmark_class(name).metrics)
+            lines.append(f"{name:12} {what}  (of the package {', '.join(places.values())})")
+        except InputError as error:
+            lines.append(f"{name:12} {one_line(str(error))}")
+    return "\n".join([*lines, *map(one_line, refused())])
 
 
 def task_page(name: str) -> str:
@@ -74,6 +90,16 @@ def task_page(name: str) -> str:
         for one in fields(cls.Settings)
     ]
     return "\n".join([*lines, "Cards:", *_uses(name)])
+
+
+def check_page(name: str) -> tuple[str, int]:
+    """Each rule of the contract, whether the benchmark keeps it, and how many it does not."""
+    lines, n_broken = [], 0
+    for rule, found in check(name):
+        lines.append(f"{'NOT: ' if found else 'ok:  '}{rule}")
+        lines += [f"     {one_line(one)}" for one in found]
+        n_broken += bool(found)
+    return "\n".join(lines), n_broken
 
 
 def _uses(name: str) -> Iterator[str]:
