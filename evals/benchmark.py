@@ -8,7 +8,7 @@ comes back as an argument.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 from evals.data.dataset import Dataset, Source
@@ -215,6 +215,25 @@ def roles_of(benchmark: Benchmark[Any] | type[Benchmark[Any]], metric: str) -> S
     # "_" behind both: a metric alpaca_eval_10 would not be alpaca_eval_1's.
     named = [role for role in benchmark.judge_roles if f"{metric}_".startswith(f"{role}_")]
     return named or benchmark.judge_roles
+
+
+def unusable(cls: type[Benchmark[Any]]) -> str:
+    """What a class lacks of what the engine reads before anything is asked; "" where it has all."""
+    if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
+        return f"it has no {' and no '.join(lacking)}"
+    name, metrics = getattr(cls, "name", None), getattr(cls, "metrics", None)
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z]\w*", name, re.ASCII):
+        return f"its name is {name!r}; take small letters, digits and _, the first a letter"
+    measures = metrics if isinstance(metrics, tuple) else ()
+    if not measures or any(not isinstance(one, Measure) for one in measures):
+        return "its metrics are no tuple of Measure"
+    if strange := set(cls.headline) - {one.name for one in measures}:
+        return f"its headline has {min(strange)}, which is none of its metrics"
+    if not isinstance(getattr(cls, "dataset", None), Dataset):
+        return "its dataset is no Dataset"
+    if not is_dataclass(cls.Settings) or any(not one.metadata for one in fields(cls.Settings)):
+        return "its Settings are no dataclass of setting(...)"
+    return ""
 
 
 # --- settings -------------------------------------------------------------------------------------

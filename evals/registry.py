@@ -7,19 +7,18 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import import_module, metadata, resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from evals.benchmark import ANY_NUMBER, Benchmark, other_settings, roles_of, variant_name
+from evals.benchmark import ANY_NUMBER, Benchmark, other_settings, roles_of, unusable, variant_name
 from evals.cards.card import Card
 from evals.cards.published import card_of_run
-from evals.data.dataset import Dataset
 from evals.errors import EnvironmentFault, InputError, first_line, nearest
-from evals.records import Column, Measure
+from evals.records import Column
 
 # As texts: whoever lists the names imports no benchmark.
 BENCHMARKS = {
@@ -129,40 +128,21 @@ def _of_others(place: str, package: str = "") -> type[Benchmark[Any]]:
         sys.path.append(os.getcwd())
     try:
         found = getattr(import_module(module), attribute)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module may leave by SystemExit
         raise InputError(
             f"The benchmark {place} cannot be imported ({first_line(error)})."
             f" {f'Install its package, {package}, anew.' if package else mend}"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Benchmark)):
         raise InputError(f"{place} is no subclass of evals.benchmark.Benchmark.")
-    if wrong := _what_it_lacks(found):
+    wrong = unusable(found)
+    if not wrong and found.name in BENCHMARKS:
+        wrong = f"its name is {found.name}, which is one of ours; take another"
+    if wrong:
         raise InputError(f"The benchmark {place} cannot be used: {wrong}.")
     return found
-
-
-def _what_it_lacks(cls: type[Benchmark[Any]]) -> str:
-    """What a class has not that the engine reads before anything is asked, "" where it has all."""
-    if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
-        return f"it has no {' and no '.join(lacking)}"
-    name, metrics = getattr(cls, "name", None), getattr(cls, "metrics", None)
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z]\w*", name, re.ASCII):
-        return f"its name is {name!r}; take small letters, digits and _, the first a letter"
-    if name in BENCHMARKS:
-        return f"its name is {name}, which is one of ours; take another"
-    if (
-        not isinstance(metrics, tuple)
-        or not metrics
-        or any(not isinstance(one, Measure) for one in metrics)
-    ):
-        return "its metrics are no tuple of Measure"
-    if strange := set(cls.headline) - {one.name for one in metrics}:
-        return f"its headline has {min(strange)}, which is none of its metrics"
-    if not isinstance(getattr(cls, "dataset", None), Dataset):
-        return "its dataset is no Dataset"
-    if not is_dataclass(cls.Settings) or any(not one.metadata for one in fields(cls.Settings)):
-        return "its Settings are no dataclass of setting(...)"
-    return ""
 
 
 def bound(card: Card) -> Card:

@@ -1,24 +1,28 @@
 """Every document says what the program says: commands, options, paths, links, numbers, tables."""
 
+import inspect
 import json
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from typer.testing import CliRunner
 
+from evals import stats
 from evals.benchmark import Benchmark
 from evals.cards.published import published_rows, shipped
 from evals.commands.app import app
 from evals.data.load import load_smoke_data
 from evals.plan.known_judges import known_judges
 from evals.plan.naming_judges import gone, judges_of
+from evals.records import Grade, Item, Metric
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.report.table import table_columns
 from tests.contract.test_imports_one_way import ROOMS
@@ -284,6 +288,28 @@ def test_every_benchmark_is_described_with_its_items_and_its_columns() -> None:
         assert said == [
             (column.heading, "Lower" if column.lower_is_better else "Higher") for column in columns
         ]
+
+
+def test_what_the_author_of_a_benchmark_had_to_guess_is_said_of_what_there_is() -> None:
+    text = (ROOT / "tasks" / "README.md").read_text("utf-8")
+    rows = {
+        line.split(" | ")[0].strip("| "): set(re.findall(r"`(\w+)`", line))
+        for line in text.partition("## A benchmark of your own")[2].splitlines()
+        if line.startswith("| ")
+    }
+    assert rows["an item's `id`, `group`"] >= {field.name for field in fields(Item)}
+    assert rows["`Grade`"] >= {field.name for field in fields(Grade)} - {"id", "group"}
+    estimators = {
+        name
+        for name, one in vars(stats).items()
+        if inspect.isfunction(one)
+        and get_type_hints(one).get("return") in (Metric, dict[str, Metric])
+        and not name.startswith("_")
+    }
+    assert rows["estimators in `evals.stats`"] >= estimators - {"unfinished"}
+    assert {"messages", "Sampling", "stop", "max_tokens"} <= rows["`Generate`"]
+    assert {"messages", "candidates"} <= rows["`Choose`"]
+    assert "`chat`, `opening`" in rows
 
 
 def test_the_card_takes_what_is_said_and_the_smoke_suite_has_so_many_items() -> None:
