@@ -148,23 +148,11 @@ def card(
     """Put the table and the hub's metadata into a model card and .eval_results/ beside it; all else
     stays byte for byte.
     """
-    from evals.report.card import other_name, part_of_the_data, update
-    from evals.storage.run_folder import RunFolder
+    from evals.report.card import read_card, renewed, update
 
     changed = update(readme, run, source, write=not check, card=columns)
-    if part := part_of_the_data(RunFolder(run[0]).read_json("summary.json")):
-        print(
-            f"no metadata for the hub: {run[0]} is a run with {part}, not of the datasets the hub"
-            " would show it under",
-            file=sys.stderr,
-        )
-    if name := other_name(readme, run[0]):
-        print(
-            f"{readme}: its model-index is named {name}, which is not what {run[0]} calls its"
-            " model, and the results stand under it. If that is another model, take its entry out"
-            " first; if it is this one, rename either",
-            file=sys.stderr,
-        )
+    for sentence in renewed(read_card(readme), run, source, columns).left_out:
+        print(f"no result file for the hub: {sentence}", file=sys.stderr)
     if check and changed:
         raise CheckFailed(
             f"stale: {', '.join(map(str, changed))}. To renew: the same command without --check."

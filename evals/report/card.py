@@ -3,7 +3,7 @@
 
 Everything else stays byte for byte. Of `model-index` the entries that are not ours are
 kept, of .eval_results the files that do not begin with our prefix.  Sources: huggingface_hub's
-EvalResult and EvalResultEntry; the hub's pages "Model Cards" and "Evaluation Results".
+EvalResult; the hub's page "Model Cards".
 """
 
 import re
@@ -16,20 +16,19 @@ from evals.cards.published import card_named, card_of_run
 from evals.errors import EnvironmentFault, InputError
 from evals.registry import bound, off_card, variants
 from evals.report.front_matter import FrontMatter
-from evals.report.model_index import is_called, models_of, with_results
+from evals.report.leaderboards import PREFIX, Results, as_yaml, results
+from evals.report.model_index import with_results
 from evals.report.table import (
     MISSING,
     TableRow,
     as_markdown,
-    cells_under,
     make_table,
     row_from_summary,
 )
-from evals.storage.files import one_line
 from evals.storage.run_folder import RunFolder
 
 BEGIN, END = "<!-- evals: table -->", "<!-- /evals: table -->"
-PREFIX = "evals-"
+RESULTS = ".eval_results"
 # The line's end, with its CR, stays outside: what is put behind a heading brings its own.
 _HEADING = re.compile(
     r"^#{1,6}[ \t]+(?:Performance|Evaluation(?: Results)?|Results)[ \t#]*(?=\r?$)",
@@ -51,13 +50,9 @@ _REVISION = re.compile(r"[0-9a-f]{40}")
 
 
 class Cell(NamedTuple):
-    """One measured cell as the metadata states it. value: percent as printed; notes: what the
-    number is, and what is special about it.
-    """
+    """One measured cell as model-index states it. value: percent as printed."""
 
-    task: str
     dataset: str
-    key: str
     heading: str
     value: float
     metric: str
@@ -65,7 +60,44 @@ class Cell(NamedTuple):
     hub_config: str | None
     hub_split: str
     revision: str | None
-    notes: str
+
+
+class Renewed(NamedTuple):
+    """A card as it should be. files: our files in .eval_results, by name.  left_out: what of the
+    numbers the hub has no place for, a sentence each.
+    """
+
+    text: str
+    files: Mapping[str, str]
+    left_out: Sequence[str]
+
+
+def renewed(
+    before: str, runs: Sequence[Path], source: str | None = None, card: str | None = None
+) -> Renewed:
+    """A card's text brought up to date with runs; the first is the card's model, and the metadata
+    is about it alone.
+
+    A run of a part of the data gives its row and no metadata: its numbers are not the datasets'.
+    source: address where the results can be looked up.  card: whose columns, as --card names it;
+    None: the runs' own.
+    Raises InputError for a card that cannot be edited safely, or whose metadata is about another
+    model.
+    """
+    summaries = [RunFolder(run).read_json("summary.json") for run in runs]
+    shown = bound(card_named(card)) if card else None
+    rows = [for_readers(row_from_summary(summary, card=shown)) for summary in summaries]
+    cells: list[Cell] = []
+    found = Results({}, ())
+    if part := part_of_the_data(summaries[0]):
+        said = [f"{runs[0]} is a run with {part}, not of the datasets the hub would show it under"]
+    else:
+        cells = measured(summaries[0], rows[0])
+        found = results(summaries[0], rows[0], _day(runs[0]), source)
+        said = list(found.left_out)
+    text = new_text(before, rows, cells, summaries[0], source)
+    files = {f"{PREFIX}{name}.yaml": as_yaml(one) for name, one in found.entries.items()}
+    return Renewed(text, files, said)
 
 
 def update(
@@ -76,23 +108,16 @@ def update(
     write: bool = True,
     card: str | None = None,
 ) -> list[Path]:
-    """Bring a card up to date with runs; the first is the card's model, and the metadata is about
-    it alone.
+    """Bring a card and the result files beside it up to date; see renewed.
 
-    A run of a part of the data gives its row and no metadata: its numbers are not the datasets'.
-    source: address where the results can be looked up.  card: whose columns, as --card names it;
-    None: the runs' own.  write: False only says what would change.
+    write: False only says what would change.
     Returns the files that changed, removed ones among them.  Raises InputError for a card that
     cannot be read or edited safely.
     """
-    summaries = [RunFolder(run).read_json("summary.json") for run in runs]
-    shown = bound(card_named(card)) if card else None
-    rows = [for_readers(row_from_summary(summary, card=shown)) for summary in summaries]
-    cells = [] if part_of_the_data(summaries[0]) else measured(summaries[0], rows[0])
-    before = _read(readme)
-    files = {readme: new_text(before, rows, cells, summaries[0], source)} | _result_files(
-        readme.parent, cells, source
-    )
+    new = renewed(read_card(readme), runs, source, card)
+    home = readme.parent / RESULTS
+    files: dict[Path, str | None] = dict.fromkeys(sorted(home.glob(f"{PREFIX}*.yaml")))
+    files = {readme: new.text} | files | {home / name: text for name, text in new.files.items()}
     stale = [
         path
         for path, text in files.items()
@@ -104,6 +129,15 @@ def update(
     return stale
 
 
+def _day(run: Path) -> str | None:
+    """When a run's last session ended, YYYY-MM-DD; None where its record is gone or older."""
+    if not (run / "run.json").exists():
+        return None
+    sessions = RunFolder(run).read_json("run.json")["sessions"]
+    ended = sessions[-1].get("ended") if sessions else None
+    return str(ended)[:10] if ended else None
+
+
 def part_of_the_data(summary: Mapping[str, Any]) -> str:
     """What makes the run one of a part of the public data, in words; "" for a run of the card's
     subsets or of everything.
@@ -111,16 +145,6 @@ def part_of_the_data(summary: Mapping[str, Any]) -> str:
     if summary.get("suite") not in ("card", "full"):
         return f"the {summary.get('suite')} suite"
     return f"a limit of {summary['limit']}" if summary.get("limit") else ""
-
-
-def other_name(readme: Path, run: Path) -> str:
-    """The name under which a card's metadata states the run's results, where it is another than
-    the model's; else "".
-    """
-    summary = RunFolder(run).read_json("summary.json")
-    models = [] if part_of_the_data(summary) else models_of(FrontMatter.of(_read(readme)).data)
-    names = [one_line(str(one["name"])) for one in models]
-    return names[0] if len(names) == 1 and not is_called(names[0], summary["model"]) else ""
 
 
 def for_readers(row: TableRow) -> TableRow:
@@ -149,7 +173,6 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
     """
     found = []
     card = row.card or card_of_run(summary)
-    cells = cells_under(card, summary)
     for task, variant in variants(card, off_card(summary)).items():
         benchmark = variant.cls
         hub_metrics = {one.name: one.hub for one in benchmark.metrics}
@@ -158,33 +181,22 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
         hub = tables.get("test", next(iter(tables.values()))).hub
         # BBH has a configuration for each part: no one name for the metadata.
         config = None if hub.config is None or "{" in hub.config else hub.config
-        revision = (summary.get("data", {}).get(task) or {}).get("revision")
+        revision = str((summary.get("data", {}).get(task) or {}).get("revision"))
         for column in variant.columns:
             cell = row.cell(column.key)
             if cell.text == MISSING:
                 continue
-            n = cells[column.key]["n"]
-            words = [
-                f"{column.heading}, protocol {summary['protocol']}, {summary['suite']} suite",
-                f"n = {n}",
-            ]
-            words += [f"95 % interval {cell.ci95[0]} to {cell.ci95[1]}"] if cell.ci95 else []
-            notes = "; ".join([*words, *cell.marks])
-            is_pinned = _REVISION.fullmatch(str(revision)) is not None
             # The value as printed, so that metadata and table cannot disagree.
             found.append(
                 Cell(
-                    task,
                     benchmark.dataset.name,
-                    column.key,
                     column.heading,
                     float(cell.text) * (100 if column.unit == "fraction" else 1),
                     hub_metrics[column.metric],
                     benchmark.dataset.hub_id,
                     config,
                     hub.split,
-                    str(revision) if is_pinned else None,
-                    notes,
+                    revision if _REVISION.fullmatch(revision) else None,
                 )
             )
     return found
@@ -320,46 +332,11 @@ def _entries(
     return [result for one in models for result in one["results"]]
 
 
-def _result_files(
-    folder: Path, cells: Sequence[Cell], source: str | None
-) -> dict[Path, str | None]:
-    """The hub's result files, one a benchmark, by path; None for one of an earlier run that has
-    nothing to say any more.
-
-    The task id is the cell's key: the hub shows a result only where the dataset's own eval.yaml
-    names that task.
-    """
-    import yaml
-    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
-
-    home = folder / ".eval_results"
-    files: dict[Path, str | None] = dict.fromkeys(sorted(home.glob(f"{PREFIX}*.yaml")))
-    for task in dict.fromkeys(cell.task for cell in cells):
-        entries = [
-            EvalResultEntry(
-                cell.hub_id,
-                cell.key,
-                cell.value,
-                cell.revision,
-                source_url=source,
-                source_name="evals" if source else None,
-                notes=cell.notes,
-            )
-            for cell in cells
-            if cell.task == task
-        ]
-        # width: PyYAML would fold a long note.
-        content = eval_result_entries_to_yaml(entries)
-        files[home / f"{PREFIX}{task}.yaml"] = yaml.safe_dump(
-            content, sort_keys=False, allow_unicode=True, width=1000
-        )
-    return files
-
-
 # --- files ----------------------------------------------------------------------------------------
 
 
-def _read(readme: Path) -> str:
+def read_card(readme: Path) -> str:
+    """A card's text, line ends kept. Raises InputError where it is not there or no text."""
     try:
         # As bytes: reading text would turn CRLF into LF, and every line would be another.
         return readme.read_bytes().decode("utf-8")

@@ -25,8 +25,8 @@ def with_results(
     others.
 
     model: the summary's.  ours: in the hub's form.  end: the card's line end.
-    Raises InputError where that cannot be done without touching another's, or where it is not
-    clear under which of several models they belong.
+    Raises InputError where that cannot be done without touching another's, or where the metadata
+    is about other models.
     """
     models = models_of(matter.data)
     if not models:
@@ -37,7 +37,8 @@ def with_results(
         raise InputError(
             f"The card's model-index is about {names},"
             f" the run about {one_line(str(model['name']))}. Give the entry that is meant the run's"
-            " name, or take out those of other models."
+            " name, or the run the entry's (evals run once more with --name and the same --out"
+            " asks nothing anew), or take out those of other models."
         )
     old = [] if at is None else _results(models[at])
     if at is None or [one for one in old if _is_ours(one)] == list(ours):
@@ -103,9 +104,8 @@ def _results(model: Mapping[str, Any]) -> list[Any]:
 
 
 def _place(models: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> int | None:
-    """Which of the card's models the run's is: the one called so, else the only one."""
-    called = [at for at, one in enumerate(models) if is_called(one["name"], model)]
-    return called[0] if called else 0 if len(models) == 1 else None
+    """Which of the card's models the run's is: the one called so."""
+    return next((at for at, one in enumerate(models) if is_called(one["name"], model)), None)
 
 
 def _is_ours(result: Any) -> bool:

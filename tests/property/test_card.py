@@ -78,7 +78,7 @@ def entries(draw: st.DrawFn, indent: int) -> str:
 @st.composite
 def indexes(draw: st.DrawFn) -> str:
     """A model-index with other people's results."""
-    name = draw(st.sampled_from(["My 8B", "my-8b", "another"]))
+    name = draw(st.sampled_from(["My 8B", "my-8b", "me/my_8b"]))
     if draw(st.booleans()):
         results = draw(
             st.lists(flat.map(lambda one: f"{{task: {{type: t}}, x: {one}}}"), min_size=1)

@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 from evals.cards.published import shipped
 from evals.commands.app import app
 from evals.errors import CheckFailed, InputError
+from evals.registry import benchmark_class, read_settings
 from evals.report import front_matter
-from evals.report.card import BEGIN, END, update
+from evals.report.card import BEGIN, END, renewed, update
 from evals.report.front_matter import FrontMatter
+from evals.report.leaderboards import leaderboards
 from evals.storage.run_folder import RunFolder
 from tests.readmes import has_every_byte
-from tests.run_files import summary
+from tests.run_files import RECORD, summary
 
 ROOT = Path(__file__).resolve().parents[3]
 TULU = ROOT.parent / "shared" / "MODEL_CARD.txt"
@@ -35,8 +37,8 @@ def run_folder(
     found = {
         key: {
             "value": value,
-            "n": 200,
-            "n_items": 200,
+            "n": 1319,
+            "n_items": 1319,
             "stderr": 0.01,
             "ci95": [0.6, 0.7],
             "estimator": "Wilson",
@@ -57,6 +59,8 @@ def run_folder(
     RunFolder(folder).write_json(
         "summary.json", summary(found, protocol="llama-3.1-tulu-2/1", model=model, data=data)
     )
+    session = RECORD["sessions"][0] | {"ended": "2026-11-26T18:50:55+00:00"}
+    RunFolder(folder).write_json("run.json", RECORD | {"sessions": [session]})
     return folder
 
 
@@ -73,7 +77,7 @@ def card(folder: Path, text: str) -> Path:
 
 
 OTHERS = """model-index:
-- name: tulu
+- name: My 8B
   results:
   - task: {type: text-generation, name: Text Generation}
     dataset:
@@ -207,42 +211,71 @@ def test_new_numbers_replace_the_old_ones_and_nothing_else(tmp_path: Path, run: 
     first = file.read_text("utf-8")
     changed = update(file, [run_folder(tmp_path / "run", value=0.7)])
     assert first.replace("65.5", "70.0") == file.read_text("utf-8")
-    assert {path.name for path in changed} == {
-        "README.md",
-        *(f"evals-{task}.yaml" for task in TASKS),
-    }
+    assert {path.name for path in changed} == {"README.md", "evals-gsm8k.yaml"}
 
 
-TASKS = ("mmlu", "gsm8k", "bbh", "humaneval", "alpaca_eval", "truthfulqa", "ifeval", "xstest")
-
-
-def test_result_files_are_the_hubs_and_say_what_each_number_is(tmp_path: Path, run: Path) -> None:
+def test_a_result_file_is_the_hubs_and_says_how_it_was_asked(tmp_path: Path, run: Path) -> None:
     file = card(tmp_path, "# X\n")
     update(file, [run], "https://example.org/run")
     home = file.parent / ".eval_results"
-    assert sorted(path.name for path in home.iterdir()) == sorted(
-        f"evals-{task}.yaml" for task in TASKS
-    )
-    (gsm8k,) = parse_eval_result_entries(
-        yaml.safe_load((home / "evals-gsm8k.yaml").read_text("utf-8"))
-    )
-    assert (gsm8k.dataset_id, gsm8k.task_id, gsm8k.value, gsm8k.dataset_revision) == (
-        "openai/gsm8k",
-        "gsm8k",
-        65.5,
-        SHA,
-    )
-    assert gsm8k.source_url == "https://example.org/run"
-    assert (
-        gsm8k.notes
-        == "GSM8k 8-shot cot, protocol llama-3.1-tulu-2/1, card suite; n = 200; 95 % interval 60.0"
-        " to 70.0"
-    )
-    xstest = parse_eval_result_entries(
-        yaml.safe_load((home / "evals-xstest.yaml").read_text("utf-8"))
-    )
-    assert [entry.task_id for entry in xstest] == ["xstest_safe_refused", "xstest_unsafe_followed"]
-    assert all(str(entry.notes).endswith("; judged by another") for entry in xstest)
+    assert [path.name for path in home.iterdir()] == ["evals-gsm8k.yaml"]
+    text = (home / "evals-gsm8k.yaml").read_text("utf-8")
+    (gsm8k,) = parse_eval_result_entries(yaml.safe_load(text))
+    assert (gsm8k.dataset_id, gsm8k.task_id, gsm8k.value) == ("openai/gsm8k", "gsm8k", 65.5)
+    assert (gsm8k.source_url, gsm8k.source_name) == ("https://example.org/run", "evals")
+    # Quoted, as the hub's page has it: bare it would be a date, not a text.
+    assert "date: '2026-11-26'\n" in text
+    assert str(gsm8k.notes).startswith("8-shot CoT, one greedy answer")
+    assert str(gsm8k.notes).endswith("chat format tulu; 95 % interval 60.0 to 70.0")
+
+
+OTHER_SHOTS = {"key": "gsm8k", "heading": "G", "benchmark": "gsm8k", "settings": {"shots": 4}}
+
+
+@pytest.mark.parametrize(
+    ("cell", "about", "words"),
+    [
+        ({"n": 200}, {}, "it is of 200 of the 1,319 items; evals run asks all with --suite full"),
+        ({"n": 1318}, {}, "it is of 1,318 of the 1,319 items"),
+        ({"marks": ["weights quantized"]}, {}, "weights quantized"),
+        (
+            {},
+            {
+                "card": {"title": "t", "protocol": "p", "column": [OTHER_SHOTS], "average": {}},
+                "data": {},
+            },
+            "it was asked with shots = 4",
+        ),
+    ],
+)
+def test_a_number_that_is_none_of_the_leaderboards_has_no_file_and_the_reason_is_said(
+    tmp_path: Path, run: Path, cell: dict[str, Any], about: dict[str, Any], words: str
+) -> None:
+    summary = RunFolder(run).read_json("summary.json")
+    summary["cells"]["gsm8k"] |= cell
+    RunFolder(run).write_json("summary.json", summary | about)
+    file = card(tmp_path, "# X\n")
+    called = CliRunner().invoke(app, ["card", str(file), "--run", str(run)])
+    assert f"gsm8k is not for openai/gsm8k's leaderboard: {words}" in called.stderr
+    assert not (file.parent / ".eval_results").exists()
+
+
+def test_data_sets_without_a_leaderboard_are_named(run: Path) -> None:
+    (said,) = renewed("", [run]).left_out
+    assert said.startswith("no leaderboard of the hub is known for cais/mmlu, lukaemon/bbh, ")
+    assert "openai/gsm8k" not in said
+
+
+def test_every_leaderboard_is_of_a_benchmark_of_ours_and_has_its_sources() -> None:
+    for board in leaderboards():
+        cls = benchmark_class(board.benchmark)
+        assert cls.dataset.hub_id == board.dataset
+        assert board.metric in {one.name for one in cls.metrics}
+        hub = cls.dataset.tables["test"].hub
+        assert (hub.config, hub.split) == (board.config, board.split)
+        assert read_settings(cls, board.settings)
+        assert board.sources
+        assert all(url.startswith("https://") for url in board.sources)
 
 
 def test_a_cell_without_a_value_leaves_table_metadata_and_files_and_other_peoples_files_stay(
@@ -312,7 +345,7 @@ def test_the_command_checks_with_exit_code_1_and_writes_without(tmp_path: Path, 
 
 def test_checking_writes_nothing_and_says_what_is_stale(tmp_path: Path, run: Path) -> None:
     file = card(tmp_path, "# X\n")
-    assert len(update(file, [run], write=False)) == 9
+    assert len(update(file, [run], write=False)) == 2
     assert [path.name for path in file.parent.iterdir()] == ["README.md"]
     assert file.read_text() == "# X\n"
     update(file, [run])

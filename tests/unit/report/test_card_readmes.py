@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from evals.cards.published import shipped
-from evals.commands.app import app
 from evals.errors import InputError
 from evals.plan.items import no_judge
 from evals.registry import BENCHMARKS, benchmark_class
@@ -89,7 +87,6 @@ KEPT = {
     ),
     "the first of two models": card(OTHERS + OTHERS.partition("\n")[2].replace("My 8B", "B")),
     "the model's hub id": card(OTHERS.replace("My 8B", "me/My-8b")),
-    "another model's name": card(OTHERS.replace("My 8B", "tulu")),
     "another tool's entry for a dataset of ours": card(
         OTHERS.replace("HuggingFaceH4/ifeval", "openai/gsm8k")
     ),
@@ -168,6 +165,10 @@ REFUSED = {
     "two models of other names": (
         card(OTHERS.replace("My 8B", "A") + OTHERS.partition("\n")[2].replace("My 8B", "B")),
         "is about A and B, the run about My 8B. Give",
+    ),
+    "one model of another name": (
+        card(OTHERS.replace("My 8B", "tulu")),
+        "is about tulu, the run about My 8B. Give .* --name",
     ),
     "results twice": (card(OTHERS + "  results: []\n"), "has results twice. Remove one"),
     "model-index twice": (card(OTHERS + OTHERS), "has model-index twice. Remove one"),
@@ -257,16 +258,11 @@ def test_what_cannot_be_edited_safely_is_refused_and_left(
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
-def test_another_models_name_is_told(tmp_path: Path, runs: tuple[Path, Path, Path]) -> None:
-    file = tmp_path / "README.md"
-
-    def told(name: str, *flags: str) -> str:
-        file.write_text(card(OTHERS.replace("My 8B", name)))
-        return CliRunner().invoke(app, ["card", str(file), "--run", str(runs[0]), *flags]).stderr
-
-    assert "its model-index is named tulu, which is not what" in told("tulu")
-    assert "its model-index is named tulu, which is not what" in told("tulu", "--check")
-    assert [told(name) for name in ("My 8B", "my-8b", "me/my-8b")] == [""] * 3
+@pytest.mark.parametrize("name", ["My 8B", "my-8b", "me/my-8b", "ME/My_8B"])
+def test_a_models_own_name_is_known_in_any_spelling(
+    tmp_path: Path, runs: tuple[Path, Path, Path], name: str
+) -> None:
+    check_card(tmp_path / "README.md", card(OTHERS.replace("My 8B", name)), runs)
 
 
 def test_removed_results_leave_the_metadata_as_it_was(

@@ -1,0 +1,137 @@
+"""A run's numbers on the leaderboards of the Hugging Face hub: .eval_results/*.yaml, a file a
+benchmark, only of what leaderboards.toml says belongs there.
+
+Sources: the hub's page "Evaluation Results"; huggingface_hub's EvalResultEntry.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+from evals.benchmark import other_settings
+from evals.registry import Variant, off_card, read_settings, variants
+from evals.report.table import MISSING, TableRow, cells_under
+
+PREFIX = "evals-"
+"""How our files in .eval_results begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """A registered Benchmark's task, and what of ours belongs to it; see leaderboards.toml."""
+
+    dataset: str
+    task: str
+    config: str
+    split: str
+    n: int
+    benchmark: str
+    metric: str
+    settings: Mapping[str, Any]
+    scale: float
+    notes: str
+    read: str
+    sources: Sequence[str]
+
+
+@cache
+def leaderboards() -> tuple[Leaderboard, ...]:
+    """The leaderboards that are known."""
+    text = resources.files("evals.report").joinpath("leaderboards.toml").read_text("utf-8")
+    return tuple(Leaderboard(**one) for one in tomllib.loads(text)["leaderboard"])
+
+
+class Results(NamedTuple):
+    """entries: by benchmark, in the hub's form.  left_out: a sentence for each number that is not
+    among them.
+    """
+
+    entries: Mapping[str, list[dict[str, Any]]]
+    left_out: Sequence[str]
+
+
+def results(
+    summary: Mapping[str, Any], row: TableRow, date: str | None, source: str | None
+) -> Results:
+    """What of a run belongs on leaderboards.
+
+    row: as printed; its numbers are taken.  date: when it was measured, YYYY-MM-DD.  source: where
+    the items can be looked up.
+    """
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    entries: dict[str, list[dict[str, Any]]] = {}
+    left_out: list[str] = []
+    unknown: dict[str, None] = {}
+    for variant, column in _columns(summary, row):
+        key = column.key
+        boards = [
+            one
+            for one in leaderboards()
+            if (one.benchmark, one.metric) == (variant.cls.name, column.metric)
+        ]
+        if not boards:
+            unknown[variant.cls.dataset.hub_id] = None
+        assert row.card is not None
+        cell = cells_under(row.card, summary)[key]
+        for board in boards:
+            if why := _why_not(board, variant, cell):
+                left_out.append(f"{key} is not for {board.dataset}'s leaderboard: {why}")
+                continue
+            low_high = row.cell(key).ci95
+            notes = [board.notes, f"chat format {summary['chat_format']}"]
+            notes += [f"95 % interval {low_high[0]} to {low_high[1]}"] if low_high else []
+            printed = float(row.cell(key).text) * (100 if column.unit == "fraction" else 1)
+            entry = EvalResultEntry(
+                board.dataset,
+                board.task,
+                # As printed, so that it and the table cannot disagree.
+                round(printed * board.scale / 100, 6),
+                date=date,
+                source_url=source,
+                source_name="evals" if source else None,
+                notes="; ".join(notes),
+            )
+            entries.setdefault(variant.cls.name, []).extend(eval_result_entries_to_yaml([entry]))
+    if unknown:
+        left_out.append(f"no leaderboard of the hub is known for {', '.join(unknown)}")
+    return Results(entries, left_out)
+
+
+def _columns(summary: Mapping[str, Any], row: TableRow) -> Iterator[tuple[Variant, Any]]:
+    """The columns with a number."""
+    assert row.card is not None
+    for variant in variants(row.card, off_card(summary)).values():
+        for column in variant.columns:
+            if row.cell(column.key).text != MISSING:
+                yield variant, column
+
+
+def _why_not(board: Leaderboard, variant: Variant, cell: Mapping[str, Any]) -> str:
+    """Why a number is none of the leaderboard's; "" where it is one."""
+    wanted = _how(read_settings(variant.cls, board.settings))
+    if (asked := _how(variant.settings)) != wanted:
+        names = sorted(name for name in {*asked, *wanted} if asked.get(name) != wanted.get(name))
+        said = ", ".join(f"{name} = {getattr(variant.settings, name)}" for name in names)
+        return f"it was asked with {said}"
+    if cell["n"] != board.n:
+        return (
+            f"it is of {cell['n']:,} of the {board.n:,} items; evals run asks all with --suite full"
+        )
+    return f"{cell['marks'][0]}" if cell["marks"] else ""
+
+
+def _how(settings: Any) -> dict[str, Any]:
+    """What is not the protocol's own but for the number of items, which n tells."""
+    return {name: value for name, value in other_settings(settings).items() if name != "items"}
+
+
+def as_yaml(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A result file."""
+    import yaml
+
+    # width: PyYAML would fold a long note.  A date it quotes, being a text.
+    return str(yaml.safe_dump(list(entries), sort_keys=False, allow_unicode=True, width=1000))
