@@ -12,11 +12,12 @@ import typer
 from typer.exceptions import TyperException
 
 from evals.commands import interrupt
+from evals.commands.card import card
 from evals.commands.compare import check, compare
 from evals.commands.data import cards, data_fetch, data_list, data_verify, list_tasks
 from evals.commands.fidelity import judge_calibrate, replay
 from evals.commands.judges import judge_labels, judge_list, judge_sample
-from evals.commands.report import card, export, report, show
+from evals.commands.report import export, report, show
 from evals.commands.run import prompts, run, score
 from evals.errors import EvalsError
 

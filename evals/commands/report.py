@@ -1,4 +1,4 @@
-"""`evals report`, `card` and `export`, as evals.commands.app offers them: parse, call, print. Heavy
+"""`evals report`, `export` and `show`, as evals.commands.app offers them: parse, call, print. Heavy
 imports stay inside.
 """
 
@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from evals.commands.options import CardOption, DataOption, RunArgument, choice
-from evals.errors import CheckFailed
 
 
 def report(
@@ -118,46 +117,6 @@ def _is_limited(run: Path) -> bool:
     from evals.storage.run_folder import RunFolder
 
     return RunFolder(run).read_json("summary.json").get("limit") is not None
-
-
-def card(
-    readme: Annotated[
-        Path,
-        typer.Argument(
-            metavar="README", help="The model card, a README.md with or without metadata."
-        ),
-    ],
-    run: Annotated[
-        list[Path],
-        typer.Option(
-            metavar="RUN",
-            help="Run folder; the first is this card's model, more are rows beside it.",
-        ),
-    ],
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="Where the results can be looked up; goes into the metadata."
-        ),
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 when the card is stale.")
-    ] = False,
-    columns: CardOption = None,
-) -> None:
-    """Put the table and the hub's metadata into a model card and .eval_results/ beside it; all else
-    stays byte for byte.
-    """
-    from evals.report.card import read_card, renewed, update
-
-    changed = update(readme, run, source, write=not check, card=columns)
-    for sentence in renewed(read_card(readme), run, source, columns).left_out:
-        print(f"no result file for the hub: {sentence}", file=sys.stderr)
-    if check and changed:
-        raise CheckFailed(
-            f"stale: {', '.join(map(str, changed))}. To renew: the same command without --check."
-        )
-    print(*map(str, changed), sep="\n") if changed else print("up to date")
 
 
 def export(

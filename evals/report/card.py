@@ -63,12 +63,12 @@ class Cell(NamedTuple):
 
 
 class Renewed(NamedTuple):
-    """A card as it should be. files: our files in .eval_results, by name.  left_out: what of the
-    numbers the hub has no place for, a sentence each.
+    """A card as it should be. entries: what our files in .eval_results hold, by name.  left_out:
+    what of the numbers the hub has no place for, a sentence each.
     """
 
     text: str
-    files: Mapping[str, str]
+    entries: Mapping[str, list[dict[str, Any]]]
     left_out: Sequence[str]
 
 
@@ -96,8 +96,7 @@ def renewed(
         found = results(summaries[0], rows[0], _day(runs[0]), source)
         said = list(found.left_out)
     text = new_text(before, rows, cells, summaries[0], source)
-    files = {f"{PREFIX}{name}.yaml": as_yaml(one) for name, one in found.entries.items()}
-    return Renewed(text, files, said)
+    return Renewed(text, {f"{PREFIX}{name}.yaml": one for name, one in found.entries.items()}, said)
 
 
 def update(
@@ -116,8 +115,9 @@ def update(
     """
     new = renewed(read_card(readme), runs, source, card)
     home = readme.parent / RESULTS
-    files: dict[Path, str | None] = dict.fromkeys(sorted(home.glob(f"{PREFIX}*.yaml")))
-    files = {readme: new.text} | files | {home / name: text for name, text in new.files.items()}
+    files: dict[Path, str | None] = {readme: new.text}
+    files |= dict.fromkeys(sorted(home.glob(f"{PREFIX}*.yaml")))
+    files |= {home / name: as_yaml(entries) for name, entries in new.entries.items()}
     stale = [
         path
         for path, text in files.items()
