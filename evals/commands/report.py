@@ -84,9 +84,13 @@ def report(
             raise typer.BadParameter(
                 "--html FILE needs at least one run folder, --against RUN needs --html FILE."
             )
+        from evals.compare.runs import compare
+        from evals.compare.text import markdown
         from evals.report.html import write_report
 
-        write_report(html, runs, against, data, card)
+        others = [run for run in runs if against is not None and run != against]
+        texts = [markdown(compare(against, run, data, card)) for run in others if against]
+        write_report(html, runs, against, data, card, texts)
         print(html)
         return
     from evals.report.formats import FORMATS

@@ -67,12 +67,14 @@ def write_report(
     against: Path | None = None,
     data: Path | None = None,
     card: str | None = None,
+    differences: Sequence[str] = (),
 ) -> None:
     """Write the page of these runs; `against` is one more, which the others' items are held against
     at first.
 
-    data: folder of the public data files, for gold answers.  card: whose columns the page has, as
-    --card names it; None: the first run's.  Equal runs give equal bytes.
+    differences: what is to be said of them against `against`, as Markdown.  data: folder of the
+    public data files, for gold answers.  card: whose columns the page has, as --card names it;
+    None: the first run's.  Equal runs give equal bytes.
     Raises InputError when a folder is no run, EnvironmentFault when the file cannot be written.
     """
     named = [*folders, against] if against and against not in folders else list(folders)
@@ -82,7 +84,9 @@ def write_report(
     # backslashreplace: a model may write half of a surrogate pair, which UTF-8 has no bytes for.
     RunFolder(file.parent).write_bytes(
         file.name,
-        _page(runs, named.index(against) if against else -1).encode("utf-8", "backslashreplace"),
+        _page(runs, named.index(against) if against else -1, differences).encode(
+            "utf-8", "backslashreplace"
+        ),
     )
 
 
@@ -115,7 +119,7 @@ def _run(folder: Path, folders: Sequence[Path], data: Path | None, card: Card) -
     return RunPage(row.name, folder.name, summary, record, row, tasks, cells_under(card, summary))
 
 
-def _page(runs: Sequence[RunPage], against: int) -> str:
+def _page(runs: Sequence[RunPage], against: int, differences: Sequence[str]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -164,6 +168,7 @@ def _page(runs: Sequence[RunPage], against: int) -> str:
         part_words={
             task: task_variant(run.summary, task).cls.parts for run in runs for task in run.tasks
         },
+        differences=[Markup(_as_html(text)) for text in differences],
         markdown=as_markdown(make_table([run.row for run in runs])),
         measures=_measures(runs),
         plots=[[Markup(svg) for svg in pair] for pair in _plots(runs, columns, card)],
@@ -177,6 +182,17 @@ def _page(runs: Sequence[RunPage], against: int) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _as_html(markdown: str) -> str:
+    """A text of ours with a table in it; what stands in it of others is escaped."""
+    from markdown_it import MarkdownIt
+
+    # Raw HTML stays text.
+    made = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    opening = '<div class="scroll" tabindex="0" role="region" aria-label="Differences">'
+    table = f'{opening}<table class="sub">'
+    return str(made).replace("<table>", table).replace("</table>", "</table></div>")
 
 
 def _tasks(runs: Sequence[RunPage]) -> list[str]:

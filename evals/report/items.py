@@ -214,6 +214,9 @@ def _entry(row: Mapping[str, Any], background: Background) -> dict[str, Any]:
     }
     if group := background.group(item_id):
         grade["group"] = group
+    if "instructions" in row:
+        obeyed = zip(row["instructions"], row["loose"], strict=True)
+        grade["not followed"] = [name for name, loose in obeyed if not loose] or "none"
     entry = {
         "prompt": prompt,
         "sent": sent,

@@ -201,7 +201,24 @@ function outputPanels(texts, whose) {
     return panel(title + (whose ? ` of ${whose}` : ""), el("p", { class: "about" }, words.join(" · ")), reasoning || null,
       output.trim() ? pre(output, title) : el("p", { class: "quiet" }, "Empty."));
   });
-  return texts.logprobs ? [choices(texts.logprobs, whose), ...panels] : panels;
+  const sorted = panels.length > 1 ? [samples(panels, texts)] : [];
+  return [...(texts.logprobs ? [choices(texts.logprobs, whose)] : []), ...sorted, ...panels];
+}
+
+/** Buttons that leave only the samples of one kind: how a program ended, else how an output did. */
+function samples(panels, texts) {
+  const kinds = panels.map((_, i) => texts.findings[`sample/${i}`]?.outcome?.status || (texts.grade.finish_reasons || [])[i] || "stop");
+  const only = (kind) => panels.forEach((one, i) => (one.hidden = kind !== "" && kinds[i] !== kind));
+  const buttons = ["", ...new Set(kinds)].map((kind) => {
+    const n = kind ? kinds.filter((one) => one === kind).length : kinds.length;
+    const button = el("button", { type: "button", class: "step", "aria-pressed": String(!kind) }, `${kind.replaceAll("_", " ") || "all"} ${n}`);
+    button.addEventListener("click", () => {
+      only(kind);
+      for (const one of buttons) one.setAttribute("aria-pressed", String(one === button));
+    });
+    return button;
+  });
+  return el("p", { class: "samples", role: "group", "aria-label": "Samples of one kind" }, ...buttons);
 }
 
 function choices(logprobs, whose) {

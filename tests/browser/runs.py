@@ -87,7 +87,7 @@ def write_run(
             "quantization": None,
         },
         "prompts_by": "tokenizer",
-        "judges": {"xstest": {"name": name, "card": False, "notes": []}},
+        "judges": {"xstest": {"name": NAME, "card": False, "notes": []}},
         "data": {},
     }
     cells, metrics, tasks = (

@@ -9,11 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from evals.compare.runs import compare
+from evals.compare.text import markdown as markdown_of
 from evals.report.html import write_report
 from evals.report.table import markdown, row_from_summary
 from evals.storage.run_folder import RunFolder
 from tests.browser.chromium import Browser, browser, executable
-from tests.browser.runs import N_LARGE, NAME, NEEDLE_AT, SHOWN, large_run, small_runs
+from tests.browser.runs import (
+    N_LARGE,
+    NAME,
+    NEEDLE_AT,
+    SHOWN,
+    large_run,
+    row,
+    small_runs,
+    write_run,
+)
 
 pytestmark = pytest.mark.skipif(
     executable() is None, reason="no Chromium on this machine: apt-get install chromium"
@@ -40,7 +51,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     ours, theirs = small_runs(folder)
     (folder / "no-data").mkdir()
-    write_report(folder / "small.html", [ours], theirs, folder / "no-data")
+    said = markdown_of(compare(theirs, ours, folder / "no-data"))
+    write_report(folder / "small.html", [ours], theirs, folder / "no-data", None, [said])
     write_report(folder / "large.html", [large_run(folder)], None, folder / "no-data")
     return {"small": folder / "small.html", "large": folder / "large.html"}
 
@@ -234,6 +246,62 @@ def test_hostile_text_is_shown_as_it_is_and_nothing_of_it_runs(
     assert NAME in small.js("document.title")
     assert small.js("typeof hacked") == "undefined"
     assert small.messages == []
+
+
+def test_what_differs_stands_in_a_table_with_intervals_whatever_the_runs_are_called(
+    small: Browser,
+) -> None:
+    rows = small.js(
+        "[...document.querySelectorAll('#differences tr')].map((r) => [...r.cells].map((c) =>"
+        " c.innerText))"
+    )
+    assert rows[0][:6] == ["Column", "Items", "A", "B", "B - A in points [95 %]", "p"]
+    # of six items of one column the second is right here only in the first
+    assert rows[1][:4] == ["GSM8k 8-shot cot", "6", "33.3", "33.3"]
+    assert NAME in small.js("document.querySelector('#differences').innerText")
+    assert small.js("document.querySelectorAll('#differences img').length") == 0
+
+
+def test_an_instruction_that_was_not_followed_is_named(
+    chromium: Browser, pages: dict[str, Path]
+) -> None:
+    chromium.look()
+    chromium.open(pages["small"], "#item=ifeval/1")
+    text = detail(chromium, "ifeval/1")
+    assert "not followed\nlength_constraints:number_words\n" in text
+
+
+def test_of_many_samples_those_that_ended_in_one_way_can_be_looked_at_alone(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    ends = ["passed", "wrong_answer", "wrong_answer", "time"]
+    item = {
+        **row(0, "", 0.25),
+        "id": "humaneval/HumanEval/0",
+        "outputs": [f"    return {at}" for at in range(4)],
+        "finish_reasons": ["stop"] * 4,
+        "n_tokens": [3] * 4,
+        "findings": {
+            f"sample/{at}": {"by": "process", "outcome": {"status": end, "detail": ""}}
+            for at, end in enumerate(ends)
+        },
+    }
+    run = write_run(tmp_path / "run", "M", {"humaneval": [item]})
+    write_report(tmp_path / "page.html", [run], None, tmp_path)
+    chromium.look()
+    chromium.open(tmp_path / "page.html", "#item=humaneval/HumanEval/0")
+    detail(chromium, "humaneval/HumanEval/0")
+    outputs = "[...document.querySelectorAll('#detail pre[aria-label^=Output]')]"
+    seen = f"{outputs}.filter((e) => e.offsetHeight).map((e) => e.textContent.trim())"
+    buttons = "[...document.querySelectorAll('#detail .samples button')]"
+    assert chromium.js(f"{buttons}.map((b) => b.innerText)") == [
+        "all 4", "passed 1", "wrong answer 2", "time 1",
+    ]  # fmt: skip
+    assert len(chromium.js(seen)) == 4
+    chromium.js(f"{buttons}[2].click()")
+    assert chromium.js(seen) == ["return 1", "return 2"]
+    chromium.js(f"{buttons}[0].click()")
+    assert len(chromium.js(seen)) == 4
 
 
 def test_the_policy_stops_a_script_and_a_load_that_got_in_all_the_same(small: Browser) -> None:

@@ -7,7 +7,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from evals.commands.app import app
 from evals.errors import InputError
 from evals.report.html import write_report
 from evals.storage.run_folder import RunFolder
@@ -75,3 +77,18 @@ def test_a_folder_that_is_no_run_and_one_with_lost_samples_are_refused(
     with pytest.raises(InputError, match="lacks what this program writes there"):
         write_report(tmp_path / "page.html", [ours])
     assert not (tmp_path / "page.html").exists()
+
+
+def test_the_command_puts_what_differs_from_the_other_run_into_the_page(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "page.html"
+    said = CliRunner().invoke(
+        app, ["report", str(runs[0]), "--html", str(file), "--against", str(runs[1]),
+              "--data", str(tmp_path)],
+    )  # fmt: skip
+    assert said.exit_code == 0, said.output
+    text = file.read_text("utf-8")
+    (part,) = re.findall(r'<section id="differences">(.*?)</section>', text, re.S)
+    assert '<td style="text-align:right">33.3</td>' in part
+    assert 'id="differences"' not in page(runs, tmp_path)
