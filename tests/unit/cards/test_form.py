@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evals.cards.card import Card
@@ -174,3 +174,37 @@ def test_anything_in_a_cards_place_is_a_card_or_one_sentence(
     if found is not None:
         kept = {"cells": {}, "metrics": {}, "model": {"name": "m"}, "card": found.as_json()}
         assert row_from_summary(kept).cells
+
+
+NEW = ["", '"', "[", "]]", "{", "= ", "\n", "\n\n[average]\n", "\\", "#", "'" * 3, "1e999",
+       "[[row]]\n", "true", "\x00", "key", "9" * 400]  # fmt: skip
+edits = st.lists(
+    st.tuples(
+        st.integers(0, len(SMALL)), st.integers(0, 12), st.sampled_from(NEW) | st.text(max_size=4)
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(edits)
+def test_a_file_that_was_mangled_is_a_card_or_one_sentence_that_names_it(
+    tmp_path: Path, changes: list[tuple[int, int, str]]
+) -> None:
+    text = SMALL
+    for at, n, new in changes:
+        text = text[:at] + new + text[at + n :]
+    said = ""
+    try:
+        found = bound(card(tmp_path, text))
+    except InputError as error:
+        said = str(error)
+    assert "\n" not in said
+    assert len(said) < 900
+    if said:
+        assert "mine.toml" in said or said.startswith("Column ")
+    else:
+        assert bound(card_of_run({"card": found.as_json()})).columns == found.columns

@@ -4,21 +4,25 @@ a run of one card has of another's columns.
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evals.benchmark import variant_name
 from evals.cards.card import Average, Card
 from evals.cards.form import read_card
-from evals.cards.published import shipped
+from evals.cards.published import shipped, shipped_names
 from evals.compare.runs import compare
 from evals.data.load import load_smoke_data
 from evals.errors import InputError
+from evals.plan.judges import CARD_JUDGES
 from evals.plan.settings import RunSettings
 from evals.registry import bound, variants
 from evals.report.rows import Layout, report_table
@@ -30,7 +34,10 @@ from evals.report.table import (
     row_from_summary,
     rows_from_published,
 )
+from evals.runs.contract import Tried, answer_to, findings_for
+from evals.runs.grading import grade_task
 from evals.runs.session import run
+from evals.runs.summary import summarize
 from tasks.mmlu import MMLU
 from tests.unit.conftest import Call
 
@@ -74,10 +81,10 @@ def recording(folder: Path, card: Path) -> Path:
 
 def ran(folder: Path, card: Path | None, said: Path, name: str = "run") -> Mapping[str, Any]:
     """The summary of a replayed smoke run."""
-    settings = RunSettings(
+    asked = RunSettings(
         f"replay:{said}", suite="smoke", out=folder / name, card=str(card) if card else None
     )
-    return run(settings).summary
+    return run(asked).summary
 
 
 def test_two_variants_stand_side_by_side_and_an_equal_column_is_not_asked_again(
@@ -111,6 +118,44 @@ def test_columns_in_any_order_and_without_one_give_the_same_cells(tmp_path: Path
     said.write_text("".join(json.dumps(o) + "\n" for o in only if "shots-0" not in o["id"]))
     fewer = ran(tmp_path, written(tmp_path, ["five", "grade", "f1"]), said, "fewer")["cells"]
     assert fewer == {key: cell for key, cell in whole.items() if key != "none"}
+
+
+MEASURED = {
+    f"c{n}": replace(column, key=f"c{n}", metric=column.metric or column.key)
+    for n, column in enumerate(
+        column for name in shipped_names() for column in shipped(name).columns if column.benchmark
+    )
+}
+
+
+def cells_of(keys: Sequence[str], chat: bool) -> Mapping[str, Any]:
+    """The cells of a card of these columns, of the same answers for each."""
+    card = bound(Card("mine", "Mine", "mine/1", tuple(MEASURED[key] for key in keys)))
+    judges = {role: {"name": name, "card": True, "notes": []} for role, name in CARD_JUDGES.items()}
+    head = {"card": card.as_json(), "judges": judges, "prompts_by": "tokenizer"}
+    results = []
+    for variant in variants(card).values():
+        benchmark, items = Tried(variant, chat).new()
+        answers = {item.id: answer_to(benchmark, item, f"So {item.id[-1]}.") for item in items}
+        findings = {item.id: findings_for(benchmark, item, answers[item.id]) for item in items}
+        results.append(grade_task(benchmark, items, answers, findings))
+    cells = summarize(head, results, {})["cells"]
+    return {key: cells[key] for key in keys}
+
+
+@cache
+def all_cells(chat: bool) -> Mapping[str, Any]:
+    return cells_of(list(MEASURED), chat)
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    st.lists(st.sampled_from(list(MEASURED)), min_size=1, max_size=9, unique=True), st.booleans()
+)
+def test_any_columns_in_any_order_have_the_cells_that_they_have_among_all(
+    keys: list[str], chat: bool
+) -> None:
+    assert cells_of(keys, chat) == {key: all_cells(chat)[key] for key in keys}
 
 
 def test_a_run_of_another_card_shares_only_the_columns_that_are_the_same(tmp_path: Path) -> None:

@@ -21,14 +21,17 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from typer.testing import CliRunner
 
+from evals.cards.card import Card
 from evals.cards.published import shipped
 from evals.commands.app import app
 from evals.errors import InputError
+from evals.records import Column
 from evals.report import rows as report_table
 from evals.report.formats import FORMATS, by_size, size_of, with_best
 from evals.report.rows import Layout
 from evals.report.table import Table, TableCell, TableRow, make_table, rows_from_published
 from evals.report.terminal import renderables
+from evals.storage.files import one_line
 from evals.storage.run_folder import RunFolder
 from tests.run_files import HEADER, summary
 
@@ -242,16 +245,50 @@ def test_hostile_text_stays_text_in_html_and_csv(hostile: Table) -> None:
         assert "\x1b" not in text
 
 
+_LATEX_WRITTEN = (
+    r"\\text(?:backslash|asciitilde|asciicircum|less|greater|bar)\{\}"
+    r"|\\[{}$&#%_]|\{\[\}|\{\]\}|(?<=-)\{\}(?=-)"
+)
+"""What a text's own characters become."""
+
+
 @given(st.text(st.sampled_from('ab \\{}$&#%_~^<>|"`[]-\n\u202e\u00e9\ud800'), max_size=30))
 def test_latex_has_no_command_brace_or_cell_border_of_a_text(text: str) -> None:
     printed = FORMATS["latex"](make_table([TableRow(text, {})]))
     line = printed.splitlines()[5]
-    named = "textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar"
-    known = rf"\\(?:{named})\{{\}}|" + r"\\[{}$&#%_]|\{\[\}|\{\]\}|(?<=-)\{\}(?=-)"
-    name = re.sub(known, "", line.removesuffix(" & -" * 11 + r" \\"))
+    name = re.sub(_LATEX_WRITTEN, "", line.removesuffix(" & -" * 11 + r" \\"))
     assert line.endswith(" & -" * 11 + r" \\")
     assert not re.search(r"[\\{}$&#%_~^<>|\[\]]", name)
     assert len(printed.splitlines()) == 8
+
+
+hostile_headings = st.text(
+    st.sampled_from("ab <>&\"'`*_~[]()!|\\{}$#%^=+-@:;.\u00e9\u202e"), min_size=1, max_size=24
+).filter(str.strip)
+
+
+@given(st.lists(hostile_headings, min_size=2, max_size=3))
+def test_a_cards_heading_is_only_text_in_every_format(headings: list[str]) -> None:
+    columns = tuple(Column(f"c{n}", heading) for n, heading in enumerate(headings))
+    row = TableRow("m", {"c0": TableCell("1.0")}, card=Card("x", "X", "x/1", columns))
+    table = make_table([row])
+    shown = ["Model", *(" ".join(one_line(one).split()) for one in headings), "Average"]
+    assert [" ".join(one.split()) for one in from_markdown(FORMATS["markdown"](table))[0]] == shown
+    read = Cells(FORMATS["html"](table))
+    assert read.tags == {"table", "thead", "tbody", "tr", "th", "td"}
+    assert [" ".join(one.removesuffix(" ↓").split()) for one in read.rows[0]] == shown
+    assert len(read.rows[1]) == len(columns) + 2
+    head = FORMATS["latex"](table).splitlines()[3]
+    inside = re.sub(_LATEX_WRITTEN, "", head.removeprefix("Model & ").removesuffix(r" \\"))
+    cells = [re.fullmatch(r"\\shortstack\[r\]\{(.*)\}", cell) for cell in inside.split(" & ")]
+    assert len(cells) == len(columns) + 1
+    for cell in cells:
+        assert cell, head
+        assert not re.search(r"[\\{}$&#%_~^<>|\[\]]", cell[1].replace(r"\\", "")), head
+    written = next(csv.reader(io.StringIO(FORMATS["csv"](table))))
+    assert len(written) == len(columns) + 3
+    assert not any(one.startswith(("=", "+", "-", "@")) for one in written)
+    json.loads(FORMATS["json"](table))
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x"])
