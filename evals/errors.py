@@ -48,7 +48,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names, the first of many.
     """
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    # Whatever its case: MMLU means mmlu.
+    folded = {one.casefold(): one for one in names}
+    found = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
+    close = [folded[one] for one in found]
     if close:
         return "Did you mean " + " or ".join(close) + "?"
     if not names:

@@ -16,7 +16,7 @@ from typing import Any
 
 from evals.benchmark import ANY_NUMBER, Benchmark, other_settings, roles_of, unusable, variant_name
 from evals.cards.card import Card
-from evals.cards.published import card_of_run
+from evals.cards.published import card_named, card_of_run
 from evals.errors import EnvironmentFault, InputError, first_line, nearest
 from evals.records import Column
 
@@ -69,7 +69,7 @@ def benchmark_class(name: str) -> type[Benchmark[Any]]:
         return _of_others(name)
     places = declared().get(name, {})
     if not places:
-        raise InputError(f"Unknown task {name!r}. {nearest(name, {*BENCHMARKS, *declared()})}")
+        raise InputError(f"Unknown task {name!r}. {nearest(name, [*BENCHMARKS, *declared()])}")
     if len(places) > 1:
         raise InputError(
             f"The benchmark {name} is declared by {' and by '.join(sorted(places.values()))}. Name"
@@ -143,6 +143,15 @@ def _of_others(place: str, package: str = "") -> type[Benchmark[Any]]:
     if wrong:
         raise InputError(f"The benchmark {place} cannot be used: {wrong}.")
     return found
+
+
+def card_to_ask(argument: str | None) -> Card:
+    """The card that --card names, held against the benchmarks. Raises InputError that names it."""
+    card = card_named(argument)
+    try:
+        return bound(card)
+    except InputError as error:
+        raise InputError(f"{argument or card.name}: {error}") from error
 
 
 def bound(card: Card) -> Card:
@@ -257,7 +266,7 @@ def read_settings(cls: type[Benchmark[Any]], given: Mapping[str, Any]) -> Any:
             raise InputError(f"{cls.name} has no setting {name[:99]!r}. {may}")
         if not any(_may_be(value, one) for one in known[name]):
             raise InputError(
-                f"{cls.name}: {name} = {str(value)[:99]!r} cannot be. It may be"
+                f"{cls.name}: {name} = {repr(value)[:99]} cannot be. It may be"
                 f" {in_words(known[name])}."
             )
     return cls.Settings(**given)

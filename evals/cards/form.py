@@ -55,7 +55,7 @@ def read_card(path: Path) -> Card:
             raw = file.read(_MAX_BYTES + 1)
         if len(raw) > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES >> 20} MB")
-        content = tomllib.loads(raw.decode("utf-8"))
+        content = tomllib.loads(raw.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"The card {path} cannot be read ({first_line(error)}). It is a TOML file with a title"
@@ -76,6 +76,8 @@ def card_from(content: Mapping[str, Any], where: str, name: str) -> Card:
     _refuse_twice(card, "key", [column.key for column in columns])
     average = _average(card.inner("[average]", card.get("average", {}), _AVERAGE), columns)
     shared = card.texts("settings")
+    card.texts("tags")
+    card.texts("notes")
     keys = tuple(column.key for column in (*columns, average.column))
     rows = tuple(
         _row(card.inner(f"[[row]] {n}", one, _ROW), keys, shared, name)
@@ -97,9 +99,10 @@ class _Table:
             raise InputError(f"{where} is {_shown(content)}, no table. Keys: {', '.join(known)}.")
         for key in content:
             if key not in known:
-                raise InputError(
-                    f"{where}: unknown key {_shown(key)}. {nearest(str(key)[:99], known)}"
-                )
+                mend = nearest(str(key)[:99], known)
+                if key in _CARD:
+                    mend = "It belongs to the card: put it above the first [[column]]."
+                raise InputError(f"{where}: unknown key {_shown(key)}. {mend}")
         self.content = content
 
     def wrong(self, key: str, what: str, mend: str) -> InputError:
@@ -118,7 +121,8 @@ class _Table:
         """An array; empty where there is none."""
         found = self.get(key, [])
         if not isinstance(found, list):
-            raise self.wrong(key, f"is {_shown(found)}", "Give a list.")
+            mend = f"Write [[{key}]]." if isinstance(found, Mapping) else "Give a list."
+            raise self.wrong(key, f"is {_shown(found)}", mend)
         return found
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -127,7 +131,7 @@ class _Table:
         if found is None:
             raise self.wrong(key, "is missing", f'Write {key} = "…".')
         if not isinstance(found, str) or (not found.strip() and default is None):
-            raise self.wrong(key, f"is {_shown(found)}", "Give a text.")
+            raise self.wrong(key, f"is {_shown(found)}", "Give a text, in quotes.")
         if len(found) > _LONGEST or not found.isprintable():
             raise self.wrong(key, "is too long or holds what cannot be printed", "Give one line.")
         return found
@@ -163,7 +167,9 @@ class _Table:
     def texts(self, key: str) -> Mapping[str, str]:
         """A table of texts."""
         content = self.get(key, {})
-        inner = self.inner(key, content, tuple(content) if isinstance(content, Mapping) else ())
+        if not isinstance(content, Mapping):
+            raise self.wrong(key, f"is {_shown(content)}", 'Write a table of texts: name = "…".')
+        inner = self.inner(key, content, tuple(content))
         return MappingProxyType({str(name): inner.text(name) for name in inner.content})
 
 
@@ -174,6 +180,10 @@ def _column(table: _Table) -> Column:
     settings = table.get("settings", {})
     if not isinstance(settings, Mapping):
         raise table.wrong("settings", f"is {_shown(settings)}", "Write settings = { shots = 0 }.")
+    for name, value in settings.items():
+        if not isinstance(value, str | int | float):
+            what = f"has {_shown(name)} = {_shown(value)}"
+            raise table.wrong("settings", what, "Give a number, a text, true or false.")
     benchmark, reason = table.text("benchmark", ""), table.text("reason", "")
     if bool(benchmark) == bool(reason):
         raise table.wrong(
@@ -230,6 +240,9 @@ def _row(table: _Table, keys: Sequence[str], shared: Mapping[str, str], card: st
     for name, part in (("cells", cells), ("notes", notes)):
         for key in part:
             _known(table, name, key, keys)
+    for key in hidden:
+        if key in keys:
+            raise table.wrong("hidden", f"has {key}, which the card prints", "Leave it out there.")
     for key, text in (*cells.items(), *hidden.items()):
         if not _CELL.fullmatch(text):
             raise table.wrong(key, f"is {_shown(text)}", "Give a number as printed, or -.")

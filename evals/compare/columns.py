@@ -7,7 +7,7 @@ from typing import Any
 
 from evals.benchmark import Benchmark, roles_of
 from evals.cards.card import AVERAGE, Average, Card
-from evals.cards.published import card_named, card_of_run
+from evals.cards.published import card_of_run
 from evals.compare.paired import (
     PairedDifference,
     Pairs,
@@ -20,7 +20,7 @@ from evals.errors import InputError
 from evals.generators.replay import RECORDED
 from evals.models.resolve import public_name
 from evals.records import Column, Grade, ItemId
-from evals.registry import Variant, bound, off_card, variants
+from evals.registry import Variant, card_to_ask, off_card, variants
 from evals.report.table import cells_under
 from evals.storage.run_folder import RunFolder
 
@@ -83,7 +83,7 @@ def asked(runs: Sequence[RunFolder], card: str | None = None) -> Asked:
     run.
     """
     summaries = [run.read_json("summary.json") for run in runs]
-    shown = bound(card_named(card)) if card else card_of_run(summaries[0])
+    shown = card_to_ask(card) if card else card_of_run(summaries[0])
     besides = [off_card(summary) for summary in summaries]
     more = [name for name in besides[0] if all(name in names for names in besides)]
     cells = tuple(cells_under(shown, summary) for summary in summaries)

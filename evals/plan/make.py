@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from evals.cards.card import Card
-from evals.cards.published import DEFAULT, card_named, row_of_short_name, shipped
+from evals.cards.published import DEFAULT, row_of_short_name, shipped
 from evals.data.dataset import LoadedSource
 from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError, nearest
@@ -40,7 +40,7 @@ from evals.plan.rendering import (
 )
 from evals.plan.settings import RunSettings, check_settings, go_offline
 from evals.records import Completion, Item, ItemId
-from evals.registry import BENCHMARKS, Variant, benchmark_class, bound, variants
+from evals.registry import BENCHMARKS, Variant, benchmark_class, card_to_ask, variants
 from evals.storage.run_folder import default_folder
 
 
@@ -189,7 +189,7 @@ def make_plan(
     if settings.offline:
         go_offline()
     check_settings(settings)
-    card = bound(card_named(_card_argument(settings)))
+    card = card_to_ask(_card_argument(settings))
     classes = _classes(card, settings.tasks)
     known = dict.fromkeys(map(benchmark_class, BENCHMARKS))
     judges = judges_of(settings.judges, known | dict.fromkeys(one.cls for one in classes.values()))
@@ -237,11 +237,11 @@ def _classes(card: Card, asked: Sequence[str]) -> Classes:
     on_card = variants(card)
     if not wanted:
         return on_card
-    names = {name for one in on_card.values() for name in (one.name, one.cls.name)}
+    names = dict.fromkeys(name for one in on_card.values() for name in (one.name, one.cls.name))
     more = [name for name in BENCHMARKS if name in wanted and name not in names]
     for name in wanted:
         if name not in names and name not in more:
-            raise InputError(f"Unknown task {name!r}. {nearest(name, {*names, *BENCHMARKS})}")
+            raise InputError(f"Unknown task {name!r}. {nearest(name, [*names, *BENCHMARKS])}")
     return {
         name: one
         for name, one in variants(card, more).items()

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evals.cards.published import card_named, card_of_run
+from evals.cards.published import card_of_run
 from evals.errors import EnvironmentFault, InputError
-from evals.registry import bound, off_card, variants
+from evals.registry import card_to_ask, off_card, variants
 from evals.report.front_matter import FrontMatter
 from evals.report.leaderboards import PREFIX, Results, as_yaml, results
 from evals.report.model_index import with_results
@@ -85,7 +85,7 @@ def renewed(
     model.
     """
     summaries = [RunFolder(run).read_json("summary.json") for run in runs]
-    shown = bound(card_named(card)) if card else None
+    shown = card_to_ask(card) if card else None
     rows = [for_readers(row_from_summary(summary, card=shown)) for summary in summaries]
     cells: list[Cell] = []
     found = Results({}, ())

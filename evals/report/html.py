@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evals.cards.card import Card
-from evals.cards.published import card_named, card_of_run
+from evals.cards.published import card_of_run
 from evals.records import Column
-from evals.registry import bound, off_card, task_variant, variants
+from evals.registry import card_to_ask, off_card, task_variant, variants
 from evals.report import plots
 from evals.report.items import BLOCK, Part, TaskItems, task_items
 from evals.report.table import (
@@ -79,7 +79,7 @@ def write_report(
     """
     named = [*folders, against] if against and against not in folders else list(folders)
     first = RunFolder(named[0]).read_json("summary.json")
-    shown = bound(card_named(card)) if card else card_of_run(first)
+    shown = card_to_ask(card) if card else card_of_run(first)
     runs = [_run(folder, named, data, shown) for folder in named]
     # backslashreplace: a model may write half of a surrogate pair, which UTF-8 has no bytes for.
     RunFolder(file.parent).write_bytes(

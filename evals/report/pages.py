@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from evals.cards.average import off_by
-from evals.cards.published import card_named, shipped, shipped_names
+from evals.cards.published import shipped, shipped_names
 from evals.errors import InputError
 from evals.registry import (
     BENCHMARKS,
     benchmark_class,
-    bound,
+    card_to_ask,
     declared,
     in_words,
     refused,
@@ -25,7 +25,7 @@ def card_page(name: str) -> str:
 
     Raises InputError where there is no such card, or it names what there is not.
     """
-    card = bound(card_named(name))
+    card = card_to_ask(name)
     lines = [f"{one_line(card.title)}: protocol {one_line(card.protocol)}"]
     for name, variant in variants(card).items():
         judges = f", judged by {', '.join(variant.roles)}" if variant.roles else ""

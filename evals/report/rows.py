@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evals.cards.card import Card, PublishedRow
-from evals.cards.published import card_named, card_of_run, row_of_short_name, shipped, shipped_rows
+from evals.cards.published import card_of_run, row_of_short_name, shipped, shipped_rows
 from evals.errors import InputError, nearest
-from evals.registry import bound
+from evals.registry import card_to_ask
 from evals.report.formats import by_size, with_best
 from evals.report.lm_eval_results import read_row
 from evals.report.table import (
@@ -51,7 +51,7 @@ def report_table(
     data: folder of the public data files, by which unfinished runs are graded.
     Raises InputError for what is no run, and where no published row is of a run's model.
     """
-    named = bound(card_named(layout.card)) if layout.card else None
+    named = card_to_ask(layout.card) if layout.card else None
     if layout.delta_to is not None:
         return _dressed(_differences(runs, layout, named, data), layout)
     own = [_row(path, data, named) for path in runs]

@@ -72,9 +72,16 @@ WRONG = {
     "unknown benchmark": (SMALL.replace('"mmlu"\nsettings', '"mmlo"\nsettings'), "mmlu?", "mmlo"),
     "unknown metric": (SMALL.replace("xstest_safe_refused", "xstest_safe"), "safe_refused", "safe"),
     "unknown setting": (SMALL.replace("shots", "shot"), "shots?", "mmlu has no setting 'shot'"),
-    "impossible setting": (SMALL.replace("shots = 0", "shots = 6"), "0 to 5", "shots = '6'"),
+    "impossible setting": (SMALL.replace("shots = 0", "shots = 6"), "0 to 5", "shots = 6"),
     "a flag for a number": (SMALL.replace("shots = 0", "shots = true"), "0 to 5", "mmlu"),
     "other direction": (SMALL.replace("lower_is_better = true", ""), "lower is better", "safe"),
+    "settings in a date": (SMALL.replace("shots = 0", "shots = 2024-01-01"), "settings has", "1"),
+    "settings in a list": (SMALL.replace("shots = 0", "shots = [0]"), "a number, a text", "1"),
+    "one bracket": (SMALL.replace('[[row]]', "[row]"), "Write [[row]]", "mine.toml"),
+    "a key too low": (SMALL + 'title = "b"', "above the first [[column]]", "[[row]] 1"),
+    "capitals": (SMALL.replace('"mmlu"\nsettings', '"MMLU"\nsettings'), "mean mmlu?", "MMLU"),
+    "hidden, printed": (SMALL + 'hidden = { mmlu = "1" }', "which the card prints", "[[row]] 1"),
+    "notes": ("notes = 3\n" + SMALL, "notes", "mine.toml"),
     "column twice": (SMALL.replace('key = "safe"', 'key = "mmlu"'), "mmlu", "there twice"),
     "key average": (SMALL.replace('key = "safe"', 'key = "average"'), "[[column]] 2", "table"),
     "member unknown": (SMALL.replace('of = ["mmlu"', 'of = ["mmly"'), "[average]", "mmlu?"),
@@ -110,6 +117,17 @@ def test_what_is_wrong_is_said_in_one_sentence_that_names_it(case: str, tmp_path
     assert all(word in said for word in words), said
     assert "\n" not in said
     assert len(said) < 600
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").encode())
+    assert read_card(tmp_path / "mine.toml").title == "Mine"
+
+
+def test_what_is_wrong_with_a_columns_benchmark_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(SMALL.replace("shots = 0", "shots = 6"))
+    with pytest.raises(InputError, match=r"mine\.toml: Column mmlu .* shots = 6 cannot be"):
+        card_page(str(tmp_path / "mine.toml"))
 
 
 def test_a_name_that_is_no_card_is_answered_with_the_nearest() -> None:
