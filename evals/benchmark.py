@@ -35,11 +35,12 @@ class NoSettings:
     """The settings of a benchmark that has none."""
 
 
-def setting(default: Json, words: str, *may: object) -> Any:
+def setting(default: Json, words: str, *may: object, chat: Sequence[object] = ()) -> Any:
     """A field of a benchmark's settings. default: the protocol's.  words: what it is.  may: the
-    values that may be set, texts, numbers, ranges of numbers, or `str` for any text.
+    values that may be set, texts, numbers, ranges of whole numbers, a pair for what lies between
+    them, or `str` for any text.  chat: those under which only a chat can be asked, no base model.
     """
-    return field(default=default, metadata={"words": words, "may": may})
+    return field(default=default, metadata={"words": words, "may": may, "chat": chat})
 
 
 class Benchmark(ABC, Generic[ItemT]):
@@ -258,6 +259,14 @@ def undrawn(settings: Any) -> Any:
     """The settings with every item asked: those that may be "all" are."""
     able = [one.name for one in fields(settings) if "all" in one.metadata["may"]]
     return replace(settings, **dict.fromkeys(able, "all"))
+
+
+def chat_only(settings: Any) -> str:
+    """The settings under which only a chat can be asked, "" where none is: turns = True."""
+    found = [(one, getattr(settings, one.name)) for one in fields(settings)]
+    return ", ".join(
+        f"{one.name} = {value}" for one, value in found if value in one.metadata["chat"]
+    )
 
 
 def variant_name(cls: type[Benchmark[Any]], settings: Any) -> str:

@@ -309,7 +309,8 @@ class Column:
 
     benchmark: "" where nobody here can measure it; `reason` says why.  metric: the benchmark's
     ("": named as the key).  settings: of the benchmark's, those that are not its own.
-    unit: "percent" or "fraction".
+    unit: "percent" or "fraction".  inferred: what of this is not known for certain; marks a run's
+    cells.
     """
 
     key: str
@@ -321,6 +322,7 @@ class Column:
     unit: str = "percent"
     decimals: int = 1
     reason: str = ""
+    inferred: str = ""
 
     @property
     def identity(self) -> tuple[str, str, Mapping[str, Json]]:

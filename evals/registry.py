@@ -260,6 +260,11 @@ def read_settings(cls: type[Benchmark[Any]], given: Mapping[str, Any]) -> Any:
     Raises InputError for one that it does not have or that may not be so, with what may be set.
     """
     known = {one.name: one.metadata["may"] for one in fields(cls.Settings)}
+    given = {
+        # 1 and 1.0 are one setting, and one variant's name.
+        name: float(value) if type(value) is int and _is_of_fractions(known.get(name)) else value
+        for name, value in given.items()
+    }
     for name, value in given.items():
         if name not in known:
             may = nearest(name, known) if known else "It has none."
@@ -278,13 +283,19 @@ def in_words(may: Sequence[object]) -> str:
         "a text"
         if one is str
         else (f"{one[0]} to {one[-1]}" if one is not ANY_NUMBER else "a number of them")
-        if isinstance(one, range)
+        if isinstance(one, range | tuple)
         else str(one).lower() if isinstance(one, bool) else repr(one)
         for one in may
     )  # fmt: skip
 
 
+def _is_of_fractions(may: Sequence[object] | None) -> bool:
+    return any(isinstance(one, tuple) for one in may or ())
+
+
 def _may_be(value: object, may: object) -> bool:
+    if isinstance(may, tuple):
+        return type(value) is float and may[0] <= value <= may[1]
     if isinstance(may, range):
         return type(value) is int and value in may
     # Of the same type too: to Python 1 is True.

@@ -87,11 +87,14 @@ def stratified(
     )
 
 
-def by_group(name: str, grades: Iterable[Grade], *, macro: bool) -> dict[str, Metric]:
+def by_group(
+    name: str, grades: Iterable[Grade], *, macro: bool, other: str = ""
+) -> dict[str, Metric]:
     """The mean of 0/1 scores over all items, or over groups (macro), as `name`; each group's own as
     "name/<group>", groups sorted.
 
-    name: of the score and the metric.  Intervals: see `stratified` and `proportion`.
+    name: of the score and the metric.  other: what the mean of the other kind is called, where it
+    is wanted.  Intervals: see `stratified` and `proportion`.
     """
     # In one pass: grades may lie on disk, and one for each subject would read them 57 times.
     found: dict[str, list[float | None]] = {}
@@ -102,7 +105,9 @@ def by_group(name: str, grades: Iterable[Grade], *, macro: bool) -> dict[str, Me
     }
     n_items = {group: len(found[group]) for group in scores}
     own = {f"{name}/{group}": proportion(scores[group], n_items[group]) for group in scores}
-    return {name: stratified(scores, sum(n_items.values()), macro=macro)} | own
+    total = sum(n_items.values())
+    means = {name: stratified(scores, total, macro=macro)} | own
+    return means | ({other: stratified(scores, total, macro=not macro)} if other else {})
 
 
 def clustered_mean(clusters: Sequence[Sequence[float]], n_items: int) -> Metric:

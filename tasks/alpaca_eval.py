@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from evals import stats
-from evals.benchmark import Benchmark
+from evals.benchmark import ANY_NUMBER, Benchmark, roles_of, setting
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row, read_csv, read_json
 from evals.errors import InputError
@@ -54,8 +54,14 @@ from tasks.alpaca_judges import (
     preference_for_model,
 )
 
-MAX_NEW_TOKENS = 8192
 _FIELDS = ("dataset", "instruction", "output", "generator")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """AlpacaEval's settings."""
+
+    max_new_tokens: int = setting(8192, "new tokens at most", ANY_NUMBER)
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class AlpacaEval(Benchmark[AlpacaItem]):
     """
 
     name = "alpaca_eval"
+    Settings = Settings
     metrics = (
         Measure("alpaca_eval_1", "share won against text-davinci-003", "win_rate"),
         Measure(
@@ -168,7 +175,7 @@ class AlpacaEval(Benchmark[AlpacaItem]):
 
     def lacks(self) -> Sequence[str]:
         """The file that the length-controlled fit needs."""
-        if self.gamed:
+        if self.gamed or "alpaca_eval_2" not in self._roles:
             return ()
         return (
             "alpaca_eval_2: AlpacaEval 2 LC will be -, since its length-controlled fit needs"
@@ -177,9 +184,18 @@ class AlpacaEval(Benchmark[AlpacaItem]):
             " into the folder alpaca_eval of your data.",
         )
 
+    @property
+    def _roles(self) -> set[str]:
+        """The judges that its columns need: of two variants each may have a column."""
+        return {role for one in self.columns for role in roles_of(self, one.metric)}
+
+    def _references(self, item: AlpacaItem) -> Mapping[str, str]:
+        return {role: text for role, text in item.references.items() if role in self._roles}
+
     def request(self, item: AlpacaItem) -> Generate:
         """The instruction as it is."""
-        return Generate((Message("user", item.instruction),), Sampling(max_tokens=MAX_NEW_TOKENS))
+        most = self.settings.max_new_tokens
+        return Generate((Message("user", item.instruction),), Sampling(max_tokens=most))
 
     def checks(self, item: AlpacaItem, answer: Completion) -> Sequence[Check]:
         """Each judge's question; none where the answer equals the reference, which is a draw."""
@@ -187,7 +203,7 @@ class AlpacaEval(Benchmark[AlpacaItem]):
             Check(
                 role, judge_request(role, item.instruction, reference, answer.text, *self._by(role))
             )
-            for role, reference in item.references.items()
+            for role, reference in self._references(item).items()
             if answer.text != reference
         ]
 
@@ -198,7 +214,8 @@ class AlpacaEval(Benchmark[AlpacaItem]):
         is read and its order undone.
         """
         preferences: dict[str, float | None] = {}
-        for role, reference in item.references.items():
+        references = self._references(item)
+        for role, reference in references.items():
             finding = findings.get(role)
             # Equal answers were never judged; only a recording's own preference goes before that.
             if answer.text == reference and (finding is None or finding.preference is None):
@@ -208,8 +225,8 @@ class AlpacaEval(Benchmark[AlpacaItem]):
                     role, item.instruction, finding, *self._by(role)
                 )
         unparsable = [role for role, preference in preferences.items() if preference is None]
-        absent = [role for role in item.references if role not in preferences]
-        everything_absent = len(absent) == len(item.references)
+        absent = [role for role in references if role not in preferences]
+        everything_absent = len(absent) == len(references)
         return Grade(
             item.id,
             item.group,
@@ -230,7 +247,7 @@ class AlpacaEval(Benchmark[AlpacaItem]):
                 "unparsable": list(unparsable),
                 "n_chars": len(answer.text),
                 "n_chars_reference": {
-                    role: len(reference) for role, reference in item.references.items()
+                    role: len(reference) for role, reference in references.items()
                 },
             },
         )

@@ -11,6 +11,12 @@ assistant's turn opened with "A:"; greedy, at most 512 new tokens, base models s
 blank line. What follows the first "the answer is" is compared with the target, case and punctuation
 ignored. Mean of the task means; the card used 40 questions per task.
 
+Settings beside the card's, as OLMES asks bbh:cot::tulu (Tülu 3) and bbh:cot-v1::tulu (OLMo 2),
+read in public copies of 2025: `turns`, the instruction and each example's question in turns of the
+user's that end in "A: Let's think step by step.", its thought in one of the assistant's, no stop;
+`grading`, how the answer is read, and dyck_languages' brackets compared as they are. The
+instructions' texts in OLMES were not found: they are taken to be the authors'.
+
 Differs from the published set-up in:
 - The card drew from the task files in an unrecorded file-system order, with one random stream; here
   the order is alphabetical. About a fifth of the questions are the same; another draw moves the
@@ -20,7 +26,7 @@ Differs from the published set-up in:
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 from operator import itemgetter
@@ -31,7 +37,13 @@ from evals.benchmark import ANY_NUMBER, Benchmark, setting
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row
 from evals.errors import InputError
-from evals.extract import exact_match, extract_bbh_answer
+from evals.extract import (
+    Extracted,
+    exact_match,
+    extract_bbh_answer,
+    extract_pattern,
+    extract_tail,
+)
 from evals.records import (
     Completion,
     Findings,
@@ -44,7 +56,7 @@ from evals.records import (
     Metric,
     Sampling,
 )
-from tasks.fewshot import task_file
+from tasks.fewshot import as_turns, task_file
 
 TASKS = (
     "boolean_expressions",
@@ -77,7 +89,22 @@ TASKS = (
 )
 N_SHOTS = 3
 SEED = 42
-MAX_NEW_TOKENS = 512
+STEP_BY_STEP = "A: Let's think step by step."
+OPTION = r"\([A-Z]\)"
+YES_OR_NO = "[yY]es|[nN]o"
+ANSWERS = {
+    "boolean_expressions": "[tT]rue|[fF]alse",
+    "causal_judgement": YES_OR_NO,
+    "dyck_languages": r"[\]\)\}\> ]+",
+    "formal_fallacies": "[iI]nvalid|[vV]alid",
+    "multistep_arithmetic_two": r"-?\d+",
+    "navigate": YES_OR_NO,
+    "object_counting": r"\d+",
+    "sports_understanding": YES_OR_NO,
+    "web_of_lies": YES_OR_NO,
+    "word_sorting": "[a-z ]+",
+}
+"""What an answer looks like, by task, as bbh:cot-v1 has it; an option's letter in all others."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +129,18 @@ class Settings:
     items: int | str = setting(
         40, "questions of each task, drawn by a fixed seed", "all", ANY_NUMBER
     )
+    turns: bool = setting(
+        False, "the examples are turns of the chat, not one text", False, True, chat=(True,)
+    )
+    grading: str = setting(
+        "open-instruct",
+        "whose: open-instruct reads up to the period, olmes:cot the line but its last character,"
+        " olmes:cot-v1 the last text of the task's kind",
+        "open-instruct",
+        "olmes:cot",
+        "olmes:cot-v1",
+    )
+    max_new_tokens: int = setting(512, "new tokens at most", ANY_NUMBER)
 
 
 class BBH(Benchmark[BBHItem]):
@@ -160,30 +199,41 @@ class BBH(Benchmark[BBHItem]):
 
     def request(self, item: BBHItem) -> Generate:
         """The task's instruction, its worked examples and the question."""
+        shots, how = self.settings.shots, Sampling(max_tokens=self.settings.max_new_tokens)
+        if self.settings.turns:
+            published = task_file(_file_of(item.group))
+            examples = [
+                (f"Q: {one['input']}\n{STEP_BY_STEP}", one["target"])
+                for one in published.samples[:shots]
+            ]
+            question = f"Q: {item.question}\n{STEP_BY_STEP}"
+            return Generate(as_turns(examples, question, published.description), how)
         # Base models alone have a stop: the card's launcher left the option for chat unset.
-        prompt = f"{task_prompt(item.group, self.settings.shots)}\n\nQ: {item.question}"
+        prompt = f"{task_prompt(item.group, shots)}\n\nQ: {item.question}"
         if self.chat:
-            return Generate(
-                (Message("user", prompt),), Sampling(max_tokens=MAX_NEW_TOKENS), opening="A:"
-            )
-        return Generate(
-            (Message("user", f"{prompt}\nA:"),), Sampling(max_tokens=MAX_NEW_TOKENS, stop=("\n\n",))
-        )
+            return Generate((Message("user", prompt),), how, opening="A:")
+        return Generate((Message("user", f"{prompt}\nA:"),), replace(how, stop=("\n\n",)))
 
     def grade(self, item: BBHItem, answer: Completion, findings: Findings) -> Grade:
         """1 when the answer is the target; only the number of spaces is left of a dyck_languages
         target.
         """
-        extracted = extract_bbh_answer(answer.text)
-        score = float(exact_match(extracted.text, item.target))
-        return Grade(
-            item.id, item.group, {"bbh": score}, extracted.text, unparsed=not extracted.found
-        )
+        extracted = self._read(item.group, answer.text)
+        if self.settings.grading != "open-instruct" and item.group == "dyck_languages":
+            is_right = extracted.text == item.target
+        else:
+            is_right = exact_match(extracted.text, item.target)
+        scores = {"bbh": float(is_right)}
+        return Grade(item.id, item.group, scores, extracted.text, unparsed=not extracted.found)
+
+    def _read(self, task: str, text: str) -> Extracted:
+        if self.settings.grading == "olmes:cot-v1":
+            return extract_pattern(text, ANSWERS.get(task, OPTION))
+        return (extract_tail if self.settings.grading == "olmes:cot" else extract_bbh_answer)(text)
 
     def summarize(self, grades: Sequence[Grade]) -> dict[str, Metric]:
         """The mean of the task means, each task's own as "bbh/<task>", and the share over all."""
-        micro = stats.by_group("bbh", grades, macro=False)["bbh"]
-        return stats.by_group("bbh", grades, macro=True) | {"micro": micro}
+        return stats.by_group("bbh", grades, macro=True, other="micro")
 
     def row_scores(self, row: Mapping[str, Any]) -> Mapping[str, float | None]:
         """An item's score is the same in both means."""
@@ -197,12 +247,16 @@ class BBH(Benchmark[BBHItem]):
 @cache
 def task_prompt(task: str, shots: int = N_SHOTS) -> str:
     """The task's published prompt: instruction and worked examples, stripped."""
-    published = task_file(f"bbh/cot_fewshot/{task}.yaml")
+    published = task_file(_file_of(task))
     # lm-eval keeps the thought on a line of its own; in this one task's original it follows on the
     # same line.
     gap = " " if task == "sports_understanding" else "\n"
     examples = [
-        f"Q: {sample['input']}\nA: Let's think step by step.{gap}{sample['target']}"
+        f"Q: {sample['input']}\n{STEP_BY_STEP}{gap}{sample['target']}"
         for sample in published.samples[:shots]
     ]
     return (published.description + "\n\n".join(examples)).strip()
+
+
+def _file_of(task: str) -> str:
+    return f"bbh/cot_fewshot/{task}.yaml"

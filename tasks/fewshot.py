@@ -3,7 +3,7 @@
 Only the YAML files are read, as data; the package itself is never imported.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.errors import EnvironmentFault
+from evals.records import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,21 @@ class TaskFile:
     description: str
     doc_to_text: str
     samples: tuple[Mapping[str, str], ...]
+
+
+def as_turns(
+    examples: Iterable[tuple[str, str]], question: str, before: str = ""
+) -> tuple[Message, ...]:
+    """Worked examples, each a question and its answer, as turns of a chat, and the question last.
+    before: what the first turn begins with.
+    """
+    turns = [
+        message
+        for asked, said in examples
+        for message in (Message("user", asked), Message("assistant", said))
+    ]
+    first, *others = [*turns, Message("user", question)]
+    return (Message("user", before + first.content), *others)
 
 
 @cache

@@ -9,6 +9,11 @@ Protocol: eight worked examples and the question in one user turn, the assistant
 of the output is compared with the gold answer, case and punctuation ignored. The card used 200 of
 the 1,319 questions, drawn with seed 42.
 
+Settings beside the card's, as OLMES asks gsm8k::tulu (Tülu 3, OLMo 2; read in public copies of
+2025): `turns`, each example's question in a turn of the user's and its answer in one of the
+assistant's, opened with "Answer:", stopped at "Question:"; `grading = "olmes"`, the last number
+has to be the gold one's last number, to the character.
+
 Differs from the published set-up in:
 - Nothing known.
 """
@@ -36,11 +41,11 @@ from evals.records import (
     Metric,
     Sampling,
 )
-from tasks.fewshot import task_file
+from tasks.fewshot import as_turns, task_file
 
 N_SHOTS = 8
 SEED = 42
-MAX_NEW_TOKENS = 512
+TURNS_STOPS = ("Question:", "</s>", "<|im_end|>")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,16 @@ class Settings:
 
     shots: int = setting(N_SHOTS, "worked examples before each problem", range(N_SHOTS + 1))
     items: int | str = setting(200, "problems drawn by a fixed seed", "all", ANY_NUMBER)
+    turns: bool = setting(
+        False, "the examples are turns of the chat, not one text", False, True, chat=(True,)
+    )
+    grading: str = setting(
+        "open-instruct",
+        "whose: open-instruct compares the last number without its punctuation, olmes as it is",
+        "open-instruct",
+        "olmes",
+    )
+    max_new_tokens: int = setting(512, "new tokens at most", ANY_NUMBER)
 
 
 class GSM8K(Benchmark[GSM8KItem]):
@@ -103,26 +118,31 @@ class GSM8K(Benchmark[GSM8KItem]):
 
     def request(self, item: GSM8KItem) -> Generate:
         """The exemplars and the question."""
+        question, most = f"Question: {item.question.strip()}", self.settings.max_new_tokens
+        if self.settings.turns:
+            messages = as_turns(_exemplars(self.settings.shots), question)
+            how = Sampling(max_tokens=most, stop=TURNS_STOPS)
+            return Generate(messages, how, opening="Answer:")
         # Base models alone have a stop: the card's launcher left the option for chat unset.
-        prompt = f"{prompt_prefix(self.settings.shots)}Question: {item.question.strip()}"
+        prompt = prompt_prefix(self.settings.shots) + question
         if self.chat:
-            return Generate(
-                (Message("user", prompt),), Sampling(max_tokens=MAX_NEW_TOKENS), opening="Answer:"
-            )
-        return Generate(
-            (Message("user", f"{prompt}\nAnswer:"),),
-            Sampling(max_tokens=MAX_NEW_TOKENS, stop=("\n",)),
-        )
+            how = Sampling(max_tokens=most)
+            return Generate((Message("user", prompt),), how, opening="Answer:")
+        how = Sampling(max_tokens=most, stop=("\n",))
+        return Generate((Message("user", f"{prompt}\nAnswer:"),), how)
 
     def grade(self, item: GSM8KItem, answer: Completion, findings: Findings) -> Grade:
         """1 when the last number is the gold one; "18.00" is compared as 1800, so it fails against
         18, as in the original.
         """
         extracted = extract_last_number(answer.text)
-        score = float(exact_match(extracted.text, item.answer))
-        return Grade(
-            item.id, item.group, {"gsm8k": score}, extracted.text, unparsed=not extracted.found
-        )
+        if self.settings.grading == "olmes":
+            # The gold one is read in the same way, and so loses its sign.
+            is_right = extracted == extract_last_number(item.answer)
+        else:
+            is_right = exact_match(extracted.text, item.answer)
+        scores = {"gsm8k": float(is_right)}
+        return Grade(item.id, item.group, scores, extracted.text, unparsed=not extracted.found)
 
     def summarize(self, grades: Sequence[Grade]) -> dict[str, Metric]:
         """Accuracy over the questions."""
@@ -137,13 +157,20 @@ class GSM8K(Benchmark[GSM8KItem]):
 @cache
 def prompt_prefix(shots: int = N_SHOTS) -> str:
     """Everything before the question: the instruction and the exemplars, ending in a blank line."""
-    # lm-eval's copy shortened the last sentence of every exemplar.
-    exemplars = [
-        f"Question: {sample['question']}\nAnswer:"
-        f" {sample['target'].replace('The answer is', 'So the answer is')}"
-        for sample in task_file("gsm8k/gsm8k-cot.yaml").samples[:shots]
-    ]
+    exemplars = ["\n".join(one) for one in _exemplars(shots)]
     return "\n\n".join(["Answer the following questions.", *exemplars]) + "\n\n"
+
+
+@cache
+def _exemplars(shots: int) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (
+            f"Question: {sample['question']}",
+            # lm-eval's copy shortened the last sentence of every exemplar.
+            f"Answer: {sample['target'].replace('The answer is', 'So the answer is')}",
+        )
+        for sample in task_file("gsm8k/gsm8k-cot.yaml").samples[:shots]
+    )
 
 
 def _item(row: Row, index: int) -> GSM8KItem:

@@ -8,6 +8,14 @@ temperature 0.8, top_p 0.95, at most 512 new tokens, five stop strings; a sample
 + sample + tests run to the end within 3 s. The column is the unbiased estimate of pass@10 from the
 20 samples, mean over problems.
 
+Settings beside the card's: how a sample is drawn (temperature, top_p, n, max_new_tokens), and
+`ask`. "opened" is OLMES' codex_humaneval::tulu (Tülu 3): the text and "Here is the completed
+function:" with an open fence as the user's turn, the answer opened with the same words, stopped at
+the fence's end; "fenced" its codex_humaneval:0-shot-chat: an instruction, and the last fenced block
+of the answer. Both were read in public copies of 2025, when "opened" had no limit of tokens; 512
+was the task's default [I: before that]. The text goes before what is read, so a whole function in
+the answer replaces the one begun.
+
 Differs from the published set-up in:
 - the executor: programs run isolated and the tests in a process of their own
   (evals/sandbox/pool.py lists what that changes), so a slow machine forking a large process gives
@@ -18,17 +26,20 @@ Differs from the published set-up in:
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from evals import stats
-from evals.benchmark import Benchmark
+from evals.benchmark import ANY_NUMBER, Benchmark, setting
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import read_jsonl_gz
+from evals.errors import InputError
+from evals.extract import extract_code
 from evals.records import (
     Check,
+    Column,
     Completion,
     Findings,
     Generate,
@@ -47,8 +58,34 @@ from evals.records import (
 K = 10
 # The paper's: what begins at the margin is no longer the function.
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-# No seed, as in the protocol; a request's own also crashes vLLM on a CPU.
-SAMPLING = Sampling(temperature=0.8, top_p=0.95, n=20, max_tokens=512, stop=STOPS)
+OPENED_STOPS = ("\nclass", "\nif", "\nprint", "\n#", "\n```", "<|eot_id|>")
+OPENING = "Here is the completed function:\n\n```python\n"
+FENCED = (
+    "Complete the following function:\n{}\nProvide CONCISE reasoning on how to arrive at the"
+    " answer, and make sure to finish the response with the following, where (CODE) is the code for"
+    f" the complete function:\n\n{OPENING}(CODE)\n```"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """HumanEval's settings."""
+
+    ask: str = setting(
+        "raw", "raw: the text alone; opened: a chat's answer begun with a fence; fenced: the last"
+        " fenced block of a chat's answer", "raw", "opened", "fenced", chat=("opened", "fenced"),
+    )  # fmt: skip
+    temperature: float = setting(0.8, "0 takes the likeliest token", (0.0, 2.0))
+    top_p: float = setting(0.95, "of each token's probability, the share drawn from", (0.01, 1.0))
+    n: int = setting(20, "samples a problem; pass@10 needs ten", range(1, 1001))
+    max_new_tokens: int = setting(512, "new tokens of a sample at most", ANY_NUMBER)
+
+    def __post_init__(self) -> None:
+        if self.temperature == 0 and self.n > 1:
+            raise InputError(
+                f"humaneval: at temperature 0 all samples are the same, and n is {self.n}. Set"
+                " n = 1, or another temperature."
+            )
 
 
 def _package_file() -> Path:
@@ -81,10 +118,11 @@ def program(item: HumanEvalItem, completion: str) -> Program:
 
 
 class HumanEval(Benchmark[HumanEvalItem]):
-    """HumanEval under the card's protocol; the same for base and chat models."""
+    """HumanEval; asked by the raw text it is the same for base and chat models."""
 
     name = "humaneval"
     usual_tokens = 150
+    Settings = Settings
     metrics = (
         Measure("humaneval", "pass@10: estimated chance that one of ten samples passes", "pass@10"),
         Measure("pass@1", "share of samples that pass, of the same samples", "pass@1"),
@@ -107,6 +145,16 @@ class HumanEval(Benchmark[HumanEvalItem]):
     )
     runs_programs = True
 
+    def __init__(
+        self, *, chat: bool, settings: Any = None, columns: tuple[Column, ...] | None = None
+    ) -> None:
+        super().__init__(chat=chat, settings=settings, columns=columns)
+        if (n := self.settings.n) < K and any(one.metric == self.name for one in self.columns):
+            raise InputError(
+                f"humaneval: pass@{K} needs {K} samples, and n is {n}. Set n, or take the metric"
+                " pass@1."
+            )
+
     def items(self, source: Source) -> Sequence[HumanEvalItem]:
         """See Benchmark."""
         return [
@@ -122,15 +170,26 @@ class HumanEval(Benchmark[HumanEvalItem]):
         ]
 
     def request(self, item: HumanEvalItem) -> Generate:
-        """See Benchmark."""
-        return Generate((Message("user", item.prompt),), SAMPLING, raw=True)
+        """The text, alone or in a turn of a chat."""
+        how = self.settings
+        # No seed, as in the protocol; a request's own also crashes vLLM on a CPU.
+        drawn = Sampling(how.max_new_tokens, how.temperature, how.top_p, how.n)
+        if how.ask == "fenced":
+            return Generate((Message("user", FENCED.format(item.prompt)),), drawn)
+        if how.ask == "opened":
+            turn = Message("user", item.prompt + OPENING)
+            return Generate((turn,), replace(drawn, stop=OPENED_STOPS), opening=OPENING)
+        return Generate((Message("user", item.prompt),), replace(drawn, stop=STOPS), raw=True)
 
     def checks(self, item: HumanEvalItem, answer: Completion) -> Sequence[Check]:
         """One program a sample."""
         return [
-            Check(f"sample/{i}", program(item, output.text))
+            Check(f"sample/{i}", program(item, self._code(output.text)))
             for i, output in enumerate(answer.outputs)
         ]
+
+    def _code(self, text: str) -> str:
+        return extract_code(text).text if self.settings.ask == "fenced" else text
 
     def grade(self, item: HumanEvalItem, answer: Completion, findings: Findings) -> Grade:
         """The problem's pass@10 and pass@1 estimates; none while a sample's outcome is missing."""

@@ -10,6 +10,10 @@ turn, the assistant's turn opened with "The answer is:". The answer is the likel
 " C", " D" as the next token. While the prompt is longer than 2,048 tokens its last shot is dropped.
 Accuracy over all 14,042 questions.
 
+Setting beside the card's: `ask`. "cot-summarize" is OLMES' mmlu:cot::summarize (in Tülu 3's suite
+since 2024-11-17), "cot-tulu3" its mmlu:0shot_cot::tulu3, in the words of public copies of 2025: a
+chain of thought in a chat, without shots, and the letter is read out of the answer's text.
+
 Differs from the published set-up in:
 - The original compared probabilities of a batched, left-padded forward pass of transformers; here
   the engine's log-probabilities decide. Only near-ties can come out differently.
@@ -18,27 +22,32 @@ Differs from the published set-up in:
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 from evals import stats
 from evals.benchmark import Benchmark, setting
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row
 from evals.errors import InputError
+from evals.extract import extract_letter
 from evals.records import (
     Choose,
     Completion,
     Findings,
+    Generate,
     Grade,
     Item,
     ItemId,
     Measure,
     Message,
     Metric,
+    Request,
+    Sampling,
 )
 
 SUBJECTS = (
@@ -108,6 +117,42 @@ MAX_PROMPT_TOKENS = 2048
 
 
 @dataclass(frozen=True)
+class Wording:
+    """How a chain of thought is asked for. before: with the {subject}'s place; option: what stands
+    before an option, with A for its letter; phrase: what the answer is to end in, where only that
+    is read first.
+    """
+
+    before: str
+    option: str
+    sampling: Sampling
+    after: str = ""
+    phrase: re.Pattern[str] | None = None
+
+
+_ONE_OF_FOUR = "where (ANSWER_LETTER) is one of (A), (B), (C), (D)."
+WORDINGS = {
+    "cot-summarize": Wording(
+        "The following are multiple choice questions about {subject}. Summarize your reasoning"
+        " concisely, then conclude with 'Therefore, the answer is: X' where X is one of A, B, C, or"
+        " D.\n\n",
+        " A.",
+        Sampling(max_tokens=512, stop=("Question:",)),
+    ),
+    "cot-tulu3": Wording(
+        "Answer the following multiple-choice question by giving the correct answer letter in"
+        " parentheses. Provide CONCISE reasoning for the answer, and make sure to finish the"
+        f' response with "Therefore, the answer is (ANSWER_LETTER)" {_ONE_OF_FOUR}\n\n',
+        " (A)",
+        Sampling(max_tokens=2048),
+        "\nAnswer the above question and REMEMBER to finish your response with the exact phrase"
+        f' "Therefore, the answer is (ANSWER_LETTER)" {_ONE_OF_FOUR}',
+        re.compile(r"Therefore, the answer is \(([A-D])\)"),
+    ),
+}
+
+
+@dataclass(frozen=True)
 class MMLUItem(Item):
     """One question of one subject, which is its group.
 
@@ -157,10 +202,21 @@ class Settings:
     """MMLU's settings."""
 
     shots: int = setting(5, "solved questions before each", range(N_SHOTS + 1))
+    ask: str = setting(
+        "letter", "for the letter as the next token, or for a chain of thought, in which words",
+        "letter", *WORDINGS, chat=tuple(WORDINGS),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.ask != "letter" and self.shots:
+            raise InputError(
+                f"mmlu: a chain of thought (ask = {self.ask!r}) is asked for without solved"
+                " questions. Set shots = 0."
+            )
 
 
 class MMLU(Benchmark[MMLUItem]):
-    """MMLU, answered by the next token."""
+    """MMLU, answered by the next token or after a chain of thought."""
 
     name = "mmlu"
     Settings = Settings
@@ -168,6 +224,7 @@ class MMLU(Benchmark[MMLUItem]):
     usual_tokens = 150  # by chain of thought; the letter is 1, its limit
     metrics = (
         Measure("mmlu", "share of questions answered right, over all questions", "accuracy"),
+        Measure("macro", "share right in each subject, then the mean of the subjects", "accuracy"),
     )
     finer: ClassVar[Mapping[str, str]] = {"mmlu": "probability of the right letter"}
     dataset = Dataset(
@@ -202,8 +259,12 @@ class MMLU(Benchmark[MMLUItem]):
                     shots,
                 )
 
-    def request(self, item: MMLUItem) -> Choose:
-        """The header, the shots and the question; with fewer shots where the prompt is too long."""
+    def request(self, item: MMLUItem) -> Request:
+        """The header, the shots and the question; with fewer shots where the prompt is too long.
+        Or the question in the words of a chain of thought.
+        """
+        if words := WORDINGS.get(self.settings.ask):
+            return _in_words(words, item)
         question = _render(item.question, item.choices)
         prompts = [
             (Message("user", _header(item.group) + "".join(item.shots[:n_shots]) + question),)
@@ -220,8 +281,13 @@ class MMLU(Benchmark[MMLUItem]):
 
     def grade(self, item: MMLUItem, answer: Completion, findings: Findings) -> Grade:
         """1 when the likeliest letter is the right one;
-        of equally likely ones the earlier counts. Where a server showed none it is `unparsed`.
+        of equally likely ones the earlier counts. Where a server showed none it is `unparsed`. Of
+        a chain of thought the letter in its text.
         """
+        if words := WORDINGS.get(self.settings.ask):
+            found = extract_letter(answer.text, words.phrase)
+            scores = {"mmlu": float(found.text == item.answer)}
+            return Grade(item.id, item.group, scores, found.text, unparsed=not found.found)
         if answer.has_no_choice:
             missing = "the server showed no letter among its likeliest tokens"
             return Grade(item.id, item.group, {}, unparsed=True, missing=missing)
@@ -243,12 +309,28 @@ class MMLU(Benchmark[MMLUItem]):
         return {} if math.isnan(logprob) else {"mmlu": min(1.0, math.exp(logprob))}
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
-        """Accuracy over all questions, and each subject's own as "mmlu/<subject>"."""
-        return stats.by_group("mmlu", grades, macro=False)
+        """Accuracy over all questions, the mean of the subjects', and each subject's own as
+        "mmlu/<subject>".
+        """
+        return stats.by_group("mmlu", grades, macro=False, other="macro")
+
+    def row_scores(self, row: Mapping[str, Any]) -> Mapping[str, float | None]:
+        """An item's score is the same in both means."""
+        return {"mmlu": row["score"], "macro": row["score"]}
 
     def gold(self, item: MMLUItem) -> str:
         """The right letter."""
         return item.answer
+
+
+def _in_words(words: Wording, item: MMLUItem) -> Generate:
+    options = "".join(
+        f"{words.option.replace('A', letter)} {choice}\n"
+        for letter, choice in zip(LETTERS, item.choices, strict=True)
+    )
+    before = words.before.format(subject=item.group.replace("_", " "))
+    text = f"{before}Question: {item.question}\n{options}{words.after}"
+    return Generate((Message("user", text),), words.sampling)
 
 
 def _header(subject: str) -> str:

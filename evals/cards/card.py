@@ -123,7 +123,7 @@ class Card:
 def column_json(column: Column) -> dict[str, Any]:
     """A column in the form of a card's file, what is as usual left out."""
     usual = Column(column.key, column.heading)
-    names = ("benchmark", "lower_is_better", "unit", "decimals", "reason")
+    names = ("benchmark", "lower_is_better", "unit", "decimals", "reason", "inferred")
     found = {name: getattr(column, name) for name in names}
     found |= {"metric": column.metric} if column.metric != column.key else {}
     found |= {"settings": dict(column.settings)} if column.settings else {}

@@ -11,6 +11,7 @@ benchmark = "xstest"    # `evals tasks` lists them; "package.module:Class" for o
                         # none where nobody here can measure it: then `reason` says why
 metric = "refusal_f1"   # one of the benchmark's (default: the key)
 settings = {}           # of the benchmark's, where they are others than its own
+inferred = "…"          # what of this is not known for certain: marks a run's cells
 lower_is_better = true
 unit = "percent"        # or "fraction"; decimals = 1
 [average]
@@ -40,7 +41,7 @@ _KEY = re.compile(r"[A-Za-z]\w{0,63}", re.ASCII)
 _CELL = re.compile(r"-|-?\d{1,4}(\.\d{1,4})?")
 _CARD = ("title", "source", "protocol", "tags", "settings", "column", "average", "row", "notes")
 _COLUMN = ("key", "heading", "benchmark", "metric", "settings", "lower_is_better", "unit",
-           "decimals", "reason")  # fmt: skip
+           "decimals", "reason", "inferred")  # fmt: skip
 _AVERAGE = ("heading", "of", "complement", "optional", "dash", "unit", "decimals")
 _ROW = ("name", "short_name", "hub_id", "revision", "chat_format", "bos_tokens", "size", "kind",
         "cells", "hidden", "source", "settings", "notes")  # fmt: skip
@@ -201,6 +202,7 @@ def _column(table: _Table) -> Column:
         dict(settings),
         *_unit(table),
         reason,
+        table.text("inferred", ""),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evals.benchmark import Benchmark, roles_of
+from evals.benchmark import Benchmark, chat_only, roles_of
 from evals.data.dataset import LoadedSource
 from evals.errors import InputError
 from evals.generators.replay import Recorded
@@ -43,14 +43,11 @@ def plan_task(
         items = benchmark.drawn(items)
     if settings.limit is not None:
         items = spread(items, settings.limit)
-    asked_for = bool(settings.tasks) or bool(recorded)
+    why = None if recorded else _no_chat(benchmark)
+    if why is None and not settings.tasks and not recorded:
+        why = _why_skipped(benchmark, judges)
     # The rows have done their work.
-    return TaskPlan(
-        benchmark,
-        items,
-        replace(source, tables={}),
-        None if asked_for else _why_skipped(benchmark, judges),
-    )
+    return TaskPlan(benchmark, items, replace(source, tables={}), why)
 
 
 def _check_ids(
@@ -80,6 +77,12 @@ def _check_ids(
             f"{model}: {len(strange)} of its rows match no item of {benchmark.name}, e.g."
             f" {min(strange)}."
         )
+
+
+def _no_chat(benchmark: Benchmark[Any]) -> str | None:
+    """A base model has no turns, so that what is made of them would be a prompt of nobody's."""
+    needing = "" if benchmark.chat else chat_only(benchmark.settings)
+    return f"{needing}: asked in a chat, and the chat format is none" if needing else None
 
 
 def _why_skipped(benchmark: Benchmark[Any], judges: Mapping[str, Judge]) -> str | None:

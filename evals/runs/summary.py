@@ -137,7 +137,10 @@ def summarize(
             metrics[column.key] = metric
             counts = verdict_counts(result, column.metric)
             cells[column.key] = metric_json(metric) | {
-                "marks": cell_marks(result, column.metric, judges, head)
+                "marks": [
+                    *cell_marks(result, column.metric, judges, head),
+                    *filter(None, [column.inferred]),
+                ]
                 if metric.value is not None
                 else [],
                 "n_judged": counts.judged if counts else None,
