@@ -149,7 +149,7 @@ class HumanEval(Benchmark[HumanEvalItem]):
         self, *, chat: bool, settings: Any = None, columns: tuple[Column, ...] | None = None
     ) -> None:
         super().__init__(chat=chat, settings=settings, columns=columns)
-        if (n := self.settings.n) < K and any(one.metric == self.name for one in self.columns):
+        if (n := self.settings.n) < K and any(one.metric == HumanEval.name for one in self.columns):
             raise InputError(
                 f"humaneval: pass@{K} needs {K} samples, and n is {n}. Set n, or take the metric"
                 " pass@1."

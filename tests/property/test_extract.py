@@ -11,8 +11,13 @@ from evals.extract import (
     drop_separators,
     exact_match,
     extract_bbh_answer,
+    extract_code,
     extract_last_number,
+    extract_letter,
+    extract_pattern,
+    extract_tail,
 )
+from tasks.bbh import ANSWERS, OPTION
 
 texts = st.text(max_size=200) | st.text("0123456789+-.,/ $\n", max_size=60)
 words = st.text(string.ascii_letters + " \n-:", max_size=60)
@@ -77,6 +82,76 @@ def test_a_bbh_answer_is_what_the_published_expression_finds(text: str) -> None:
     assert extract_bbh_answer(text) == (
         (published[1].strip(), True) if published else (text.strip(), False)
     )
+
+
+ANSWER_WORDS = [
+    "So the answer is ", "answer is", "Answer:", "answer", "answers ", "(A)", "(b)", "B", "**", "$",
+    "] )", "}", ">", "true", "No", "invalid", "-12", "7", "oven pan", " ", "\n", ".", "'", "`",
+]  # fmt: skip
+answer_texts = st.lists(st.sampled_from(ANSWER_WORDS), max_size=14).map("".join)
+
+
+@given(answer_texts, st.sampled_from([*ANSWERS.values(), OPTION]))
+@example("answer x\nanswer answer: (A) (B)", OPTION)
+def test_a_task_s_answer_is_what_the_published_expressions_find(text: str, pattern: str) -> None:
+    """As they are written: a list of expressions, then marks at both ends taken off."""
+    found: list[str] = []
+    for form in (
+        r"(?i)So the answer is ($ANS$)\.?", "(?i)answer is ($ANS$)", "(?i)answer:.*?($ANS$)",
+        r"(?i)answer\b.*?($ANS$)", "($ANS$)", "(?i)($ANS$)",
+    ):  # fmt: skip
+        if found := re.findall(form.replace("$ANS$", pattern), text):
+            break
+    read = found[-1] if found else ""
+    for left, right in (
+        ("$", "$"), (r"\(", r"\)"), ("(", ")"), ("**", "**"), ("***", "***"), (r"\[", r"\]"),
+        ("'", "'"), ("`", "`"), ('"', '"'),
+    ):  # fmt: skip
+        if not re.match(pattern, left):
+            read = re.sub(f"^{re.escape(left)}(.*){re.escape(right)}$", r"\1", read).strip()
+    if pattern == OPTION and len(read) == 1:
+        read = f"({read})"
+    assert extract_pattern(text, pattern) == (read, bool(found))
+
+
+@given(texts | phrases)
+@example("the answer is \nthe answer is 24")
+def test_the_tail_of_a_line_is_what_the_published_expression_finds(text: str) -> None:
+    published = re.search("(?<=the answer is )(.*)(?=.)", text)
+    read = (published[0].strip("."), True) if published else ("", False)
+    assert extract_tail(text) == read
+
+
+LETTER_WORDS = [
+    "Therefore, the answer is ", "therefore the answer is: ", "answer is", " is correct", "(A)",
+    "(b)", "C", "D)", "a", "AB", " ", "\n", ".", ":", "(",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(LETTER_WORDS), max_size=12).map("".join), st.booleans())
+def test_a_letter_is_what_the_published_expressions_find(text: str, strict: bool) -> None:
+    phrase = re.compile(r"Therefore, the answer is \(([A-D])\)") if strict else None
+    said = phrase.findall(text) if phrase else []
+    forms = (
+        r"(?i)therefore,?\s*the\s*answer\s*is:?\s*\(?([A-D])\b",
+        r"(?i)answer\s*is:?\s*\(?([A-D])\b",
+        r"(?i)([A-D])\)?\s+is\s+correct", r"\(([A-D])\)", r".*\b([A-D])\b",
+    )  # fmt: skip
+    found = [match[1].upper() for form in forms if (match := re.search(form, text))]
+    assert extract_letter(text, phrase).text == (said[-1:] or found[:1] or [""])[0]
+
+
+CODE_WORDS = ["Here is the completed function:", "```", "`", "python\n", "x = 1", "\n", " "]
+
+
+@given(st.lists(st.sampled_from(CODE_WORDS), max_size=14).map("".join))
+def test_a_block_is_what_the_published_expressions_find(text: str) -> None:
+    block = r"```(?:python\n)?\n*(.*?)\s*```"
+    for form in (r"(?s)Here is the completed function:\n*" + block, "(?s)" + block):
+        if (found := re.findall(form, text)) and found[-1]:
+            assert extract_code(text) == (found[-1], True)
+            return
+    assert extract_code(text) == ("", False)
 
 
 @given(texts, texts)

@@ -9,19 +9,30 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evals.extract import compared_form, drop_separators, extract_bbh_answer, extract_last_number
+from evals.extract import (
+    compared_form,
+    drop_separators,
+    extract_bbh_answer,
+    extract_code,
+    extract_last_number,
+    extract_letter,
+    extract_pattern,
+    extract_tail,
+)
 from evals.generators.replay import NOT_A_ROW, recorded_row
 from evals.records import Finding, ItemId
 from evals.report.items import pack
 from evals.report.show import visible
 from evals.report.table import escape
 from tasks.alpaca_judges import read_logprobs, read_ranking
+from tasks.bbh import ANSWERS, OPTION
 from tasks.ifeval import _SHORTENERS, IFEvalItem, Instruction, follow
 from tasks.truthfulqa import base_answer, judge_label
 from tasks.xstest import judge_message, strmatch_label
@@ -34,6 +45,10 @@ UNITS = (
     *(
         "the answer is ",
         "The answer is x",
+        "answer",
+        "Answer:",
+        "therefore the answer is A",
+        "A is ",
         "|he answer is .",
         "1",
         "1,",
@@ -100,6 +115,13 @@ UNITS = (
 READERS: dict[str, Callable[[str], Any]] = {
     "gsm8k": extract_last_number,
     "bbh": extract_bbh_answer,
+    "bbh's tail": extract_tail,
+    "mmlu's letter": extract_letter,
+    "humaneval's block": extract_code,
+    **{
+        f"bbh as {pattern}": partial(extract_pattern, pattern=pattern)
+        for pattern in (ANSWERS["word_sorting"], OPTION)
+    },
     "separators": drop_separators,
     "compared": compared_form,
     "truthfulqa": base_answer,
