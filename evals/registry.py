@@ -282,7 +282,7 @@ def in_words(may: Sequence[object]) -> str:
     return " or ".join(
         "a text"
         if one is str
-        else (f"{one[0]} to {one[-1]}" if one is not ANY_NUMBER else "a number of them")
+        else (f"{one[0]} to {one[-1]}" if one is not ANY_NUMBER else "a whole number")
         if isinstance(one, range | tuple)
         else str(one).lower() if isinstance(one, bool) else repr(one)
         for one in may

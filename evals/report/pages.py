@@ -28,12 +28,14 @@ def card_page(name: str) -> str:
     card = card_to_ask(name)
     lines = [f"{one_line(card.title)}: protocol {one_line(card.protocol)}"]
     for name, variant in variants(card).items():
+        variant.make(chat=True)  # says what its columns and settings cannot be together
         judges = f", judged by {', '.join(variant.roles)}" if variant.roles else ""
         lines.append(f"asks {name}{judges}")
         for column in variant.columns:
             better = "lower" if column.lower_is_better else "higher"
             heading = one_line(column.heading)
             lines.append(f"  {heading} ({column.key}): {column.metric}, {better} is better")
+            lines += [f"    {one_line(column.inferred)}"] if column.inferred else []
     for column in card.columns:
         if column.reason:
             lines.append(f"not measured: {one_line(column.heading)}, {one_line(column.reason)}")

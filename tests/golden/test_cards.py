@@ -70,6 +70,24 @@ def test_what_nobody_can_measure_says_why_and_the_rest_is_asked() -> None:
     assert list(variants(bound(shipped("olmoe-1b-7b-0924")))) == [
         "mmlu.shots-0", "gsm8k", "bbh", "humaneval", "alpaca_eval", "xstest", "ifeval"
     ]  # fmt: skip
+    sums, words = "gsm8k.items-all.turns-true.grading-olmes", "mmlu.shots-0.ask-cot-summarize"
+    puzzles = "bbh.items-all.turns-true.grading-olmes_cot"
+    assert list(variants(bound(shipped("tulu-3")))) == [
+        words, puzzles, sums, "humaneval.ask-opened", "ifeval", "alpaca_eval"
+    ]  # fmt: skip
+    assert list(variants(bound(shipped("olmo-2")))) == [
+        "alpaca_eval", f"{puzzles}-v1", sums, "ifeval", words
+    ]  # fmt: skip
+    judged = {name: one.roles for name, one in variants(bound(shipped("olmo-1b-0724"))).items()}
+    assert judged["alpaca_eval"] == ("alpaca_eval_1",)
+    assert judged["alpaca_eval.max_new_tokens-4096"] == ("alpaca_eval_2",)
+
+
+def test_what_is_inferred_of_a_protocol_has_its_evidence_on_the_card() -> None:
+    for name in CARDS:
+        for column in shipped(name).columns:
+            said = shipped(name).rows[0].settings.get(column.key, "")
+            assert not column.inferred or "[I" in said or "I that" in said or "[U]" in said
 
 
 def test_a_short_name_is_one_row_s_and_brings_its_hub_id() -> None:

@@ -36,6 +36,7 @@ from evals.records import (
     Sampling,
 )
 from evals.registry import BENCHMARKS, benchmark_class, bound, read_settings, variants
+from evals.report.pages import card_page
 from evals.runs.session import run
 
 
@@ -444,8 +445,8 @@ IMPOSSIBLE: Sequence[tuple[str, Mapping[str, Any], str]] = [
     ("gsm8k", {"turns": 1}, "false or true"),
     ("gsm8k", {"turns": "yes"}, "false or true"),
     ("gsm8k", {"grading": "olmes:cot"}, "'open-instruct' or 'olmes'"),
-    ("gsm8k", {"max_new_tokens": 0}, "a number of them"),
-    ("gsm8k", {"max_new_tokens": 512.0}, "a number of them"),
+    ("gsm8k", {"max_new_tokens": 0}, "a whole number"),
+    ("gsm8k", {"max_new_tokens": 512.0}, "a whole number"),
     ("bbh", {"grading": "olmes"}, "'olmes:cot' or 'olmes:cot-v1'"),
     ("humaneval", {"temperature": 2.1}, "0.0 to 2.0"),
     ("humaneval", {"temperature": -1}, "0.0 to 2.0"),
@@ -456,7 +457,7 @@ IMPOSSIBLE: Sequence[tuple[str, Mapping[str, Any], str]] = [
     ("humaneval", {"temperature": 0}, "Set n = 1"),
     ("humaneval", {"n": 0}, "1 to 1000"),
     ("humaneval", {"ask": "chat"}, "'raw' or 'opened' or 'fenced'"),
-    ("alpaca_eval", {"max_new_tokens": "all"}, "a number of them"),
+    ("alpaca_eval", {"max_new_tokens": "all"}, "a whole number"),
 ]
 
 
@@ -468,6 +469,15 @@ def test_what_cannot_be_set_is_refused_with_what_may(
         read_settings(benchmark_class(name), settings)
     (said,) = str(caught.value).splitlines()
     assert words in said
+
+
+def test_a_card_that_asks_for_pass_at_10_of_fewer_samples_is_refused_where_it_is_checked(
+    tmp_path: Path,
+) -> None:
+    text = 'title = "Few"\n[[column]]\nkey = "k"\nheading = "K"\nbenchmark = "humaneval"\n'
+    (tmp_path / "few.toml").write_text(f'{text}metric = "humaneval"\nsettings = {{ n = 9 }}\n')
+    with pytest.raises(InputError, match="pass@10 needs 10 samples, and n is 9"):
+        card_page(str(tmp_path / "few.toml"))
 
 
 def test_pass_at_10_of_fewer_samples_is_refused_and_pass_at_1_is_not() -> None:
