@@ -218,6 +218,14 @@ def roles_of(benchmark: Benchmark[Any] | type[Benchmark[Any]], metric: str) -> S
     return named or benchmark.judge_roles
 
 
+def roles_needed(
+    benchmark: Benchmark[Any] | type[Benchmark[Any]], columns: Sequence[Column]
+) -> tuple[str, ...]:
+    """The judge roles that decide these columns; of several variants each has its own."""
+    needed = {role for one in columns for role in roles_of(benchmark, one.metric)}
+    return tuple(role for role in benchmark.judge_roles if role in needed)
+
+
 def unusable(cls: type[Benchmark[Any]]) -> str:
     """What a class lacks of what the engine reads before anything is asked; "" where it has all."""
     if lacking := sorted(getattr(cls, "__abstractmethods__", ())):

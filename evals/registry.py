@@ -14,7 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from evals.benchmark import ANY_NUMBER, Benchmark, other_settings, roles_of, unusable, variant_name
+from evals.benchmark import (
+    ANY_NUMBER,
+    Benchmark,
+    other_settings,
+    roles_needed,
+    unusable,
+    variant_name,
+)
 from evals.cards.card import Card
 from evals.cards.published import card_named, card_of_run
 from evals.errors import EnvironmentFault, InputError, first_line, nearest
@@ -48,8 +55,7 @@ class Variant:
     @property
     def roles(self) -> tuple[str, ...]:
         """The judges that decide its columns."""
-        needed = {role for one in self.columns for role in roles_of(self.cls, one.metric)}
-        return tuple(role for role in self.cls.judge_roles if role in needed)
+        return roles_needed(self.cls, self.columns)
 
     def make(self, *, chat: bool) -> Benchmark[Any]:
         """The benchmark itself."""

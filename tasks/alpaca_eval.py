@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from evals import stats
-from evals.benchmark import ANY_NUMBER, Benchmark, roles_of, setting
+from evals.benchmark import ANY_NUMBER, Benchmark, roles_needed, setting
 from evals.data.dataset import Dataset, HubTable, Source, Table
 from evals.data.files import Row, read_csv, read_json
 from evals.errors import InputError
@@ -175,7 +175,7 @@ class AlpacaEval(Benchmark[AlpacaItem]):
 
     def lacks(self) -> Sequence[str]:
         """The file that the length-controlled fit needs."""
-        if self.gamed or "alpaca_eval_2" not in self._roles:
+        if self.gamed or "alpaca_eval_2" not in roles_needed(self, self.columns):
             return ()
         return (
             "alpaca_eval_2: AlpacaEval 2 LC will be -, since its length-controlled fit needs"
@@ -184,13 +184,10 @@ class AlpacaEval(Benchmark[AlpacaItem]):
             " into the folder alpaca_eval of your data.",
         )
 
-    @property
-    def _roles(self) -> set[str]:
-        """The judges that its columns need: of two variants each may have a column."""
-        return {role for one in self.columns for role in roles_of(self, one.metric)}
-
     def _references(self, item: AlpacaItem) -> Mapping[str, str]:
-        return {role: text for role, text in item.references.items() if role in self._roles}
+        """Of the judges that its columns need: of two variants each may have one of them."""
+        needed = roles_needed(self, self.columns)
+        return {role: text for role, text in item.references.items() if role in needed}
 
     def request(self, item: AlpacaItem) -> Generate:
         """The instruction as it is."""

@@ -258,7 +258,8 @@ def test_every_gold_letter_scores_one(items: list[MMLUItem]) -> None:
         14_042,
         14_042,
     )
-    assert list(metrics) == ["mmlu", *(f"mmlu/{subject}" for subject in SUBJECTS)]
+    assert list(metrics) == ["mmlu", *(f"mmlu/{subject}" for subject in SUBJECTS), "macro"]
+    assert metrics["macro"].value == 1.0
 
 
 @pytest.mark.parametrize("tied", ["AB", "BC", "BD", "CD", "ABCD", "ACD"])
