@@ -73,12 +73,13 @@ def findings_for(
     benchmark: Benchmark[Any], item: Item, answer: Completion
 ) -> Mapping[str, Finding]:
     """A verdict for each check, varied by item, in every form that a check may decide by."""
-    seeded = random.Random(str(item.id))
     forms = [1, 1.25, True, False, "refusal", "following"]
-    return {
-        check.name: replace(finding_from_json(seeded.choice(forms)), by="judge")
-        for check in benchmark.checks(item, answer)
-    }
+    found = {}
+    for check in benchmark.checks(item, answer):
+        # By its name too: another variant of the benchmark may have fewer checks.
+        form = random.Random(f"{item.id} {check.name}").choice(forms)
+        found[check.name] = replace(finding_from_json(form), by="judge")
+    return found
 
 
 # --- the rules: each gives a sentence for what breaks it ------------------------------------------

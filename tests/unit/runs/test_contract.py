@@ -22,7 +22,7 @@ BROKEN = {
     # what: rule, class, old text, new text, what is said
     "no words": ("says_what_is_read", "Written", '"share of questions whose last number is right"',
                  '""', "the metric accuracy has no words"),
-    "default": ("says_what_is_read", "Written", "setting(256", "setting(0", "max_tokens = '0'"),
+    "default": ("says_what_is_read", "Written", "setting(256", "setting(0", "max_tokens = 0"),
     "heavy": ("imports_nothing_heavy", "Written", "from evals import stats",
               "import scipy\nfrom evals import stats", "it imports scipy"),
     "one id": ("has_stable_ids", "Written", 'f"{name}/{number}"', 'f"{name}/0"', "have the id"),
