@@ -179,7 +179,8 @@ def show(
 
 def show_rows(summaries: Sequence[Any]) -> None:
     """The rows of some runs, from their parsed summaries."""
-    from evals.report.table import make_table, row_from_summary
+    from evals.report.run_row import row_from_summary
+    from evals.report.table import make_table
 
     show_table(make_table([row_from_summary(summary) for summary in summaries]), None)
 

@@ -21,7 +21,7 @@ from evals.generators.replay import RECORDED
 from evals.models.resolve import public_name
 from evals.records import Column, Grade, ItemId
 from evals.registry import Variant, card_to_ask, off_card, variants
-from evals.report.table import cells_under
+from evals.report.run_row import cells_under
 from evals.storage.run_folder import RunFolder
 
 JUDGED_BY = "judged by"

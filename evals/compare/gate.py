@@ -30,7 +30,7 @@ from evals.compare.paired import PairedDifference
 from evals.compare.policy import Policy, Rule
 from evals.compare.pooled import pooled_difference
 from evals.compare.runs import comparability, settled, unchanged
-from evals.report.table import row_from_summary
+from evals.report.run_row import row_from_summary
 from evals.stats import Z95, holm, p_at_least
 from evals.storage.run_folder import RunFolder
 

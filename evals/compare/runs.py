@@ -13,7 +13,7 @@ from evals.compare.columns import read_columns
 from evals.compare.finer import finer_differences
 from evals.compare.paired import PairedDifference
 from evals.compare.pooled import pooled_difference
-from evals.report.table import row_from_summary
+from evals.report.run_row import row_from_summary
 from evals.stats import holm
 from evals.storage.run_folder import RunFolder
 

@@ -21,7 +21,8 @@ from evals.compare.paired import PairedDifference, average_difference
 from evals.compare.runs import comparability
 from evals.errors import InputError
 from evals.records import Column
-from evals.report.table import MISSING, escape, percent, row_from_summary
+from evals.report.run_row import row_from_summary
+from evals.report.table import MISSING, escape, percent
 from evals.stats import holm
 from evals.storage.run_folder import RunFolder
 

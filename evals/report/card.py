@@ -18,13 +18,8 @@ from evals.registry import card_to_ask, off_card, variants
 from evals.report.front_matter import FrontMatter
 from evals.report.leaderboards import PREFIX, Results, as_yaml, results
 from evals.report.model_index import with_results
-from evals.report.table import (
-    MISSING,
-    TableRow,
-    as_markdown,
-    make_table,
-    row_from_summary,
-)
+from evals.report.run_row import row_from_summary
+from evals.report.table import MISSING, TableRow, as_markdown, make_table
 from evals.storage.run_folder import RunFolder
 
 BEGIN, END = "<!-- evals: table -->", "<!-- /evals: table -->"

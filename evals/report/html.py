@@ -19,14 +19,13 @@ from evals.records import Column
 from evals.registry import card_to_ask, off_card, task_variant, variants
 from evals.report import plots
 from evals.report.items import BLOCK, Part, TaskItems, task_items
+from evals.report.run_row import cells_under, row_from_summary
 from evals.report.table import (
     MISSING,
     TableRow,
     as_markdown,
-    cells_under,
     make_table,
     percent,
-    row_from_summary,
     rows_from_published,
     table_columns,
 )

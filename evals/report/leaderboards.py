@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from evals.benchmark import other_settings
 from evals.registry import Variant, off_card, read_settings, variants
-from evals.report.table import MISSING, TableRow, cells_under
+from evals.report.run_row import cells_under
+from evals.report.table import MISSING, TableRow
 
 PREFIX = "evals-"
 """How our files in .eval_results begin."""

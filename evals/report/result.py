@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evals.report.table import markdown, row_from_summary
+from evals.report.run_row import row_from_summary
+from evals.report.table import markdown
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from evals.errors import InputError, nearest
 from evals.registry import card_to_ask
 from evals.report.formats import by_size, with_best
 from evals.report.lm_eval_results import read_row
+from evals.report.run_row import row_from_summary
 from evals.report.table import (
     LIMITED,
     Table,
@@ -22,7 +23,6 @@ from evals.report.table import (
     delta_table,
     make_table,
     percent,
-    row_from_summary,
     rows_from_published,
 )
 from evals.runs.rescore import so_far

@@ -17,7 +17,8 @@ from typing import Any
 
 from evals.errors import InputError, first_line
 from evals.report.html import write_report
-from evals.report.table import markdown, row_from_summary
+from evals.report.run_row import row_from_summary
+from evals.report.table import markdown
 from evals.runs.writing import RunResult
 
 PROJECT = "evals"

@@ -11,7 +11,8 @@ from typing import Any
 from evals.generators.fake import FakeGenerator
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
-from evals.report.table import markdown, row_from_summary
+from evals.report.run_row import row_from_summary
+from evals.report.table import markdown
 from evals.runs.progress import Progress
 from evals.runs.session import execute
 from scripts.bench_parts import Figures, Options, child, options_of, peak_mb, toy

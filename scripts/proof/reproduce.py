@@ -14,14 +14,8 @@ from evals.commands.run import described, measured
 from evals.errors import EvalsError, Incomplete
 from evals.generators import EngineSettings
 from evals.plan.settings import RunSettings
-from evals.report.table import (
-    TableRow,
-    as_markdown,
-    delta_table,
-    markdown,
-    row_from_summary,
-    rows_from_published,
-)
+from evals.report.run_row import row_from_summary
+from evals.report.table import TableRow, as_markdown, delta_table, markdown, rows_from_published
 from evals.storage.run_folder import default_folder
 
 

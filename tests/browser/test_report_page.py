@@ -12,7 +12,8 @@ import pytest
 from evals.compare.runs import compare
 from evals.compare.text import markdown as markdown_of
 from evals.report.html import write_report
-from evals.report.table import markdown, row_from_summary
+from evals.report.run_row import row_from_summary
+from evals.report.table import markdown
 from evals.storage.run_folder import RunFolder
 from tests.browser.chromium import Browser, browser, executable
 from tests.browser.runs import (

@@ -21,7 +21,8 @@ from evals.generators import Failure
 from evals.generators.openai import OpenAIGenerator
 from evals.models.prompts import Rendered
 from evals.records import Completion, ItemId, Message, Sampling
-from evals.report.table import markdown, row_from_summary
+from evals.report.run_row import row_from_summary
+from evals.report.table import markdown
 from evals.runs.session import run
 from evals.runs.writing import RunResult
 from tests.openai_server import Body, Reply, chat, error, serving
@@ -32,7 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys
 from pathlib import Path
-from evals.report.table import markdown, row_from_summary
+from evals.report.run_row import row_from_summary
+from evals.report.table import markdown
 from evals.runs.session import run
 from tests.resilience.fake_runs import Engines, settings
 from tests.resilience.test_judged_runs import JUDGED

@@ -19,8 +19,9 @@ from evals.generators import EngineSettings, Failure
 from evals.generators.fake import FakeGenerator
 from evals.models.prompts import Rendered, Renderer
 from evals.records import Completion, ItemId, Output, Sampling
+from evals.report.run_row import row_from_summary
 from evals.report.show import describe_item
-from evals.report.table import markdown, row_from_summary
+from evals.report.table import markdown
 from evals.runs.asking import Asker
 from evals.runs.progress import Progress
 from evals.runs.rescore import rescore

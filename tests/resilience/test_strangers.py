@@ -29,8 +29,9 @@ from evals.records import Completion, Output
 from evals.report.card import update
 from evals.report.export import FORMATS, write_format, write_items
 from evals.report.html import write_report
+from evals.report.run_row import row_from_summary
 from evals.report.show import describe_item
-from evals.report.table import markdown, row_from_summary
+from evals.report.table import markdown
 from evals.runs.rescore import rescore
 from evals.runs.session import run
 from evals.storage.files import MAX_LINE

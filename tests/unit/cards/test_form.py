@@ -14,7 +14,8 @@ from evals.errors import EvalsError, InputError
 from evals.registry import bound, variants
 from evals.report.formats import FORMATS
 from evals.report.pages import card_page
-from evals.report.table import make_table, row_from_summary, rows_from_published
+from evals.report.run_row import row_from_summary
+from evals.report.table import make_table, rows_from_published
 
 SMALL = """
 title = "Mine"

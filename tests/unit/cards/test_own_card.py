@@ -26,14 +26,8 @@ from evals.plan.judges import CARD_JUDGES
 from evals.plan.settings import RunSettings
 from evals.registry import bound, variants
 from evals.report.rows import Layout, report_table
-from evals.report.table import (
-    aligned,
-    as_markdown,
-    delta_table,
-    make_table,
-    row_from_summary,
-    rows_from_published,
-)
+from evals.report.run_row import row_from_summary
+from evals.report.table import aligned, as_markdown, delta_table, make_table, rows_from_published
 from evals.runs.contract import Tried, answer_to, findings_for
 from evals.runs.grading import grade_task
 from evals.runs.session import run

@@ -15,7 +15,8 @@ from evals.plan.items import no_judge
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.report.card import BEGIN, END, for_readers, update
 from evals.report.front_matter import FrontMatter
-from evals.report.table import TableCell, TableRow, markdown, row_from_summary
+from evals.report.run_row import row_from_summary
+from evals.report.table import TableCell, TableRow, markdown
 from evals.storage.run_folder import RunFolder
 from tests.readmes import check_card, is_ours
 from tests.unit.report.test_card import run_folder

@@ -21,6 +21,7 @@ from evals.cards.published import published_folder, published_rows, row_of_short
 from evals.errors import EnvironmentFault
 from evals.records import Json, Metric
 from evals.report import table
+from evals.report.run_row import CARD_WOULD_OMIT, row_from_summary
 from evals.report.table import (
     TableCell,
     TableRow,
@@ -29,7 +30,6 @@ from evals.report.table import (
     escape,
     markdown,
     percent,
-    row_from_summary,
     rows_from_published,
 )
 
@@ -199,7 +199,7 @@ def test_the_average_carries_the_marks_of_what_it_is_made_of_and_no_others() -> 
 def test_our_average_is_marked_where_the_card_would_print_a_dash() -> None:
     no_judge = all_cells(alpaca_eval_1=cell(None, reason="no judge"))
     row = row_from_summary(summary(no_judge))
-    assert row.cell("average") == TableCell("50.0", (table.CARD_WOULD_OMIT,))
+    assert row.cell("average") == TableCell("50.0", (CARD_WOULD_OMIT,))
     assert row_from_summary(summary(all_cells())).cell("average") == TableCell("50.0")
 
 

@@ -41,7 +41,8 @@ from evals.records import (
     Sampling,
 )
 from evals.registry import benchmark_class
-from evals.report.table import markdown, row_from_summary
+from evals.report.run_row import row_from_summary
+from evals.report.table import markdown
 from evals.runs.grading import TaskResult, grade_task
 from evals.runs.session import run
 from evals.runs.summary import header as header_of

@@ -16,7 +16,8 @@ from evals.compare.policy import Policy
 from evals.plan.judges import CARD_JUDGES, COUNTED_AS_UNREADABLE
 from evals.records import Completion, Finding, Findings, Item, ItemId, Output
 from evals.report.items import task_items
-from evals.report.table import markdown, row_from_summary
+from evals.report.run_row import row_from_summary
+from evals.report.table import markdown
 from evals.runs.grading import MOST_UNREADABLE, TaskResult, VerdictCounts, grade_task
 from evals.runs.rescore import rescore
 from evals.runs.summary import summarize
