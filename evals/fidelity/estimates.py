@@ -19,6 +19,8 @@ from evals.records import Column, Grade
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.storage.run_folder import RunFolder
 
+WIDEST = 0.6
+"""In an interval wider than this, on a scale of 0 to 1, no value is named."""
 WIN_RATE = "{role} win rate"
 """A length-controlled column is a fit over preferences; what is estimated is their mean."""
 
@@ -81,10 +83,18 @@ class ColumnEstimate:
     of: str
 
     @property
-    def printed(self) -> tuple[float, float, float] | None:
-        """Value and interval; an estimate is never printed without."""
+    def printed(self) -> tuple[float | None, float, float] | None:
+        """Value and interval; no estimate is printed without, and no value in one that is too wide
+        for any.
+        """
         value, ci95 = self.estimate.value, self.estimate.ci95
-        return None if value is None or ci95 is None else (value, *ci95)
+        if ci95 is None:
+            return None
+        return (None if self._is_wide else value, *ci95)
+
+    @property
+    def _is_wide(self) -> bool:
+        return (self.estimate.width or 0.0) > WIDEST
 
     @property
     def reason(self) -> str:
@@ -104,7 +114,8 @@ class ColumnEstimate:
                 f"{own}; from {self.estimate.n_labels} labels that people gave:"
                 f" {_points(self.estimate.width)} wide; without them {without}"
             )
-        return f"{own}; from recorded verdicts on {self.estimate.n_models} models"
+        wide = ", whose errors differ too much to name a value" if self._is_wide else ""
+        return f"{own}; from recorded verdicts on {self.estimate.n_models} models{wide}"
 
 
 def _points(width: float | None) -> str:

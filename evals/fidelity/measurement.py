@@ -15,16 +15,15 @@ from typing import Any
 
 LEAST_MODELS = 3
 """So few recorded models at least: two show no spread to speak of."""
-_SPREAD = 0.8
-"""The scale of the half-Cauchy prior of the spread between models, on the scale of log-odds: error
-odds of two models may well be apart by a factor of two to four, with a tail that lets the data say
-more (Gelman 2006, section 7.2, on few groups). With half of it the intervals fall short where three
-models are alike by chance: see scripts/proof/judge_coverage.py.
+_SPREAD = 1.2
+"""The scale of the half-Cauchy prior of the spread between models, in log-odds, with a tail that
+lets the data say more (Gelman 2006, section 7.2, on few groups). Half of such a prior lies above
+its scale, and this is the median of what was recorded: XSTest's answers of three models, judged by
+GPT-4, string match and people, give 14 spreads of sensitivity and specificity, 0 to 3.8, their
+median 1.16, their quartiles 0.1 and 2.5 (scripts/proof/judge_pairs.py); the prior's: 0.5, 2.9.
 """
 _MEAN = 2.5
 """The standard deviation of the normal prior of the models' mean log-odds: next to none."""
-_WIDEST = 0.6
-"""An interval as wide as this, on a scale of 0 to 1, is no estimate."""
 _UNLIKE = 0.025
 """The share of further models that could show the candidate's rate, below which it is not alike."""
 _BEYOND = 3.0
@@ -39,8 +38,7 @@ _SEED = 42
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A share in [0, 1] with its 95 % interval, or why there is none. An interval alone is too wide
-    to name a value in it.
+    """A share in [0, 1] with its 95 % interval, or why there is none.
 
     n_models: recorded models behind it.  n_labels: the candidate's own answers with a gold label.
     """
@@ -133,7 +131,7 @@ def yes_no(
         1.0 if blind >= 0.025 else float(flat[order][min(np.searchsorted(up, 0.975), len(up) - 1)]),
     )
     middle = float(flat[order][min(np.searchsorted(up, 0.5), len(up) - 1)])
-    return _checked(middle, (low, high), m)
+    return Estimate(middle, (low, high), m)
 
 
 @cache
@@ -230,7 +228,7 @@ def preference(
     value = float(predicted.mean())
     draws = value + scale * rng.standard_t(m, _DRAWS) + noise * rng.standard_normal(_DRAWS)
     low, high = map(float, np.quantile(np.clip(draws, 0, 1), (0.025, 0.975)))
-    return _checked(min(1.0, max(0.0, value)), (low, high), m)
+    return Estimate(min(1.0, max(0.0, value)), (low, high), m)
 
 
 def _design(pairs: Preferences) -> Any:
@@ -309,18 +307,6 @@ def _t975(df: int) -> float:
     """
     z = 1.959963984540054
     return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
-
-
-# --- words ----------------------------------------------------------------------------------------
-
-
-def _checked(value: float, ends: tuple[float, float], n_models: int) -> Estimate:
-    """The estimate; without a value where its interval says next to nothing."""
-    if ends[1] - ends[0] <= _WIDEST:
-        return Estimate(value, ends, n_models)
-    said = f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
-    why = f"the {n_models} recorded models leave {said}, which is no estimate"
-    return Estimate(None, ends, n_models, reason=why)
 
 
 def _too_few(n_models: int, least: int) -> str:

@@ -56,7 +56,7 @@ class Cost:
                 True,
             )
             about = f" (about {expected.money(price):,.2f})"
-        day = f" US dollars, its list price of {listed}; --price sets yours" if listed else ""
+        day = f" US dollars, its price as read on {listed}; --price sets yours" if listed else ""
         return (
             f"{said}, cost {most_in or most_out}{self.money(price):,.2f}{about} at {price[0]:g} in"
             f" and {price[1]:g} out per million{day}"
@@ -137,7 +137,7 @@ def prices_of(arguments: Sequence[str], judges: Mapping[str, Judge]) -> dict[str
         if role in own:
             found[role] = Priced(own[role])
         elif known is not None and known.price is not None:
-            found[role] = Priced(known.price, known.priced)
+            found[role] = Priced(known.price, known.read)
     return found
 
 

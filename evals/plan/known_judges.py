@@ -24,10 +24,12 @@ class KnownJudge:
     roles: tuple[str, ...] = ()
     context: int | None = None
     price: Price | None = None
-    priced: date | None = None
+    gpu_gb: int | None = None
+    facts: str = ""
+    read: date | None = None
+    unverified: str = ""
     ends: date | None = None
     source: str = ""
-    gpu_gb: int | None = None
 
     def is_gone(self, today: date) -> bool:
         """Whether nobody can ask it any more where it was served."""
@@ -42,15 +44,24 @@ class KnownJudge:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownRole:
+    """What the table says of a role; its fields are explained there."""
+
+    asked: str
+    read: str
+    row: tuple[int, int, int]
+    without: str
+
+
+@dataclass(frozen=True, slots=True)
 class KnownJudges:
-    """The table. by_name: in its order.  sets: name -> role -> judge's name.  without: role -> what
-    is lost where it has no judge.  row: role -> requests of a row, tokens in and out of one.
+    """The table. by_name: in its order.  sets: name -> role -> judge's name.  roles: by name; one
+    of somebody else's benchmark has no entry.
     """
 
     by_name: Mapping[str, KnownJudge]
     sets: Mapping[str, Mapping[str, str]]
-    without: Mapping[str, str]
-    row: Mapping[str, tuple[int, int, int]]
+    roles: Mapping[str, KnownRole]
 
     def of_model(self, model: str) -> KnownJudge | None:
         """The judge that a model argument means; None for a model that has no entry, and for one
@@ -64,12 +75,12 @@ def known_judges() -> KnownJudges:
     """The table of judges."""
     text = (resources.files("evals") / "plan" / "judges.toml").read_text("utf-8")
     table = tomllib.loads(text)
-    by_name = {
-        name: KnownJudge(name, **{key: _plain(value) for key, value in entry.items()})
-        for name, entry in table["judge"].items()
-    }
-    return KnownJudges(by_name, table["set"], table["without"], table["row"])
+    return KnownJudges(
+        {name: KnownJudge(name, **_plain(entry)) for name, entry in table["judge"].items()},
+        table["set"],
+        {name: KnownRole(**_plain(entry)) for name, entry in table["role"].items()},
+    )
 
 
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}

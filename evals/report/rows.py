@@ -149,8 +149,10 @@ class Estimated(Protocol):
         """What must be known of it."""
 
     @property
-    def printed(self) -> tuple[float, float, float] | None:
-        """The value and its interval's ends; None where there is no estimate."""
+    def printed(self) -> tuple[float | None, float, float] | None:
+        """The value, None where none can be named, and its interval's ends; None where there is no
+        estimate.
+        """
 
     @property
     def reason(self) -> str:
@@ -175,7 +177,9 @@ def with_estimates(table: Table, found: Sequence[Sequence[Estimated]]) -> Table:
                 cells[one.heading] = TableCell()
                 notes[one.heading] = one.reason
             else:
-                value, low, high = map(percent, one.printed)
-                cells[one.heading] = TableCell(f"{value} ({low} to {high})", (one.mark(),))
+                value, *ends = one.printed
+                low, high = map(percent, ends)
+                named = "" if value is None else f"{percent(value)} "
+                cells[one.heading] = TableCell(f"{named}({low} to {high})", (one.mark(),))
         rows.append(replace(row, cells=cells, notes=notes))
     return replace(make_table(rows), caption=table.caption, with_ci=table.with_ci)

@@ -4,13 +4,15 @@
 
 Each draw makes recorded models and a candidate whose judge errs as one more of them, log-odds
 normal between models. Truth is what the card's judge would have said of the candidate's own
-answers. An estimate that is refused counts neither way; the share refused is printed beside.
+answers. An estimate that is refused counts neither way; the share refused is printed beside. The
+spreads go beyond those of recorded judges (scripts.proof.judge_pairs: up to 3.8).
 """
 
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from evals.fidelity.estimates import WIDEST
 from evals.fidelity.measurement import (
     Confusion,
     Estimate,
@@ -23,8 +25,9 @@ from evals.fidelity.measurement import (
 
 
 class Case(NamedTuple):
-    """n_models: recorded.  spread: standard deviation of log-odds (yes/no), of a model's mean in
-    points of preference / 10 (preferences).  share: of yes by the card's judge.  n: answers each.
+    """n_models: recorded.  spread: standard deviation of log-odds between models: of sensitivity
+    and specificity (yes/no), of preferring an answer (preference).  share: of yes by the card's
+    judge.  n: answers each.
     """
 
     kind: str
@@ -35,24 +38,39 @@ class Case(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """covered: share of the printed intervals that hold the truth.  refused: of all draws.  width:
-    mean, of the printed ones.
+    """covered: share of the intervals that hold the truth.  refused: of all draws.  width: mean.
+    narrow: share of all draws whose interval is narrow enough to name a value in it.  misled: of
+    all draws, narrow and without the truth.
     """
 
     covered: float
     refused: float
     width: float
+    narrow: float
+    misled: float
 
 
+SPREADS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 CASES = [
     *(
         Case("yes/no", m, spread, share, 250)
         for m in (3, 5)
-        for spread in (0.0, 1.0, 2.0)
+        for spread in SPREADS
         for share in (0.05, 0.3)
     ),
-    *(Case("preference", m, spread, 0.2, 805) for m in (3, 5) for spread in (0.0, 1.0)),
-    *(Case("labels", 0, 2.0, share, n) for share in (0.02, 0.3) for n in (50, 100)),
+    *(Case("yes/no", 10, spread, 0.3, 250) for spread in (0.0, 1.0, 3.0)),
+    *(
+        Case(kind, 3, spread, share, 250)
+        for kind in ("heavy tails", "weak stand-in")
+        for spread in (0.5, 1.0, 3.0)
+        for share in (0.05, 0.3)
+    ),
+    *(
+        Case("preference", m, spread, 0.2, 805)
+        for m in (3, 5)
+        for spread in (0.0, 0.5, 1.0, 2.0, 3.0)
+    ),
+    *(Case("labels", 0, 2.0, share, n) for share in (0.02, 0.3) for n in (20, 50, 100)),
 ]
 
 
@@ -62,16 +80,18 @@ def simulate(case: Case, draws: int, seed: int = 42) -> Coverage:
 
     rng = np.random.default_rng(seed)
     found = [_DRAW[case.kind](case, rng) for _ in range(draws)]
-    printed = [
-        (one.ci95[0] - 1e-9 <= truth <= one.ci95[1] + 1e-9, one.ci95[1] - one.ci95[0])
-        for one, truth in found
-        if one.ci95 is not None
-    ]
-    if not printed:
-        return Coverage(float("nan"), 1.0, float("nan"))
-    covered, widths = zip(*printed, strict=True)
+    ends = [(*one.ci95, truth) for one, truth in found if one.ci95 is not None]
+    if not ends:
+        return Coverage(float("nan"), 1.0, float("nan"), 0.0, 0.0)
+    low, high, truth = np.array(ends).T
+    holds = (low - 1e-9 <= truth) & (truth <= high + 1e-9)
+    narrow = high - low <= WIDEST
     return Coverage(
-        sum(covered) / len(covered), 1 - len(printed) / draws, sum(widths) / len(widths)
+        float(holds.mean()),
+        1 - len(ends) / draws,
+        float((high - low).mean()),
+        float(narrow.sum()) / draws,
+        float((narrow & ~holds).sum()) / draws,
     )
 
 
@@ -88,8 +108,14 @@ def _shares(case: Case, rng: Any) -> list[float]:
     return [*rng.uniform(0.05, 0.7, case.n_models), case.share]
 
 
+_CENTRES = {"weak stand-in": (0.5, 3.0)}
+"""Mean log-odds of sensitivity and specificity, where they are not those of a good stand-in."""
+
+
 def _model(case: Case, rng: Any, share: float) -> Confusion:
-    sensitivity, specificity = 1 / (1 + _exp(-(2.2 + case.spread * rng.standard_normal(2))))
+    between = rng.standard_t(3, 2) if case.kind == "heavy tails" else rng.standard_normal(2)
+    centre = _CENTRES.get(case.kind, (2.2, 2.2))
+    sensitivity, specificity = 1 / (1 + _exp(-(centre + case.spread * between)))
     yes = int(rng.binomial(case.n, share))
     both = int(rng.binomial(yes, sensitivity))
     neither = int(rng.binomial(case.n - yes, specificity))
@@ -131,18 +157,25 @@ def _labels(case: Case, rng: Any) -> tuple[Estimate, float]:
     return found, (own.both + own.card_only) / 450
 
 
-_DRAW = {"yes/no": _yes_no, "preference": _preference, "labels": _labels}
+_DRAW = {
+    "yes/no": _yes_no,
+    "heavy tails": _yes_no,
+    "weak stand-in": _yes_no,
+    "preference": _preference,
+    "labels": _labels,
+}
 
 
 def lines(draws: int) -> Iterator[str]:
     """A table, a line a case."""
-    yield "| kind | models | spread | share | n | covered | refused | width |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield "| kind | models | spread | share | n | covered | refused | width | narrow | misled |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for case in CASES:
         found = simulate(case, draws)
         yield (
             f"| {case.kind} | {case.n_models} | {case.spread:g} | {case.share:g} | {case.n} |"
             f" {found.covered:.1%} | {found.refused:.0%} | {100 * found.width:.1f} |"
+            f" {found.narrow:.0%} | {found.misled:.1%} |"
         )
 
 

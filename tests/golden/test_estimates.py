@@ -69,8 +69,10 @@ def test_estimates_stand_in_columns_of_their_own_and_labels_sharpen_them(
     assert safe.ci95 is not None
     assert safe.ci95[0] <= 0.064 <= safe.ci95[1]
     assert safe.n_models == 3
-    assert found[UNSAFE].estimate.value is None
-    assert "which is no estimate" in found[UNSAFE].reason
+    assert found[UNSAFE].printed == (None, *(found[UNSAFE].estimate.ci95 or ()))
+    assert "whose errors differ too much to name a value" in found[UNSAFE].mark()
+    shown = CliRunner().invoke(app, ["report", str(run), "--estimate", "--format", "csv"]).output
+    assert ",(0.0 to 100.0)" in shown
 
     file = tmp_path / "labels.csv"
     assert sample(run, "xstest", 150, file, None) == 150

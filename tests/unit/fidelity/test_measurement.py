@@ -2,10 +2,6 @@
 short simulation of their coverage (the long one: scripts/proof/judge_coverage.py).
 """
 
-import gzip
-import json
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
@@ -21,6 +17,7 @@ from evals.fidelity.measurement import (
     yes_no,
 )
 from scripts.proof.judge_coverage import Case, simulate
+from scripts.proof.judge_pairs import alpaca
 from tests.conftest import shared_folder
 
 ALIKE = [Confusion(95, 5, 20, 380), Confusion(190, 10, 15, 285), Confusion(58, 3, 30, 570)]
@@ -70,14 +67,13 @@ def test_a_rate_that_no_recorded_model_comes_near_gives_none_and_says_so() -> No
 
 @pytest.mark.parametrize("left_out", range(3))
 def test_on_unsafe_prompts_string_match_gives_no_narrow_interval(left_out: int) -> None:
-    """Its sensitivity runs from 0.04 to 0.93: whoever is left out, the truth is never missed."""
+    """Its sensitivity runs from 0.04 to 0.93: whoever is left out, nothing is known."""
     own = XSTEST["unsafe"][left_out]
     others = [one for at, one in enumerate(XSTEST["unsafe"]) if at != left_out]
     for recorded, least in ((others, 2), (XSTEST["unsafe"], 3)):
         found = yes_no(own.both + own.standin_only, own.n, recorded, least)
-        assert found.value is None
-        assert found.reason
-        assert found.width is None or found.width > 0.6
+        assert found.width is not None
+        assert found.width > 0.9
 
 
 @pytest.mark.parametrize("left_out", range(3))
@@ -115,15 +111,7 @@ def test_whatever_the_counts_an_estimate_lies_in_its_interval_or_has_a_reason(
 
 def recorded_pairs() -> dict[tuple[str, str], Preferences]:
     """AlpacaEval 2: another annotator and the card's judge on the very same answers."""
-    file = shared_folder("EVALS_JUDGES", "judges") / "alpaca_eval_2.jsonl.gz"
-    found: dict[tuple[str, str], tuple[list[float], list[float], list[float]]] = {}
-    for line in gzip.decompress(file.read_bytes()).decode().splitlines():
-        row = json.loads(line)
-        columns = found.setdefault((row["model"], row["standin"]), ([], [], []))
-        length = math.log((row["n_chars"] + 1) / (row["n_chars_reference"] + 1))
-        for column, value in zip(columns, (row["by_standin"], length, row["card"]), strict=True):
-            column.append(value)
-    return {key: Preferences(*columns) for key, columns in found.items()}
+    return alpaca(shared_folder("EVALS_JUDGES", "judges") / "alpaca_eval_2.jsonl.gz")
 
 
 def test_two_recorded_models_of_alpaca_eval_are_too_few_for_a_number() -> None:
@@ -188,8 +176,9 @@ def test_labels_that_agree_are_no_proof_but_sharpen_and_few_say_nothing() -> Non
 # --- coverage -------------------------------------------------------------------------------------
 
 SHORT = [
-    Case("yes/no", 3, 2.0, 0.3, 250),
-    Case("yes/no", 5, 1.0, 0.05, 250),
+    Case("yes/no", 3, 4.0, 0.3, 250),
+    Case("yes/no", 5, 1.5, 0.05, 250),
+    Case("heavy tails", 3, 1.0, 0.05, 250),
     Case("preference", 3, 1.0, 0.2, 200),
     Case("labels", 0, 2.0, 0.02, 50),
 ]
@@ -197,7 +186,10 @@ SHORT = [
 
 @pytest.mark.parametrize("case", SHORT, ids=lambda case: f"{case.kind}, {case.n_models} models")
 def test_intervals_hold_the_truth_in_19_of_20_draws(case: Case) -> None:
-    """80 draws: with 95 % coverage fewer than 70 hits are one case in a thousand."""
+    """80 draws: with 95 % coverage fewer than 70 hits are one case in a thousand. Where a narrow
+    interval is wrong more often than that, three models were alike by chance; it stays rare.
+    """
     found = simulate(case, 80)
     assert found.refused < 0.5
     assert found.covered >= 70 / 80
+    assert found.misled <= 10 / 80

@@ -32,15 +32,16 @@ def named(*arguments: str) -> dict[str, Judge]:
 def test_every_set_names_a_judge_for_every_role_that_may_decide_it() -> None:
     known = known_judges()
     for roles in known.sets.values():
-        assert roles.keys() == CARD_JUDGES.keys() == known.without.keys()
+        assert roles.keys() == CARD_JUDGES.keys() == known.roles.keys()
         for role, name in roles.items():
             judge = known.by_name[name]
             assert not judge.roles or role in judge.roles
 
 
-def test_a_price_has_its_day_and_an_end_has_its_source() -> None:
+def test_what_is_known_of_a_judge_has_its_page_and_day_and_an_end_its_source() -> None:
     for judge in known_judges().by_name.values():
-        assert (judge.price is None) == (judge.priced is None)
+        has_facts = judge.price is not None or judge.gpu_gb is not None
+        assert has_facts == bool(judge.facts) == (judge.read is not None)
         assert (judge.ends is None) == (not judge.source)
 
 
@@ -262,7 +263,7 @@ def test_a_list_price_has_its_day_and_ones_own_has_none() -> None:
     assert (found["xstest"].price, found["xstest"].listed) == ((1.0, 2.0), None)
     assert (found["alpaca_eval_2"].price, found["alpaca_eval_2"].listed) == (
         (2.0, 8.0),
-        date(2025, 4, 14),
+        date(2026, 11, 29),
     )
     assert "truth" not in found
 
