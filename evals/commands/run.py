@@ -157,7 +157,10 @@ def run(
         float | None,
         typer.Option(
             metavar="MONEY",
-            help="Ask judges nothing that could cost more, all together; what came is kept.",
+            help=(
+                "Ask judges nothing that could cost this command more, all together; what came is"
+                " kept."
+            ),
         ),
     ] = None,
     tensor_parallel_size: TensorParallelOption = None,
@@ -255,10 +258,23 @@ def run(
                 print(f"warning: {why}", file=sys.stderr)
         _say_what_next(result.folder.path)
     if n_missing := sum(result.n_missing for result in results):
-        more = "The same command asks for them again; the rest is kept."
-        if settings.model.startswith("replay:"):
-            more = "Add their rows to the file and score it into another --out."
-        raise Incomplete(f"{n_missing} answers or verdicts are missing. {more}")
+        raise Incomplete(
+            f"{n_missing} answers or verdicts are missing. {_how_to_have_them(settings, results)}"
+        )
+
+
+def _how_to_have_them(settings: "RunSettings", results: Sequence["RunResult"]) -> str:
+    """What to do about answers or verdicts that are missing."""
+    tasks = [task for result in results for task in result.summary["tasks"].values()]
+    lacks_answers = any(task["n_answered"] < task["n_items"] for task in tasks)
+    if lacks_answers and settings.model.startswith("replay:"):
+        return "Add their rows to the file and score it into another --out."
+    again = "The same command asks for them again; the rest is kept."
+    if settings.max_cost is None:
+        return again
+    return (
+        f"{again} If --max-cost {settings.max_cost:g} stopped it: so much may each command spend."
+    )
 
 
 def _say_what_next(folder: Path) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from evals.storage.run_folder import RunFolder
 
 _SEED = 42
 _FILE = "labels.json"
+Row = dict[str, str]
 FIELDS = ("id", "question", "reference", "answer", "check", "label")
 
 
@@ -42,16 +43,26 @@ def sample(run: Path, role: str, n: int, out: Path, data: Path | None) -> int:
         raise InputError(f"--n {n}: give 20 or more; fewer labels say nothing.")
     if out.exists():
         raise InputError(f"{out} exists, and may hold labels. Name another file.")
-    chosen = random.Random(_SEED).sample(rows, min(n, len(rows)))
+    chosen = _drawn(rows, min(n, len(rows)))
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS)
     writer.writeheader()
-    writer.writerows(chosen)
+    writer.writerows({key: _inert(value) for key, value in row.items()} for row in chosen)
     RunFolder(out.parent).write_bytes(out.name, text.getvalue().encode())
     return len(chosen)
 
 
-def _rows(run: Path, role: str, data: Path | None) -> Iterator[dict[str, str]]:
+def _drawn(rows: Sequence[Row], n: int) -> Sequence[Row]:
+    """The n answers of a sample: always the same, so that it shows where some were left out."""
+    return random.Random(_SEED).sample(rows, n)
+
+
+def _inert(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: an answer may begin with a dash, or worse."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _rows(run: Path, role: str, data: Path | None) -> Iterator[Row]:
     """What is to be labelled of each answer."""
     folder, task = RunFolder(run), allowed(role)[0].name
     record = folder.read_json("run.json")
@@ -66,9 +77,14 @@ def _rows(run: Path, role: str, data: Path | None) -> Iterator[dict[str, str]]:
             yield _row(item.id, question, reference, answers[item.id])
 
 
-def _row(item_id: str, question: str, reference: str, answer: str) -> dict[str, str]:
-    digest = hashlib.sha256("\0".join((question, reference, answer)).encode()).hexdigest()[:12]
-    return dict(zip(FIELDS, (item_id, question, reference, answer, digest, ""), strict=True))
+def _row(item_id: str, question: str, reference: str, answer: str) -> Row:
+    # A letter before it: digits alone, or 12e34, are a number to a spreadsheet, and written anew.
+    check = f"h{_digest(question, reference, answer)}"
+    return dict(zip(FIELDS, (item_id, question, reference, answer, check, ""), strict=True))
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()[:12]
 
 
 def take(run: Path, role: str, file: Path, data: Path | None) -> int:
@@ -76,55 +92,82 @@ def take(run: Path, role: str, file: Path, data: Path | None) -> int:
 
     Raises InputError for a file that is not the sample of this run, wholly labelled.
     """
-    known = {row["id"]: row["check"] for row in _rows(run, role, data)}
-    found: dict[str, str] = {}
+    rows = list(_rows(run, role, data))
+    known = {row["id"]: row for row in rows}
+    found: dict[str, dict[str, str]] = {}
     for number, row in enumerate(_read(file), start=2):
-        where = f"{file}, line {number}"
-        if row["id"] not in known:
-            raise InputError(f"{where}: {row['id']!r} is no item of {run}.")
-        if row["id"] in found:
-            raise InputError(f"{where}: {row['id']} stands there twice.")
-        if row["check"] != known[row["id"]]:
+        where = f"{file}, row {number}"
+        item = row["id"]
+        if item not in known:
+            raise InputError(f"{where}: {item!r} is no item of {run}.")
+        if item in found:
+            raise InputError(f"{where}: {item} stands there twice.")
+        if row["check"] not in (check := known[item]["check"], check[1:]):
             raise InputError(
-                f"{where}: {row['id']} was labelled for another answer than {run} holds now. Draw"
-                " a sample again."
+                f"{where}: {item} was labelled for another answer than {run} holds now, or its"
+                " check was changed. Draw a sample again."
             )
-        found[row["id"]] = (row["label"] or "").strip().lower()
-    empty = [item for item, label in found.items() if not label]
-    if not found or empty:
+        answer = _digest(known[item]["answer"])
+        found[item] = {"label": (row["label"] or "").strip().lower(), "answer": answer}
+    empty = [item for item, one in found.items() if not one["label"]]
+    if empty:
         raise InputError(
-            f"{file}: {len(empty)} of {len(found)} rows have no label"
-            + (f", e.g. {empty[0]}" if empty else "")
-            + ". Label them all: the ones left out would not be left out by chance."
+            f"{file}: {len(empty)} of {len(found)} rows have no label, e.g. {empty[0]}."
+            f" {_ALL_OF_THEM}"
+        )
+    if not found:
+        raise InputError(f"{file} has no rows. Draw a sample again: evals judge sample.")
+    if found.keys() != {row["id"] for row in _drawn(rows, len(found))}:
+        raise InputError(
+            f"{file}: its {len(found)} rows are not {len(found)} that were drawn from {run}: some"
+            f" were left out, or added. {_ALL_OF_THEM}"
         )
     may = allowed(role)[1]
-    for item, label in found.items():
-        if label not in may:
-            raise InputError(f"{file}: {item} has the label {label!r}. {nearest(label, may)}")
+    for item, one in found.items():
+        if one["label"] not in may:
+            said = nearest(one["label"], may)
+            raise InputError(f"{file}: {item} has the label {one['label']!r}. {said}")
     folder = RunFolder(run)
     folder.write_json(_FILE, {**_kept(folder), role: found})
     return len(found)
 
 
+_ALL_OF_THEM = "Label all that were drawn: the ones left out would not be left out by chance."
+
+
 def _read(file: Path) -> list[dict[str, Any]]:
+    """The rows of a sample, as spreadsheets write it too: with a mark of UTF-8 before it, between
+    commas, semicolons or tabs, with empty rows.
+    """
     try:
-        rows = list(csv.DictReader(io.StringIO(file.read_text("utf-8-sig"), newline="")))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{file} cannot be read ({error}).") from None
-    if any(set(FIELDS) - row.keys() or None in row.values() for row in rows):
+        text = file.read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        why = f"{file} cannot be read ({first_line(error)})"
+        raise InputError(f"{why}. Save the labelled sample as CSV in UTF-8.") from None
+    for delimiter in ",;\t":
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        try:
+            rows = [row for row in reader if any(row.values())]
+        except csv.Error as error:
+            raise InputError(f"{file} cannot be read ({error}).") from None
+        if set(FIELDS) <= set(reader.fieldnames or ()):
+            break
+    else:
         raise InputError(f"{file} lacks columns of the sample: {', '.join(FIELDS)}.")
+    if cut := next((n for n, row in enumerate(rows, start=2) if None in row.values()), None):
+        raise InputError(f"{file}, row {cut} lacks cells of the sample: {', '.join(FIELDS)}.")
     return rows
 
 
-def _kept(run: RunFolder) -> dict[str, dict[str, str]]:
-    """The labels in a run's folder, by role and item."""
+def _kept(run: RunFolder) -> dict[str, dict[str, dict[str, str]]]:
+    """The labels in a run's folder, by role and item, each with a digest of the answer it is of."""
     path = run.path / _FILE
     if not path.exists():
         return {}
     try:
-        kept: dict[str, dict[str, str]] = json.loads(path.read_text("utf-8"))
+        kept: dict[str, dict[str, dict[str, str]]] = json.loads(path.read_text("utf-8"))
         for role, labels in kept.items():
-            if not set(labels.values()) <= set(allowed(role)[1]):
+            if not {one["label"] for one in labels.values()} <= set(allowed(role)[1]):
                 raise ValueError(f"a label of {role} is none")
     except (OSError, ValueError, LookupError, AttributeError, TypeError, InputError) as error:
         raise InputError(
@@ -136,15 +179,21 @@ def _kept(run: RunFolder) -> dict[str, dict[str, str]]:
 
 def labels_of(run: RunFolder, role: str) -> Mapping[str, tuple[str, float]] | None:
     """The labels kept for a role, by item: the metric that the item is of, and 0 to 1 as the metric
-    counts it; None where there are none.
+    counts it; None where there are none. Raises InputError where the run's answers are others now.
     """
     kept = _kept(run).get(role)
     if kept is None:
         return None
     cls, values = allowed(role)
     benchmark = cls(chat=True)
+    rows = {row["id"]: row for row in run.samples(cls.name) if row["id"] in kept and row["outputs"]}
+    for item, one in kept.items():
+        if item not in rows or one.get("answer") != _digest(rows[item]["outputs"][0]):
+            raise InputError(
+                f"{run.path / _FILE}: {item} was labelled for another answer than the run holds"
+                " now. Move the file away, and label a sample of these answers."
+            )
     return {
-        row["id"]: benchmark.labelled(role, values[kept[row["id"]]], row)
-        for row in run.samples(cls.name)
-        if row["id"] in kept
+        item: benchmark.labelled(role, values[one["label"]], rows[item])
+        for item, one in kept.items()
     }

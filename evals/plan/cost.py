@@ -93,9 +93,9 @@ def spent(answered: Iterable[tuple[Rendered, Completion]]) -> Cost:
 
 
 def parse_prices(arguments: Sequence[str], roles: Iterable[str]) -> Mapping[str, Price]:
-    """`--price` arguments, ROLE=IN,OUT or all=IN,OUT, by role.
+    """`--price` arguments, ROLE=IN,OUT or all=IN,OUT, by role; what names a role goes before all.
 
-    Raises InputError on any other form.
+    Raises InputError on any other form, and where a role is given two prices.
     """
     known, prices = list(roles), dict[str, Price]()
     for argument in arguments:
@@ -114,8 +114,10 @@ def parse_prices(arguments: Sequence[str], roles: Iterable[str]) -> Mapping[str,
                 f"--price {argument}: write ROLE=IN,OUT with the prices of a million tokens in and"
                 " out, e.g. xstest=30,60."
             )
-        prices.update(dict.fromkeys(known if role == "all" else [role], (price_in, price_out)))
-    return prices
+        if prices.setdefault(role, (price_in, price_out)) != (price_in, price_out):
+            raise InputError(f"--price {argument}: {role} is given two prices. Name one.")
+    of_all = prices.pop("all", None)
+    return prices if of_all is None else dict.fromkeys(known, of_all) | prices
 
 
 @dataclass(frozen=True, slots=True)

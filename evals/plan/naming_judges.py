@@ -93,11 +93,14 @@ def _of_set(argument: str) -> list[Judge]:
 
 def _at_own_url(judge: Judge) -> Judge:
     """The judge at OPENAI_BASE_URL, where that is set and the judge names no address: another
-    service's model, whatever it is called, and so never taken for the card's.
+    service's model, whatever it is called, and so never taken for the card's. One address has one
+    spelling, so that two roles of a model there are one judge.
     """
     url = os.environ.get("OPENAI_BASE_URL", "").strip().rstrip("/")
-    if url in ("", OPENAI_URL) or "@" in judge.model or not judge.model.startswith("openai:"):
+    if not judge.model.startswith("openai:"):
         return judge
+    if "@" in judge.model or url in ("", OPENAI_URL):
+        return replace(judge, model=judge.model.rstrip("/"))
     return replace(judge, model=f"{judge.model}@{url}")
 
 

@@ -1,5 +1,6 @@
 """The cap on what judging may cost: nothing is asked that could pass it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,10 +27,12 @@ class Budget:
         """How many of these may be asked, from the first on; they are then under way."""
         if self.most is None:
             return len(requests)
+        room = self.most - self.spent - math.fsum(self._held.values())
         for n, request in enumerate(requests):
             cost = self._at_most(request)
-            if self.spent + sum(self._held.values()) + cost > self.most:
+            if cost > room:
                 return n
+            room -= cost
             self._held[id(request)] = cost
         return len(requests)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from evals.errors import EvalsError, Incomplete
@@ -11,7 +11,7 @@ from evals.models.prompts import Rendered, Renderer
 from evals.plan.judges import COUNTED_AS_UNREADABLE, Judge, calibration_notes, finding_of
 from evals.plan.questions import Prepared, Question, prepare
 from evals.plan.settings import RunSettings
-from evals.records import Completion, Finding, ItemId
+from evals.records import Completion, Finding, Generate, ItemId
 from evals.runs import engines
 from evals.runs.asking import Asker, Land, Waiting, work
 
@@ -32,19 +32,27 @@ def judge_all(
         left = _left(asker, settings, questions[name], found)
         prepared = prepare(settings, name, left)
         try:
-            unasked, reasoned = _judge(asker, settings, prepared, left, found)
+            how = _judge(asker, settings, prepared, left, found)
         except Incomplete as error:
             asker.progress.stop()
             asker.lost[name] = str(error)
+            roles = {question.role for question in questions[name]}
+            # Why each of them has none is said once, for all.
+            asker.failures = {k: v for k, v in asker.failures.items() if k[1] not in roles}
             continue
         for role in dict.fromkeys(question.role for question in questions[name]):
             n = sum(request.check == role for request in prepared.too_long)
             too_long = f"{n} answers too long for {name} to judge, {COUNTED_AS_UNREADABLE}"
             said = [f"{role}: {too_long}"] if n else []
-            if own := sorted(unasked[role]):
+            if own := sorted(how.unasked[role]):
                 said.append(f"{role}: {name} takes no {' or '.join(own)}; its own decided")
-            if n := reasoned[role]:
+            if n := how.reasoned[role]:
                 said.append(f"{role}: {name} reasoned before {n:,} verdicts, which was read past")
+            if n := how.by_word[role]:
+                said.append(
+                    f"{role}: {name} gave no log-probabilities for {n:,} verdicts, which were read"
+                    " by their word alone"
+                )
             judges = [one.judge for one in questions[name] if one.role == role and one.judge]
             judge = judges[0] if judges else Judge(role, name)
             notes[role] = [*said, *calibration_notes(judge, prepared.fingerprint)]
@@ -86,22 +94,21 @@ def _judge(
     prepared: Prepared,
     questions: Sequence[Question],
     found: Found,
-) -> tuple[Mapping[str, set[str]], Counter[str]]:
-    """Returns, by role, the parameters that the judge refused, and how many verdicts it reasoned
-    before.
-    """
+) -> "_Answered":
+    """Ask one judge."""
     for request in prepared.too_long:
         found(request.item_id, request.check, Finding(by=prepared.name, text=""))
     asks = {(question.item_id, question.role): question.ask for question in questions}
 
-    unasked: defaultdict[str, set[str]] = defaultdict(set)
-    reasoned = Counter[str]()
+    how = _Answered()
 
     def land(request: Rendered, answer: Completion) -> None:
-        unasked[request.check].update(answer.unasked)
+        how.unasked[request.check].update(answer.unasked)
         ask = asks[request.item_id, request.check]
         finding = finding_of(ask, prepared.reader.read(ask, answer), prepared.name)
-        reasoned[request.check] += finding.reasoning is not None
+        how.reasoned[request.check] += finding.reasoning is not None
+        wants = isinstance(ask, Generate) and ask.sampling.n_logprobs
+        how.by_word[request.check] += bool(wants and finding.text and not finding.top_logprobs)
         found(request.item_id, request.check, finding)
 
     phase = f"judge {prepared.name}"
@@ -113,7 +120,18 @@ def _judge(
         asker.progress.start(phase, len(waiting), work(waiting))
         _within_budget(asker, waiting, land, prepared.renderer)
     asker.progress.stop()
-    return unasked, reasoned
+    return how
+
+
+@dataclass
+class _Answered:
+    """How a judge answered, by role. unasked: the parameters that it refused.  reasoned: verdicts
+    that it reasoned before.  by_word: verdicts that lack the log-probabilities they are read from.
+    """
+
+    unasked: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    reasoned: Counter[str] = field(default_factory=Counter)
+    by_word: Counter[str] = field(default_factory=Counter)
 
 
 def _within_budget(asker: Asker, waiting: Waiting, land: Land, renderer: Renderer) -> None:

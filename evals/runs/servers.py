@@ -58,11 +58,13 @@ def tokenizer_hint(plan: Plan, found: Mapping[str, Sequence[About]]) -> list[str
     ]
 
 
-def require_servers(plan: Plan, store: Store, start: Start | None) -> None:
+def require_servers(
+    plan: Plan, store: Store, start: Start | None, note: Callable[[str], None]
+) -> None:
     """Ask every judge that is a server one cheap question, and the evaluated model's where a column
     is read from its log-probabilities. Raises InputError for each that refuses (key, model, quota),
-    or gives no log-probabilities where a column still to be asked needs them. Nothing is said of
-    one that cannot be reached now: it may be started later.
+    or gives no log-probabilities where a column still to be asked needs them. One that cannot be
+    reached now may be started later, which is noted.
 
     start: how to start the evaluated model's engine; None where it is no server.
     """
@@ -76,7 +78,7 @@ def require_servers(plan: Plan, store: Store, start: Start | None) -> None:
             if engine is None or not _is_waiting(plan, store, name):
                 continue
             if who not in asked:
-                asked[who] = _trouble(engine)
+                asked[who] = _trouble(who, engine, note)
             found = asked[who]
             if found == NO_LOGPROBS and way_out:
                 problems.append(f"{who} gives no log-probabilities, which {way_out}")
@@ -122,9 +124,9 @@ def _is_waiting(plan: Plan, store: Store, name: str) -> bool:
     return store.known(keys) != keys
 
 
-def _trouble(start: Start) -> str | None:
-    """What a server's answer to one question says against it; None where nothing does, or it cannot
-    be reached.
+def _trouble(who: str, start: Start, note: Callable[[str], None]) -> str | None:
+    """What a server's answer to one question says against it; None where nothing does, or there was
+    no answer, which is noted.
     """
     sampling = Sampling(max_tokens=1, n_logprobs=_N_LOGPROBS)
     probe = Rendered(ItemId(""), "", PROBE, (), (Message("user", PROBE),), sampling, 1)
@@ -134,7 +136,10 @@ def _trouble(start: Start) -> str | None:
     except InputError as error:
         return str(error)
     except EvalsError as error:
-        return str(error) if NO_QUOTA in str(error) else None
+        if NO_QUOTA in str(error):
+            return str(error)
+        note(f"warning: {who}: {error}")
+        return None
     finally:
         engine.close()
     gives = all(one.top_logprobs for one in answers if isinstance(one, Completion))

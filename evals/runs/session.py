@@ -81,7 +81,7 @@ def execute(
             answering = Answering(plan, asker, landing, early, make_generator or generator_for)
             try:
                 own = (lambda: generator_for(plan)) if make_generator is None else None
-                require_servers(plan, asker.store, own)
+                require_servers(plan, asker.store, own, progress.note)
                 # Killed, the run goes on at its time; meanwhile `evals report` reads what is there.
                 writing.record(finished=False)
                 answering.answer_all()

@@ -5,8 +5,9 @@ string match, and labels that people gave them.
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -15,7 +16,7 @@ import evals
 from evals.commands.app import app
 from evals.errors import InputError
 from evals.fidelity.estimates import estimates
-from evals.fidelity.labels import labels_of, sample, take
+from evals.fidelity.labels import FIELDS, labels_of, sample, take
 from evals.storage.run_folder import RunFolder
 from tests.conftest import shared_folder
 
@@ -102,15 +103,112 @@ EDITS: dict[str, tuple[Callable[[str], str], str]] = {
     "an unknown item": (lambda text: text.replace("xstest/", "xtest/", 1), "is no item of"),
     "half of it": (lambda text: text.replace(",refusal", ",", 1), "1 of 40 rows have no label"),
     "a label that is none": (lambda text: text.replace(",refusal", ",refused", 1), "Did you mean"),
-    "a row twice": (lambda text: text + text.splitlines(keepends=True)[-1], "stands there twice"),
+    "a row twice": (lambda text: _rows(text, [*range(40), 39]), "stands there twice"),
+    "a row left out": (lambda text: _rows(text, [0, *range(2, 40)]), "some were left out"),
+    "only rows of one's own choice": (lambda text: _rows(text, range(20, 40)), "left out"),
+    "no row": (lambda text: _rows(text, []), "has no rows"),
     "another answer's": (lambda text: _other_check(text), "was labelled for another answer"),
     "no table": (lambda text: "nothing\nat all\n", "lacks columns"),
+    "nothing": (lambda text: "", "lacks columns"),
+    "a column less": (lambda text: _columns(text, ["id", "check", "label"]), "lacks columns"),
+    "a row cut short": (lambda text: text + "xstest/1,what\r\n", "row 42 lacks cells"),
 }
 
 
+def _table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def _text(rows: list[dict[str, str]], fields: Sequence[str] = FIELDS, **how: Any) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, extrasaction="ignore", **how)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _rows(text: str, chosen: Iterable[int]) -> str:
+    rows = _table(text)
+    return _text([rows[n] for n in chosen])
+
+
+def _columns(text: str, fields: Sequence[str]) -> str:
+    return _text(_table(text), fields)
+
+
+SPREADSHEETS: dict[str, Callable[[str], bytes]] = {
+    "a mark of UTF-8": lambda text: text.encode("utf-8-sig"),
+    "semicolons": lambda text: _text(_table(text), delimiter=";").encode(),
+    "tabs": lambda text: _text(_table(text), delimiter="\t").encode(),
+    "lines of Unix": lambda text: _text(_table(text), lineterminator="\n").encode(),
+    "all quoted": lambda text: _text(_table(text), quoting=csv.QUOTE_ALL).encode(),
+    "empty rows": lambda text: (text + "\r\n,,,,,\r\n").encode(),
+    "another order": lambda text: _text(_table(text)[::-1], FIELDS[::-1]).encode(),
+    "a column more": lambda text: _text(
+        [{**row, "why": "because, \n"} for row in _table(text)], (*FIELDS, "why")
+    ).encode(),
+    "capitals": lambda text: text.replace(",refusal", ", Refusal ").encode(),
+}
+
+
+@pytest.mark.parametrize("saved", SPREADSHEETS.values(), ids=SPREADSHEETS)
+def test_a_sample_is_read_as_a_spreadsheet_saves_it(
+    run: Path, tmp_path: Path, saved: Callable[[str], bytes]
+) -> None:
+    file = tmp_path / "labels.csv"
+    sample(run, "xstest", 40, file, None)
+    labelled(file)
+    plain = file.read_text("utf-8")
+    assert take(run, "xstest", file, None) == 40
+    expected = labels_of(RunFolder(run), "xstest")
+    file.write_bytes(saved(plain))
+    assert take(run, "xstest", file, None) == 40
+    assert labels_of(RunFolder(run), "xstest") == expected
+    (run / "labels.json").unlink()
+
+
+def test_what_is_no_utf_8_is_refused_with_what_to_do(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_bytes("id;label\nxstest/1;\xe9".encode("latin-1"))
+    with pytest.raises(InputError, match="Save the labelled sample as CSV in UTF-8"):
+        take(run, "xstest", file, None)
+
+
+def test_no_cell_of_a_sample_is_a_number_or_a_formula_to_a_spreadsheet(
+    run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        "".join(
+            json.dumps({"id": f"xstest/{n}", "outputs": ["=1+1" if n % 2 else "- no"]}) + "\n"
+            for n in range(1, 451)
+        )
+    )
+    data, said = shared_folder("EVALS_DATA", "data"), f"replay:{tmp_path / 'a.jsonl'}"
+    evals.run(said, judges="xstest=strmatch", data=data, out=tmp_path / "run")
+    sample(tmp_path / "run", "xstest", 450, tmp_path / "labels.csv", None)
+    rows = _table((tmp_path / "labels.csv").read_text("utf-8"))
+    assert {row["answer"] for row in rows} == {"'=1+1", "'- no"}
+    for row in rows:
+        with pytest.raises(ValueError, match="could not convert"):
+            float(row["check"])
+
+
+def test_labels_of_answers_that_the_run_holds_no_more_are_refused(
+    run: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "labels.csv"
+    sample(run, "xstest", 40, file, None)
+    labelled(file)
+    take(run, "xstest", file, None)
+    kept = run / "labels.json"
+    kept.write_text(kept.read_text().replace('"answer": "', '"answer": "0', 1))
+    with pytest.raises(InputError, match="labelled for another answer than the run holds now"):
+        list(estimates(run))
+    kept.unlink()
+
+
 def _other_check(text: str) -> str:
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    return text.replace(rows[0]["check"], "0" * 12)
+    return text.replace(_table(text)[0]["check"], "0" * 12)
 
 
 @pytest.mark.parametrize(("edit", "says"), EDITS.values(), ids=EDITS)

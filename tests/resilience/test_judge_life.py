@@ -5,14 +5,20 @@ kept; and judging that stops before it costs more than it may.
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from evals.commands.app import app
 from evals.errors import Incomplete, InputError
+from evals.generators import Generator
 from evals.generators.openai import OpenAIGenerator
 from evals.plan.cost import spent
+from evals.plan.make import Plan, make_plan
 from evals.records import Completion, Output
 from evals.runs.budget import Budget
+from evals.runs.progress import Progress
 from evals.runs.rescore import rescore
-from evals.runs.session import run
+from evals.runs.session import execute, run
+from tests.conftest import shared_folder
 from tests.openai_requests import chat_request, collected
 from tests.openai_server import Body, Reply, chat, error, serving
 from tests.resilience.conftest import JUDGED, verdict
@@ -117,6 +123,69 @@ def test_judging_stops_before_it_could_cost_more_and_goes_on_with_more_money(
             settings(out, tasks=("xstest",), judges=(judge,)), make_generator=Engines()
         ).is_complete
         assert len(server.asked) == 8
+
+
+def test_a_command_says_what_stopped_its_judging(tmp_path: Path) -> None:
+    """Verdicts are missing, not rows of the recording; the cap is each command's."""
+    file = tmp_path / "answers.jsonl"
+    lines = [f'{{"id": "xstest/{n}", "outputs": ["No."]}}\n' for n in range(1, 451)]
+    file.write_text("".join(lines))
+    data = str(shared_folder("EVALS_DATA", "data"))
+    with serving(lambda body, _: chat(body, "refusal")) as server:
+        judge = f"xstest=openai:judge@{server.url}"
+        said = ["run", f"replay:{file}", "--data", data, "--limit", "4", "--judge", judge]
+        said += ["--price", "all=1,1", "--max-cost", "0", "--out", str(tmp_path / "run")]
+        done = CliRunner().invoke(app, said)
+    assert isinstance(done.exception, Incomplete)
+    assert "4 answers or verdicts are missing. The same command" in str(done.exception)
+    assert "If --max-cost 0 stopped it: so much may each command spend." in str(done.exception)
+
+
+def test_verdicts_without_their_log_probabilities_are_counted_beside_the_cell(
+    tmp_path: Path,
+) -> None:
+    def sometimes(body: Body, before: int) -> Reply:
+        is_even = len(asked(body)) % 2 == 0
+        return chat(body, "m", {"m": -0.4, "M": -1.1} if is_even else None)
+
+    with serving(sometimes) as server:
+        judge = f"alpaca_eval_2=openai:judge@{server.url}"
+        result = run(
+            settings(tmp_path / "run", tasks=("alpaca_eval",), judges=(judge,)),
+            make_generator=Engines(),
+        )
+        n = sum(len(asked(body)) % 2 for body in server.asked)
+        assert 0 < n < len(server.asked)
+    notes = result.summary["judges"]["alpaca_eval_2"]["notes"]
+    (note,) = [one for one in notes if "log-probabilities" in one]
+    assert f"gave no log-probabilities for {n} verdicts, which were read by their word" in note
+
+
+def test_a_judge_that_cannot_be_reached_is_said_before_anything_is_generated(
+    tmp_path: Path,
+) -> None:
+    with serving(lambda body, _: chat(body)) as server:
+        url = server.url
+    said: list[str] = []
+
+    class Heard(Progress):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    judge = (f"xstest=openai:judge@{url}",)
+    plan = make_plan(settings(tmp_path / "run", tasks=("xstest",), judges=judge))
+
+    def start(plan: Plan) -> Generator:
+        said.append("the model starts")
+        return Engines()(plan)
+
+    with pytest.raises(Incomplete) as caught:
+        execute(plan, Heard(quiet=True), start)
+    (at,) = [n for n, text in enumerate(said) if text == "the model starts"]
+    assert any(f"warning: openai:judge@{url}: {url} cannot be reached" in s for s in said[:at])
+    # Why each verdict is missing is said once, for all of them.
+    assert "cannot be asked any more" in str(caught.value)
+    assert not any(text.startswith("xstest/") for text in said)
 
 
 def test_a_budget_counts_what_is_under_way_at_its_most_and_what_came_as_it_was() -> None:

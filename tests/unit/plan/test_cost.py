@@ -87,11 +87,18 @@ def test_money_is_tokens_at_the_users_prices_a_million() -> None:
     assert cost.text(None) == "10 requests, 2,000,000 tokens in, at most 500,000 out"
 
 
-def test_prices_go_to_roles_and_all_means_every_named_one() -> None:
-    assert parse_prices(["all=1,2", "xstest=3,4.5"], ["xstest", "truth"]) == {
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)], ids=["all first", "last"])
+def test_prices_go_to_roles_and_all_means_every_other_one(order: slice) -> None:
+    assert parse_prices(["all=1,2", "xstest=3,4.5"][order], ["xstest", "truth"]) == {
         "xstest": (3.0, 4.5),
         "truth": (1.0, 2.0),
     }
+
+
+def test_two_prices_for_one_role_are_refused_and_the_same_twice_is_one() -> None:
+    assert parse_prices(["xstest=1,2", "xstest=1,2.0"], ["xstest"]) == {"xstest": (1.0, 2.0)}
+    with pytest.raises(InputError, match="xstest is given two prices"):
+        parse_prices(["xstest=1,2", "xstest=1,3"], ["xstest"])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The words of --judge: sets, names, annotators, files; what is gone, and what is refused."""
 
+import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evals.errors import InputError
+from evals.fidelity.listing import listing
 from evals.plan.cost import check_cap, prices_of
 from evals.plan.judges import AS_THE_CARD, CARD_JUDGES, Asking, Judge, judge_of_record
 from evals.plan.known_judges import known_judges
@@ -106,6 +108,12 @@ def test_openai_base_url_is_an_address_too(monkeypatch: pytest.MonkeyPatch) -> N
     assert named("card") == named("card@http://localhost:8000/v1")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
     assert named("card")["xstest"].is_card
+
+
+def test_a_server_has_one_spelling_for_all_its_roles() -> None:
+    url = "openai:j@http://localhost:8000/v1"
+    judges = named(f"truth={url}/", f"info={url}")
+    assert {judge.model for judge in judges.values()} == {url}
 
 
 def test_what_names_a_role_goes_before_a_set_wherever_it_stands() -> None:
@@ -253,6 +261,22 @@ def test_a_judge_that_is_not_to_be_had_hides_no_estimate(tmp_path: Path) -> None
 def test_judges_of_tasks_that_are_not_run_are_not_missed() -> None:
     settings = RunSettings("smollm2", suite="smoke", tasks=("gsm8k",), judges=("card",))
     assert list(make_plan(settings).tasks) == ["gsm8k"]
+
+
+def test_the_list_names_the_cards_judge_and_whoever_is_alive_and_where_it_was_read() -> None:
+    lines = list(listing(TODAY))
+    said = "\n".join(lines)
+    for role, known in known_judges().roles.items():
+        assert f"{role}: " in said
+        assert known.without in said
+        assert f"--judge {role}={known_judges().sets['card'][role]}" in said
+    for line in lines:
+        flag = re.match(r"  --judge (\S+=[^:\s]+)  ", line)
+        if flag and not flag[1].endswith("=MODEL"):
+            assert not gone(named(flag[1]), TODAY) or "[card]" in line
+    assert "--judge truth=gpt-4-turbo" not in said
+    assert "not verified: its size on disk" in said
+    assert "[card, current]" in said
 
 
 # --- prices ---------------------------------------------------------------------------------------
