@@ -81,8 +81,8 @@ class Sampling:
     """How to sample: temperature 0 is greedy; max_tokens counts new tokens; stop strings are cut
     from the output.
 
-    seed names one draw of a sampled request; it stays None for greedy ones, which have only one
-    draw.
+    seed names one draw of a sampled request, counted from the run's own; it stays None for greedy
+    ones, which have only one draw.
     """
 
     max_tokens: int

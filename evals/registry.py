@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib import import_module, metadata, resources
@@ -59,7 +59,13 @@ class Variant:
 
     def make(self, *, chat: bool) -> Benchmark[Any]:
         """The benchmark itself."""
-        return self.cls(chat=chat, settings=self.settings, columns=self.columns)
+        found = self.cls(chat=chat, settings=self.settings, columns=self.columns)
+        found.name = self.name
+        return found
+
+    def drawn(self, draw: int) -> "Variant":
+        """The same, asked for another answer to each item under ids of its own."""
+        return replace(self, name=draw_name(self.name, draw))
 
 
 def benchmark_class(name: str) -> type[Benchmark[Any]]:
@@ -223,9 +229,25 @@ def task_variant(summary: Mapping[str, Any], task: str) -> Variant:
     """What a run's task is, by its summary or its header. Raises InputError where there is no such
     benchmark any more.
     """
-    card = card_of_run(summary)
+    card, (name, draw) = card_of_run(summary), of_draw(task)
     known = variants(card)
-    return known[task] if task in known else variants(card, [task])[task]
+    return (known[name] if name in known else variants(card, [name])[name]).drawn(draw)
+
+
+def draw_name(name: str, draw: int) -> str:
+    """What a variant's further draw is called: gsm8k, gsm8k@2."""
+    return name if draw == 1 else f"{name}@{draw}"
+
+
+def of_draw(task: str) -> tuple[str, int]:
+    """The variant that a task is a draw of, and which of its draws, from 1."""
+    name, _, draw = task.partition("@")
+    return (name, int(draw)) if re.fullmatch(r"[1-9]\d{0,3}", draw, re.ASCII) else (task, 1)
+
+
+def n_draws(tasks: Iterable[str], name: str) -> int:
+    """How many draws of a variant are among these tasks; 1 where it is not there."""
+    return max((draw for found, draw in map(of_draw, tasks) if found == name), default=1)
 
 
 def write_skeleton(name: str, folder: Path) -> list[Path]:

@@ -130,7 +130,6 @@ def check(
     from evals.compare.gate import check as check_runs
     from evals.compare.policy import Policy, policy_text, read_policy
     from evals.compare.policy_init import starter
-    from evals.storage.run_folder import RunFolder
 
     rules = read_policy(policy, baseline, card) if policy else Policy()
     if init:
@@ -142,10 +141,7 @@ def check(
     gate = check_runs(baseline, candidate, rules, data=data, strict=strict, card=card)
     text = gate_report.markdown(gate)
     print(text, end="")
-    if json_file is not None:
-        RunFolder(json_file.parent).write_json(json_file.name, gate_files.as_json(gate))
-    if junit is not None:
-        RunFolder(junit.parent).write_bytes(junit.name, gate_files.junit(gate))
+    gate_files.write(gate, junit, json_file)
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         gate_report.append(Path(summary), text)
     if os.environ.get("GITHUB_ACTIONS") == "true":

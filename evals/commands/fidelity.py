@@ -31,9 +31,8 @@ def replay(
     """Score recorded outputs of real models and compare with the figures published for them: one
     line a figure.
     """
-    from evals.fidelity.replay import as_json, as_text, tally
+    from evals.fidelity.replay import as_text, tally, write
     from evals.fidelity.replay import replay as replay_corpora
-    from evals.storage.run_folder import RunFolder
 
     lines = []
     for line in replay_corpora(corpus, data):
@@ -41,7 +40,7 @@ def replay(
         print(as_text(line), flush=True)
     print(tally(lines))
     if json_file is not None:
-        RunFolder(json_file.parent).write_json(json_file.name, as_json(lines))
+        write(json_file, lines)
     if n_differ := sum(line.state == "differs" for line in lines):
         raise CheckFailed(
             f"{n_differ} published figures did not come back; the lines above that begin with"

@@ -107,20 +107,13 @@ def report(
     )
     if estimate:
         from evals.fidelity.estimates import estimates
-        from evals.report.rows import with_estimates
+        from evals.report.rows import is_limited, with_estimates
 
         if delta_to:
             raise typer.BadParameter("--estimate and --delta-to: an estimate has no published row.")
-        in_order = sorted(runs or (), key=_is_limited)
+        in_order = sorted(runs or (), key=is_limited)
         table = with_estimates(table, [list(estimates(run)) for run in in_order])
     show_table(table, layout)
-
-
-def _is_limited(run: Path) -> bool:
-    """Whether a run was: its row then stands last."""
-    from evals.storage.run_folder import RunFolder
-
-    return RunFolder(run).read_json("summary.json").get("limit") is not None
 
 
 def export(

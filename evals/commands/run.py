@@ -104,6 +104,20 @@ def run(
         typer.Option(metavar="DIR", help="Run folder (default: results/<model>-<suite>)."),
     ] = None,
     limit: LimitOption = None,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            help=(
+                "K answers to each item of the benchmarks that are sampled: HumanEval, and with"
+                " --temperature the others but MMLU. A larger K keeps the answers that are there."
+            ),
+        ),
+    ] = 1,
+    temperature: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="Sample what the card generates greedily; marked so."),
+    ] = None,
     chat_format: FormatOption = "auto",
     system_prompt: SystemPromptOption = None,
     chat_template: ChatTemplateOption = None,
@@ -233,7 +247,7 @@ def run(
         ReasoningSettings(
             reasoning, marks_of(reasoning_marks), reasoning_tokens, reasoning_parser
         ),
-        card, tuple(price or ()), max_cost,
+        card, tuple(price or ()), max_cost, repeats, temperature,
     )  # fmt: skip
     each = of_each(settings, adapter) if adapter else [settings]
     if dry_run:

@@ -1,8 +1,10 @@
 """The columns of two run folders, paired item by item; what cannot be paired says why."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean, variance
 from typing import Any
 
 from evals.benchmark import Benchmark, roles_of
@@ -20,7 +22,7 @@ from evals.errors import InputError
 from evals.generators.replay import RECORDED
 from evals.models.resolve import public_name
 from evals.records import Column, Grade, ItemId
-from evals.registry import Variant, card_to_ask, off_card, variants
+from evals.registry import Variant, card_to_ask, draw_name, n_draws, off_card, variants
 from evals.report.run_row import cells_under
 from evals.storage.run_folder import RunFolder
 
@@ -30,19 +32,26 @@ JUDGED_BY = "judged by"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One row of samples. scores: by column key, None where a verdict could not be read."""
+    """An item's rows of samples, one a draw. scores: their means by column key, None where a
+    verdict could not be read.  noise: by column key, the variance of such a mean for the answers
+    drawn; empty where there is one.
+    """
 
-    row: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], ...]
     scores: Mapping[str, float | None]
+    noise: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """The first draw's."""
+        return self.rows[0]
 
     def says_the_same(self, other: "Answer") -> bool:
         """Whether both answers are equal: the texts, or the choice; its log-probabilities differ in
         the last digits between processors.
         """
-        return bool(
-            (self.row.get("outputs") or self.row.get("extracted"))
-            == (other.row.get("outputs") or other.row.get("extracted"))
-        )
+        said = [[r.get("outputs") or r.get("extracted") for r in one.rows] for one in (self, other)]
+        return said[0] == said[1]
 
 
 Answers = Mapping[ItemId, Answer]
@@ -70,12 +79,17 @@ class Columns:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What runs are held against each other in. shown: the card.  variants: by task.  cells: each
-    run's, under the card's keys.
+    run's, under the card's keys.  asked: the tasks that each has results of.
     """
 
     shown: Card
     variants: Mapping[str, Variant]
     cells: tuple[Mapping[str, Any], ...]
+    asked: tuple[frozenset[str], ...] = ()
+
+    def draws(self, task: str) -> list[int]:
+        """How many draws of a task each run has."""
+        return [n_draws(tasks, task) for tasks in self.asked]
 
 
 def asked(runs: Sequence[RunFolder], card: str | None = None) -> Asked:
@@ -87,7 +101,8 @@ def asked(runs: Sequence[RunFolder], card: str | None = None) -> Asked:
     besides = [off_card(summary) for summary in summaries]
     more = [name for name in besides[0] if all(name in names for names in besides)]
     cells = tuple(cells_under(shown, summary) for summary in summaries)
-    return Asked(shown, variants(shown, more), cells)
+    tasks = tuple(frozenset(summary["tasks"]) for summary in summaries)
+    return Asked(shown, variants(shown, more), cells, tasks)
 
 
 def paired_columns(
@@ -116,8 +131,8 @@ def read_columns(
         # Samples are large: they are read only where a column needs them.
         can = any(_why_not(key, about.cells) is None for key in columns)
         sides = [
-            Side(run, its, read_answers(run, benchmark) if can else {})
-            for run, its in zip(runs, about.cells, strict=True)
+            Side(run, its, read_answers(run, benchmark, draws) if can else {})
+            for run, its, draws in zip(runs, about.cells, about.draws(variant.name), strict=True)
         ]
         for key, (one, pairs) in task_columns(benchmark, columns, sides[0], sides[1], data).items():
             found[key] = one
@@ -161,7 +176,7 @@ def task_columns(
         # A summary says how a mean was made by its estimator's name alone.
         macro = str(sides[0]["estimator"]).startswith("macro")
         pairs = pairs_of(column, *answers, macro=macro)
-        if sides[0]["estimator"] == "bootstrap":
+        if str(sides[0]["estimator"]).startswith("bootstrap"):
             values = (sides[0]["value"], sides[1]["value"])
             draws = [
                 _replicates(side.run, benchmark.name, column, data)
@@ -173,21 +188,51 @@ def task_columns(
     return found
 
 
-def read_answers(run: RunFolder, benchmark: Benchmark[Any]) -> dict[ItemId, Answer]:
-    """A task's items in their order. Raises InputError naming a file whose rows lack
-    id or score.
+def read_answers(run: RunFolder, benchmark: Benchmark[Any], draws: int = 1) -> dict[ItemId, Answer]:
+    """A task's items in their order, under the ids of the first draw; none of no draws.
+
+    Raises InputError naming a file whose rows lack id or score, or that lacks an item.
     """
+    read = [_read(run, benchmark, draw_name(benchmark.name, 1 + at)) for at in range(draws)]
+    if not read:
+        return {}
+    first, *others = read
+    for at, other in enumerate(others):
+        if first.keys() != other.keys():
+            path = run.samples_path(draw_name(benchmark.name, 2 + at))
+            raise InputError(
+                f"{path} has other items than the first draw. Make it again with: evals score"
+                f" {run.path}"
+            )
+    return {key: _together([one[key] for one in read]) for key in first} if others else first
+
+
+def _read(run: RunFolder, benchmark: Benchmark[Any], task: str) -> dict[ItemId, Answer]:
+    """One draw's answers, by the ids of the first."""
     found = {}
-    for row in run.samples(benchmark.name):
+    for row in run.samples(task):
         try:
-            found[ItemId(row["id"])] = Answer(row, benchmark.column_scores(row))
+            own = str(row["id"]).removeprefix(f"{task}/")
+            key = ItemId(row["id"] if own == row["id"] else f"{benchmark.name}/{own}")
+            found[key] = Answer((row,), benchmark.column_scores(row))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            path = run.samples_path(benchmark.name)
+            path = run.samples_path(task)
             raise InputError(
                 f"{path}: a row lacks its id or score ({error!r}). Make it again with: evals score"
                 f" {run.path}"
             ) from error
     return found
+
+
+def _together(draws: Sequence[Answer]) -> Answer:
+    """All answers to one item. One whose verdict could not be read leaves the column without."""
+    scores: dict[str, float | None] = {}
+    noise = {}
+    for key in draws[0].scores:
+        own = [score for one in draws if (score := one.scores.get(key)) is not None]
+        scores[key] = fmean(own) if len(own) == len(draws) else None
+        noise[key] = variance(own) / len(own) if len(own) == len(draws) else 0.0
+    return Answer(tuple(row for one in draws for row in one.rows), scores, noise)
 
 
 def pairs_of(column: Column, baseline: Answers, candidate: Answers, *, macro: bool) -> Pairs:
@@ -207,6 +252,8 @@ def pairs_of(column: Column, baseline: Answers, candidate: Answers, *, macro: bo
     ids = tuple(i for i in before if i in after)
     n_same = sum(baseline[i].says_the_same(candidate[i]) for i in ids)
     strata = tuple(i.partition("/")[2].rpartition("/")[0] for i in ids)
+    sides = (baseline, candidate)
+    noise = tuple(math.fsum(side[i].noise.get(column.key, 0.0) for side in sides) for i in ids)
     return Pairs(
         column,
         ids,
@@ -215,6 +262,7 @@ def pairs_of(column: Column, baseline: Answers, candidate: Answers, *, macro: bo
         strata,
         macro,
         n_same,
+        noise if any(side[i].noise for side in sides for i in ids[:1]) else (),
     )
 
 
@@ -246,8 +294,9 @@ def _why_unlike(
             {
                 _judge_name(found["by"])
                 for answer in side.values()
+                for row in answer.rows
                 for role in roles
-                if (found := answer.row.get("findings", {}).get(role))
+                if (found := row.get("findings", {}).get(role))
             }
         )
         for side in answers

@@ -12,7 +12,7 @@ from evals.compare.columns import Answer, read_answers
 from evals.compare.runs import Comparison
 from evals.errors import InputError
 from evals.records import Json
-from evals.registry import variants
+from evals.registry import n_draws, variants
 from evals.report.items import Background
 from evals.report.show import visible
 from evals.storage.run_folder import RunFolder, to_json
@@ -30,14 +30,18 @@ def flips(
     """
     runs = RunFolder(baseline), RunFolder(candidate)
     compared = {one.key: one for one in found.columns if one.n and one.reason is None}
-    card = card_of_run(runs[0].read_json("summary.json"))
+    summaries = [run.read_json("summary.json") for run in runs]
+    card = card_of_run(summaries[0])
     of = tuple(one.column for one in compared.values() if one.column.benchmark)
     for name, variant in variants(replace(card, columns=of)).items():
         columns = [compared[one.key] for one in variant.columns if one.key in compared]
         benchmark = variant.make(chat=True)
         changed = any(one.n_better + one.n_worse for one in columns)
         behind = _background(runs[1], name, data) if changed else None
-        sides = [read_answers(run, benchmark) for run in runs]
+        sides = [
+            read_answers(run, benchmark, n_draws(summary["tasks"], name))
+            for run, summary in zip(runs, summaries, strict=True)
+        ]
         for one in columns:
             yield (
                 f"== {one.column.heading}: {one.n_better} better, {one.n_worse} worse, of {one.n:,}"
@@ -74,8 +78,9 @@ def _flip(item_id: str, before: Answer, after: Answer, key: str, behind: Backgro
         lines.append(f"── gold\n{gold}")
     lines += [f"── {line}" for line in _instructions(before.row, after.row)]
     lines += [
-        f"── {name}, {_read(answer.row)}\n{_output(answer.row)}"
+        f"── {name}{f' {at}' if len(answer.rows) > 1 else ''}, {_read(row)}\n{_output(row)}"
         for name, answer in (("A", before), ("B", after))
+        for at, row in enumerate(answer.rows, 1)
     ]
     return visible("\n".join(lines) + "\n")
 

@@ -3,14 +3,24 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from evals.compare.gate import ColumnVerdict, Gate
 from evals.compare.gate_report import TO_DO, blamed, detectable, explain, heading, headline
+from evals.storage.run_folder import RunFolder
 
 # XML 1.0 has no place for these, escaped or not; ElementTree writes them all the same.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def write(gate: Gate, junit_file: Path | None, json_file: Path | None) -> None:
+    """Write what was asked for. Raises EnvironmentFault where a file cannot be written."""
+    if json_file is not None:
+        RunFolder(json_file.parent).write_json(json_file.name, as_json(gate))
+    if junit_file is not None:
+        RunFolder(junit_file.parent).write_bytes(junit_file.name, junit(gate))
 
 
 def junit(gate: Gate) -> bytes:

@@ -2,8 +2,9 @@
 escaped.
 """
 
+import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from evals.compare.gate import ALPHA, ColumnVerdict, Gate
@@ -98,7 +99,8 @@ def markdown(gate: Gate) -> str:
     said = [*_pooled(gate), *_beside(gate), *_power(gate)]
     lines += ["", *(f"- {escape(line)}" for line in said)] if said else []
     lines += ["", *table] if shown else []
-    notes = [*_remarks(gate), *gate.notes, *_next(gate)]
+    drawn = noises(column.difference for column in gate.columns)
+    notes = [*_remarks(gate), *drawn, *gate.notes, *_next(gate)]
     lines += ["", *(f"- {escape(note)}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
@@ -256,6 +258,19 @@ def in_words(one: PairedDifference) -> str:
     low, high = one.ci95 or (0.0, 0.0)
     change = f"{(one.difference or 0.0) * 100:+z.2f}"
     return f"{change} (95 %: {low * 100:+z.2f} to {high * 100:+z.2f})"
+
+
+def noises(columns: Iterable[PairedDifference]) -> Iterator[str]:
+    """Of each column that was drawn more than once, the two parts of its error."""
+    for one in columns:
+        if one.noise is not None and one.variance and one.stderr:
+            drawn = math.sqrt(one.noise)
+            items = math.sqrt(max(0.0, one.variance - one.noise))
+            yield (
+                f"{one.column.heading}: of the difference's standard error {items * 100:.2f} points"
+                f" come of the items (more items lessen it) and {drawn * 100:.2f} of the answers"
+                " drawn (--repeats does)"
+            )
 
 
 def _allowed(column: ColumnVerdict) -> str:

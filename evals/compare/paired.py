@@ -31,6 +31,8 @@ class Pairs:
     stratum "" where there is none.
     macro: the column is the mean of its strata's means, else of its items.
     n_same: items both runs answered with the same words (MMLU: the same letter).
+    noise: of each item's difference, the variance for the answers drawn; empty where neither run
+    drew more than one.
     """
 
     column: Column
@@ -40,6 +42,7 @@ class Pairs:
     strata: tuple[str, ...]
     macro: bool = False
     n_same: int = 0
+    noise: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class PairedDifference:
     estimator: how interval and p were made.  n_columns: how many columns are pooled in it.
     variance: of the difference, before the two pairs are added; n_effective: the items of equal
     weight that would have as much.  inputs: of the Average, the columns that enter it.
+    noise: of the variance, the part for the answers drawn (prediction noise, Wang 2025, arXiv
+    2512.21326); None where every item has one answer, or a run was not repeated.
     """
 
     column: Column
@@ -81,6 +86,7 @@ class PairedDifference:
     variance: float | None = None
     n_effective: float = 0.0
     inputs: tuple[str, ...] = ()
+    noise: float | None = None
 
     @property
     def key(self) -> str:
@@ -132,6 +138,7 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
         run_to_run=spread,
         variance=variance,
         n_effective=n_effective,
+        noise=float(weights**2 @ np.asarray(pairs.noise)) if pairs.noise else None,
         estimator=f"Bonett-Price, {how}",
     )
 

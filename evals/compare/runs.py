@@ -92,6 +92,7 @@ def _conditions(
         # Runs of two cards are held against each other in the columns that are the same on both.
         if name != "protocol" or _of_one_card(baseline, candidate):
             yield name, baseline.get(name), candidate.get(name)
+    yield "temperature", _temperature(baseline), _temperature(candidate)
     prompts = baseline.get("prompts_by"), candidate.get("prompts_by")
     # how a recording's prompts were made is not known; it counts as a note
     if "recording" not in prompts:
@@ -104,6 +105,11 @@ def _conditions(
     judges = baseline["judges"], candidate["judges"]
     for role in sorted(judges[0].keys() & judges[1].keys()):
         yield f"judge {role}", judges[0][role]["name"], judges[1][role]["name"]
+
+
+def _temperature(summary: Mapping[str, Any]) -> float:
+    """What was sampled at in place of 0."""
+    return float(summary.get("sampling", {}).get("temperature", 0.0))
 
 
 def _of_one_card(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> bool:

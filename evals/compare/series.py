@@ -92,8 +92,10 @@ def series(folders: Sequence[Path], data: Path | None = None, card: str | None =
             continue
         # A task at a time: the answers of all runs at once would fill the memory.
         sides = [
-            Side(run, its, read_answers(run, benchmark) if run.samples_path(task).exists() else {})
-            for run, its in zip(runs, cells, strict=True)
+            Side(
+                run, its, read_answers(run, benchmark, n if run.samples_path(task).exists() else 0)
+            )
+            for run, its, n in zip(runs, cells, about.draws(task), strict=True)
         ]
         for (a, b), by_key in pairs.items():
             by_key |= {

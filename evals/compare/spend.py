@@ -7,36 +7,22 @@ is not there yet is taken to change in a fifth of its items, as in `power`.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from evals.benchmark import Benchmark
-from evals.cards.average import shares_of
-from evals.cards.card import AVERAGE, Average
-from evals.compare.columns import Asked, asked
+from evals.cards.card import AVERAGE
+from evals.compare.columns import asked
+from evals.compare.moves import Move, Room, moves, rooms, totals, with_draws
 from evals.compare.paired import Z80, PairedDifference
 from evals.compare.pooled import pooled_difference
-from evals.compare.power import planned_difference
 from evals.compare.runs import Comparison
 from evals.errors import InputError
-from evals.registry import Variant
 from evals.report.table import MISSING, escape
 from evals.stats import Z95
 from evals.storage.run_folder import RunFolder
 
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """Asking all items of a task. columns: its columns' differences then.  n_more: items more, of
-    each model.  minutes: what they take of the machine, both models; None where it is not known.
-    """
-
-    task: str
-    how: str
-    columns: tuple[PairedDifference, ...]
-    n_more: int
-    minutes: float | None
+_LEAST_GAIN = 0.02
+"""Of the pooled variance: a step that takes away less is not worth its answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +30,15 @@ class Plan:
     """points: the drop, a fraction.  now: the pooled difference.  steps: moves in their order, each
     with the pooled difference after it; the last reaches the drop where one can.
     alone: by column, the items that it would take to find the drop in it alone.
+    least: the pooled difference with all items that there are, and of columns that were drawn more
+    than once answers without end.
     """
 
     points: float
     now: PairedDifference | None
     steps: tuple[tuple[Move, PairedDifference], ...]
     alone: tuple[tuple[PairedDifference, int, int], ...]
+    least: PairedDifference | None = None
 
     @property
     def is_reached(self) -> bool:
@@ -71,40 +60,48 @@ def plan(
     runs = RunFolder(baseline), RunFolder(candidate)
     about = asked(runs, card)
     rule = about.shown.average
-    moves = _moves(runs, {one.key: one for one in found.columns}, about)
+    asks = rooms(runs, {one.key: one for one in found.columns}, about)
     now = pooled_difference(there, rule=rule)
     steps: list[tuple[Move, PairedDifference]] = []
-    current = dict(there)
-    while moves and not _reaches(steps[-1][1] if steps else now, points):
+    current = there
+    while not _reaches(steps[-1][1] if steps else now, points):
         before = steps[-1][1] if steps else now
+        could = [move for room in asks for move in moves(room)]
         ranked = [
-            (_gain(before, after) / _cost(move, moves), move, after)
-            for move in moves
-            if (after := _after(current, move, rule)) is not None
+            (_gain(before, after) / _cost(move, could), move, after)
+            for move in could
+            if (after := pooled_difference(move.made(current), rule=rule)) is not None
+            and _gain(before, after) > _LEAST_GAIN * ((before and before.stderr) or 0.0) ** 2
         ]
-        gain, best, after = max(ranked, key=lambda one: one[0])
-        if gain <= 0:
+        if not ranked:
             break
+        _, best, after = max(ranked, key=lambda one: one[0])
         steps.append((best, after))
-        current |= {one.key: one for one in best.columns}
-        moves.remove(best)
-    totals = {k: n for own in about.variants.values() for k, n in _totals(own, there).items()}
+        current = best.made(current)
+        asks = [best.after if room is best.before else room for room in asks]
+    every = {k: n for own in about.variants.values() for k, n in totals(own, there).items()}
     alone = tuple(
-        (one, _needed(one, points / 100), max(one.n, totals.get(key, one.n)))
+        (one, _needed(one, points / 100), max(one.n, every.get(key, one.n)))
         for key, one in there.items()
         if key != AVERAGE.key and one.stderr
     )
-    return Plan(points / 100, now, tuple(steps), alone)
+    least = pooled_difference(_with_everything(current, asks), rule=rule)
+    return Plan(points / 100, now, tuple(steps), alone, least)
+
+
+def _with_everything(
+    current: Mapping[str, PairedDifference], asks: Sequence[Room]
+) -> dict[str, PairedDifference]:
+    """The differences with all items, and of columns whose noise is known without it."""
+    found = dict(current)
+    for room in asks:
+        for move in moves(room):
+            found = move.made(found) if move.after.is_full > room.is_full else found
+    return {key: with_draws(one, math.inf) for key, one in found.items()}
 
 
 def _reaches(one: PairedDifference | None, points: float) -> bool:
     return one is not None and (one.mde or 0.0) <= points / 100
-
-
-def _after(
-    current: Mapping[str, PairedDifference], move: Move, rule: Average
-) -> PairedDifference | None:
-    return pooled_difference(dict(current) | {one.key: one for one in move.columns}, rule=rule)
 
 
 def _gain(before: PairedDifference | None, after: PairedDifference) -> float:
@@ -124,115 +121,6 @@ def _needed(one: PairedDifference, points: float) -> int:
     return math.ceil(variance * ((Z95 + Z80) / points) ** 2)
 
 
-# --- what there is --------------------------------------------------------------------------------
-
-
-def n_items(benchmark: type[Benchmark[Any]]) -> int | None:
-    """Items of the whole benchmark, from the checksums of its public files; None where they are not
-    on record.
-    """
-    dataset = benchmark.dataset
-    # The table that items come from is the largest of those that have parts, or the last one.
-    counts = []
-    for table in dataset.tables.values():
-        records = [dataset.record(table.path_of(part)) for part in table.parts]
-        if all(records):
-            counts.append(sum(record.rows or 0 for record in records if record))
-    return max(counts, default=None)
-
-
-def _totals(variant: Variant, columns: Mapping[str, PairedDifference]) -> dict[str, int]:
-    """Items of each column of a task in the whole benchmark, by key: shared out between several as
-    they are in these runs (XSTest's safe and unsafe prompts).
-    """
-    total, keys = n_items(variant.cls), [column.key for column in variant.columns]
-    if total is None:
-        return {}
-    there = {key: columns[key].n for key in keys if key in columns}
-    n = sum(there.values())
-    if len(keys) == 1 or not n or max(there.values()) * len(keys) > n * 1.9:
-        # Alone, or each column of all items.
-        return dict.fromkeys(keys, total)
-    return {key: round(total * own / n) for key, own in there.items()}
-
-
-def _moves(
-    runs: Sequence[RunFolder], columns: Mapping[str, PairedDifference], about: Asked
-) -> list[Move]:
-    """Each task that has items which were not asked, or columns that enter the Average without a
-    value.
-    """
-    minutes, pooled = _minutes_an_item(runs, about), shares_of(about.shown.average)
-    found = []
-    for task, variant in about.variants.items():
-        grown, n_more, is_new = [], 0, False
-        for key, n in _totals(variant, columns).items():
-            one = columns.get(key)
-            if one is None or key not in pooled:
-                continue
-            if one.difference is None:
-                planned = planned_difference(one.column, n)
-                grown.append(replace(planned, baseline=0.5, candidate=0.5))
-                n_more, is_new = n_more + n, True
-            elif one.stderr and n > one.n:
-                grown.append(_with_items(one, n))
-                n_more += n - one.n
-        if grown:
-            # Both runs must be of one suite, so the whole of a benchmark is asked anew.
-            how = (
-                f"--tasks {task}, with what it lacks here"
-                if is_new
-                else f"--suite full --tasks {task}"
-            )
-            per = None if is_new else minutes.get(task)
-            found.append(
-                Move(task, how, tuple(grown), n_more, None if per is None else per * n_more)
-            )
-    return found
-
-
-def _with_items(one: PairedDifference, n: int) -> PairedDifference:
-    """The difference as it would be on n items that change as these did."""
-    more = n / one.n
-    error = (one.stderr or 0.0) / math.sqrt(more)
-    variance = None if one.variance is None else one.variance / more
-    return replace(
-        one,
-        n=n,
-        stderr=error,
-        mde=(Z95 + Z80) * error,
-        variance=variance,
-        n_effective=one.n_effective * more,
-    )
-
-
-def _minutes_an_item(runs: Sequence[RunFolder], about: Asked) -> dict[str, float]:
-    """By task, minutes of the generation that an item took in both runs together: the phase's wall
-    time, shared out by new tokens, one for a choice.
-    """
-    found: dict[str, float] = {}
-    for run in runs:
-        try:
-            sessions = run.read_json("run.json")["sessions"]
-        except InputError:
-            return {}
-        wall = sum(one["phases"].get("generate", {}).get("wall_s", 0.0) for one in sessions)
-        tokens, counts = {}, {}
-        for task in about.variants:
-            if run.samples_path(task).exists():
-                rows = [_n_tokens(row) for row in run.samples(task)]
-                tokens[task], counts[task] = sum(rows), len(rows)
-        total = sum(tokens.values())
-        for task, n in tokens.items():
-            if wall and total and counts[task]:
-                found[task] = found.get(task, 0.0) + wall / 60 * n / total / counts[task]
-    return found
-
-
-def _n_tokens(row: Mapping[str, Any]) -> int:
-    return sum(row.get("n_tokens", ())) or 1
-
-
 # --- as text --------------------------------------------------------------------------------------
 
 
@@ -248,7 +136,7 @@ def markdown(found: Plan) -> str:
             f" {(found.now.mde or 0) * 100:.2f} points now."
         )
     if found.steps:
-        heads = ("Ask of both models", "Items more", "Minutes, both", "Then found, in points")
+        heads = ("Ask of both models", "Answers more", "Minutes, both", "Then found, in points")
         rows = [
             (
                 f"`evals run MODEL {move.how}`",
@@ -263,11 +151,26 @@ def markdown(found: Plan) -> str:
     if found.now is not None and not found.is_reached:
         lines += [
             "",
-            "These benchmarks have no more items that would help: a smaller drop than the last one"
-            " shown is not to be found with them.",
+            _at_most(found),
         ]
     lines += ["", *(f"- {escape(line)}" for line in _alone(found))] if found.alone else []
     return "\n".join(lines) + "\n"
+
+
+def _at_most(found: Plan) -> str:
+    """What is the best that these benchmarks can do, where that is not enough."""
+    least = (found.least.mde or 0.0) * 100 if found.least else 0.0
+    text = (
+        f"Not to be found with these benchmarks: all their items, in the columns that are here,"
+        f" find {least:.2f} points"
+    )
+    if found.least is not None and found.least.mde:
+        times = (found.least.mde / found.points) ** 2
+        text += f"; it would take {max(times, 1):.1f} times as many"
+    return (
+        f"{text}. What finds more without new items: answers drawn more than once (evals run"
+        ' --repeats), MMLU\'s measure = "probability", a pooled drop below 1.0 in the policy.'
+    )
 
 
 def _alone(found: Plan) -> list[str]:

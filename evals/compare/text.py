@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from evals.cards.card import AVERAGE
 from evals.compare.columns import JUDGED_BY
-from evals.compare.gate_report import in_words
+from evals.compare.gate_report import in_words, noises
 from evals.compare.paired import PairedDifference
 from evals.compare.runs import Comparison
 from evals.report.table import MISSING, escape, percent
@@ -52,7 +52,7 @@ def markdown(found: Comparison) -> str:
     if rows:
         table = (_HEADS, ("---", *["---:"] * (len(_HEADS) - 1)), *rows)
         lines += ["", *(f"| {' | '.join(row)} |" for row in table)]
-    notes = [*found.comparable.notes, *_run_to_run(found), *_how(found)]
+    notes = [*found.comparable.notes, *_run_to_run(found), *noises(found.columns), *_how(found)]
     lines += ["", *(f"- {escape(note)}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 

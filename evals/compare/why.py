@@ -173,7 +173,7 @@ def _answers(rows: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any]]]]
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
     for task, pairs in rows.items():
         sides = [row for row, _ in pairs], [row for _, row in pairs]
-        same = sum(Answer(a, {}).says_the_same(Answer(b, {})) for a, b in pairs)
+        same = sum(Answer((a,), {}).says_the_same(Answer((b,), {})) for a, b in pairs)
         cells = [" -> ".join(figures) for figures in zip(*map(_figures, sides), strict=True)]
         lines.append(f"| {task} | {len(pairs):,} | {same:,} | {' | '.join(cells)} |")
     return lines

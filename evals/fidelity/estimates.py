@@ -144,6 +144,10 @@ def estimates(folder: Path) -> Iterator[ColumnEstimate]:
 def _column(
     run: RunFolder, benchmark: Benchmark[Any], column: Column, judge: Judge, summary: Any
 ) -> ColumnEstimate:
+    if "draws" in summary["cells"][column.key]:
+        why = "of the mean of several draws there is none: ask it without --repeats"
+        nothing = Estimate(None, reason=why)
+        return ColumnEstimate(f"{column.heading} (estimate)", nothing, nothing, "")
     rows = [row for row in run.samples(benchmark.name) if _score(benchmark, row, column)]
     is_preference = any("n_chars" in row for row in rows)
     prior, of = _prior(benchmark, judge, column, rows, summary)

@@ -21,6 +21,7 @@ from evals.registry import benchmark_class
 from evals.runs.grading import grade_task
 from evals.runs.programs import Programs
 from evals.runs.progress import Progress
+from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
 
 State = Literal["agrees", "explained", "differs", "-"]
@@ -198,6 +199,11 @@ def _state(figure: Figure, ours: Value, scored: Scored) -> State:
 def as_json(lines: Sequence[Line]) -> dict[str, Any]:
     """The lines as `--json` writes them; schema 1."""
     return {"schema": 1, "figures": [asdict(line) for line in lines]}
+
+
+def write(file: Path, lines: Sequence[Line]) -> None:
+    """Write the lines to a file. Raises EnvironmentFault where it cannot be written."""
+    RunFolder(file.parent).write_json(file.name, as_json(lines))
 
 
 def as_text(line: Line) -> str:

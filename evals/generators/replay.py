@@ -25,7 +25,7 @@ from evals.generators import MOST_CHARACTERS, Failure
 from evals.models.fingerprint import recorded_files
 from evals.models.prompts import Rendered
 from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, Output, finish_reason
-from evals.registry import BENCHMARKS
+from evals.registry import BENCHMARKS, of_draw
 from evals.storage.files import TooMuchError, bounded_lines
 from evals.storage.spool import Scratch
 
@@ -139,7 +139,7 @@ def read_recorded(path: Path, known: Iterable[str] = ()) -> Recording:
                     f' {error}). Each line is {{"id": …, "outputs": […]}}.'
                 ) from error
             task, slash, _ = item_id.partition("/")
-            if task not in tasks or not slash:
+            if of_draw(task)[0] not in tasks or not slash:
                 raise InputError(
                     f"{file.name}, line {number}: {item_id!r} is of no known benchmark."
                     f" {nearest(task, sorted(tasks))}"

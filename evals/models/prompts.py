@@ -273,7 +273,7 @@ class Renderer:
                 request.candidates,
             )
         sampling = (
-            replace(request.sampling, seed=self.seed)
+            replace(request.sampling, seed=self.seed + (request.sampling.seed or 0))
             if request.sampling.temperature > 0
             else request.sampling
         )

@@ -43,6 +43,12 @@ def earlier_run(plan: Plan) -> list[str]:
             f"{folder.path} holds a run with other prompts (system prompt, template or stops)."
             " Choose another --out."
         )
+    warm = before.get("sampling", {}).get("temperature")
+    if warm != asked.temperature:
+        raise InputError(
+            f"{folder.path} holds a run at temperature {warm or 0:g} where this one has"
+            f" {asked.temperature or 0:g}. Choose another --out."
+        )
     room, room_now = settings_of(before).reasoning_tokens, asked.reading.reasoning_tokens
     if room != room_now:
         raise InputError(

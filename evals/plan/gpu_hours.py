@@ -9,6 +9,7 @@ for deciding between one GPU and eight.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,8 @@ def typical_new_tokens(task: str, most: int) -> int:
     """About how many tokens an output of the benchmark has. most: its limit, which stands where
     nothing is known.
     """
-    # A variant, "gsm8k.shots-4", answers as its benchmark does.
-    name = task.partition(".")[0]
+    # A variant, "gsm8k.shots-4", answers as its benchmark does; so does each of its draws.
+    name = re.split("[.@]", task)[0]
     return min(most, (benchmark_class(name).usual_tokens if name in BENCHMARKS else 0) or most)
 
 

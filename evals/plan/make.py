@@ -26,6 +26,13 @@ from evals.models.reading import MARKS_ALONE, Reader
 from evals.models.reasoning import AS_IT_COMES
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.cost import check_cap, prices_of
+from evals.plan.draws import (
+    is_drawn,
+    recorded_draws,
+    refuse_draws_of_a_recording,
+    require_draws,
+    sampled_as,
+)
 from evals.plan.engine import EngineView, fingerprint_of, view_of
 from evals.plan.items import TaskPlan, plan_task
 from evals.plan.judges import Judge
@@ -89,6 +96,8 @@ class Plan:
             identity.append(asdict(self.settings.prompts))
         if self.settings.reading != AS_IT_COMES:
             identity.append(asdict(self.settings.reading))
+        if self.settings.temperature is not None:
+            identity.append(self.settings.temperature)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
@@ -106,8 +115,10 @@ class Plan:
         if plan.skipped:
             return []
         asked = plan.items if places is None else map(plan.items.__getitem__, places)
+        temperature = self.settings.temperature
         rendered = self.renderer.render(
-            (item.id, "", plan.benchmark.request(item)) for item in asked
+            (item.id, "", sampled_as(plan.benchmark.request(item), task, temperature))
+            for item in asked
         )
         check_room(rendered, self.renderer.max_len)
         return rendered
@@ -203,13 +214,7 @@ def make_plan(
     if need_weights:
         check_prompts(renderer, found.model.files, found.model.argument, view.end_ids)
     fingerprint = _fingerprint(found, settings, view) if need_weights else ""
-    tasks = {}
-    for name, variant in found.classes.items():
-        benchmark = variant.make(chat=renderer.chat_format != "none")
-        benchmark.take_prompts(prompts_of_judges(found.judges, benchmark.judge_roles))
-        tasks[name] = plan_task(
-            benchmark, found.sources[name], settings, found.judges, found.recorded
-        )
+    tasks = _tasks(found, settings, chat=renderer.chat_format != "none")
     here = {role: judge for role, judge in found.judges.items() if role not in found.lost}
     judged = try_judges(tasks, here, settings) if need_weights else []
     reads_clock = any(one.reads_clock for one in (renderer, *judged))
@@ -220,6 +225,24 @@ def make_plan(
         reader,
         found.lost,
     )  # fmt: skip
+
+
+def _tasks(found: _Found, settings: RunSettings, *, chat: bool) -> dict[str, TaskPlan]:
+    """By name, what each variant asks, each followed by its further draws."""
+    tasks: dict[str, TaskPlan] = {}
+    draws = recorded_draws(found.recorded)
+    for name, variant in found.classes.items():
+        n = draws.get(name, settings.repeats)
+        for one in (variant.drawn(draw) for draw in range(1, n + 1)):
+            if one.name != name and not (name in draws or is_drawn(tasks[name], settings)):
+                break
+            benchmark = one.make(chat=chat)
+            benchmark.take_prompts(prompts_of_judges(found.judges, benchmark.judge_roles))
+            tasks[one.name] = plan_task(
+                benchmark, found.sources[name], settings, found.judges, found.recorded
+            )
+    require_draws(settings, tasks)
+    return tasks
 
 
 # --- the words ------------------------------------------------------------------------------------
@@ -267,7 +290,7 @@ def _find(
     model = _noting(problems, lambda: _model(settings, need_weights))
     recorded, read_as = _recorded(model, card)
     if recorded and not settings.tasks:
-        named = {item_id.partition("/")[0] for item_id in recorded}
+        named = recorded_draws(recorded)
         classes = {name: one for name, one in classes.items() if name in named}
     judges = {
         role: judge
@@ -315,6 +338,7 @@ def _model(settings: RunSettings, need_weights: bool) -> Model:
         base=settings.base,
         base_revision=settings.base_revision,
     )
+    refuse_draws_of_a_recording(settings, model.kind)
     if settings.engine.batch_invariant and model.kind in ("server", "replay"):
         raise InputError(
             "--batch-invariant is the engine's own setting: start the server with"

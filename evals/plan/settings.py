@@ -15,6 +15,7 @@ Suite = Literal["card", "full", "smoke"]
 DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 """vLLM's names."""
 SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
+MOST_REPEATS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,10 @@ class RunSettings:
     """One of our cards by its name, or a file; None: the model's own, else the default one."""
     prices: tuple[str, ...] = ()
     max_cost: float | None = None
+    repeats: int = 1
+    """Answers to each item of the benchmarks that are sampled."""
+    temperature: float | None = None
+    """In place of 0, of the benchmarks whose answers are generated greedily."""
     clock: datetime | None = None
     """What a template that asks the time is told; a plan sets it, once for model and judges."""
 
@@ -58,6 +63,16 @@ def check_settings(settings: RunSettings) -> None:
     if settings.limit is not None and settings.limit < 1:
         raise InputError(
             f"--limit {settings.limit}: give the number of items of each benchmark, 1 or more."
+        )
+    if not 1 <= settings.repeats <= MOST_REPEATS:
+        raise InputError(
+            f"--repeats {settings.repeats}: give a number of answers to an item, 1 to"
+            f" {MOST_REPEATS}."
+        )
+    if settings.temperature is not None and not 0 < settings.temperature <= 2:
+        raise InputError(
+            f"--temperature {settings.temperature:g}: give one above 0, at most 2. Without it"
+            " answers are greedy, as the card's."
         )
     _check_engine(settings.engine)
     template_arguments(settings.prompts.chat_template_kwargs)

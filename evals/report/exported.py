@@ -13,6 +13,7 @@ from typing import Any
 from evals.benchmark import Benchmark
 from evals.errors import InputError
 from evals.records import Column, Generate, Json, Request, Sampling
+from evals.registry import of_draw
 from evals.report.items import Background
 from evals.storage.run_folder import RunFolder, to_json
 
@@ -147,6 +148,9 @@ def exported(folder: Path, data: Path | None) -> Iterator[ExportedRun]:
         for name in record["tasks"]:
             if why := record["skipped"].get(name):
                 left_out.append(f"{name}: {why}")
+                continue
+            if of_draw(name)[1] > 1:
+                left_out.append(f"{name}: the numbers are of all draws, the items of the first")
                 continue
             background = Background(run, record, name, data)
             closing.callback(background.close)

@@ -159,6 +159,11 @@ class Estimated(Protocol):
         """Why there is none."""
 
 
+def is_limited(run: Path) -> bool:
+    """Whether a run was: its row then stands last."""
+    return RunFolder(run).read_json("summary.json").get("limit") is not None
+
+
 def with_estimates(table: Table, found: Sequence[Sequence[Estimated]]) -> Table:
     """The table with estimates in columns of their own, never without their intervals; where there
     is none, the reason among the notes. found: of our own rows, in the order of the runs.

@@ -9,7 +9,7 @@ from evals.models.prompts import BEGIN_OF_TEXT, Rendered
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from evals.records import ItemId
-from evals.registry import benchmark_class
+from evals.registry import benchmark_class, of_draw
 from evals.runs.rescore import run_items
 from evals.storage.files import json_line
 from evals.storage.run_folder import RunFolder, to_json
@@ -61,7 +61,7 @@ def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
     """
     run = RunFolder(folder)
     record = run.read_json("run.json")
-    task = item_id.partition("/")[0]
+    task, _, own = item_id.partition("/")
     if task not in record["tasks"]:
         raise InputError(f"{folder} has no task {task!r}. {nearest(task, record['tasks'])}")
     if task in record.get("skipped", {}):
@@ -96,7 +96,19 @@ def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
     )
     for name, finding in row.get("findings", {}).items():
         parts.append(f"── finding {name}\n{to_json(finding)}")
+    drawn = [one for one in record["tasks"] if one != task and of_draw(one)[0] == of_draw(task)[0]]
+    for other in drawn:
+        parts.append(f"── another draw: {other}/{own}\n{_drawn(run, other, own)}")
     return visible("\n\n".join(parts))
+
+
+def _drawn(run: RunFolder, task: str, item: str) -> str:
+    """Another answer to the same item, in short: its score, the answer as read, the outputs."""
+    row = next((row for row in run.samples(task) if row["id"] == f"{task}/{item}"), None)
+    if row is None:
+        return "(not answered)"
+    scores = {name: row[name] for name in ("score", "scores", "extracted") if name in row}
+    return "\n".join([to_json(scores, indent=None), *row.get("outputs", ())])
 
 
 def visible(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evals.generators import Generator
 from evals.models.prompts import Rendered
@@ -57,7 +57,8 @@ class Answering:
             # nothing.
             if self._has_programs(waiting):
                 self.landing.programs.prepare()
-            self.asker.load(self.plan.model.argument, lambda: self.start(self.plan))
+            plan = _seeded(self.plan, waiting)
+            self.asker.load(self.plan.model.argument, lambda: self.start(plan))
             progress.start("generate", len(waiting), work(waiting))
             self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
 
@@ -98,6 +99,18 @@ class Answering:
     def _land_and_judge(self, request: Rendered, answer: Completion) -> None:
         self.landing.land(request, answer)
         self.early.ask(self.landing.known.questions)
+
+
+def _seeded(plan: Plan, waiting: Waiting) -> Plan:
+    """The plan with the seed of the first draw that is to be made: an engine that began again with
+    the seed of the draws that are there would make the same ones.
+    """
+    seeds = (requests[0].sampling.seed for _, requests in waiting)
+    engine = plan.settings.engine
+    seed = min((one for one in seeds if one is not None), default=engine.seed)
+    if seed == engine.seed:
+        return plan
+    return replace(plan, settings=replace(plan.settings, engine=replace(engine, seed=seed)))
 
 
 def _n_capped(keyed: Sequence[tuple[str, Rendered]]) -> int:

@@ -2,6 +2,7 @@
 model.
 """
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ class TaskResult:
     ends: outputs that ended otherwise than models do, by kind; n_outputs: all there are.
     n_unshown: choices of which a server showed no candidate.
     unasked: items answered without a parameter that the server refused, by parameter.
-    reasoned: what was told from the outputs.
+    reasoned: what was told from the outputs.  digest: of all their texts.
     """
 
     benchmark: Benchmark[Any]
@@ -71,6 +72,7 @@ class TaskResult:
     n_unshown: int = 0
     unasked: Mapping[str, int] = field(default_factory=dict)
     reasoned: Reasoned = NOTHING
+    digest: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -120,6 +122,7 @@ class Grading:
     _n_unshown: int = 0
     _unasked: Counter[str] = field(default_factory=Counter)
     _reasoned: Reasoned = NOTHING
+    _texts: Any = field(default_factory=hashlib.sha256)
 
     def rows(
         self, answered: Iterable[tuple[Item, Completion | None, Graded | None]]
@@ -149,6 +152,8 @@ class Grading:
             self._n_empty += sum(
                 one.is_answer and not one.text.strip() for one in completion.outputs
             )
+            for output in completion.outputs:
+                self._texts.update(output.text.encode("utf-8", "surrogatepass") + b"\0")
             self._ends += ends.count(completion)
             self._n_unshown += completion.has_no_choice
             self._unasked.update(completion.unasked)
@@ -186,6 +191,7 @@ class Grading:
             self._n_unshown,
             self._unasked,
             self._reasoned,
+            self._texts.hexdigest(),
         )
 
 

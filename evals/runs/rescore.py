@@ -18,7 +18,7 @@ from evals.plan.items import spread
 from evals.plan.judges import judge_of_record
 from evals.plan.naming_judges import prompts_of_judges
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
-from evals.registry import task_variant
+from evals.registry import of_draw, task_variant
 from evals.runs import ends
 from evals.runs.again import Again
 from evals.runs.grading import Grading
@@ -76,6 +76,8 @@ def so_far(folder: Path, data: Path | None) -> dict[str, Any]:
     results, marks = [], {}
     skipped = {}
     for name in record["tasks"]:
+        if of_draw(name)[1] > 1:
+            continue  # the first draw's answers say how far it is
         benchmark, items = run_items(record, name, data)
         answered = [
             (item, again.read(benchmark.request(item), answer, None))

@@ -11,6 +11,7 @@ from evals.cards.average import average_metric
 from evals.cards.published import card_of_run
 from evals.models.bases import adapter_marks, adapter_record
 from evals.models.resolve import public_name
+from evals.plan.draws import is_greedy
 from evals.plan.items import no_judge
 from evals.plan.judges import (
     COUNTED_AS_UNREADABLE,
@@ -21,7 +22,10 @@ from evals.plan.judges import (
 from evals.plan.make import Plan
 from evals.plan.reasoning import reasoning_record
 from evals.records import Column, Metric
+from evals.registry import of_draw
 from evals.runs import ends, reasoned
+from evals.runs.draws import by_variant, mean_of
+from evals.runs.draws import marks as marks_of_draws
 from evals.runs.grading import (
     MOST_UNREADABLE,
     TaskResult,
@@ -57,6 +61,8 @@ def header(
         "prompts_by": _prompts_by(plan),
         "differs": _differs(plan),
         **reasoning_record(plan.reader),
+        # Only where one was given: an ordinary run's file has the form it always had.
+        **({"sampling": sampling} if (sampling := _sampling(plan)) else {}),
         "judges": {
             role: {
                 "name": public_name(judge.model),
@@ -73,8 +79,17 @@ def header(
         "data": {
             name: {"tables": task.source.edition, "revision": task.source.revision}
             for name, task in plan.tasks.items()
+            if of_draw(name)[1] == 1
         },
     }
+
+
+def _sampling(plan: Plan) -> dict[str, Any]:
+    """The temperature that was given, and the benchmarks that it made other than the protocol."""
+    if plan.settings.temperature is None:
+        return {}
+    tasks = [n for n, one in plan.tasks.items() if of_draw(n)[1] == 1 and is_greedy(one)]
+    return {"temperature": plan.settings.temperature, "tasks": tasks}
 
 
 def _precision(plan: Plan) -> dict[str, Any]:
@@ -131,20 +146,25 @@ def summarize(
     judges = {role: judge_of_record(role, entry) for role, entry in head["judges"].items()}
     cells: dict[str, dict[str, Any]] = {}
     metrics: dict[str, Metric] = {}
-    for result in results:
-        for column in result.benchmark.columns:
-            metric = _with_reason(result, column.metric, judges, head)
+    of_draws = by_variant(results)
+    for draws in of_draws:
+        for column in draws[0].benchmark.columns:
+            metric, about = mean_of(
+                draws,
+                column.metric,
+                [_with_reason(one, column.metric, judges, head) for one in draws],
+            )
             metrics[column.key] = metric
-            counts = verdict_counts(result, column.metric)
+            counts = [found for one in draws if (found := verdict_counts(one, column.metric))]
+            said = [mark for one in draws for mark in cell_marks(one, column.metric, judges, head)]
+            if said_of_draws := marks_of_draws(draws, head):
+                said = list(dict.fromkeys([*said, *said_of_draws]))
+            said += filter(None, [column.inferred])
             cells[column.key] = metric_json(metric) | {
-                "marks": [
-                    *cell_marks(result, column.metric, judges, head),
-                    *filter(None, [column.inferred]),
-                ]
-                if metric.value is not None
-                else [],
-                "n_judged": counts.judged if counts else None,
-                "n_unparsable": counts.unreadable if counts else None,
+                "marks": said if metric.value is not None else [],
+                "n_judged": sum(one.judged for one in counts) if counts else None,
+                "n_unparsable": sum(one.unreadable for one in counts) if counts else None,
+                **({"draws": about} if about else {}),
             }
     for columns, n_items, reason in skipped.values():
         for column in columns:
@@ -158,11 +178,17 @@ def summarize(
         **head,
         "cells": cells,
         "metrics": {
-            result.benchmark.name: {
-                name: metric_json(_readable(result, name, metric, head))
-                for name, metric in result.metrics.items()
+            draws[0].benchmark.name: {
+                name: metric_json(
+                    mean_of(
+                        draws,
+                        name,
+                        [_readable(one, name, one.metrics[name], head) for one in draws],
+                    )[0]
+                )
+                for name in draws[0].metrics
             }
-            for result in results
+            for draws in of_draws
         },
         "tasks": {result.benchmark.name: _task_json(result) for result in results},
     }
