@@ -45,6 +45,12 @@ def compare(
             help="Say what to ask more to find a drop of so many points, cheapest first.",
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the runs in their order as a page: steps of a training run."
+        ),
+    ] = None,
     data: DataOption = None,
     card: CardOption = None,
 ) -> None:
@@ -56,8 +62,8 @@ def compare(
     from evals.compare import text as compare_report
     from evals.compare.runs import compare as compare_runs
 
-    if len(runs) != 2:
-        _several(runs, flips or why or plan is not None, data, card)
+    if len(runs) != 2 or html is not None:
+        _several(runs, flips or why or plan is not None, html, data, card)
         return
     baseline, candidate = runs
     found = compare_runs(baseline, candidate, data, card)
@@ -74,15 +80,21 @@ def compare(
         print("\n" + flip)
 
 
-def _several(runs: list[Path], of_two: bool, data: Path | None, card: str | None) -> None:
-    """Print several runs in their order."""
+def _several(
+    runs: list[Path], of_two: bool, html: Path | None, data: Path | None, card: str | None
+) -> None:
+    """Print several runs in their order, and write their page."""
     from evals.compare.series import markdown, series
+    from evals.compare.series_page import write_page
 
     if len(runs) < 2:
         raise typer.BadParameter("Missing argument 'B', the run folder to hold against the first")
     if of_two:
-        raise typer.BadParameter("--flips, --why and --plan are of two runs; give two")
-    print(markdown(series(runs, data, card)), end="")
+        raise typer.BadParameter(
+            "--flips, --why and --plan are of two runs; give two, without --html"
+        )
+    found = write_page(html, runs, data, card) if html else series(runs, data, card)
+    print(markdown(found), end="")
 
 
 def check(

@@ -143,7 +143,7 @@ def _columns(
 
 # --- as text --------------------------------------------------------------------------------------
 
-_HEADS = (
+HEADS = (
     "Column", "Run", "Value [95 %]", "to the one before [95 %]", "p (Holm)", "to the best [95 %]",
     "p (Holm)",
 )  # fmt: skip
@@ -155,26 +155,29 @@ def markdown(found: Series) -> str:
         f"{len(found.names)} runs in their order: "
         + ", ".join(f"**{escape(name)}**" for name in found.names)
     ]
-    rows = [row for steps in found.columns for row in _rows(steps, found.names)]
-    table = (_HEADS, ("---", "---", *["---:"] * 5), *rows)
+    shown = [row for steps in found.columns for row in rows(steps, found.names)]
+    named = ((escape(head), escape(name), *row) for head, name, *row in shown)
+    table = (HEADS, ("---", "---", *["---:"] * 5), *named)
     lines += ["", *(f"| {' | '.join(row)} |" for row in table)]
-    notes = [*_scatter(found.columns), *found.notes]
+    notes = [*filter(None, map(scatter, found.columns)), *found.notes]
     notes += [f"not in two runs: {', '.join(found.lacking)}"] if found.lacking else []
     lines += ["", *(f"- {escape(note)}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 
-def _rows(steps: Steps, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def rows(steps: Steps, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """A line a run under HEADS, as plain text."""
     lower = " (lower is better)" if steps.column.lower_is_better else ""
     for at, cell in enumerate(steps.cells):
-        head = escape(steps.column.heading) + lower if at == 0 else ""
-        name = escape(names[at]) + (" (best)" if at == steps.best else "")
+        head = steps.column.heading + lower if at == 0 else ""
+        name = names[at] + (" (best)" if at == steps.best else "")
         before = _less(steps, at, at - 1) if at else (MISSING, MISSING)
         best = _less(steps, at, steps.best) if at != steps.best else (MISSING, MISSING)
-        yield head, name, _value(cell), *before, *best
+        yield head, name, value(cell), *before, *best
 
 
-def _value(cell: Mapping[str, Any]) -> str:
+def value(cell: Mapping[str, Any]) -> str:
+    """A run's own number with its interval."""
     if cell.get("value") is None:
         return MISSING
     ends = cell.get("ci95")
@@ -190,14 +193,14 @@ def _less(steps: Steps, run: int, other: int) -> tuple[str, str]:
     return text, MISSING if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def _scatter(columns: Sequence[Steps]) -> Iterator[str]:
+def scatter(steps: Steps) -> str | None:
     """The scatter of the last runs beside the sampling error, where both are known."""
-    for steps in columns:
-        error = steps.cells[-1].get("stderr")
-        if steps.scatter is not None and error is not None:
-            n = min(LAST, sum(cell.get("value") is not None for cell in steps.cells))
-            yield (
-                f"{steps.column.heading}: the last {n} runs scatter by"
-                f" {steps.scatter * 100:.2f} points (one standard deviation); the sampling error of"
-                f" drawing other items is {error * 100:.2f}"
-            )
+    error = steps.cells[-1].get("stderr")
+    if steps.scatter is None or error is None:
+        return None
+    n = min(LAST, sum(cell.get("value") is not None for cell in steps.cells))
+    return (
+        f"{steps.column.heading}: the last {n} runs scatter by {steps.scatter * 100:.2f} points"
+        " (one standard deviation); the sampling error of drawing other items is"
+        f" {error * 100:.2f}"
+    )

@@ -1,0 +1,117 @@
+"""The steps of a training run as one page: each column over the runs with its intervals, beside it
+the differences. Opened from disk; nothing is fetched and no script runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evals.compare import series
+from evals.compare.series import Series, Steps
+from evals.report import html
+from evals.storage.run_folder import RunFolder
+
+_HERE = Path(__file__).parent
+_WIDTH, _HEIGHT, _LEFT, _TOP, _FOOT = 520, 220, 44, 10, 22
+"""Of a plot, in px; what its scale and its run numbers take."""
+_ROOM = 0.08
+"""Above and below what a plot shows, as a share of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run in a plot: places in px; low and high are the interval's ends. tip: in words."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    tip: str
+    number: int
+    is_best: bool
+
+
+def write_page(
+    file: Path, folders: Sequence[Path], data: Path | None = None, card: str | None = None
+) -> Series:
+    """Write the page of these runs in their order, and return what is on it. data, card: as in
+    `series`.
+
+    Equal runs give equal bytes. Raises InputError as `series` does, EnvironmentFault when the file
+    cannot be written.
+    """
+    found = series.series(folders, data, card)
+    # backslashreplace: a name may hold half of a surrogate pair, which UTF-8 has no bytes for.
+    content = page(found).encode("utf-8", "backslashreplace")
+    RunFolder(file.parent).write_bytes(file.name, content)
+    return found
+
+
+def page(found: Series) -> str:
+    """The runs as HTML, everything in it escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("steps.html.j2").render(
+        found=found,
+        columns=[
+            {
+                "heading": one.column.heading,
+                "better": "lower" if one.column.lower_is_better else "higher",
+                "points": list(_points(one, found.names)),
+                "ticks": list(_ticks(one)),
+                "rows": list(series.rows(one, found.names)),
+                "scatter": series.scatter(one),
+            }
+            for one in found.columns
+        ],
+        heads=series.HEADS[1:],
+        size={"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "foot": _HEIGHT - _FOOT},
+        style=Markup((Path(html.__file__).parent / "report.css").read_text("utf-8")),
+    )
+
+
+def _ends(steps: Steps, at: int) -> tuple[float, float, float] | None:
+    """Value and interval of a run; None where it has none."""
+    cell = steps.cells[at]
+    value = cell.get("value")
+    return None if value is None else (value, *(cell.get("ci95") or (value, value)))
+
+
+def _range(steps: Steps) -> tuple[float, float]:
+    """What the plot's scale begins and ends with: zoomed in on what there is."""
+    shown = [e for at in range(len(steps.cells)) for e in _ends(steps, at) or ()]
+    low, high = min(shown), max(shown)
+    room = max(_ROOM * (high - low), 0.005)
+    return max(0.0, low - room), min(1.0, high + room)
+
+
+def _place(value: float, scale: tuple[float, float]) -> float:
+    low, high = scale
+    return round(_TOP + (high - value) / (high - low) * (_HEIGHT - _TOP - _FOOT), 1)
+
+
+def _points(steps: Steps, names: Sequence[str]) -> Iterator[Point]:
+    scale, n = _range(steps), len(steps.cells)
+    for at in range(n):
+        if (ends := _ends(steps, at)) is None:
+            continue
+        y, low, high = (_place(one, scale) for one in ends)
+        x = round(_LEFT + (at + 0.5) * (_WIDTH - _LEFT) / n, 1)
+        tip = f"{names[at]}: {series.value(steps.cells[at])}"
+        yield Point(x, y, low, high, tip, at + 1, at == steps.best)
+
+
+def _ticks(steps: Steps) -> Iterator[tuple[float, str]]:
+    """Four lines across the plot, in percent."""
+    low, high = _range(steps)
+    for part in range(4):
+        value = low + (high - low) * part / 3
+        yield _place(value, (low, high)), f"{value * 100:.1f}"
