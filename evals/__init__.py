@@ -179,13 +179,15 @@ def check(
     *,
     data: "PathLike | None" = None,
     strict: bool = False,
+    card: str | None = None,
 ) -> "Gate":
     """The gate on two run folders: `verdict` ("pass", "regressed", "undecided", "incomplete",
     "incomparable"), `exit_code`, and `columns`, what each column is held to and how it came out.
 
     policy: a TOML file, or the name of a ready one ("release", "quantised", "nightly"); None: every
     column may fall by one point.  data: folder of the public data, for length control and MMLU's
-    probabilities.  strict: undecided is a failure too.
+    probabilities.  strict: undecided is a failure too.  card: a name or file, in place of the
+    baseline's own.
     Raises InputError where a folder is no run or a policy is wrong.
     """
     from pathlib import Path
@@ -193,8 +195,9 @@ def check(
     from evals.compare import gate
     from evals.compare.policy import Policy, read_policy
 
-    rules = Policy() if policy is None else read_policy(Path(policy), Path(baseline))
-    return gate.check(Path(baseline), Path(candidate), rules, data=_path(data), strict=strict)
+    rules = Policy() if policy is None else read_policy(Path(policy), Path(baseline), card)
+    where = _path(data)
+    return gate.check(Path(baseline), Path(candidate), rules, data=where, strict=strict, card=card)
 
 
 def table(
