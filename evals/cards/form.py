@@ -137,6 +137,13 @@ class _Table:
             raise self.wrong(key, "is too long or holds what cannot be printed", "Give one line.")
         return found
 
+    def name(self, key: str, default: str = "") -> str:
+        """What something is called elsewhere."""
+        found = self.text(key, default)
+        if len(found) > 200:
+            raise self.wrong(key, f"is {_shown(found)}", "No name is that long.")
+        return found
+
     def key(self, key: str, default: str | None = None) -> str:
         """A name of letters, digits and _."""
         found = self.text(key, default)
@@ -185,7 +192,7 @@ def _column(table: _Table) -> Column:
         if not isinstance(value, str | int | float):
             what = f"has {_shown(name)} = {_shown(value)}"
             raise table.wrong("settings", what, "Give a number, a text, true or false.")
-    benchmark, reason = table.text("benchmark", ""), table.text("reason", "")
+    benchmark, reason = table.name("benchmark"), table.text("reason", "")
     if bool(benchmark) == bool(reason):
         raise table.wrong(
             "benchmark",
@@ -198,7 +205,7 @@ def _column(table: _Table) -> Column:
         table.text("heading"),
         table.flag("lower_is_better"),
         benchmark,
-        table.text("metric", key),
+        table.name("metric", key),
         dict(settings),
         *_unit(table),
         reason,
