@@ -36,6 +36,7 @@ from evals.plan.draws import (
 from evals.plan.engine import EngineView, fingerprint_of, view_of
 from evals.plan.items import TaskPlan, plan_task
 from evals.plan.judges import Judge
+from evals.plan.known_judges import known_judges
 from evals.plan.naming_judges import gone, judges_of, prompts_of_judges, refusal
 from evals.plan.reasoning import reader_of
 from evals.plan.rendering import (
@@ -386,7 +387,9 @@ def _require_judge(name: str, roles: Sequence[str], settings: RunSettings) -> No
     try:
         model = resolve(name, offline=settings.offline)
     except InputError as error:
-        raise InputError(f"Judge of {', '.join(roles)}: {error}") from error
+        meant = nearest(name, known_judges().by_name)
+        hint = f" Of the judges with a name: {meant}" if meant.startswith("Did you mean") else ""
+        raise InputError(f"Judge of {', '.join(roles)}: {error}{hint}") from error
     if model.kind == "replay":
         raise InputError(
             f"{name} is a recording; it cannot judge. Put recorded verdicts into its rows as"

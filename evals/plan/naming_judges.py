@@ -43,7 +43,9 @@ def parse_judges(
         elif argument.endswith(".toml") and role not in (*roles, "all"):
             found, into = _of_file(Path(argument), roles, rules), of_set
         elif not model:
-            raise InputError(f"--judge {argument}: {FORMS}. Roles: {', '.join(roles)}.")
+            meant = nearest(argument, known_judges().sets)
+            hint = f" {meant}" if meant.startswith("Did you mean") else ""
+            raise InputError(f"--judge {argument}: {FORMS}. Roles: {', '.join(roles)}.{hint}")
         elif role == "all":
             able = [name for name, known in rules.items() if model in known]
             found, into = [_judge(name, model, rules, argument) for name in able or roles], of_set
@@ -100,7 +102,7 @@ def _at_own_url(judge: Judge) -> Judge:
     if not judge.model.startswith("openai:"):
         return judge
     if "@" in judge.model or url in ("", OPENAI_URL):
-        return replace(judge, model=judge.model.rstrip("/"))
+        return replace(judge, model=judge.model.rstrip("/").removesuffix(f"@{OPENAI_URL}"))
     return replace(judge, model=f"{judge.model}@{url}")
 
 
@@ -134,9 +136,11 @@ def _of_file(path: Path, roles: Sequence[str], rules: Mapping[str, Sequence[str]
     import tomllib
 
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"--judge {path}: cannot be read ({first_line(error)}).") from None
+    if not table:
+        raise InputError(f"--judge {path} names no judge: write a table a role, e.g. [xstest].")
     found = []
     for role, entry in table.items():
         where = f"--judge {path}, [{role}]"
@@ -189,7 +193,8 @@ def judges_of(
     arguments: Sequence[str], classes: Iterable[type[Benchmark[Any]]]
 ) -> dict[str, Judge]:
     """The judges that --judge names, with their models. Raises InputError also where a prompt does
-    not exist or is none of the role's, and where one model is asked in two chat formats.
+    not exist or is none of the role's, and where one model is asked in two chat formats, or a
+    server in any.
     """
     classes = list(classes)
     rules = {role: tuple(cls.rules) for cls in classes for role in cls.judge_roles}
@@ -211,7 +216,12 @@ def judges_of(
             model = judges[role].model or benchmark.prompts_model(role)
             judges[role] = _at_own_url(replace(judges[role], model=model))
     formats: dict[str, set[str | None]] = {}
-    for judge in judges.values():
+    for role, judge in judges.items():
+        if judge.asking.chat_format and judge.model.startswith("openai:"):
+            raise InputError(
+                f"--judge: the {role} judge is a server, which renders its questions itself:"
+                " chat_format goes with weights."
+            )
         formats.setdefault(judge.model, set()).add(judge.asking.chat_format)
     for model, found in formats.items():
         if len(found) > 1:

@@ -5,7 +5,6 @@ store key.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evals.errors import InputError
 from evals.generators.checkpoint import Checkpoint, take
 from evals.models.bases import model_tokenizer
 from evals.models.prompting import PromptSettings
@@ -93,11 +92,6 @@ def judge_renderer(
     """What turns a judge's questions into its own token ids, and the judge as vLLM takes it."""
     reasoning = of_judge(model.argument, settings.reading)
     if model.files is None:
-        if chat_format != "auto":
-            raise InputError(
-                f"{model.argument} renders its questions itself: chat_format goes with a judge that"
-                " has weights here."
-            )
         return Renderer(None, "tokenizer", None, reasoning=reasoning), None
     tokenizer = model_tokenizer(model, trust_remote_code=settings.engine.trust_remote_code)
     limit = settings.engine.max_model_len

@@ -103,6 +103,12 @@ def test_the_cards_judges_at_an_address_of_ones_own_are_not_gone_and_not_the_car
     assert judges["xstest"].mark is not None
 
 
+def test_the_providers_own_address_makes_no_other_judge() -> None:
+    judges = named("xstest=openai:gpt-4-0613@https://api.openai.com/v1")
+    assert judges == named("xstest=openai:gpt-4-0613")
+    assert set(gone(judges, TODAY)) == {"xstest"}
+
+
 def test_openai_base_url_is_an_address_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8000/v1/")
     assert named("card") == named("card@http://localhost:8000/v1")
@@ -197,6 +203,11 @@ def test_bad_words_are_refused_in_one_sentence(arguments: Sequence[str], says: s
 
 BAD_FILES = {
     "no TOML": ("[xstest", "cannot be read"),
+    "nothing": ("\n", "names no judge"),
+    "a server in a chat format": (
+        '[xstest]\nmodel = "openai:j@http://h/v1"\nchat_format = "tulu"',
+        "the xstest judge is a server, which renders its questions itself",
+    ),
     "an unknown role": ('[xtest]\nmodel = "a/b"', "unknown role 'xtest'. Did you mean xstest?"),
     "no model": ("[xstest]\nmax_tokens = 5", "one of them must be there"),
     "an unknown field": ('[xstest]\nmodel = "a/b"\nmax_token = 5', "Did you mean max_tokens?"),
@@ -220,6 +231,26 @@ def test_a_bad_file_is_refused_in_one_sentence(tmp_path: Path, text: str, says: 
         named(str(file))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_may_begin_with_a_mark_of_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[truth]\nmodel = "truth-judge"\n', "utf-8-sig")
+    assert named(str(file)) == named("truth=truth-judge")
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("curent", "Did you mean current?"),
+        ("xstest=wild-guard", "Of the judges with a name: Did you mean wildguard?"),
+        ("xstest=GPT-4.1", "Of the judges with a name: Did you mean gpt-4.1"),
+    ],
+)
+def test_a_name_that_is_almost_one_is_told_which(word: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_plan(RunSettings("smollm2", suite="smoke", judges=(word,)))
+    assert hint in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
