@@ -31,6 +31,7 @@ from evals.storage.store import Store
 
 Found = dict[tuple[ItemId, str], Finding]
 Record = dict[str, Any]
+_NOTHING_ASKED: Record = {"dtype": None, "cost": None, "time": None, "n_too_long": 0}
 
 
 def calibrate(
@@ -73,16 +74,7 @@ def calibrate(
     )
     said = []
     for role, judge in judges.items():
-        took = measured.get(
-            role,
-            {
-                "fingerprint": judge.rule_fingerprint,
-                "dtype": None,
-                "cost": None,
-                "time": None,
-                "n_too_long": 0,
-            },
-        )
+        took = measured.get(role, {"fingerprint": judge.rule_fingerprint, **_NOTHING_ASKED})
         record = (
             took
             | {"role": role, "judge": public_name(judge.model), "limit": settings.limit}
@@ -317,15 +309,10 @@ def describe(record: Record, priced: Priced | None) -> Iterator[str]:
         return
     took = record["time"]
     yield (
-        f"cost: {_cost_text(record, priced)}; {record['n_too_long']} answers were too long"
+        f"cost: {Cost(**record['cost']).text(priced)}; {record['n_too_long']} answers were too long"
         " for it and count as unreadable"
     )
     yield (
         f"time: {took['wall_s']:,.1f} s for {took.get('requests', 0):,.0f} verdicts asked for now,"
         " the rest were in the store"
     )
-
-
-def _cost_text(record: Record, priced: Priced | None) -> str:
-    cost = Cost(**record["cost"])
-    return cost.text(priced.price, priced.listed) if priced else cost.text(None)

@@ -123,14 +123,11 @@ def yes_no(
     each = np.broadcast_to(weights / len(_NORMAL), shares.shape)
     # A verdict that says nothing leaves everything open, half of it to either side.
     blind = float(weights[is_blind].sum()) / 2
-    flat, mass = shares[:, ~is_blind].ravel(), each[:, ~is_blind].ravel()
-    order = np.argsort(flat)
-    up = blind + np.cumsum(mass[order])
-    low, high = (
-        0.0 if up[0] > 0.025 and blind > 0.025 else float(flat[order][np.searchsorted(up, 0.025)]),
-        1.0 if blind >= 0.025 else float(flat[order][min(np.searchsorted(up, 0.975), len(up) - 1)]),
-    )
-    middle = float(flat[order][min(np.searchsorted(up, 0.5), len(up) - 1)])
+    values = np.append(shares[:, ~is_blind], (0.0, 1.0))
+    order = np.argsort(values)
+    up = np.cumsum(np.append(each[:, ~is_blind], (blind, blind))[order])
+    at = np.minimum(np.searchsorted(up, (0.025, 0.5, 0.975)), len(up) - 1)
+    low, middle, high = map(float, values[order][at])
     return Estimate(middle, (low, high), m)
 
 

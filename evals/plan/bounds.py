@@ -84,5 +84,4 @@ def known_answers(plan: Plan) -> Store | None:
 
 def said_of(plan: Plan, judge: Judge, known: Store | None, priced: Priced | None) -> str:
     """What a judge will take, in words, with money where a price is known."""
-    cost = judging(plan, judge, known)
-    return cost.text(priced.price, priced.listed) if priced else cost.text(None)
+    return judging(plan, judge, known).text(priced)

@@ -4,7 +4,7 @@ never named without its date.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from evals.errors import InputError, nearest
@@ -15,6 +15,14 @@ from evals.records import Completion
 
 # more than a chat server's template puts around a judge's one or two messages
 _TEMPLATE_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A judge's price. listed: the day of the list it is from, None for the user's own."""
+
+    price: Price
+    listed: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +43,8 @@ class Cost:
         """In the prices' currency."""
         return (self.tokens_in * price[0] + self.tokens_out * price[1]) / 1e6
 
-    def text(self, price: Price | None, listed: date | None = None) -> str:
-        """In words; money only where a price is known. listed: the day of a list's price."""
+    def text(self, priced: Priced | None) -> str:
+        """In words; money only where a price is known."""
         most_in, most_out = (
             "" if is_exact else "at most " for is_exact in (self.is_exact_in, self.is_exact_out)
         )
@@ -44,17 +52,13 @@ class Cost:
             f"{self.requests:,} requests, {most_in}{self.tokens_in:,} tokens in"
             f"{_about(self.about_in)}, {most_out}{self.tokens_out:,} out{_about(self.about_out)}"
         )
-        if price is None:
+        if priced is None:
             return said
-        about = ""
+        price, listed, about = priced.price, priced.listed, ""
         if self.about_in is not None or self.about_out is not None:
-            expected = Cost(
-                self.requests,
-                self.tokens_in if self.about_in is None else self.about_in,
-                self.tokens_out if self.about_out is None else self.about_out,
-                True,
-                True,
-            )
+            n_in = self.tokens_in if self.about_in is None else self.about_in
+            n_out = self.tokens_out if self.about_out is None else self.about_out
+            expected = replace(self, tokens_in=n_in, tokens_out=n_out)
             about = f" (about {expected.money(price):,.2f})"
         day = f" US dollars, its price as read on {listed}; --price sets yours" if listed else ""
         return (
@@ -118,14 +122,6 @@ def parse_prices(arguments: Sequence[str], roles: Iterable[str]) -> Mapping[str,
             raise InputError(f"--price {argument}: {role} is given two prices. Name one.")
     of_all = prices.pop("all", None)
     return prices if of_all is None else dict.fromkeys(known, of_all) | prices
-
-
-@dataclass(frozen=True, slots=True)
-class Priced:
-    """A judge's price. listed: the day of the list it is from, None for the user's own."""
-
-    price: Price
-    listed: date | None = None
 
 
 def prices_of(arguments: Sequence[str], judges: Mapping[str, Judge]) -> dict[str, Priced]:

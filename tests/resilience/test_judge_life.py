@@ -2,16 +2,19 @@
 kept; and judging that stops before it costs more than it may.
 """
 
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from evals.commands.app import app
 from evals.errors import Incomplete, InputError
 from evals.generators import Generator
 from evals.generators.openai import OpenAIGenerator
-from evals.plan.cost import spent
+from evals.plan.cost import prompt_tokens, spent
 from evals.plan.make import Plan, make_plan
 from evals.records import Completion, Output
 from evals.runs.budget import Budget
@@ -52,14 +55,15 @@ def test_what_is_wrong_with_a_judge_is_told_before_anything_is_generated(
     assert engine.asked == []
 
 
+@pytest.mark.parametrize("trouble", [TROUBLE["no such model"][0], TROUBLE["no quota"][0]])
 def test_a_judge_that_dies_takes_nothing_with_it_and_another_decides_the_rest(
-    tmp_path: Path,
+    tmp_path: Path, trouble: Reply
 ) -> None:
     given: list[str] = []
 
     def dies(body: Body, before: int) -> Reply:
         if "CLASS:" in asked(body) and len(given) >= 3:
-            return error(404)
+            return trouble
         given.append(asked(body))
         return chat(body, verdict(asked(body)))
 
@@ -202,6 +206,31 @@ def test_a_budget_counts_what_is_under_way_at_its_most_and_what_came_as_it_was()
     budget.settle(more[0], None)
     assert budget.spent == pytest.approx(0.4)
     assert Budget().take(more) == 10
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=12),
+    st.floats(0, 3),
+    st.integers(1, 5),
+    st.data(),
+)
+def test_a_budget_is_never_passed_and_stops_nothing_that_it_can_pay(
+    shares: list[float], most: float, step: int, data: st.DataObject
+) -> None:
+    """shares: of the most that a request may cost, what its answer does."""
+    requests = [chat_request(number) for number in range(len(shares))]
+    price = (1e6 / prompt_tokens(requests[0]), 0.0)  # a request costs 1 at most, and about so much
+    budget, waiting = Budget(most, {"": price}), list(zip(requests, shares, strict=True))
+    while waiting:
+        n = budget.take([request for request, _ in waiting[:step]])
+        if not n:
+            assert budget.spent + 1.1 > most
+            break
+        for request, share in data.draw(st.permutations(waiting[:n])):
+            n_tokens = max(1, math.floor(share * prompt_tokens(request)))
+            budget.settle(request, Completion((Output(""),), n_prompt_tokens=n_tokens))
+        waiting = waiting[n:]
+        assert budget.spent <= most + 1e-9
 
 
 def test_generators_beside_each_other_share_a_services_connections() -> None:

@@ -16,7 +16,7 @@ import evals
 from evals.errors import InputError
 from evals.models.embedded import embedded_folder
 from evals.models.prompts import Rendered, Renderer, load_tokenizer
-from evals.plan.cost import Cost, parse_prices, prompt_tokens, spent
+from evals.plan.cost import Cost, Priced, parse_prices, prompt_tokens, spent
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Generate, ItemId, Message, Output, Sampling
@@ -80,7 +80,7 @@ def test_money_is_tokens_at_the_users_prices_a_million() -> None:
     cost = Cost(10, 2_000_000, 500_000, True, False)
     assert cost.money((30, 60)) == 90.0
     assert (
-        cost.text((30, 60))
+        cost.text(Priced((30, 60)))
         == "10 requests, 2,000,000 tokens in, at most 500,000 out, cost at most 90.00 at 30 in and"
         " 60 out per million"
     )
