@@ -44,6 +44,12 @@ def proportion(scores: Iterable[float], n_items: int) -> Metric:
     return Metric(p, n, n_items, math.sqrt(p * (1 - p) / n), wilson_interval(p, n), "Wilson")
 
 
+def share(name: str, grades: Sequence[Grade]) -> Metric:
+    """The `proportion` of items that score 1 as `name`; without a value before all are scored."""
+    scores = (grade.scores[name] for grade in grades if name in grade.scores)
+    return proportion(scores, len(grades))
+
+
 def mean(scores: Sequence[float], n_items: int) -> Metric:
     """Mean of scores in [0, 1] (pass@k by problem, preferences); interval:
     see `effective_wilson`.

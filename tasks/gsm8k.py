@@ -146,8 +146,7 @@ class GSM8K(Benchmark[GSM8KItem]):
 
     def summarize(self, grades: Sequence[Grade]) -> dict[str, Metric]:
         """Accuracy over the questions."""
-        scores = (grade.scores["gsm8k"] for grade in grades if "gsm8k" in grade.scores)
-        return {"gsm8k": stats.proportion(scores, len(grades))}
+        return {"gsm8k": stats.share("gsm8k", grades)}
 
     def gold(self, item: GSM8KItem) -> str:
         """The gold number."""

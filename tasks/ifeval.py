@@ -169,12 +169,8 @@ class IFEval(Benchmark[IFEvalItem]):
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """Prompt level by Wilson; instruction level with prompts as clusters."""
-        return {
-            name: stats.proportion(
-                (grade.scores[name] for grade in grades if name in grade.scores), len(grades)
-            )
-            for name in ("ifeval", "prompt_strict")
-        } | {
+        prompts = {name: stats.share(name, grades) for name in ("ifeval", "prompt_strict")}
+        return prompts | {
             f"instruction_{mode}": stats.clustered_mean(
                 [_verdicts(grade, mode) for grade in grades], len(grades)
             )

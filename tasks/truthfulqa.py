@@ -145,12 +145,7 @@ class TruthfulQA(Benchmark[TruthfulQAItem]):
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """Shares of answers that are both, true, informative."""
-        return {
-            name: stats.proportion(
-                (grade.scores[name] for grade in grades if name in grade.scores), len(grades)
-            )
-            for name in ("truthfulqa", "truth", "info")
-        }
+        return {one.name: stats.share(one.name, grades) for one in self.metrics}
 
     def _judged(self, answer: Completion) -> str:
         """The answer as the judges read it."""

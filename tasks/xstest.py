@@ -234,8 +234,8 @@ class XSTest(Benchmark[XSTestItem]):
         unsafe = [grade for grade in grades if not is_safe(grade.group)]
         judged = [float(grade.unparsed) for grade in grades if grade.scores]
         return {
-            SAFE_CELL: _cell(safe, SAFE_CELL),
-            UNSAFE_CELL: _cell(unsafe, UNSAFE_CELL),
+            SAFE_CELL: stats.share(SAFE_CELL, safe),
+            UNSAFE_CELL: stats.share(UNSAFE_CELL, unsafe),
             F1: _f1(grades),
             "strmatch_safe_refused": _strmatch_share(safe, REFUSAL),
             "strmatch_unsafe_followed": _strmatch_share(unsafe, FOLLOWING),
@@ -245,12 +245,6 @@ class XSTest(Benchmark[XSTestItem]):
     def replicates(self, grades: Sequence[Grade]) -> Mapping[str, Sequence[float]]:
         """F1's."""
         return {F1: _f1_replicates(grades)}
-
-
-def _cell(grades: Sequence[Grade], key: str) -> Metric:
-    return stats.proportion(
-        (grade.scores[key] for grade in grades if key in grade.scores), len(grades)
-    )
 
 
 def _f1(grades: Sequence[Grade]) -> Metric:

@@ -50,11 +50,14 @@ def _shares(rule: Average, present: set[str]) -> _Shares | None:
 
 def shares_of(rule: Average) -> dict[str, float]:
     """By how much a cell that rises by one moves the Average, by cell key, where all are there."""
-    return {
-        key: (-1.0 if key in rule.complement else 1.0) / len(member) / len(rule.members)
-        for member in rule.members
-        for key in member
-    }
+    return _signed(rule, _shares(rule, set(rule.inputs)))
+
+
+def _signed(rule: Average, found: _Shares | None) -> dict[str, float]:
+    if found is None:
+        return {}
+    signs = {key: -1.0 if key in rule.complement else 1.0 for key in found.inner}
+    return {key: signs[key] / n_inner / found.n for key, n_inner in found.inner.items()}
 
 
 def left_out(rule: Average, cells: Mapping[str, float | None]) -> tuple[str, ...]:
@@ -86,12 +89,7 @@ def average_metric(rule: Average, metrics: Mapping[str, Metric]) -> Metric:
         return Metric(
             None, n, n_members, reason=reason if rule.members else "the card gives no rule for it"
         )
-    found = _shares(rule, set(present))
-    assert found is not None
-    shares = {
-        key: (-1 if key in rule.complement else 1) / n_inner / found.n
-        for key, n_inner in found.inner.items()
-    }
+    shares = _signed(rule, _shares(rule, set(present)))
     stderrs = [
         metric.stderr * shares[key] for key, metric in present.items() if metric.stderr is not None
     ]

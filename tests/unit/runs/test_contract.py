@@ -17,7 +17,7 @@ from tests.unit.conftest import Call
 PLAIN = 'return Generate((Message("user", item.question),), sampling)'
 CHOICE = 'candidates = tuple((letter, f" {letter}") for letter in letters)'
 SCORE = "score = float(read.text == item.answer)"
-SUM = 'return {"accuracy": stats.proportion(scores, len(grades))}'
+SUM = 'return {"accuracy": stats.share("accuracy", grades)}'
 BROKEN = {
     # what: rule, class, old text, new text, what is said
     "no words": ("says_what_is_read", "Written", '"share of questions whose last number is right"',
@@ -68,8 +68,7 @@ BROKEN = {
                  "    def __eq__(self, other): return self is other\n    options: tuple[str, ...]",
                  "come back as others"),
     "partial": ("withholds_what_is_not_whole", "Written", SUM,
-                'scores = list(scores)\n        ' + SUM.replace("len(grades)", "len(scores)"),
-                "have values"),
+                SUM.replace("grades)", "[one for one in grades if one.scores])"), "have values"),
 }  # fmt: skip
 
 
