@@ -8,6 +8,7 @@ from evals.benchmark import apart, undrawn
 from evals.cards.average import average_metric, left_out
 from evals.cards.card import AVERAGE, Card
 from evals.cards.published import card_of_run
+from evals.errors import InputError
 from evals.records import Column, Metric
 from evals.registry import off_card, variants
 from evals.report.table import LIMITED, MISSING, TableCell, TableRow, in_unit
@@ -27,15 +28,16 @@ def row_from_summary(
     marks, and one more where the card would have printed "-".
     """
     card = card or card_of_run(summary)
-    found = cells_under(card, summary)
+    found, whole = cells_under(card, summary), _undrawn(card, summary)
     cells: dict[str, TableCell] = {}
     notes: dict[str, str] = {}
     known = {column.key: column for column in card.columns}
     # The Average, last of the keys, is made after its inputs, whose marks it carries.
     for key in (*known, *(key for key in found if key not in card.keys)):
         column = known.get(key, Column(key, key))
-        cells[key], reason = _own_cell(found.get(key), column)
-        reason = column.reason or reason
+        cell, reason = _own_cell(found.get(key), column)
+        said = (whole[key],) if key in whole and cell.text != MISSING else ()
+        cells[key], reason = replace(cell, marks=(*cell.marks, *said)), column.reason or reason
         counted = _verdict_counts(found.get(key))
         if reason or counted:
             notes[key] = reason or counted
@@ -49,22 +51,29 @@ def row_from_summary(
 def cells_under(card: Card, summary: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     """A run's cells under a card's keys: its own; of a run of another card what it has of this
     one's columns, of benchmarks asked under the same settings, and the card's Average of these.
-
-    A mark says where every item was asked although the card draws some; a reason, in which settings
-    the run asked otherwise than the card.
+    What would have to be asked says in which settings the run's was another.
     """
-    own, cells = card_of_run(summary), summary["cells"]
+    own = card_of_run(summary)
     if (card.hash, card.average, card.keys) == (own.hash, own.average, own.keys):
-        found = dict(cells)
-        asked = variants(own, off_card(summary)) if summary.get("suite") == "full" else {}
-    else:
-        found, asked = _of_another(card, own, summary), variants(card)
-    if summary.get("suite") == "full":
-        for one in asked.values():
-            said = apart(one.cls, undrawn(one.settings), one.settings)
-            for key in [column.key for column in one.columns if said and column.key in found]:
-                found[key] = {**found[key], "marks": [*found[key].get("marks", ()), said]}
-    return found
+        cells: Mapping[str, Mapping[str, Any]] = summary["cells"]
+        return cells
+    return _of_another(card, own, summary)
+
+
+def _undrawn(card: Card, summary: Mapping[str, Any]) -> dict[str, str]:
+    """By column, that every item was asked although the card draws some."""
+    if summary.get("suite") != "full":
+        return {}
+    try:
+        asked = variants(card, off_card(summary)).values()
+    except InputError:  # a stranger's benchmark that is not here any more
+        return {}
+    return {
+        column.key: said
+        for one in asked
+        if (said := apart(one.cls, undrawn(one.settings), one.settings))
+        for column in one.columns
+    }
 
 
 def _of_another(card: Card, own: Card, summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

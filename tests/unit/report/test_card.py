@@ -229,6 +229,17 @@ def test_a_result_file_is_the_hubs_and_says_how_it_was_asked(tmp_path: Path, run
     assert str(gsm8k.notes).endswith("chat format tulu; 95 % interval 60.0 to 70.0")
 
 
+def test_the_whole_split_is_the_leaderboards_and_a_deviation_from_the_card(
+    tmp_path: Path, run: Path
+) -> None:
+    summary = RunFolder(run).read_json("summary.json")
+    RunFolder(run).write_json("summary.json", summary | {"suite": "full"})
+    file = card(tmp_path, "# X\n")
+    update(file, [run])
+    assert (file.parent / ".eval_results" / "evals-gsm8k.yaml").exists()
+    assert "gsm8k: items all, the card's 200" in file.read_text("utf-8")
+
+
 OTHER_SHOTS = {"key": "gsm8k", "heading": "G", "benchmark": "gsm8k", "settings": {"shots": 4}}
 
 
