@@ -108,14 +108,18 @@ def load_smoke_data(dataset: Dataset) -> LoadedSource:
     for name, table in dataset.tables.items():
         parts = [part for part in table.parts if (root / table.path_of(part)).is_file()]
         if not parts and not table.optional:
+            where, mend = ("this installation", "Install it again.")
+            if dataset.home:
+                where, mend = (str(root), "Put a few rows there, in the form of the whole data.")
             raise InputError(
-                f"The smoke items of {dataset.name} ({table.path}) are not in this installation."
-                " Install it again."
+                f"The smoke items of {dataset.name} ({table.path}) are not in {where}. {mend}"
             )
         tables[name] = Spool()
         for part in parts:
-            with (root / table.path_of(part)).open("rb") as file:
-                tables[name].extend(table.canonical(row, part) for row in table.read(file))
+            path = root / table.path_of(part)
+            with path.open("rb") as file:
+                if flaw := _parse(table, part, file, tables[name]):
+                    raise InputError(f"{path} cannot be read as this benchmark's file: {flaw}.")
     return LoadedSource.of(tables, "smoke")
 
 

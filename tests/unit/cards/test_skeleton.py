@@ -69,6 +69,27 @@ def test_its_requests_are_of_both_kinds_in_both_styles(home: Path) -> None:
             assert len({item.id for item in items}) == len(items) == 3
 
 
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (None, "Put a few rows there"),
+        ("{}\n", "there is no field 'question'"),
+        ("no JSON\n", "cannot be read as this benchmark's file: ValueError: line 1"),
+    ],
+)
+def test_smoke_items_that_are_wrong_are_one_sentence(
+    rows: str | None, words: str, evals: Call, home: Path
+) -> None:
+    write_skeleton(NAME, home)
+    file = home / "smoke" / NAME / "test.jsonl"
+    file.unlink()
+    if rows is not None:
+        file.write_text(rows)
+    (home / "said.jsonl").write_text(json.dumps({"id": f"{NAME}/0", "outputs": ["5"]}))
+    code, _, err = evals("run", "replay:said.jsonl", "--card", f"{NAME}.toml", "--suite", "smoke")
+    assert (code, words in err) == (2, True), err
+
+
 @pytest.mark.parametrize("name", ["json", "mmlu", "Sums", "a-b", ""])
 def test_a_name_that_would_be_another_module_s_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be a benchmark's name"):
