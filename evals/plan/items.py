@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evals.benchmark import Benchmark, chat_only, roles_of
+from evals.benchmark import Benchmark, chat_only, roles_needed, roles_of
 from evals.data.dataset import LoadedSource
 from evals.errors import InputError
 from evals.generators.replay import Recorded
@@ -94,7 +94,7 @@ def _why_skipped(benchmark: Benchmark[Any], judges: Mapping[str, Judge]) -> str 
         for column in benchmark.columns
     ):
         return None
-    return no_judge(benchmark.judge_roles, benchmark.rules)
+    return no_judge(roles_needed(benchmark, benchmark.columns), benchmark.rules)
 
 
 def no_judge(roles: Sequence[str], rules: Mapping[str, Any] = {}) -> str:

@@ -54,13 +54,14 @@ def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
         Sandbox("require").close()
     price_of = prices_of(prices, plan.judges)
     check_cap(settings.max_cost, plan.judges, price_of)
+    width = max(12, *map(len, plan.tasks))
     lines = [
         (
             f"{plan.model.name} · suite {settings.suite} · chat format {plan.chat_format} · run"
             f" folder {plan.out}"
         ),
         (
-            f"{'task':12} {'items':>7} {'to ask':>7} {'prompt tokens':>14} {'cached':>7}"
+            f"{'task':{width}} {'items':>7} {'to ask':>7} {'prompt tokens':>14} {'cached':>7}"
             f" {'new tokens, about':>17} {'at most':>11}"
         ),
     ]
@@ -69,13 +70,13 @@ def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
     for name, task in plan.tasks.items():
         if task.skipped:
             lines.append(
-                f"{name:12} {len(task.items):7,} {'-':>7} {'-':>14} {'-':>7} {'-':>17} {'-':>11} "
-                f" {task.skipped}"
+                f"{name:{width}} {len(task.items):7,} {'-':>7} {'-':>14} {'-':>7} {'-':>17}"
+                f" {'-':>11}  {task.skipped}"
             )
             continue
         asked = _asked(plan, name, known)
         total += asked
-        lines.append(f"{name:12} {len(task.items):7,} {asked.text()}")
+        lines.append(f"{name:{width}} {len(task.items):7,} {asked.text()}")
     lines += [*_gpu_lines(plan, total), plan.view.line()]
     lines += notes_on_reasoning(plan.reader, plan.tasks)
     for role, judge in plan.judges.items():
