@@ -19,6 +19,7 @@ from evals.commands.fidelity import judge_calibrate, replay
 from evals.commands.judges import judge_labels, judge_list, judge_sample
 from evals.commands.report import export, report, show
 from evals.commands.run import prompts, run, score
+from evals.commands.watch import watch
 from evals.errors import EvalsError
 
 app = typer.Typer(
@@ -58,6 +59,8 @@ def main_options(
 
 for command in (run, report, card, export, compare, check, replay, prompts, score, show):
     app.command()(command)
+# What it does not know are options of `run`.
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(watch)
 app.command()(cards)
 app.command("tasks")(list_tasks)
 judge_app.command("list")(judge_list)

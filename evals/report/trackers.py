@@ -79,11 +79,16 @@ def _is_far(address: str) -> bool:
 
 
 def log_run(
-    tracker: str, result: RunResult, step: int | None = None, data: Path | None = None
+    tracker: str,
+    result: RunResult,
+    step: int | None = None,
+    data: Path | None = None,
+    series: str | None = None,
 ) -> str | None:
     """Log a run; None, or why it could not be, which leaves the run as it is.
 
-    step: of the training run that the model comes from.
+    step: of the training run that the model comes from.  series: what several steps are called
+    that are to be points of one line in the tracker.
     """
     summary = result.summary
     try:
@@ -95,9 +100,8 @@ def log_run(
             files = [Path(kept, "table.md"), Path(kept, "page.html")]
             files[0].write_text(markdown([row_from_summary(summary)]), "utf-8")
             write_report(files[1], [result.folder.path], None, data)
-            _LOGGERS[tracker](
-                summary["model"]["name"], about(summary), numbers(result), step, files
-            )
+            name, values = series or summary["model"]["name"], numbers(result)
+            _LOGGERS[tracker](name, about(summary), values, step, files, series is not None)
     except Exception as error:  # noqa: BLE001  whatever a tracker raises, the run is done
         return (
             f"{tracker} has not got this run ({first_line(error)}). It is complete in"
@@ -136,12 +140,14 @@ def _wandb(
     values: Mapping[str, float],
     step: int | None,
     files: list[Path],
+    goes_on: bool,
 ) -> None:
     import wandb
 
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         name=os.environ.get("WANDB_NAME", name),
+        id=os.environ.get("WANDB_RUN_ID") or (_slug(name) if goes_on else None),
         config={"evals": dict(config)},
         # With WANDB_RUN_ID the numbers go into a training run that is there.
         resume="allow",
@@ -160,6 +166,7 @@ def _trackio(
     values: Mapping[str, float],
     step: int | None,
     files: list[Path],
+    goes_on: bool,
 ) -> None:
     import trackio
 
@@ -191,6 +198,7 @@ def _mlflow(
     values: Mapping[str, float],
     step: int | None,
     files: list[Path],
+    goes_on: bool,
 ) -> None:
     # Its own defaults wait many minutes for a server that is not there.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -199,7 +207,14 @@ def _mlflow(
 
     if not {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"} & os.environ.keys():
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
-    with mlflow.start_run(run_name=name):
+    before = None
+    if goes_on and "MLFLOW_RUN_ID" not in os.environ:
+        quoted = name.replace("\\", "").replace("'", "")
+        called = f"attributes.run_name = '{quoted}'"
+        found = mlflow.search_runs(filter_string=called, max_results=1, output_format="list")
+        before = found[0].info.run_id if found else None
+        name = quoted
+    with mlflow.start_run(run_id=before, run_name=name):
         # A parameter could not change from one step of a run to the next.
         mlflow.set_tags({f"evals/{key}": value for key, value in config.items()})
         mlflow.log_metrics(dict(values), step=step)

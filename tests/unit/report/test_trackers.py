@@ -62,8 +62,9 @@ def test_wandb_keeps_the_run_offline(
 ) -> None:
     monkeypatch.setenv("WANDB_DIR", str(home))
     require("wandb", offline=True)
-    assert log_run("wandb", result, 2000) is None
-    (file,) = home.glob("wandb/offline-run-*/run-*.wandb")
+    assert log_run("wandb", result, 2000, series="my run") is None
+    # Steps of one series are one run there, which its id says.
+    (file,) = home.glob("wandb/offline-run-*/run-my-run.wandb")
     logged: dict[str, Any] = {}
     artifacts = []
     for record in wandb_records(file):
@@ -143,6 +144,13 @@ def test_mlflow_has_metrics_tags_table_and_page(
     assert log_run("mlflow", result, 3000) is None
     history = client.get_metric_history(run.info.run_id, "evals/gsm8k")
     assert [point.step for point in history] == [2000, 3000]
+    # Steps of one series find their run by its name.
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)  # mlflow takes it away itself
+    for step in (100, 200):
+        assert log_run("mlflow", result, step, series="train") is None
+    (series,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'train'")
+    history = client.get_metric_history(series.info.run_id, "evals/gsm8k")
+    assert [point.step for point in history] == [100, 200]
 
 
 def test_a_tracker_that_is_down_is_a_warning_and_the_run_is_done(
