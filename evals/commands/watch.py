@@ -135,8 +135,8 @@ class _Watch:
         for one in reversed(found) if newest_first else found:
             try:
                 seen, why = one.seen(), one.lacks()
-            except OSError:
-                self._say(one.name, "gone before it was read")
+            except OSError as error:
+                self._say(one.name, f"gone, or not to be read ({error.strerror or error})")
                 continue
             done = self._done().get(one.name)
             if done is not None and done["seen"] != seen:
@@ -148,12 +148,11 @@ class _Watch:
             elif done is None and why is not None:
                 self._say(one.name, f"waits: {why}")
             elif done is None and self.failed.get(one.name) != seen:
-                error = self._measure(one, seen)
-                worst += [error] if error else []
+                worst += self._measure(one, seen)
         return max(worst, key=lambda error: error.exit_code, default=None)
 
-    def _measure(self, one: Any, seen: str) -> EvalsError | None:
-        """Run, gate, log, draw."""
+    def _measure(self, one: Any, seen: str) -> list[EvalsError]:
+        """Run, gate, log, draw; what went wrong."""
         from evals.storage.run_folder import RunFolder
 
         run = self.out / one.name
@@ -164,11 +163,11 @@ class _Watch:
         if code:
             if not one.folder.exists():
                 self._say(one.name, "deleted while it was read")
-                return None
+                return []
             self._say(one.name, f"not measured (exit {code}, see above)")
             if code == InputError.exit_code:
                 self.failed[one.name] = seen
-            return _ERRORS.get(code, EnvironmentFault)(f"{one.name} was not measured.")
+            return [_ERRORS.get(code, EnvironmentFault)(f"{one.name} was not measured.")]
         verdict, exit_code, other = self._gate(run, one.step, done)
         entry = {"step": one.step, "seen": seen, "verdict": verdict, "against": other}
         state = {"asked": self._asked(), "done": {**done, one.name: entry}}
@@ -177,7 +176,7 @@ class _Watch:
         if self.log is not None:
             self._to_tracker(run, one.step)
         self._draw()
-        return CheckFailed(f"{one.name}: {verdict} against {other}.") if exit_code == 1 else None
+        return [CheckFailed(f"{one.name}: {verdict} against {other}.")] if exit_code == 1 else []
 
     def _gate(self, run: Path, step: int, done: Mapping[str, Any]) -> tuple[str, int, str | None]:
         """The verdict, the gate's exit code and the run it was held against; the first has none."""

@@ -15,7 +15,8 @@ from evals.models.weights import broken_file
 STILL_S = 30
 """How long nothing in a finished checkpoint has changed. Seconds."""
 _STEP = re.compile(r"(?:step|checkpoint|ckpt|iter)[a-z]*[-_]?(\d+)", re.IGNORECASE)
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+# Not every *.bin and *.pt: an optimizer's state is one too.
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "consolidated*.pth")
 
 
 @dataclass(frozen=True, slots=True)

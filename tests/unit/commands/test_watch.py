@@ -17,6 +17,7 @@ import pytest
 from evals.commands import watch as module
 from evals.compare.steps import best_run, page
 from evals.report import trackers
+from evals.runs.checkpoints import Checkpoint, checkpoints
 from evals.runs.writing import RunResult
 from evals.storage.run_folder import RunFolder
 from tests.unit.conftest import Call, Make, wrong_sums
@@ -137,6 +138,21 @@ def test_half_written_ones_wait_and_the_others_are_measured(
     assert children.names == ["checkpoint-500", "checkpoint-1500"]
     assert "checkpoint-1000: waits: model.safetensors has " in out
     assert "logs: waits: no step in its name" in out
+
+
+def test_one_that_goes_while_the_folder_is_listed_is_a_line(
+    training: Path, children: Children, evals: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(folder: Path) -> list[Checkpoint]:
+        found = checkpoints(folder)
+        shutil.rmtree(folder / "checkpoint-1000", ignore_errors=True)
+        return found
+
+    monkeypatch.setattr("evals.runs.checkpoints.checkpoints", listed)
+    code, out, _ = evals("watch", training, *COMMAND)
+    assert code == 0
+    assert "checkpoint-1000: gone, or not to be read (No such file or directory)" in out
+    assert children.names == ["checkpoint-500", "checkpoint-1500"]
 
 
 def test_one_that_is_deleted_while_it_is_read_is_a_line(

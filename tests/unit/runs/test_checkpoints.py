@@ -48,6 +48,10 @@ FLAWS: dict[str, tuple[Callable[[Path], object], str]] = {
         "is a Git LFS pointer",
     ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no weights yet"),
+    "only an optimizer": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "optimizer.pt"),
+        "no weights yet",
+    ),
     "no config": (lambda folder: (folder / "config.json").unlink(), "no config.json yet"),
     "a part lacks": (lacking_part, "model-2.safetensors is not whole or not there yet"),
     "index half written": (
