@@ -7,7 +7,8 @@ from statistics import fmean
 
 from evals.cards.card import AVERAGE
 from evals.cards.published import card_of_run
-from evals.report.table import MISSING, TableCell, row_from_summary, table_columns
+from evals.records import Column
+from evals.report.table import MISSING, TableCell, TableRow, row_from_summary, table_columns
 from evals.storage.run_folder import RunFolder
 
 Step = tuple[int, Path, str, str | None]
@@ -15,8 +16,11 @@ Step = tuple[int, Path, str, str | None]
 
 _STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:2em;color:#222;background:#fff}
 div{overflow-x:auto}table{border-collapse:collapse}th,td{padding:.3em .7em;text-align:right;
-border-bottom:1px solid #ddd;white-space:nowrap}td small{color:#666}.regressed{background:#fdd}
+border-bottom:1px solid #ddd;white-space:nowrap}small{color:#888}.regressed{background:#fdd}
+figure{display:inline-block;width:270px;vertical-align:bottom;margin:0 1.5em 1em 0}svg{display:block}svg *{fill:none;stroke:#27c}
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#111}.regressed{background:#511}}"""
+_WIDE, _HIGH = 260, 90
+"""Of a plot, in px."""
 
 
 def best_run(runs: Sequence[Path]) -> Path:
@@ -55,14 +59,42 @@ def page(name: str, steps: Sequence[Step]) -> str:
         cells.append(html.escape(held))
         kind = "regressed" if verdict == "regressed" else ""
         lines.append(f'<tr class="{kind}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
+    plots = [_plot(column, [one[0] for one in steps], rows) for column in columns]
     title = html.escape(name)
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh"'
         f' content="60"><style>{_STYLE}</style>\n<h1>{title}</h1>\n'
-        "<p>Percent; in brackets 95 % intervals.</p>\n<div><table>\n"
+        f"{''.join(plots)}\n<p>Percent; in brackets 95 % intervals.</p>\n<div><table>\n"
         + "\n".join(lines)
         + "\n</table></div></html>\n"
+    )
+
+
+def _plot(column: Column, steps: Sequence[int], rows: Sequence[TableRow]) -> str:
+    """A column over steps, with its intervals; "" where fewer than two have a number."""
+    cells = [row.cell(column.key) for row in rows]
+    found = [
+        (step, *(float(end) for end in (cell.text, *(cell.ci95 or (cell.text, cell.text)))))
+        for step, cell in zip(steps, cells, strict=True)
+        if cell.text != MISSING
+    ]
+    if len(found) < 2:
+        return ""
+    low, high = min(one[2] for one in found), max(one[3] for one in found)
+    first, last = found[0][0], found[-1][0]
+
+    def at(step: float, value: float) -> str:
+        x = 4 + (_WIDE - 8) * (step - first) / ((last - first) or 1)
+        return f"{x:.1f},{4 + (_HIGH - 8) * (high - value) / ((high - low) or 1):.1f}"
+
+    line = " ".join(at(step, value) for step, value, *_ in found)
+    bars = "".join(f"M{at(step, below)}L{at(step, above)}" for step, _, below, above in found)
+    better = "↓ lower" if column.lower_is_better else "↑ higher"
+    return (
+        f"<figure><figcaption>{html.escape(column.heading)}<br><small>{better} is better;"
+        f' {low:g} to {high:g}</small></figcaption><svg width="{_WIDE}" height="{_HIGH}">'
+        f'<polyline points="{line}"/><path opacity=".4" d="{bars}"/></svg></figure>'
     )
 
 

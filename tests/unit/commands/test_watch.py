@@ -2,7 +2,6 @@
 others. What a checkpoint's own process does is played by recorded runs; tests/engine has it real.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -14,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from evals.cards.published import shipped
 from evals.commands import watch as module
 from evals.compare.steps import best_run, page
 from evals.report import trackers
 from evals.runs.checkpoints import Checkpoint, checkpoints
 from evals.runs.writing import RunResult
-from evals.storage.run_folder import RunFolder
 from tests.unit.conftest import Call, Make, wrong_sums
 from tests.unit.report.test_card import run_folder
 from tests.unit.runs.test_checkpoints import aged, checkpoint, cut
@@ -331,5 +330,15 @@ def test_the_page_escapes_what_it_is_told(tmp_path: Path) -> None:
         assert tag not in text
     assert "<td>1,000</td>" in text
     assert "65.5 <small>[60.0, 70.0]</small>" in text
-    assert json.loads((run / "summary.json").read_text())["cells"]["gsm8k"]["value"] == 0.655
-    assert RunFolder(run).read_json("summary.json")
+
+
+def test_the_page_draws_each_column_over_its_steps(tmp_path: Path) -> None:
+    """Two numbers 20 points apart: the plot goes from its foot to its head."""
+    runs = [run_folder(tmp_path / str(n), value=value) for n, value in enumerate((0.6, 0.7, None))]
+    text = page("t", [(100 * n, run, "pass", None) for n, run in enumerate(runs)])
+    assert text.count("<svg") == len(shipped().printed)
+    assert '<polyline points="4.0,86.0 256.0,4.0"/>' in text
+    assert "XSTest safe but ref.<br><small>↓ lower is better; 60 to 70<" in text
+    one = page("t", [(0, runs[0], "the first", None)])
+    assert "<svg" not in one
+    assert "<td>the first</td>" in one
