@@ -17,7 +17,8 @@ Step = tuple[int, Path, str, str | None]
 _STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:2em;color:#222;background:#fff}
 div{overflow-x:auto}table{border-collapse:collapse}th,td{padding:.3em .7em;text-align:right;
 border-bottom:1px solid #ddd;white-space:nowrap}small{color:#888}.regressed{background:#fdd}
-figure{display:inline-block;width:270px;vertical-align:bottom;margin:0 1.5em 1em 0}svg{display:block}svg *{fill:none;stroke:#27c}
+figure{display:inline-block;width:270px;vertical-align:bottom;margin:0 1.5em 1em 0}
+svg{display:block}svg *{fill:none;stroke:#27c}
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#111}.regressed{background:#511}}"""
 _WIDE, _HIGH = 260, 90
 """Of a plot, in px."""
