@@ -8,7 +8,8 @@ from statistics import fmean
 from evals.cards.card import AVERAGE
 from evals.cards.published import card_of_run
 from evals.records import Column
-from evals.report.table import MISSING, TableCell, TableRow, row_from_summary, table_columns
+from evals.report.run_row import row_from_summary
+from evals.report.table import MISSING, TableCell, TableRow, table_columns
 from evals.storage.run_folder import RunFolder
 
 Step = tuple[int, Path, str, str | None]

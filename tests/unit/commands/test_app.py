@@ -250,7 +250,6 @@ def test_what_is_wrong_is_one_sentence_and_exit_code_2(
     [
         ("run", "'MODEL'"),
         ("run smollm2 --sandbox no", "auto, require"),
-        ("run smollm2 --dtype int3", "bfloat16"),
         ("run smollm2 --limit many", "'--limit'"),
         ("run smollm2 --limt 3", "--limt"),
         ("report", "--published"),
