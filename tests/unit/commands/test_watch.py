@@ -223,7 +223,7 @@ def test_one_written_again_under_its_name_is_said_and_its_run_stays(
         (("--every", "0"), "--every 0: write a time"),
         (("--against", "worst"), "--against worst: known are best, before"),
         (("--suit", "smoke"), "No such option: --suit"),
-        (("--step", "5"), "--step is set by the watch itself"),
+        (("--step", "0"), "--step is set by the watch itself"),
         (("--dry-run",), "--dry-run is set by the watch itself"),
         (("--policy", "none.toml"), "The policy none.toml cannot be read"),
         (("--log", "paper"), "--log paper: known are wandb"),
