@@ -12,6 +12,7 @@ from pathlib import Path
 
 EXIT_CODE = 130
 _FIRST = b"\nevals: stopping. Ctrl-C once more stops at once.\n"
+_KEEPER = b"evals/generators/keeper.py"
 _SECOND = b"\nevals: stopped at once. What was answered is kept; the same command goes on.\n"
 
 
@@ -58,9 +59,10 @@ def _count(signals: socket.socket) -> None:
 
 def _end_children() -> None:
     """Kill the engine's and the sandbox's processes: a process that leaves this way takes nobody
-    along.
+    along. Keepers notice by themselves, and have their own to end.
     """
     for task in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for pid in map(int, task.read_text().split()):
-                os.kill(pid, signal.SIGKILL)
+                if _KEEPER not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)

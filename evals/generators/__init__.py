@@ -47,6 +47,7 @@ class EngineSettings:
         """As vLLM's engine takes them."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         del given["batch_invariant"]  # a variable of the environment
+        given.pop("data_parallel_size", None)  # copies are engines of their own
         return given
 
 

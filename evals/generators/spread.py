@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Condition, Event, Lock
-from typing import Any
+from typing import Any, Protocol
 
 from evals.generators.manner import Manner
 from evals.models.prompts import Rendered
@@ -15,6 +15,15 @@ _TAKEN_AT_ONCE = 32
 """Requests a server takes from the queue at a time: neighbours share a prefix, which its cache then
 holds once.
 """
+
+
+class Taker(Protocol):
+    """Whoever takes requests: a server, or a copy of an engine. own: what it has taken, and not
+    begun.  is_out: it takes no more.
+    """
+
+    own: deque[Rendered]
+    is_out: bool
 
 
 @dataclass(eq=False)
@@ -38,7 +47,7 @@ class Server:
 class Spread:
     """The requests that wait and those under way, shared by the threads of all servers."""
 
-    def __init__(self, requests: Sequence[Rendered], servers: Sequence[Server]) -> None:
+    def __init__(self, requests: Sequence[Rendered], servers: Sequence[Taker]) -> None:
         self._runs = deque(
             deque(requests[start : start + _TAKEN_AT_ONCE])
             for start in range(0, len(requests), _TAKEN_AT_ONCE)
@@ -51,7 +60,22 @@ class Spread:
         for server in servers:
             server.own = deque()
 
-    def take(self, server: Server) -> Rendered | None:
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing waits, and nothing is under way."""
+        with self._changed:
+            waits = self._runs or any(server.own for server in self._servers)
+            return self._is_stopped or not (waits or self._n_under_way)
+
+    def take_now(self, server: Taker) -> Rendered | None:
+        """The next request for this server; None where none waits now."""
+        with self._changed:
+            if self._is_stopped or server.is_out or (own := self._fill(server)) is None:
+                return None
+            self._n_under_way += 1
+            return own.popleft()
+
+    def take(self, server: Taker) -> Rendered | None:
         """The next request for this server; None once it has nothing more to do.
 
         Waits while none is left but some are under way elsewhere: their server may be lost.
@@ -73,14 +97,14 @@ class Spread:
             if not self._n_under_way:
                 self._changed.notify_all()
 
-    def lose(self, server: Server, request: Rendered) -> bool:
-        """The server is out: its request, and what it had taken, is the others' now. True when it
-        was not known to be out.
+    def lose(self, server: Taker, *requests: Rendered) -> bool:
+        """The server is out: its requests under way, and what it had taken, are the others' now.
+        True when it was not known to be out.
         """
         with self._changed:
             is_news, server.is_out = not server.is_out, True
-            self._n_under_way -= 1
-            self._runs.appendleft(deque([request, *server.own]))
+            self._n_under_way -= len(requests)
+            self._runs.appendleft(deque([*requests, *server.own]))
             server.own = deque()
             self._changed.notify_all()
             return is_news
@@ -91,7 +115,7 @@ class Spread:
             self._is_stopped = True
             self._changed.notify_all()
 
-    def _fill(self, server: Server) -> deque[Rendered] | None:
+    def _fill(self, server: Taker) -> deque[Rendered] | None:
         """Requests for this server to take from: its own run, the next one, or, when none is left,
         the longest of another's.
         """

@@ -3,7 +3,7 @@
 import contextlib
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
@@ -18,11 +18,13 @@ from evals.models.adapters import MERGE, some
 from evals.models.prompts import Rendered
 from evals.records import Completion, Output, finish_reason
 
-_WINDOW = 2  # requests kept in the engine, in units of its batch size: enough to never drain it
+WINDOW = 2  # requests kept in the engine, in units of its batch size: enough to never drain it
 _LOOK_S = 1.0
 _CPU_KV_CACHE_SHARE = 0.3
 """Of the memory that is free. vLLM's own default takes most of it; a cache too small for the
 batch's longest answers makes the engine drop sequences half way and compute them again."""
+_CPU_KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
+"""vLLM's own variable for the same, in GiB."""
 _CPU_BLOCK = 32
 """Tokens of a block of the KV cache, the fewest that vLLM's CPU attention takes (its default there
 is 128): what two prompts share is found in the cache up to a whole block, so that 387 MMLU
@@ -33,7 +35,7 @@ class VllmGenerator:
     """One engine, loaded once, fed from one queue through its own add_request/step loop.
 
     lora_rank: the largest of the adapters that `serve` is to be given; 0 without any.  tokenizer:
-    the folder of one that is not the model's own.
+    the folder of one that is not the model's own.  n_beside: engines that share a CPU's memory.
     Raises InputError when the weights cannot be loaded as asked, EnvironmentFault when the machine
     cannot (memory, dead engine).
     """
@@ -46,13 +48,8 @@ class VllmGenerator:
         revision: str | None = None,
         lora_rank: int = 0,
         tokenizer: str | None = None,
+        n_beside: int = 1,
     ) -> None:
-        if settings.data_parallel_size and settings.data_parallel_size > 1:
-            raise InputError(
-                "vLLM runs data parallel only as a server: start `python -m"
-                f" vllm.entrypoints.openai.api_server --model {model} --data-parallel-size"
-                f" {settings.data_parallel_size}` and evaluate openai:NAME@URL."
-            )
         prepare_import(settings)
         try:
             import vllm
@@ -72,8 +69,9 @@ class VllmGenerator:
             _use_every_core()
         given = settings.arguments()
         if on_cpu:
-            if settings.gpu_memory_utilization is None:
-                given["kv_cache_memory_bytes"] = int(_free_memory() * _CPU_KV_CACHE_SHARE)
+            if settings.gpu_memory_utilization is None and _CPU_KV_CACHE not in os.environ:
+                share = _CPU_KV_CACHE_SHARE / n_beside
+                given["kv_cache_memory_bytes"] = int(_free_memory() * share)
             # On CPUs compiling takes 60 to 80 s of every start and brings 20 to 35 %: worth it only
             # in runs of several minutes.
             given.setdefault("enforce_eager", True)
@@ -100,7 +98,7 @@ class VllmGenerator:
         self._engine: Any = self._llm.llm_engine
         self._closed = Event()
         _watch(getattr(self._engine, "engine_core", None), self._closed)
-        self._batch = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
+        self.batch = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
 
     def serve(self, adapter: str) -> None:
         """Answer with this adapter, a folder, from now on.
@@ -130,16 +128,19 @@ class VllmGenerator:
         self._adapter = request
 
     def stream(
-        self, requests: Sequence[Rendered]
+        self, requests: Iterable[Rendered | None]
     ) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
-        """See Generator. Ctrl-C and errors leave the engine without unfinished requests."""
+        """See Generator. Ctrl-C and errors leave the engine without unfinished requests.
+
+        A None among the requests: there is none now, but there may be after the engine's next step.
+        """
         waiting = iter(requests)
         running: dict[str, Rendered] = {}
         n_sent = 0
         try:
             while True:
                 while (
-                    len(running) < _WINDOW * self._batch
+                    len(running) < WINDOW * self.batch
                     and (request := next(waiting, None)) is not None
                 ):
                     request_id = str(n_sent)

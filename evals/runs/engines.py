@@ -1,15 +1,20 @@
 """Who answers: the evaluated model's generator, and a judge's."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evals.errors import InputError
 from evals.generators import Generator
+from evals.generators.placing import places
 from evals.generators.replay import ReplayGenerator
 from evals.models.resolve import Model
 from evals.plan.make import Plan
 from evals.plan.settings import RunSettings
+from evals.storage.run_folder import safe
 
 if TYPE_CHECKING:
+    from evals.generators.copies import CopiesGenerator
     from evals.generators.vllm import VllmGenerator
 
 
@@ -17,7 +22,7 @@ def generator_for(plan: Plan) -> Generator:
     """The evaluated model's engine."""
     if plan.model.kind == "replay":
         return ReplayGenerator(plan.recorded)
-    return start_engine(plan.model, plan.settings)
+    return start_engine(plan.model, replace(plan.settings, out=plan.out))
 
 
 def start_engine(model: Model, settings: RunSettings, n_beside: int = 1) -> Generator:
@@ -34,11 +39,10 @@ def start_engine(model: Model, settings: RunSettings, n_beside: int = 1) -> Gene
         from evals.generators.openai import OpenAIGenerator
 
         return OpenAIGenerator(model.source, model.urls, n_beside=n_beside)
-    from evals.generators.vllm import VllmGenerator
-
+    rank = model.adapter.rank if model.adapter else 0
+    engine = local_engine(model, settings, rank)
     if model.adapter is None:
-        return VllmGenerator(model.source, settings.engine, revision=model.revision)
-    engine = adapter_engine(model, settings, model.adapter.rank)
+        return engine
     try:
         engine.serve(str(model.adapter.folder))
     except BaseException:
@@ -47,15 +51,25 @@ def start_engine(model: Model, settings: RunSettings, n_beside: int = 1) -> Gene
     return engine
 
 
-def adapter_engine(model: Model, settings: RunSettings, rank: int) -> "VllmGenerator":
-    """An engine of an adapter's base, with room for adapters of this rank; it serves none yet."""
-    from evals.generators.vllm import VllmGenerator
+def local_engine(
+    model: Model, settings: RunSettings, rank: int = 0
+) -> "VllmGenerator | CopiesGenerator":
+    """vLLM on this machine: in this process, or copies of it, whose logs are in the run's folder.
+
+    rank: of the adapters there is to be room for; it serves none yet.
+    """
+    from evals.generators.copies import CopiesGenerator
+    from evals.generators.copy_process import Start, load
 
     own = model.adapter is not None and model.adapter.has_tokenizer
-    return VllmGenerator(
+    start = Start(
         model.source,
         settings.engine,
-        revision=model.revision,
-        lora_rank=rank,
-        tokenizer=str(model.tokenizer_files) if own else None,
+        model.revision,
+        rank,
+        str(model.tokenizer_files) if own else None,
     )
+    where = places(settings.engine)
+    if not where.is_split:
+        return load(start)
+    return CopiesGenerator(start, where, (settings.out or Path()) / "logs" / safe(model.name))

@@ -2,9 +2,11 @@
 about how long it will take.
 """
 
+import contextlib
+import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -12,6 +14,7 @@ class Progress:
     """Reports long work by phase and keeps each phase's wall time and token counts for run.json.
 
     clock: seconds, monotonic.  quiet: report nothing, keep the figures.
+    hears: whether a note goes anywhere.
     """
 
     def __init__(
@@ -23,6 +26,7 @@ class Progress:
     ) -> None:
         self.phases: dict[str, dict[str, float]] = {}
         self._quiet = quiet
+        self.hears = not quiet
         self._clock = clock
         self._every_s = every_s
         self._bar: Any = None
@@ -145,6 +149,7 @@ class Reports(Progress):
     ) -> None:
         super().__init__(quiet=True)
         self._on_progress, self._on_note = on_progress, on_note
+        self.hears = on_note is not None
 
     def advance(self, n: int = 1, work: float = 0.0, **counts: float) -> None:
         """As above, and said."""
@@ -156,6 +161,35 @@ class Reports(Progress):
         """One line for the program."""
         if self._on_note is not None:
             self._on_note(text)
+
+
+@contextlib.contextmanager
+def heard(progress: Progress) -> Iterator[None]:
+    """Note meanwhile what engines and servers say of themselves (their modules' loggers), above the
+    bar; what is quiet leaves it to whoever set up logging.
+    """
+    if not progress.hears:
+        yield
+        return
+    logger, handler = logging.getLogger("evals"), _Noting(progress)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Noting(logging.Handler):
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        self._progress.note(record.getMessage())
 
 
 def _bar() -> Any:

@@ -7,6 +7,7 @@ the store lacks.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from evals.errors import EvalsError, Incomplete
 from evals.generators import Generator
@@ -27,7 +28,7 @@ from evals.runs.judging import how_to_go_on, judge_all
 from evals.runs.known import Known
 from evals.runs.landing import Landing
 from evals.runs.programs import Programs
-from evals.runs.progress import Progress
+from evals.runs.progress import Progress, heard
 from evals.runs.provenance import software
 from evals.runs.servers import about_servers, require_servers, tokenizer_hint
 from evals.runs.writing import RunResult, Writing
@@ -59,7 +60,7 @@ def execute(
     notes: what else to say once the folder is ours.
     """
     folder = RunFolder(plan.out)
-    with folder.locked():
+    with folder.locked(), heard(progress):
         lacks = lacking(plan.tasks, plan.judges, plan.settings.suite)
         said = (*earlier_run(plan), *adapter_notes(plan.model), *notes, *lacks, *_bounds(plan))
         for note in said:
@@ -87,7 +88,8 @@ def execute(
                 answering.answer_all()
                 early.finish()
                 programs.collect(known.found)
-                known.judge_notes = judge_all(asker, plan.settings, known.questions, known.found)
+                settings = replace(plan.settings, out=plan.out)
+                known.judge_notes = judge_all(asker, settings, known.questions, known.found)
                 result = writing.grade_and_write()
             except BaseException:
                 early.close()

@@ -9,12 +9,13 @@ from evals.models.fingerprint import files_fingerprint
 from evals.models.prompts import Rendered
 from evals.plan.make import Plan
 from evals.records import Completion
-from evals.runs.engines import adapter_engine
+from evals.runs.engines import local_engine
 from evals.runs.progress import Progress
 from evals.runs.session import execute
 from evals.runs.writing import RunResult
 
 if TYPE_CHECKING:
+    from evals.generators.copies import CopiesGenerator
     from evals.generators.vllm import VllmGenerator
 
 
@@ -57,7 +58,7 @@ class _Shared:
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
-        self._engine: VllmGenerator | None = None
+        self._engine: VllmGenerator | CopiesGenerator | None = None
         self._tokenizer = ""
 
     def start(self, plan: Plan) -> Generator:
@@ -68,7 +69,8 @@ class _Shared:
         tokenizer = files_fingerprint(adapter.tokenizer) if adapter.has_tokenizer else ""
         if self._engine is None or tokenizer != self._tokenizer:
             self.close()
-            self._engine = adapter_engine(plan.model, plan.settings, self._rank)
+            settings = replace(plan.settings, out=plan.out)
+            self._engine = local_engine(plan.model, settings, self._rank)
             self._tokenizer = tokenizer
         self._engine.serve(str(adapter.folder))
         return _Lent(self._engine)

@@ -215,6 +215,11 @@ def _fixed(value: Any) -> Any:
 
 
 def default_folder(name: str, suite: str) -> str:
-    """The run folder's name: the model's, lower case and safe as a file name, and the suite."""
-    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).strip("-.")
-    return f"{safe or 'model'}-{suite}"
+    """The run folder's name: the model's and the suite."""
+    return f"{safe(name)}-{suite}"
+
+
+def safe(name: str) -> str:
+    """A model's name in lower case and safe as a file's."""
+    kept = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).strip("-.")
+    return kept or "model"

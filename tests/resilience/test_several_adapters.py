@@ -37,7 +37,7 @@ class Fakes:
     fails_after: int | None = None
 
     def start(self, model: Model, settings: RunSettings, rank: int) -> "FakeEngine":
-        """See evals.runs.engines.adapter_engine."""
+        """See evals.runs.engines.local_engine."""
         self.events.append(f"load {rank}")
         return FakeEngine(self, lambda request, adapter: answer_of(adapter)(request))
 
@@ -82,7 +82,7 @@ class FakeEngine:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     found = Fakes()
-    monkeypatch.setattr(together, "adapter_engine", found.start)
+    monkeypatch.setattr(together, "local_engine", found.start)
     monkeypatch.setattr(engines, "start_engine", found.judge)
     return found
 

@@ -1,0 +1,122 @@
+"""How many copies of a model run, and on which devices each: of those that this process may use."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evals.errors import InputError
+from evals.generators import EngineSettings
+from evals.generators.checkpoint import prepare_import
+
+_CPU_BIND = "VLLM_CPU_OMP_THREADS_BIND"
+_NOT_A_LIST = ("auto", "nobind")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """variable: of the environment, by which an engine is told its devices.  each: what it is told,
+    by copy; one empty text where a single engine takes what there is.
+    kind: what a device is called.  n_devices: those there are, 0 where that is not known.
+    """
+
+    variable: str
+    each: tuple[str, ...]
+    kind: str
+    n_devices: int
+
+    @property
+    def is_split(self) -> bool:
+        """Whether there is more than one copy."""
+        return len(self.each) > 1
+
+    def line(self) -> str:
+        """For `--dry-run`, and a run's start."""
+        return f"{len(self.each)} copies of the model: {self.kind} {' | '.join(self.each)}"
+
+
+ONE = Places("", ("",), "", 0)
+
+
+def places(settings: EngineSettings) -> Places:
+    """Where the copies that are asked for run; without --data-parallel-size as many as the visible
+    GPUs hold. ONE where vLLM is not installed, or splits its engine over machines itself.
+
+    Raises InputError where there are not devices enough.
+    """
+    if settings.distributed_executor_backend == "ray":
+        if (settings.data_parallel_size or 1) > 1:
+            raise InputError(
+                "--data-parallel-size with Ray: copies that Ray places are servers' (vllm serve"
+                " MODEL --data-parallel-size N --data-parallel-backend ray); evaluate"
+                " openai:NAME@URL."
+            )
+        return ONE
+    prepare_import(settings)
+    try:
+        from vllm.platforms import current_platform
+    except ImportError:
+        return ONE
+    if current_platform.is_cpu():
+        return on_cores(settings, sorted(os.sched_getaffinity(0)), os.environ.get(_CPU_BIND, ""))
+    variable = current_platform.device_control_env_var
+    # An empty list hides every device; vLLM itself takes it for none that was set.
+    listed = [one.strip() for one in os.environ.get(variable, "").split(",") if one.strip()]
+    try:
+        visible = listed or list(map(str, range(current_platform.device_count())))
+    # A machine without a GPU, where a run is only planned.
+    except (NotImplementedError, AttributeError, RuntimeError):
+        visible = []
+    return on_gpus(settings, visible, variable)
+
+
+def on_gpus(settings: EngineSettings, visible: Sequence[str], variable: str) -> Places:
+    """The visible GPUs, by number or name, dealt out in their order. See places."""
+    per_copy = _per_copy(settings)
+    n = settings.data_parallel_size or max(1, len(visible) // per_copy)
+    if not visible:
+        return Places(variable, ("",) * n, "GPU", 0)
+    if n * per_copy > len(visible):
+        raise InputError(
+            f"{_asked(settings)} needs {n * per_copy} GPUs; visible are {len(visible)}"
+            f" ({variable}={','.join(visible)}). Ask fewer, or make more visible."
+        )
+    dealt = [",".join(visible[i * per_copy : (i + 1) * per_copy]) for i in range(n)]
+    return Places(variable, tuple(dealt), "GPU", len(visible))
+
+
+def on_cores(settings: EngineSettings, cores: Sequence[int], bound: str) -> Places:
+    """A CPU's cores, split evenly; or the parts that vLLM's variable (bound) names, with | between
+    them, a part a worker. See places.
+    """
+    n, per_copy = settings.data_parallel_size or 1, _per_copy(settings)
+    if n == 1:
+        return Places(_CPU_BIND, ("",), "core", len(cores))
+    if bound == "nobind":
+        return Places(_CPU_BIND, ("nobind",) * n, "core", len(cores))
+    n_parts = n * per_copy
+    if bound and bound not in _NOT_A_LIST:
+        parts = bound.split("|")
+        if len(parts) != n_parts:
+            raise InputError(
+                f"{_asked(settings)} needs {n_parts} parts in {_CPU_BIND}={bound}, with | between"
+                f" them; there are {len(parts)}."
+            )
+    elif n_parts > len(cores):
+        raise InputError(
+            f"{_asked(settings)} needs {n_parts} cores on a CPU; there are {len(cores)}."
+        )
+    else:
+        at = [len(cores) * i // n_parts for i in range(n_parts + 1)]
+        parts = [",".join(map(str, cores[at[i] : at[i + 1]])) for i in range(n_parts)]
+    dealt = ["|".join(parts[i * per_copy : (i + 1) * per_copy]) for i in range(n)]
+    return Places(_CPU_BIND, tuple(dealt), "core", len(cores))
+
+
+def _per_copy(settings: EngineSettings) -> int:
+    return (settings.tensor_parallel_size or 1) * (settings.pipeline_parallel_size or 1)
+
+
+def _asked(settings: EngineSettings) -> str:
+    names = ("data_parallel_size", "tensor_parallel_size", "pipeline_parallel_size")
+    given = [(name, value) for name in names if (value := getattr(settings, name)) is not None]
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given)
