@@ -166,6 +166,12 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be asked, and stop.")
     ] = False,
+    parameters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="With --dry-run: GPU-hours of a model so large, e.g. 70b."
+        ),
+    ] = None,
     price: PriceOption = None,
     max_cost: Annotated[
         float | None,
@@ -181,7 +187,12 @@ def run(
     pipeline_parallel_size: Annotated[
         int | None, typer.Option(help="Stages the layers are split over.")
     ] = None,
-    data_parallel_size: Annotated[int | None, typer.Option(help="Copies of the model.")] = None,
+    data_parallel_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Copies of the model, each on GPUs of its own (default: as many as these hold)."
+        ),
+    ] = None,
     distributed_executor_backend: Annotated[
         str | None, typer.Option(help="mp, uni or ray.")
     ] = None,
@@ -251,8 +262,10 @@ def run(
     )  # fmt: skip
     each = of_each(settings, adapter) if adapter else [settings]
     if dry_run:
-        print("\n\n".join(described(one, price or ()) for one in each))
+        print("\n\n".join(described(one, price or (), parameters) for one in each))
         return
+    if parameters is not None:
+        raise typer.BadParameter("--parameters goes with --dry-run.")
     if step is not None and log is None:
         raise typer.BadParameter("--step goes with --log.")
     if log is not None:
@@ -323,7 +336,9 @@ def measured_together(each: Sequence["RunSettings"]) -> list["RunResult"]:
     return execute_all(plans, Progress, [_power(plan) for plan in plans])
 
 
-def described(settings: "RunSettings", prices: Sequence[str] = ()) -> str:
+def described(
+    settings: "RunSettings", prices: Sequence[str] = (), parameters: str | None = None
+) -> str:
     """What the run would ask, and what is to be said about its folder."""
     from evals.models.bases import adapter_notes
     from evals.plan.earlier import earlier_run
@@ -332,7 +347,7 @@ def described(settings: "RunSettings", prices: Sequence[str] = ()) -> str:
 
     plan = make_plan(settings, need_judges=False)
     notes = [*adapter_notes(plan.model), *plan.view.notes(), *earlier_run(plan)]
-    return "\n".join([describe(plan, prices), *_power(plan), *notes])
+    return "\n".join([describe(plan, prices, parameters), *_power(plan), *notes])
 
 
 def _power(plan: "Plan") -> list[str]:

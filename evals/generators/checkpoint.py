@@ -110,6 +110,7 @@ def take(model: Model, settings: EngineSettings, tokenizer: Any) -> Checkpoint |
     own = _config(source, model, replace(settings, max_model_len=None))
     asked = settings.max_model_len
     config = own if asked is None else _longer(source, model, settings, own.max_model_len)
+    _check_split(config, model, settings)
     held = config.try_get_generation_config()
     named = held.get("eos_token_id")
     listed = named if isinstance(named, list) else [named]
@@ -142,6 +143,29 @@ def _config(source: str, model: Model, settings: EngineSettings) -> Any:
         ).create_model_config()
     except Exception as error:
         raise InputError(f"vLLM cannot take {model.argument}: {one_line(error)}.") from error
+
+
+def _check_split(config: Any, model: Model, settings: EngineSettings) -> None:
+    """Raise InputError where the model cannot be split over so many GPUs, by vLLM's own rules."""
+    from vllm.config import ParallelConfig
+
+    tensor, stages = settings.tensor_parallel_size or 1, settings.pipeline_parallel_size or 1
+    if tensor * stages == 1:
+        return
+    try:
+        # With a backend named it does not look for the GPUs, of which this machine may have none.
+        config.verify_with_parallel_config(
+            ParallelConfig(
+                tensor_parallel_size=tensor,
+                pipeline_parallel_size=stages,
+                distributed_executor_backend="mp",
+            )
+        )
+    except Exception as error:
+        raise InputError(
+            f"{model.argument} cannot be split over {tensor * stages} GPUs as asked:"
+            f" {one_line(error)}."
+        ) from error
 
 
 def _longer(source: str, model: Model, settings: EngineSettings, own: int) -> Any:

@@ -1,8 +1,9 @@
 """How many copies of a model run, and on which devices each: of those that this process may use."""
 
+import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evals.errors import InputError
 from evals.generators import EngineSettings
@@ -17,12 +18,15 @@ class Places:
     """variable: of the environment, by which an engine is told its devices.  each: what it is told,
     by copy; one empty text where a single engine takes what there is.
     kind: what a device is called.  n_devices: those there are, 0 where that is not known.
+    name, memory: of a GPU, and its bytes; "" and 0 where they are not known.
     """
 
     variable: str
     each: tuple[str, ...]
     kind: str
     n_devices: int
+    name: str = ""
+    memory: int = 0
 
     @property
     def is_split(self) -> bool:
@@ -61,12 +65,19 @@ def places(settings: EngineSettings) -> Places:
     variable = current_platform.device_control_env_var
     # An empty list hides every device; vLLM itself takes it for none that was set.
     listed = [one.strip() for one in os.environ.get(variable, "").split(",") if one.strip()]
-    try:
+    # Where there is no GPU a run may still be planned; what the driver does not say is not known.
+    with contextlib.suppress(NotImplementedError, AttributeError, RuntimeError, ValueError):
         visible = listed or list(map(str, range(current_platform.device_count())))
-    # A machine without a GPU, where a run is only planned.
-    except (NotImplementedError, AttributeError, RuntimeError):
-        visible = []
-    return on_gpus(settings, visible, variable)
+        found = on_gpus(settings, visible, variable)
+        if not visible:
+            return found
+        # By the driver's library: nothing is begun on the GPU by this process.
+        return replace(
+            found,
+            name=current_platform.get_device_name(),
+            memory=current_platform.get_device_total_memory(),
+        )
+    return on_gpus(settings, listed, variable)
 
 
 def on_gpus(settings: EngineSettings, visible: Sequence[str], variable: str) -> Places:

@@ -291,6 +291,16 @@ def _hub(hub_id: str, revision: str | None, offline: bool) -> Model:
     )
 
 
+def require_config(model: Model) -> None:
+    """The same for a model of which only what it would be asked is wanted: of a folder without
+    weights the config is enough.
+    """
+    folder = Path(model.source)
+    is_bare = model.kind == "weights" and folder.is_dir() and not has_weights(folder)
+    if not (is_bare and model.adapter is None and (folder / "config.json").exists()):
+        require_weights(model)
+
+
 def require_weights(model: Model) -> None:
     """Raise InputError when a model cannot answer: a folder without config or weights (or without
     some of them), an adapter that does not fit its base, a server without key.

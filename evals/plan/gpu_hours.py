@@ -1,5 +1,5 @@
-"""What a run will take on a GPU, before it is paid for: a roofline over prompt tokens to compute
-and tokens to generate.
+"""What a run will take on GPUs, before it is paid for: a roofline over prompt tokens to compute
+and tokens to generate, and the start of the engines, which load beside each other.
 
 Prompts are bound by arithmetic, 2 FLOP a parameter and token; decoding by memory, since each step
 reads the weights once and the keys and values of every sequence in the batch. The shares of a GPU's
@@ -10,11 +10,14 @@ for deciding between one GPU and eight.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evals.errors import InputError
+from evals.models.prompts import Rendered
+from evals.plan.prefix import cached_tokens
 from evals.registry import BENCHMARKS, benchmark_class
 
 _COMPUTE_SHARE = 0.6
@@ -31,8 +34,12 @@ _STEP_S = 4.4e-3
 below.
 """
 _BATCH = 256
+_BLOCK = 16
+"""Tokens of a prefix cache's block in vLLM on a GPU."""
 _WEIGHTS_ROOM = 0.75
 """Of the GPU's memory: weights that take more leave too little for keys and values."""
+_KV_BYTES_8B, _KV_GROWTH = 131_072, 0.4217
+"""Keys and values of a token in Llama 3.1 8B, and the power of the size by which 70B has more."""
 
 
 def typical_new_tokens(task: str, most: int) -> int:
@@ -88,7 +95,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Wall time on n GPUs, in seconds. holds: whether they have room for the weights."""
+    """Wall time of copies on n GPUs each, in seconds. holds: whether n hold the weights."""
 
     gpu: Gpu
     n: int
@@ -96,6 +103,18 @@ class Estimate:
     prefill_s: float
     decode_s: float
     holds: bool
+    copies: int = 1
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of all copies."""
+        return self.n * self.copies * self.wall_s / 3600
+
+    @property
+    def where(self) -> str:
+        """The GPUs."""
+        each = f", {self.copies} copies" if self.copies > 1 else ""
+        return f"{self.n * self.copies} x {self.gpu.name}{each}"
 
     @property
     def wall_s(self) -> float:
@@ -106,10 +125,7 @@ class Estimate:
         """One line."""
         if not self.holds:
             return f"{self.n} x {self.gpu.name}: no room for the weights"
-        return (
-            f"{self.n} x {self.gpu.name}: about {self.n * self.wall_s / 3600:.2g} GPU-hours,"
-            f" {self.wall_s / 60:.0f} min"
-        )
+        return f"{self.where}: about {self.gpu_hours:.2g} GPU-hours, {self.wall_s / 60:.0f} min"
 
 
 def shape_of(files: Path | None, lora_rank: int = 0) -> Shape | None:
@@ -155,11 +171,41 @@ def _shape(config: Mapping[str, Any], lora_rank: int) -> Shape:
     return Shape(float(parameters), float(2 * 2 * layers * kv_heads * head))
 
 
-def estimate(shape: Shape, work: Work, gpu: Gpu, n: int | None = None) -> Estimate:
-    """Time for `work` on n GPUs (None: the smallest power of two that holds the weights with room
-    for keys and values).
+def shape_of_size(size: str) -> Shape:
+    """A model of which only the number of parameters is known, as people write it: 70b, 1.5B, 350m.
+    Raises InputError for anything else.
     """
-    n = n or _fewest(shape, gpu)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mb])", size.strip().lower())
+    if not found or not float(found[1]):
+        raise InputError(f"--parameters {size}: write a number of parameters, e.g. 70b or 350m.")
+    parameters = float(found[1]) * {"m": 1e6, "b": 1e9}[found[2]]
+    return Shape(parameters, _KV_BYTES_8B * (parameters / 8.03e9) ** _KV_GROWTH)
+
+
+def work_of(requests: Sequence[Rendered]) -> Work:
+    """What requests take of an engine that keeps their prefixes; outputs as long as is typical."""
+    new = held = 0.0
+    for request in requests:
+        task = "" if request.check else request.item_id.partition("/")[0]
+        length = typical_new_tokens(task, request.max_new_tokens)
+        new += length * request.sampling.n
+        # While a sequence writes, it holds its prompt and on average half of what it will write.
+        held += length * request.sampling.n * (len(request.token_ids) + length / 2)
+    prompt = sum(len(request.token_ids) for request in requests)
+    cached = cached_tokens((request.token_ids for request in requests), _BLOCK)
+    return Work(prompt - cached, new, held / max(new, 1))
+
+
+def gpu_named(name: str) -> Gpu | None:
+    """The GPU that a driver calls so; None for one whose data sheet is not here."""
+    return next((gpu for gpu in GPUS if gpu.name.split()[0] in name), None)
+
+
+def estimate(shape: Shape, work: Work, gpu: Gpu, n: int | None = None, copies: int = 1) -> Estimate:
+    """Time for `work` shared by copies on n GPUs each (None: the smallest power of two that holds
+    the weights with room for keys and values).
+    """
+    n = n or fewest(shape, gpu)
     share = _SPLIT_SHARE if n > 1 else 1.0
     flops, bandwidth = (
         gpu.flops * _COMPUTE_SHARE * share * n,
@@ -177,13 +223,15 @@ def estimate(shape: Shape, work: Work, gpu: Gpu, n: int | None = None) -> Estima
         gpu,
         n,
         load_s=_START_S + shape.weight_bytes / _LOAD_BYTES_S,
-        prefill_s=2 * shape.parameters * work.prompt / flops,
-        decode_s=work.new / batch * step_s,
+        prefill_s=2 * shape.parameters * work.prompt / flops / copies,
+        decode_s=work.new / batch * step_s / copies,
         holds=shape.weight_bytes < usable,
+        copies=copies,
     )
 
 
-def _fewest(shape: Shape, gpu: Gpu) -> int:
+def fewest(shape: Shape, gpu: Gpu) -> int:
+    """GPUs, a power of two, that hold the weights with room for keys and values."""
     n = 1
     while shape.weight_bytes > gpu.memory * n * _WEIGHTS_ROOM:
         n *= 2

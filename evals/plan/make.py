@@ -18,13 +18,14 @@ from evals.cards.published import DEFAULT, row_of_short_name, shipped
 from evals.data.dataset import LoadedSource
 from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError, nearest
+from evals.generators.placing import ONE, Places
 from evals.generators.replay import Recorded, read_recorded
 from evals.models.probe import check_prompts
 from evals.models.prompting import AS_IT_IS
 from evals.models.prompts import ChatFormat, Rendered, Renderer, check_room
 from evals.models.reading import MARKS_ALONE, Reader
 from evals.models.reasoning import AS_IT_COMES
-from evals.models.resolve import Model, require_weights, resolve
+from evals.models.resolve import Model, require_config, require_weights, resolve
 from evals.plan.cost import check_cap, prices_of
 from evals.plan.draws import (
     is_drawn,
@@ -38,6 +39,7 @@ from evals.plan.items import TaskPlan, plan_task
 from evals.plan.judges import Judge
 from evals.plan.known_judges import known_judges
 from evals.plan.naming_judges import gone, judges_of, prompts_of_judges, refusal
+from evals.plan.parallel import placed
 from evals.plan.reasoning import reader_of
 from evals.plan.rendering import (
     renderer_of,
@@ -59,6 +61,8 @@ class Plan:
     clock: what a template that asks the time, the model's or a judge's, is told all through the
     run; None where none asks.  reader: tells the model's reasoning from its answers.
     lost: judges that are not to be had, by role, and why; a plan that is carried out has none.
+    places: the devices that the model's copies run on.  unplaced: why it cannot run on this
+    machine; "" in a plan that is carried out.
     """
 
     settings: RunSettings
@@ -73,6 +77,8 @@ class Plan:
     clock: str | None = None
     reader: Reader = MARKS_ALONE
     lost: Mapping[str, str] = field(default_factory=dict)
+    places: Places = ONE
+    unplaced: str = ""
 
     @property
     def chat_format(self) -> ChatFormat:
@@ -195,7 +201,9 @@ def make_plan(
     machine, then what is in it.
 
     need_weights: False where only prompts are wanted: no weights, keys or judges need to be there.
-    need_judges: False where a judge that is not to be had is only to be named (Plan.lost).
+    need_judges: False where nothing is carried out: a judge that is not to be had, and a machine
+    on which the model cannot run, are only to be named (Plan.lost, Plan.unplaced), and of the
+    weights the config is enough.
     Raises InputError (or EnvironmentFault) with one sentence for what is wrong.
     """
     if settings.offline:
@@ -215,6 +223,12 @@ def make_plan(
     if need_weights:
         check_prompts(renderer, found.model.files, found.model.argument, view.end_ids)
     fingerprint = _fingerprint(found, settings, view) if need_weights else ""
+    unplaced: list[str] = []
+    where = ONE
+    if need_weights:
+        where = _noting(unplaced, partial(placed, found.model, settings.engine)) or ONE
+    if unplaced and need_judges:
+        raise InputError(unplaced[0])
     tasks = _tasks(found, settings, chat=renderer.chat_format != "none")
     here = {role: judge for role, judge in found.judges.items() if role not in found.lost}
     judged = try_judges(tasks, here, settings) if need_weights else []
@@ -223,8 +237,7 @@ def make_plan(
         settings, card, found.model, fingerprint, view, renderer, tasks, found.judges,
         found.recorded,
         settings.clock.isoformat(sep=" ") if settings.clock and reads_clock else None,
-        reader,
-        found.lost,
+        reader, found.lost, where, "".join(unplaced),
     )  # fmt: skip
 
 
@@ -288,7 +301,8 @@ def _find(
     had, a line each.
     """
     problems: list[str] = []
-    model = _noting(problems, lambda: _model(settings, need_weights))
+    require = require_weights if need_judges else require_config
+    model = _noting(problems, lambda: _model(settings, require if need_weights else None))
     recorded, read_as = _recorded(model, card)
     if recorded and not settings.tasks:
         named = recorded_draws(recorded)
@@ -330,8 +344,10 @@ def _noting(problems: list[str], call: Callable[[], T]) -> T | None:
         return None
 
 
-def _model(settings: RunSettings, need_weights: bool) -> Model:
-    """The model; a server's takes its files, and so its context, from --tokenizer."""
+def _model(settings: RunSettings, require: Callable[[Model], None] | None) -> Model:
+    """The model; a server's takes its files, and so its context, from --tokenizer. require: what it
+    must have here.
+    """
     model = resolve(
         settings.model,
         revision=settings.revision,
@@ -345,8 +361,8 @@ def _model(settings: RunSettings, need_weights: bool) -> Model:
             "--batch-invariant is the engine's own setting: start the server with"
             " VLLM_BATCH_INVARIANT=1 instead."
         )
-    if need_weights:
-        require_weights(model)
+    if require:
+        require(model)
     if settings.name:
         model = replace(model, name=settings.name)
     if model.kind == "server" and settings.tokenizer:

@@ -3,19 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evals.models.adapters import vllm_rank
 from evals.plan.bounds import known_answers, said_of
 from evals.plan.cost import check_cap, prices_of
-from evals.plan.gpu_hours import GPUS, Work, estimate, shape_of, typical_new_tokens
+from evals.plan.gpu_hours import (
+    GPUS,
+    Gpu,
+    Shape,
+    Work,
+    estimate,
+    shape_of_size,
+    work_of,
+)
 from evals.plan.items import lacking
 from evals.plan.make import Plan
-from evals.plan.prefix import cached_tokens
+from evals.plan.parallel import shape_for, split_of
 from evals.plan.reasoning import notes as notes_on_reasoning
 from evals.sandbox.pool import Sandbox
 from evals.storage.store import Store
 
-_BLOCK = 16
-"""Tokens of a prefix cache's block in vLLM on a GPU."""
+_NODE = 8
+"""GPUs of the nodes that are usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +47,12 @@ class Asked:
         return f"{self.n:7,} {self.prompt:14,} {share:>7} {self.new:17,.0f} {self.most:11,}"
 
 
-def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
+def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = None) -> str:
     """Per benchmark: items, requests the store lacks and their tokens; what that takes on a GPU;
     per judge what it would take.
 
-    prices: `--price` arguments, see evals.plan.cost.
+    prices: `--price` arguments, see evals.plan.cost.  parameters: how large the model is taken to
+    be, in place of what its config says.
     """
     settings = plan.settings
     if settings.sandbox == "require" and any(
@@ -77,7 +85,7 @@ def describe(plan: Plan, prices: Sequence[str] = ()) -> str:
         asked = _asked(plan, name, known)
         total += asked
         lines.append(f"{name:{width}} {len(task.items):7,} {asked.text()}")
-    lines += [*_gpu_lines(plan, total), plan.view.line()]
+    lines += [*_gpu_lines(plan, total, parameters), *_places(plan), plan.view.line()]
     lines += notes_on_reasoning(plan.reader, plan.tasks)
     for role, judge in plan.judges.items():
         if role in plan.lost:
@@ -102,38 +110,45 @@ def _asked(plan: Plan, task: str, known: Store | None) -> Asked:
     keys = {plan.key(request): request for request in plan.render(task)}
     there = known.known(keys) if known else set()
     lacking = [request for key, request in keys.items() if key not in there]
-    new = held = 0.0
-    for request in lacking:
-        length = typical_new_tokens(task, request.max_new_tokens)
-        new += length * request.sampling.n
-        # While a sequence writes, it holds its prompt and on average half of what it will write.
-        held += length * request.sampling.n * (len(request.token_ids) + length / 2)
-    return Asked(
-        len(lacking),
-        sum(len(request.token_ids) for request in lacking),
-        cached_tokens((request.token_ids for request in lacking), _BLOCK),
-        new,
-        sum(request.max_new_tokens * request.sampling.n for request in lacking),
-        held,
-    )
+    work = work_of(lacking)
+    prompt = sum(len(request.token_ids) for request in lacking)
+    most = sum(request.max_new_tokens * request.sampling.n for request in lacking)
+    cached = prompt - round(work.prompt)
+    return Asked(len(lacking), prompt, cached, work.new, most, work.held * work.new)
 
 
-def _gpu_lines(plan: Plan, total: Asked) -> list[str]:
-    """What the whole takes on each kind of GPU; nothing where nothing is asked or somebody else's
-    server answers.
+def _places(plan: Plan) -> list[str]:
+    """Where the copies run, or why the run would be refused here."""
+    if plan.unplaced:
+        return [f"not on this machine, and the run would be refused: {plan.unplaced}"]
+    return [plan.places.line()] if plan.places.is_split else []
+
+
+def _gpu_lines(plan: Plan, total: Asked, parameters: str | None) -> list[str]:
+    """What the whole takes on each kind of GPU, with the engines' start; nothing where nothing is
+    asked or somebody else's server answers.
     """
-    if not total.n or plan.model.kind == "replay":
+    if not total.n or (plan.model.kind == "replay" and parameters is None):
         return []
-    adapter = plan.model.adapter
-    shape = shape_of(plan.model.files, vllm_rank(adapter.rank) if adapter else 0)
+    shape = shape_of_size(parameters) if parameters else shape_for(plan.model)
     if shape is None:
-        return ["GPU-hours: not known here; they need the config.json of a dense model."]
-    engine = plan.settings.engine
-    sizes = (engine.tensor_parallel_size, engine.pipeline_parallel_size)
-    n = (sizes[0] or 1) * (sizes[1] or 1) if any(sizes) else None
+        return [
+            "GPU-hours: not known here; they need the config.json of a dense model, or --parameters"
+            " 70b."
+        ]
     work = Work(total.prompt - total.cached, total.new, total.held / max(total.new, 1))
-    parameters = (
+    said = (
         f"{shape.parameters / 1e9:.3g}B parameters, {work.prompt:,.0f} prompt tokens to compute,"
         f" about {work.new:,.0f} to generate:"
     )
-    return [parameters, *(f"  {estimate(shape, work, gpu, n).text()}" for gpu in GPUS)]
+    return [said, *(f"  {line}" for gpu in GPUS for line in _on_gpu(plan, shape, work, gpu))]
+
+
+def _on_gpu(plan: Plan, shape: Shape, work: Work, gpu: Gpu) -> list[str]:
+    """A line for what is asked; where nothing is, for the fewest GPUs and for a node of eight."""
+    n, copies = split_of(plan.settings.engine, plan.places)
+    if n or copies > 1:
+        return [estimate(shape, work, gpu, n, copies).text()]
+    least = estimate(shape, work, gpu)
+    node = estimate(shape, work, gpu, copies=max(1, _NODE // least.n))
+    return [f"{least.text()}; {node.text()}" if node.copies > 1 else least.text()]

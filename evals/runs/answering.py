@@ -1,16 +1,19 @@
 """What a run asks: the requests of all its tasks as one queue, through the store to the engine."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from evals.generators import Generator
 from evals.models.prompts import Rendered
 from evals.plan.make import Plan
+from evals.plan.parallel import expected
 from evals.records import Completion
 from evals.runs.asking import Asker, Waiting, work
 from evals.runs.early import EarlyJudges
 from evals.runs.landing import Landing
+from evals.runs.progress import duration
 
 _REPLAYED_AT_ONCE = 250
 """Recorded answers that share a commit."""
@@ -57,10 +60,19 @@ class Answering:
             # nothing.
             if self._has_programs(waiting):
                 self.landing.programs.prepare()
-            plan = _seeded(self.plan, waiting)
+            plan, begun = _seeded(self.plan, waiting), time.monotonic()
             self.asker.load(self.plan.model.argument, lambda: self.start(plan))
             progress.start("generate", len(waiting), work(waiting))
             self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
+            self._compare(waiting, time.monotonic() - begun)
+
+    def _compare(self, waiting: Waiting, took_s: float) -> None:
+        """Say what a dry run would have estimated beside what it took, where the GPU is known."""
+        plan, asked = self.plan, [requests[0] for _, requests in waiting]
+        found = expected(plan.model, plan.settings.engine, plan.places, asked)
+        if found is not None:
+            about, took = duration(found.wall_s), duration(took_s)
+            self.asker.progress.note(f"estimated {about} on {found.where}, took {took}")
 
     def _replay(self) -> None:
         """What was recorded, a few items at a time, so that all texts are never in

@@ -101,7 +101,7 @@ class Progress:
         elif self._done >= self._total > 0:
             self.note(
                 f"{self._phase}: {self._done:,} of {self._total:,} in"
-                f" {_duration(self._clock() - self._started)}"
+                f" {duration(self._clock() - self._started)}"
             )
         self._phase = ""
 
@@ -134,7 +134,7 @@ class Progress:
         share = self._work[0] / self._work[1] if self._work[1] else self._done / max(self._total, 1)
         if not 0.1 <= share < 1:
             return ""
-        return f", about {_duration((now - self._started) * (1 - share) / share)} left"
+        return f", about {duration((now - self._started) * (1 - share) / share)} left"
 
 
 class Reports(Progress):
@@ -207,5 +207,6 @@ def _bar() -> Any:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

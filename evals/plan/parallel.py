@@ -1,0 +1,106 @@
+"""On which GPUs a model will run, and whether they can hold it, before anything is loaded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from evals.errors import InputError
+from evals.generators import EngineSettings
+from evals.generators.placing import ONE, Places, places
+from evals.models.adapters import vllm_rank
+from evals.models.prompts import Rendered
+from evals.models.resolve import Model, model_json
+from evals.plan.gpu_hours import Estimate, Shape, estimate, gpu_named, shape_of, work_of
+
+_FLOAT32 = ("float32", "float")
+_LEAST_OF_QUANTIZED = 4
+"""A quantization made while loading leaves of 16 bits a weight at least 4."""
+_SHARE = 0.9
+"""Of a GPU's memory an engine takes, where --gpu-memory-utilization does not say."""
+_WEIGHTS_ROOM = 0.8
+"""Of that, weights that take more leave too little for keys and values to advise it."""
+_GB = 1e9
+
+
+def placed(model: Model, settings: EngineSettings) -> Places:
+    """Where the model's copies run; ONE where somebody else runs it.
+
+    Raises InputError where there are not devices enough, or not the memory for the weights.
+    """
+    if model.kind != "weights":
+        return ONE
+    where = places(settings)
+    if where.memory and model.files is not None:
+        weights = bytes_in_memory(model.files, settings.dtype, settings.quantization)
+        check_memory(model.argument, weights, settings, where)
+    return where
+
+
+def split_of(settings: EngineSettings, where: Places) -> tuple[int | None, int]:
+    """GPUs of a copy, None where nobody says, and copies."""
+    sizes = (settings.tensor_parallel_size, settings.pipeline_parallel_size)
+    each = (sizes[0] or 1) * (sizes[1] or 1) if any(sizes) else None
+    return each, settings.data_parallel_size or len(where.each)
+
+
+def shape_for(model: Model) -> Shape | None:
+    """Its size, with the room that its adapter takes; None where it is not known."""
+    return shape_of(model.files, vllm_rank(model.adapter.rank) if model.adapter else 0)
+
+
+def expected(
+    model: Model, settings: EngineSettings, where: Places, requests: Sequence[Rendered]
+) -> Estimate | None:
+    """What these requests will take on this machine; None where its GPU, or the model's size, is
+    not known.
+    """
+    gpu = gpu_named(where.name)
+    shape = shape_for(model) if gpu else None
+    if gpu is None or shape is None:
+        return None
+    n, copies = split_of(settings, where)
+    return estimate(shape, work_of(requests), gpu, n or 1, copies)
+
+
+def check_memory(name: str, weights: int, settings: EngineSettings, where: Places) -> None:
+    """Raise InputError where a copy's GPUs cannot hold the weights, in bytes; with the split that
+    can.
+    """
+    tensor, stages = settings.tensor_parallel_size or 1, settings.pipeline_parallel_size or 1
+    room = where.memory * (settings.gpu_memory_utilization or _SHARE)
+    if weights < room * tensor * stages:
+        return
+    needed = tensor
+    while weights > room * _WEIGHTS_ROOM * needed * stages:
+        needed *= 2
+    each = needed * stages
+    way_out = f"Give --tensor-parallel-size {needed}"
+    if each > where.n_devices:
+        way_out = f"It needs {each} such GPUs, and {where.n_devices} are visible: take more nodes"
+    raise InputError(
+        f"The weights of {name} take {weights / _GB:,.0f} GB, and an engine has"
+        f" {room * tensor * stages / _GB:,.0f} GB on {tensor * stages} x {where.name or 'GPU'}."
+        f" {way_out}, or a --quantization."
+    )
+
+
+def bytes_in_memory(folder: Path, dtype: str, quantization: str | None) -> int:
+    """What the weights of a folder take at least, loaded in this precision: by an index, which may
+    be there without them, or the files' sizes; 0 where neither is there.
+    """
+    sizes = [_indexed(file) for file in sorted(folder.glob("*.safetensors.index.json"))]
+    for pattern in ("*.safetensors", "*.bin"):
+        files = [file for file in folder.glob(pattern) if not file.name.startswith("adapter_")]
+        sizes.append(sum(file.stat().st_size for file in files))
+    stored = min(filter(None, sizes), default=0)
+    if not stored:
+        return 0
+    config = model_json(folder / "config.json")
+    if (config.get("dtype") or config.get("torch_dtype")) == "float32" and dtype not in _FLOAT32:
+        stored //= 2
+    return stored // _LEAST_OF_QUANTIZED if quantization else stored
+
+
+def _indexed(index: Path) -> int:
+    metadata = model_json(index).get("metadata")
+    size = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return int(size) if isinstance(size, int | float) else 0
