@@ -44,8 +44,8 @@ class OpenAIServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, script: Script) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, script: Script, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.script = script
         self.lock = threading.Lock()
         self.asked: list[Body] = []
@@ -70,9 +70,9 @@ class OpenAIServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(script: Script) -> Iterator[OpenAIServer]:
-    """A server in a thread, gone afterwards."""
-    server = OpenAIServer(script)
+def serving(script: Script, port: int = 0) -> Iterator[OpenAIServer]:
+    """A server in a thread, gone afterwards. port: 0 for a free one."""
+    server = OpenAIServer(script, port)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
@@ -111,7 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """What it says of itself; {}, too, says that it is well (/health)."""
-        self._send(Reply(self.server.about.get(self.path, {})))
+        told = self.server.about.get(self.path, {})
+        self._send(told if isinstance(told, Reply) else Reply(told))
 
     def _send(self, reply: Reply) -> None:
         time.sleep(reply.wait_s)

@@ -183,6 +183,13 @@ def run(
             ),
         ),
     ] = None,
+    wait: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="How long to wait for servers that are not up yet, e.g. 15m (default: no time).",
+        ),
+    ] = "",
     tensor_parallel_size: TensorParallelOption = None,
     pipeline_parallel_size: Annotated[
         int | None, typer.Option(help="Stages the layers are split over.")
@@ -258,7 +265,7 @@ def run(
         ReasoningSettings(
             reasoning, marks_of(reasoning_marks), reasoning_tokens, reasoning_parser
         ),
-        card, tuple(price or ()), max_cost, repeats, temperature,
+        card, tuple(price or ()), max_cost, repeats, temperature, wait,
     )  # fmt: skip
     each = of_each(settings, adapter) if adapter else [settings]
     if dry_run:
@@ -319,11 +326,13 @@ def _say_what_next(folder: Path) -> None:
 def measured(settings: "RunSettings") -> "RunResult":
     """The run, carried out, with its progress on the terminal."""
     from evals.plan.make import make_plan
-    from evals.runs.progress import Progress
+    from evals.runs.progress import Progress, heard
     from evals.runs.session import execute
 
-    plan = make_plan(settings)
-    return execute(plan, Progress(), notes=_power(plan))
+    progress = Progress()
+    with heard(progress):
+        plan = make_plan(settings)
+    return execute(plan, progress, notes=_power(plan))
 
 
 def measured_together(each: Sequence["RunSettings"]) -> list["RunResult"]:

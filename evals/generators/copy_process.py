@@ -47,7 +47,7 @@ def load(start: Start) -> VllmGenerator:
     )
 
 
-class _Dropped(BaseException):  # noqa: N818 - no error, and nothing that handles errors takes it
+class _Dropped(BaseException):
     """What is under way is nobody's any more."""
 
 

@@ -3,13 +3,13 @@
 With a tokenizer at hand the exact token ids go to /completions (vLLM's server and its kin); without
 one, messages go to /chat/completions and the server renders them. Busy servers (408, 409, 429,
 5xx), lost connections and time-outs are asked again, with back-off; any other 4xx is never asked
-again. Of several servers one may be lost: the others answer what it left.
+again. Of several servers one may be lost: the others answer what it left, and it is looked for from
+time to time, and asked again once it is back.
 """
 
 import logging
 import os
 import random
-import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
@@ -19,13 +19,15 @@ from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators import MOST_CHARACTERS, Failure, n_characters
 from evals.generators.manner import Manner, adapted
 from evals.generators.openai_api import MissingError, ask_by_ids, ask_by_messages
-from evals.generators.spread import Server, Spread
+from evals.generators.spread import Server, Spread, affordable
+from evals.generators.waiting import is_up, seconds_of_header
 from evals.models.prompts import Rendered
 from evals.models.resolve import OPENAI_URL
 from evals.records import Completion
 
 _TIMEOUT_S = 1800.0
 _CONNECT_S = 10.0
+_REJOIN_S = 20.0
 _RETRIES = 8
 # a connection that is refused or breaks, while another server could answer
 _RETRIES_BESIDE_OTHERS = 3
@@ -51,13 +53,11 @@ _CONCURRENCY_CHAT = 32
 """The same where a chat server renders: mostly a service that counts requests per minute."""
 
 NO_QUOTA = "the account has no quota left"
-_OTHER_FILES = 256
-"""Files that this process holds open beside its connections."""
-
 _log = logging.getLogger(__name__)
 
 Outcome = Completion | Failure
-Done = tuple[Rendered, Outcome | EvalsError]
+Done = tuple[Rendered, Outcome | EvalsError] | int
+"""An answer, or so many threads more (less, where negative) that ask."""
 
 
 class _LostError(Exception):
@@ -71,7 +71,7 @@ class OpenAIGenerator:
     often a request is asked again.
     n_beside: generators that share the connections a server is given.
     first_wait_s: seconds before the first time, doubled each time after.  timeout_s: seconds a
-    request may take.
+    request may take.  rejoin_s: seconds between two looks for a server that was lost.
     Raises InputError when a server refuses (wrong key, no such model, every request) and
     EnvironmentFault when none can be reached, both once what is under way has come back; a request
     that fails by itself is a Failure.
@@ -87,6 +87,7 @@ class OpenAIGenerator:
         first_wait_s: float = 0.5,
         timeout_s: float = _TIMEOUT_S,
         n_beside: int = 1,
+        rejoin_s: float = _REJOIN_S,
     ) -> None:
         import openai
 
@@ -110,6 +111,7 @@ class OpenAIGenerator:
         self._n_beside = n_beside
         self._retries = retries
         self._first_wait_s = first_wait_s
+        self._rejoin_s = rejoin_s
         self._has_answered = False
         self._n_refused = 0
         self._streams: list[tuple[Event, Spread]] = []
@@ -119,26 +121,27 @@ class OpenAIGenerator:
         requests under way.
         """
         up = [server for server in self._servers if not server.is_out] or self._servers
-        spread = Spread(requests, up)
-        done: SimpleQueue[Done | None] = SimpleQueue()
+        spread = Spread(requests, self._servers)
+        done: SimpleQueue[Done] = SimpleQueue()
         stopped = Event()
         self._streams.append((stopped, spread))
         # One renderer made them all, so the first speaks for all; there may be none.
         by_ids = any(request.token_ids for request in requests[:1])
         usual = (_CONCURRENCY_IDS if by_ids else _CONCURRENCY_CHAT) // self._n_beside
         at_once = self._concurrency or max(1, usual)
-        n_each = min(_affordable(at_once, len(up)), len(requests))
-        workers = [server for _ in range(n_each) for server in up]
-        for server in workers:
-            Thread(target=self._work, args=(server, spread, done, stopped), daemon=True).start()
-        n_working = len(workers)
+        n_each = min(affordable(at_once, len(up)), len(requests))
+        n_working = self._start(up * n_each, spread, done, stopped)
+        if len(self._servers) > 1:
+            Thread(
+                target=self._look_for_lost, args=(n_each, spread, done, stopped), daemon=True
+            ).start()
         fault: EvalsError | None = None
         try:
             while n_working:
                 answered: list[tuple[Rendered, Outcome]] = []
                 for entry in _arrived(done):
-                    if entry is None:
-                        n_working -= 1
+                    if isinstance(entry, int):
+                        n_working += entry
                     elif isinstance(entry[1], EvalsError):
                         fault = fault or entry[1]
                     else:
@@ -160,11 +163,32 @@ class OpenAIGenerator:
         for server in self._servers:
             server.client.close()
 
+    def _start(
+        self, servers: Sequence[Server], spread: Spread, done: SimpleQueue[Done], stopped: Event
+    ) -> int:
+        """A thread for each; returns how many."""
+        for server in servers:
+            Thread(target=self._work, args=(server, spread, done, stopped), daemon=True).start()
+        return len(servers)
+
+    def _look_for_lost(
+        self, n_each: int, spread: Spread, done: SimpleQueue[Done], stopped: Event
+    ) -> None:
+        """One thread: whichever lost server is back is asked again, by n_each threads."""
+        while not (stopped.wait(self._rejoin_s) or spread.is_done):
+            for server in self._servers:
+                if server.is_out and is_up(server.url) and not stopped.is_set():
+                    _log.warning("%s is back, and asked again.", server.url)
+                    server.is_out = False
+                    # Before they end: none of them may be counted out first.
+                    done.put(n_each)
+                    self._start([server] * n_each, spread, done, stopped)
+
     def _work(
-        self, server: Server, spread: Spread, done: SimpleQueue[Done | None], stopped: Event
+        self, server: Server, spread: Spread, done: SimpleQueue[Done], stopped: Event
     ) -> None:
         """One thread: ask, one request after another, until there are none or all is stopped; then
-        say so with None.
+        say so.
         """
         try:
             while (request := spread.take(server)) is not None:
@@ -184,7 +208,7 @@ class OpenAIGenerator:
                     done.put((request, error))
                 spread.finish()
         finally:
-            done.put(None)
+            done.put(-1)
 
     def _ask(self, server: Server, request: Rendered, stopped: Event) -> Outcome:
         """One request's answer. Raises EvalsError when asking anything more is pointless,
@@ -289,7 +313,7 @@ class OpenAIGenerator:
             # An account without quota answers 429 as a busy server does, but no wait fills it.
             if not is_busy or n_asked > self._retries or error.code == "insufficient_quota":
                 return None
-            wished_s = _seconds(error.response.headers.get("retry-after"))
+            wished_s = seconds_of_header(error.response.headers.get("retry-after"))
             return (
                 own_s
                 if wished_s is None
@@ -367,30 +391,8 @@ class OpenAIGenerator:
         return (text.replace(self._key, "***") if self._key != "none" else text)[:200]
 
 
-def _arrived(done: SimpleQueue[Done | None]) -> Iterator[Done | None]:
+def _arrived(done: SimpleQueue[Done]) -> Iterator[Done]:
     """What has arrived, after waiting for the first of it."""
     yield done.get()
     while not done.empty():
         yield done.get()
-
-
-def _affordable(at_once: int, n_servers: int) -> int:
-    """Requests under way at each server, as far as this process may hold so many
-    connections open.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = at_once * n_servers + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        at_once = min(at_once, (soft - _OTHER_FILES) // n_servers)
-    return max(1, at_once)
-
-
-def _seconds(header: str | None) -> float | None:
-    """A Retry-After header in seconds; None where it is not a number of them."""
-    try:
-        found = float(header or "")
-    except ValueError:
-        return None
-    return found if found >= 0 else None

@@ -2,6 +2,7 @@
 server left goes to the others.
 """
 
+import resource
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,22 @@ _TAKEN_AT_ONCE = 32
 """Requests a server takes from the queue at a time: neighbours share a prefix, which its cache then
 holds once.
 """
+
+_OTHER_FILES = 256
+"""Files that this process holds open beside its connections."""
+
+
+def affordable(at_once: int, n_servers: int) -> int:
+    """Requests under way at each server, as far as this process may hold so many connections
+    open.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = at_once * n_servers + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        at_once = min(at_once, (soft - _OTHER_FILES) // n_servers)
+    return max(1, at_once)
 
 
 class Taker(Protocol):

@@ -20,12 +20,13 @@ from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError, nearest
 from evals.generators.placing import ONE, Places
 from evals.generators.replay import Recorded, read_recorded
+from evals.generators.waiting import seconds, wait_until_up
 from evals.models.probe import check_prompts
 from evals.models.prompting import AS_IT_IS
 from evals.models.prompts import ChatFormat, Rendered, Renderer, check_room
 from evals.models.reading import MARKS_ALONE, Reader
 from evals.models.reasoning import AS_IT_COMES
-from evals.models.resolve import Model, require_config, require_weights, resolve
+from evals.models.resolve import OPENAI_URL, Model, require_config, require_weights, resolve
 from evals.plan.cost import check_cap, prices_of
 from evals.plan.draws import (
     is_drawn,
@@ -215,6 +216,9 @@ def make_plan(
     judges = judges_of(settings.judges, known | dict.fromkeys(one.cls for one in classes.values()))
     check_cap(settings.max_cost, judges, prices_of(settings.prices, judges))
     found = _find(settings, card, classes, judges, need_weights, need_judges)
+    if settings.wait and need_weights and need_judges:
+        # Before a server is asked for its context: what it does not say is not known.
+        wait_until_up(_servers(found, settings), seconds(settings.wait))
     settings = replace(settings, clock=told_clock(run_folder(found.model, settings)))
     tokenizer = tokenizer_of(found.model, settings)
     view = view_of(found.model, settings, tokenizer, run_folder(found.model, settings))
@@ -333,6 +337,13 @@ def _said_of_lost(
         *others,
         *([refusal(ended, [one.cls for one in classes.values()], today)] if ended else []),
     ]
+
+
+def _servers(found: _Found, settings: RunSettings) -> list[str]:
+    """URLs of the model's and the judges' servers that are one's own."""
+    names = {one.model for one in found.judges.values() if one.model.startswith("openai:")}
+    models = [found.model, *(resolve(name, offline=settings.offline) for name in sorted(names))]
+    return [url for model in models for url in model.urls if url != OPENAI_URL]
 
 
 def _noting(problems: list[str], call: Callable[[], T]) -> T | None:

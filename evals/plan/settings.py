@@ -8,6 +8,7 @@ from typing import Literal
 
 from evals.errors import InputError
 from evals.generators import EngineSettings
+from evals.generators.waiting import seconds
 from evals.models.prompting import AS_IT_IS, PromptSettings, template_arguments
 from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, check_reasoning
 
@@ -52,6 +53,8 @@ class RunSettings:
     """Answers to each item of the benchmarks that are sampled."""
     temperature: float | None = None
     """In place of 0, of the benchmarks whose answers are generated greedily."""
+    wait: str = ""
+    """How long to wait for servers that are not up yet: 90s, 15m; "" for not at all."""
     clock: datetime | None = None
     """What a template that asks the time is told; a plan sets it, once for model and judges."""
 
@@ -75,6 +78,8 @@ def check_settings(settings: RunSettings) -> None:
             " answers are greedy, as the card's."
         )
     _check_engine(settings.engine)
+    if settings.wait:
+        seconds(settings.wait)
     template_arguments(settings.prompts.chat_template_kwargs)
     check_reasoning(settings.reading)
 

@@ -46,7 +46,10 @@ def run(
     make_generator: how to start the evaluated model's engine (tests give a fake one).
     Raises EvalsError with one sentence for everything a user can meet.
     """
-    return execute(make_plan(settings), progress or Progress(quiet=True), make_generator)
+    progress = progress or Progress(quiet=True)
+    with heard(progress):
+        plan = make_plan(settings)
+    return execute(plan, progress, make_generator)
 
 
 def execute(

@@ -103,6 +103,15 @@ def test_near_the_time_limit_the_job_keeps_what_it_has_and_goes_on_when_submitte
     assert len(server.asked) - first == n_items - 3  # what had been answered was not asked again
 
 
+def test_servers_that_do_not_answer_are_given_up_after_a_time(tmp_path: Path) -> None:
+    with serving(lambda body, _: completion(body)) as server:
+        pass  # its port is nobody's now
+    job = start(tmp_path, server, "m", EVALS_WAIT="0")
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 2
+    assert err.startswith("slurm: localhost did not answer within 0 s (EVALS_WAIT); ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "more", "says"),
     [

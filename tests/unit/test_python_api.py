@@ -106,7 +106,7 @@ def test_every_option_of_the_command_is_a_setting_here() -> None:
     command = get_command(app).commands["run"]  # type: ignore[attr-defined]
     options = {name for one in command.params for name in [one.name]}
     # what is an argument of a function, or of no use in a program
-    options -= {"model", "adapter", "dry_run", "log", "step", "help"}
+    options -= {"model", "adapter", "dry_run", "parameters", "log", "step", "help"}
     for name in options - {"enforce_eager"} | {"eager"}:
         assert "no setting" not in refusal({name: None}), name
 
