@@ -1,6 +1,7 @@
 """On which GPUs a model will run, and whether they can hold it, before anything is loaded."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from evals.errors import InputError
@@ -33,6 +34,37 @@ def placed(model: Model, settings: EngineSettings) -> Places:
         weights = bytes_in_memory(model.files, settings.dtype, settings.quantization)
         check_memory(model.argument, weights, settings, where)
     return where
+
+
+def for_judge(model: Model, settings: EngineSettings) -> EngineSettings:
+    """The engine's settings for a judge: one that fits a GPU runs as copies on all that the
+    evaluated model may use, over however many that one is split.
+    """
+    if model.kind != "weights" or model.files is None or _per_copy(settings) == 1:
+        return settings
+    try:
+        where = places(settings)
+    except InputError:
+        return settings  # the run is refused for it
+    weights = bytes_in_memory(model.files, settings.dtype, settings.quantization)
+    return unsplit(weights, settings, where)
+
+
+def unsplit(weights: int, settings: EngineSettings, where: Places) -> EngineSettings:
+    """The settings for a model of so many bytes on the same GPUs, see for_judge; unchanged where
+    its size or theirs is not known.
+    """
+    room = where.memory * (settings.gpu_memory_utilization or _SHARE) * _WEIGHTS_ROOM
+    if not 0 < weights < room:
+        return settings
+    n = len(where.each) * _per_copy(settings)
+    return replace(
+        settings, tensor_parallel_size=None, pipeline_parallel_size=None, data_parallel_size=n
+    )
+
+
+def _per_copy(settings: EngineSettings) -> int:
+    return (settings.tensor_parallel_size or 1) * (settings.pipeline_parallel_size or 1)
 
 
 def split_of(settings: EngineSettings, where: Places) -> tuple[int | None, int]:

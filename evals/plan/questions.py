@@ -13,6 +13,7 @@ from evals.models.reading import MARKS_ALONE, Reader
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.engine import fingerprint_of
 from evals.plan.judges import Judge
+from evals.plan.parallel import for_judge
 from evals.plan.reasoning import of_judge
 from evals.plan.settings import RunSettings
 from evals.records import ItemId, Request
@@ -48,10 +49,10 @@ class Prepared:
     reader: Reader = MARKS_ALONE
 
     def engine_settings(self, settings: RunSettings) -> RunSettings:
-        """The run's, with no more context than the judge takes."""
-        if settings.engine.max_model_len is None:
-            return settings
-        engine = replace(settings.engine, max_model_len=self.renderer.max_len)
+        """The run's, with no more context than the judge takes, on GPUs as it fits them."""
+        engine = for_judge(self.model, settings.engine)
+        if engine.max_model_len is not None:
+            engine = replace(engine, max_model_len=self.renderer.max_len)
         return replace(settings, engine=engine)
 
 
@@ -95,7 +96,8 @@ def judge_renderer(
         return Renderer(None, "tokenizer", None, reasoning=reasoning), None
     tokenizer = model_tokenizer(model, trust_remote_code=settings.engine.trust_remote_code)
     limit = settings.engine.max_model_len
-    checkpoint = take(model, replace(settings.engine, max_model_len=None), tokenizer)
+    engine = for_judge(model, settings.engine)
+    checkpoint = take(model, replace(engine, max_model_len=None), tokenizer)
     own = checkpoint.max_len if checkpoint else None
     # The limit was given for the evaluated model, and may be more than the judge takes.
     max_len = min(own, limit) if own and limit else own

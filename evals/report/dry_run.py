@@ -3,24 +3,29 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evals.plan.bounds import known_answers, said_of
-from evals.plan.cost import check_cap, prices_of
+from evals.models.resolve import resolve
+from evals.plan.bounds import judging, known_answers
+from evals.plan.cost import Priced, check_cap, prices_of
 from evals.plan.gpu_hours import (
     GPUS,
     Gpu,
     Shape,
     Work,
     estimate,
+    gpu_named,
     shape_of_size,
     work_of,
 )
 from evals.plan.items import lacking
+from evals.plan.judges import Judge
 from evals.plan.make import Plan
 from evals.plan.parallel import shape_for, split_of
 from evals.plan.reasoning import notes as notes_on_reasoning
 from evals.sandbox.pool import Sandbox
 from evals.storage.store import Store
 
+_ONE = next(gpu for gpu in GPUS if gpu.name.startswith("H100"))
+"""That which a judge's time is told for, where this machine's own is not known."""
 _NODE = 8
 """GPUs of the nodes that are usual."""
 
@@ -93,7 +98,7 @@ def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = No
                 f"judge {role}: not to be had, and the run would be refused: {plan.lost[role]}"
             )
             continue
-        cost = "a rule" if judge.is_rule else said_of(plan, judge, known, price_of.get(role))
+        cost = "a rule" if judge.is_rule else _judging(plan, judge, known, price_of.get(role))
         lines.append(
             f"judge {role}: {judge.model}{'' if judge.is_card else ' (not the card’s)'}, {cost}"
         )
@@ -104,6 +109,22 @@ def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = No
             " tokenizes counts by its bytes."
         )
     return "\n".join(lines)
+
+
+def _judging(plan: Plan, judge: Judge, known: Store | None, priced: Priced | None) -> str:
+    """What a judge will take, with its time on GPUs where its weights run here."""
+    cost = judging(plan, judge, known)
+    said = cost.text(priced.price, priced.listed) if priced else cost.text(None)
+    shape = shape_for(resolve(judge.model, offline=plan.settings.offline))
+    if shape is None or not cost.requests:
+        return said
+    tokens_in = cost.tokens_in if cost.about_in is None else cost.about_in
+    tokens_out = cost.tokens_out if cost.about_out is None else cost.about_out
+    held = (tokens_in + tokens_out / 2) / cost.requests
+    gpu = gpu_named(plan.places.name) or _ONE
+    copies = len(plan.places.each) * (split_of(plan.settings.engine, plan.places)[0] or 1)
+    found = estimate(shape, Work(tokens_in, tokens_out, held), gpu, copies=copies)
+    return f"{said}; {found.text()}"
 
 
 def _asked(plan: Plan, task: str, known: Store | None) -> Asked:

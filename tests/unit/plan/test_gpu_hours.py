@@ -113,6 +113,16 @@ def test_twice_the_gpus_are_never_slower_once_split_and_more_work_or_weights_nev
     assert estimate(Shape(shape.parameters * 2, shape.kv_bytes), work, gpu, n).wall_s >= now
 
 
+@given(SHAPES, WORKS, st.sampled_from(GPUS), st.integers(1, 8), st.integers(1, 64))
+def test_copies_share_the_work_and_not_the_start(
+    shape: Shape, work: Work, gpu: Any, n: int, copies: int
+) -> None:
+    one, many = estimate(shape, work, gpu, n), estimate(shape, work, gpu, n, copies)
+    assert many.load_s == one.load_s
+    assert many.wall_s - many.load_s == pytest.approx((one.wall_s - one.load_s) / copies)
+    assert many.gpu_hours >= one.gpu_hours * (1 - 1e-9)
+
+
 def test_an_8b_model_on_an_h100_decodes_some_thousand_tokens_a_second() -> None:
     """Order of magnitude of what vLLM is known to reach with a full batch of 8B models: 5,000 to
     20,000 tokens/s on one H100.
