@@ -3,16 +3,16 @@
 import re
 from pathlib import Path
 
-_PHASES = (
-    (re.compile(r"Captur\w+ CUDA graph|Graph captur|cudagraph"), "capturing graphs"),
-    (re.compile(r"torch\.compile|Dynamo|[Cc]ompiling|warm(ing|-)?\s?up", re.I), "compiling"),
-    (re.compile(r"Available KV cache|GPU KV cache|# (GPU|CPU) blocks"), "making room"),
-    (re.compile(r"Model loading took|Loading weights took"), "weights loaded"),
-    (
-        re.compile(r"Starting to load model|Loading safetensors|checkpoint shards"),
-        "loading weights",
-    ),
-    (re.compile(r"Downloading|Fetching \d+ files", re.I), "downloading weights"),
+_PHASES = tuple(
+    (re.compile(told), name)
+    for told, name in (
+        (r"Capturing CUDA graphs|Graph capturing finished", "capturing graphs"),
+        (r"Dynamo bytecode transform|Compiling a graph|torch\.compile took", "compiling"),
+        (r"KV cache size: |Warming up", "warming up"),
+        (r"Model loading took|Loading weights took", "weights loaded"),
+        (r"Starting to load model|Loading safetensors checkpoint shards", "loading weights"),
+        (r"Fetching \d+ files|Downloading ", "downloading weights"),
+    )
 )
 """By what vLLM says of each, the latest first."""
 _TAIL = 64 << 10

@@ -8,30 +8,45 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from evals.records import Completion
+from evals.storage.store import Store
 from tests.real_engine import PORT, ROOT, SHORT, answers_in, evals, vllm_server
 
+COMMAND = [
+    sys.executable,
+    "-m",
+    "evals",
+    "run",
+    "smollm2",
+    "--suite",
+    "smoke",
+    "--tasks",
+    "mmlu,gsm8k",
+    *SHORT,
+]
 
-def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "evals",
-        "run",
-        "smollm2",
-        "--suite",
-        "smoke",
-        "--tasks",
-        "mmlu,gsm8k",
-        *SHORT,
-    ]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nobody killed."""
+    run = tmp_path_factory.mktemp("whole") / "run"
     subprocess.run(
-        [*command, "--out", str(whole)], cwd=ROOT, check=True, capture_output=True, timeout=900
+        [*COMMAND, "--out", str(run)], cwd=ROOT, check=True, capture_output=True, timeout=900
     )
+    return run
+
+
+def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(
+    whole: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
     victim = subprocess.Popen(
-        [*command, "--out", str(broken)],
+        [*COMMAND, "--out", str(broken)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -51,11 +66,74 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(tmp_path
         "the kill came too late to prove anything"
     )
     subprocess.run(
-        [*command, "--out", str(broken)], cwd=ROOT, check=True, capture_output=True, timeout=900
+        [*COMMAND, "--out", str(broken)], cwd=ROOT, check=True, capture_output=True, timeout=900
     )
     assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
     phases = json.loads((broken / "run.json").read_text())["sessions"][-1]["phases"]
     assert phases["generate"]["requests"] + kept == answers_in(whole / "store.sqlite")
+
+
+def test_two_copies_answer_as_one_engine_does_and_a_killed_run_leaves_nothing_behind(
+    whole: Path, tmp_path: Path
+) -> None:
+    """As on GPUs, each copy's engine has processes of its own, below the copy's."""
+    scratch, run = tmp_path / "tmp", tmp_path / "run"
+    scratch.mkdir()
+    shared = set(os.listdir("/dev/shm"))
+    more = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "TMPDIR": str(scratch),
+    }
+    victim = subprocess.Popen(
+        [*COMMAND, "--data-parallel-size", "2", "--out", str(run)],
+        cwd=ROOT,
+        env=os.environ | more,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 600
+    while answers_in(run / "store.sqlite") < 2 and time.monotonic() < deadline:
+        assert victim.poll() is None
+        time.sleep(0.05)
+    below = processes_below(victim.pid)
+    assert sum("EngineCore" in Path(f"/proc/{pid}/cmdline").read_text() for pid in below) == 2
+    victim.kill()
+    victim.wait()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+    assert not {name for name in set(os.listdir("/dev/shm")) - shared if name.startswith("psm_")}
+    assert not list(scratch.glob("evals-engine-*"))
+    assert {"copy-1.log", "copy-2.log"} == {log.name for log in run.glob("logs/*/*.log")}
+    kept, all_of_it = stored(run), stored(whole)
+    assert len(kept) >= 2
+    assert kept.items() <= all_of_it.items()
+
+
+def stored(run: Path) -> dict[str, str]:
+    """A run's answers by their keys, but for what they cost."""
+    store = Store(run / "store.sqlite")
+    try:
+        keys = [key for (key,) in store._db.execute("SELECT key FROM answers")]
+        found = {key: store.get(key) for key in keys}
+    finally:
+        store.close()
+    assert all(isinstance(answer, Completion) for answer in found.values())
+    return {
+        key: repr(replace(answer, n_cached_tokens=0))
+        for key, answer in found.items()
+        if isinstance(answer, Completion)
+    }
+
+
+def processes_below(pid: int) -> set[int]:
+    """Children, and theirs."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        found.update(map(int, task.read_text().split()))
+    return found.union(*map(processes_below, found))
 
 
 def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(
