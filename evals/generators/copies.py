@@ -40,6 +40,8 @@ _SILENT_S = 1800.0
 one in minutes even from a slow disk."""
 _CLOSING_S = 15.0
 _STARTS = 2
+_SEEDS_APART, _SEEDS = 1_000_003, 1 << 32
+"""Further than repeated draws are, whose seeds follow each other; and as many as there are."""
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ class CopiesGenerator:
             data_parallel_size=None,
             # Or the copies would draw the same samples' randomness, and one that is started again
             # what it drew before.
-            seed=self._start.settings.seed + self._n_started,
+            seed=(self._start.settings.seed + _SEEDS_APART * self._n_started) % _SEEDS,
         )
         start = replace(self._start, settings=settings, n_beside=len(self._places.each))
         self._n_started += 1

@@ -114,7 +114,7 @@ def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = No
 def _judging(plan: Plan, judge: Judge, known: Store | None, priced: Priced | None) -> str:
     """What a judge will take, with its time on GPUs where its weights run here."""
     cost = judging(plan, judge, known)
-    said = cost.text(priced.price, priced.listed) if priced else cost.text(None)
+    said = cost.text(priced)
     shape = shape_for(resolve(judge.model, offline=plan.settings.offline))
     if shape is None or not cost.requests:
         return said
