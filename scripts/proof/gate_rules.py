@@ -11,18 +11,21 @@ one breach is no-go. Our `by = "estimate"` is the same rule.
 """
 
 import argparse
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evals.compare.gate import Gate, judge, judge_pooled
-from evals.compare.paired import PairedDifference
+from evals.compare.paired import PairedDifference, Pairs, paired_difference
 from evals.compare.policy import Policy, Rule, read_policy
-from scripts.proof.gate_power import COLUMNS, SIZES, Simulation
+from evals.records import ItemId
+from scripts.proof.gate_power import COLUMNS, SCORES, SIZES, Simulation
 
 FULL = SIZES | {"gsm8k": (1319, 1), "bbh": (6511, 27)}
 """The sizes of the full suite."""
@@ -247,15 +250,86 @@ def power_rows(
     ]
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(prog="scripts/gate_rules", description=__doc__)
-    parser.add_argument("--runs", type=int, default=2000)
-    parser.add_argument("--power-runs", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--replay", type=Path, default=os.environ.get("EVALS_REPLAY"))
-    asked = parser.parse_args()
-    started, rules = time.monotonic(), _rules()
+# --- repeats --------------------------------------------------------------------------------------
+
+
+class Drawn(Simulation):
+    """Columns whose answers are drawn, several to an item, but for MMLU's, which are no draws.
+
+    An item's chance to be right is Beta(s, 1 - s) at a score of s: two answers of one model to it
+    differ as often as two models do in `Simulation`. A drop of d loses the share d / s of the items
+    for good.
+    """
+
+    def __init__(self, runs: int, seed: int, draws: int) -> None:
+        super().__init__(runs, seed)
+        self.draws = draws
+
+    def _differences(self, key: str, drop: float) -> list[PairedDifference]:
+        if key == "mmlu":
+            return super()._differences(key, drop)
+        n, k = self.sizes[key]
+        strata = tuple(np.sort(np.arange(n) % k).astype(str).tolist())
+        ids = tuple(ItemId(str(at)) for at in range(n))
+        lower = COLUMNS[key].lower_is_better
+        good = 1 - SCORES[key] if lower else SCORES[key]
+        found = []
+        for _ in range(self.runs):
+            chance = self.random.beta(good, 1 - good, n)
+            kept = chance * (self.random.random(n) >= drop / good)
+            right = [self.random.binomial(self.draws, p) / self.draws for p in (chance, kept)]
+            noise = np.sum([x * (1 - x) for x in right], axis=0) / max(1, self.draws - 1)
+            first, second = (tuple((1 - x if lower else x).tolist()) for x in right)
+            pairs = Pairs(COLUMNS[key], ids, first, second, strata, key == "bbh")
+            pairs = replace(pairs, noise=tuple(noise.tolist()) if self.draws > 1 else ())
+            found.append(paired_difference(pairs, n_resamples=0))
+        return found
+
+
+DRAWS = (1, 2, 4, 8)
+
+
+def repeats_rows(runs: int, power_runs: int, seed: int) -> Iterator[list[str]]:
+    """A row for each number of draws."""
+    policy = Policy()
+    for draws in DRAWS:
+        null = Drawn(runs, seed, draws)
+        keys = list(null.sizes)
+        found = null.comparisons(all_fall(keys, 0.0))
+        edge = Drawn(runs, seed + 1, draws).comparisons(all_fall(keys, policy.rest.drop))
+        pooled = [one for each in found if (one := judge_pooled(each, policy)) is not None]
+        sides = [[each["gsm8k"] for each in found], [one.difference for one in pooled]]
+        covered = [np.mean([low <= 0 <= high for low, high in map(_ends, s)]) for s in sides]
+        errors = [np.mean([one.stderr or 0.0 for one in side]) for side in sides]
+        noise = np.mean([math.sqrt(one.noise or 0.0) for one in sides[0]])
+        power = [
+            regressed(Drawn(power_runs, seed + 2, draws).comparisons(but_mmlu(keys, drop)), policy)
+            for drop in DROPS
+        ]
+        yield [
+            str(draws),
+            f"{regressed(found, policy):.1f}",
+            f"{regressed(edge, policy):.1f}",
+            *(f"{100 * share:.1f}" for share in covered),
+            f"{100 * errors[0]:.2f}",
+            f"{100 * noise:.2f}" if draws > 1 else "",
+            f"{100 * errors[1]:.2f}",
+            *(f"{share:.1f}" for share in power),
+        ]
+
+
+def _ends(one: PairedDifference) -> tuple[float, float]:
+    assert one.ci95 is not None
+    return one.ci95
+
+
+# --- the parts of the page ------------------------------------------------------------------------
+
+
+def false_alarms(asked: argparse.Namespace) -> None:
+    """How often each rule fails where nothing fell by more than is allowed, and the pooled
+    interval's coverage.
+    """
     print(
         f"{asked.runs} simulated comparisons for false alarms and coverage, {asked.power_runs} for"
         f" power, seed {asked.seed}; shares in percent."
@@ -267,6 +341,7 @@ def main() -> None:
     }
     if asked.replay:
         nulls["recorded pairs"] = Recorded(Path(asked.replay), asked.runs, asked.seed + 2)
+    rules = _rules()
     drawn = {name: one.comparisons(all_fall(list(one.sizes), 0.0)) for name, one in nulls.items()}
     edges = Simulation(asked.runs, asked.seed + 3)
     heads = [
@@ -293,22 +368,30 @@ def main() -> None:
         alarms = 100 * np.mean(ends[:, 1] < 0)
         covers.append([name, f"{covered:.1f}", f"{alarms:.1f}", f"{100 * np.mean(errors):.2f}"])
     table(["Pairs", "Covered", "Alarms", "Standard error, points"], covers)
+
+
+def finer(asked: argparse.Namespace) -> None:
+    """MMLU's accuracy beside its probability of the right letter."""
     print("\n### MMLU alone: power of its accuracy and of its probability of the right letter")
     print(
         "\nMMLU's margins of the right letter are taken as normal, 2.5 logits wide: how much more"
         " its probability sees depends on that."
     )
-    random, finer = np.random.default_rng(asked.seed), []
+    random, rows = np.random.default_rng(asked.seed), []
     for name, rho in (("step", 0.75), ("copy", 0.98)):
         for drop in (0.0, 0.0025, 0.005, 0.01, 0.02):
             runs = asked.runs if drop == 0.0 else asked.power_runs
             shares = [100 * share for share in finer_power(runs, rho, drop, random)]
-            finer.append(
+            rows.append(
                 [f"{name}, accuracy falls by {100 * drop:g}", *(f"{x:.1f}" for x in shares)]
             )
-    table(["Pairs", "Answers changed", "Accuracy fell", "Probability fell", "Covered"], finer)
+    table(["Pairs", "Answers changed", "Accuracy fell", "Probability fell", "Covered"], rows)
+
+
+def power(asked: argparse.Namespace) -> None:
+    """How often each rule finds what fell."""
+    n, rules = asked.power_runs, _rules()
     print("\n### Power: the gate is regressed, at the card's sizes")
-    n = asked.power_runs
     card = {"step": Simulation(n, asked.seed + 4), "copy": Simulation(n, asked.seed + 5, 0.25)}
     table(*power_rows(card, rules, DROPS))
     print("\n### Power for half a point and for 1, on the full suite")
@@ -317,14 +400,49 @@ def main() -> None:
         "copy": Simulation(n, asked.seed + 7, 0.25, FULL),
     }
     table(*power_rows(full, rules, (0.005, 0.01)))
+
+
+def recorded(asked: argparse.Namespace) -> None:
+    """The same on recorded pairs of real models."""
     if asked.replay:
         print("\n### Power on recorded pairs of real models")
-        real = Recorded(Path(asked.replay), n, asked.seed + 8)
-        table(*power_rows({"recorded": real}, rules, DROPS))
+        real = Recorded(Path(asked.replay), asked.power_runs, asked.seed + 8)
+        table(*power_rows({"recorded": real}, _rules(), DROPS))
         print()
         for key, (_, _, about) in real.counts.items():
             print(f"- {COLUMNS[key].heading}: {about}")
-    print(f"\n{time.monotonic() - started:.0f} seconds, {len(rules)} rules.", flush=True)
+
+
+def repeats(asked: argparse.Namespace) -> None:
+    """Several answers to an item, all columns sampled but MMLU."""
+    print("\n### Repeats: K answers to each item, by both models; columns held to a drop of 1.0")
+    heads = [
+        "K", "no drop: alarms", "every drop as allowed: alarms", "GSM8k covered", "pooled covered",
+        "GSM8k's error, points", "of it the answers'", "pooled error",
+        *(f"all but MMLU by {100 * drop:g}" for drop in DROPS),
+    ]  # fmt: skip
+    table(heads, list(repeats_rows(asked.runs, asked.power_runs, asked.seed + 9)))
+
+
+PARTS = {
+    "false-alarms": false_alarms, "finer": finer, "power": power, "recorded": recorded,
+    "repeats": repeats,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Print the tables, or some of them."""
+    parser = argparse.ArgumentParser(prog="scripts/gate_rules", description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, where none is named")
+    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--power-runs", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--replay", type=Path, default=os.environ.get("EVALS_REPLAY"))
+    asked = parser.parse_args()
+    for name in asked.parts or PARTS:
+        started = time.monotonic()
+        PARTS[name](asked)
+        print(f"\n{name}: {time.monotonic() - started:.0f} seconds.", flush=True)
 
 
 if __name__ == "__main__":
