@@ -165,11 +165,10 @@ def diff(
     file, in place of the runs' own.
     Raises InputError where a folder is no run.
     """
-    from pathlib import Path
-
     from evals.compare.runs import compare
 
-    return compare(Path(baseline), Path(candidate), _path(data), card)
+    runs = _as_path("the baseline", baseline), _as_path("the candidate", candidate)
+    return compare(*runs, _path(data), _text("card", card))
 
 
 def check(
@@ -190,14 +189,18 @@ def check(
     baseline's own.
     Raises InputError where a folder is no run or a policy is wrong.
     """
-    from pathlib import Path
-
     from evals.compare import gate
     from evals.compare.policy import Policy, read_policy
+    from evals.errors import InputError
 
-    rules = Policy() if policy is None else read_policy(Path(policy), Path(baseline), card)
-    where = _path(data)
-    return gate.check(Path(baseline), Path(candidate), rules, data=where, strict=strict, card=card)
+    runs = _as_path("the baseline", baseline), _as_path("the candidate", candidate)
+    card = _text("card", card)
+    if not isinstance(strict, bool):
+        raise InputError(f"strict is {strict!r}. Give True or False.")
+    rules = Policy()
+    if policy is not None:
+        rules = read_policy(_as_path("the policy", policy), runs[0], card)
+    return gate.check(*runs, rules, data=_path(data), strict=strict, card=card)
 
 
 def table(
@@ -228,9 +231,26 @@ def table(
 
 
 def _path(given: "PathLike | None") -> Any:
+    return None if given is None else _as_path("a folder", given)
+
+
+def _text(name: str, given: Any) -> Any:
+    from evals.errors import InputError
+
+    if not isinstance(given, str | None):
+        raise InputError(f"{name} is {given!r}. Give it as a text.")
+    return given
+
+
+def _as_path(what: str, given: Any) -> Any:
+    """A path given as a text or a Path. Raises InputError where it is something else."""
     from pathlib import Path
 
-    return None if given is None else Path(given)
+    from evals.errors import InputError
+
+    if not isinstance(given, str | Path):
+        raise InputError(f"{what.capitalize()} is {given!r}. Give it as a text or a Path.")
+    return Path(given)
 
 
 def _result(folder: Any, summary: Any, n_missing: int) -> "Result":

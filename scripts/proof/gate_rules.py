@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from evals.compare.gate import Gate, judge, judge_pooled
-from evals.compare.paired import PairedDifference, Pairs, paired_difference
+from evals.compare.paired import Z80, PairedDifference, Pairs, paired_difference
 from evals.compare.policy import Policy, Rule, read_policy
 from evals.records import ItemId
+from evals.stats import Z95
 from scripts.proof.gate_power import COLUMNS, SCORES, SIZES, Simulation
 
 FULL = SIZES | {"gsm8k": (1319, 1), "bbh": (6511, 27)}
@@ -261,8 +262,10 @@ class Drawn(Simulation):
     for good.
     """
 
-    def __init__(self, runs: int, seed: int, draws: int) -> None:
-        super().__init__(runs, seed)
+    def __init__(
+        self, runs: int, seed: int, draws: int, sizes: Mapping[str, tuple[int, int]] | None = None
+    ) -> None:
+        super().__init__(runs, seed, sizes=sizes)
         self.draws = draws
 
     def _differences(self, key: str, drop: float) -> list[PairedDifference]:
@@ -316,6 +319,23 @@ def repeats_rows(runs: int, power_runs: int, seed: int) -> Iterator[list[str]]:
             f"{100 * errors[1]:.2f}",
             *(f"{share:.1f}" for share in power),
         ]
+
+
+def half_rows(power_runs: int, seed: int) -> Iterator[list[str]]:
+    """A row for each suite and number of draws: the pooled difference held to no drop at all."""
+    policy = Policy(pooled_drop=0.0, pooled_decides=True)
+    for name, sizes in (("card", SIZES), ("full", FULL)):
+        for draws in (1, 4, 8):
+            row = [name, str(draws)]
+            for make in (all_fall, but_mmlu):
+                drawn = Drawn(power_runs, seed, draws, sizes)
+                found = drawn.comparisons(make(list(sizes), 0.005))
+                if make is all_fall:
+                    pooled = [o for each in found if (o := judge_pooled(each, policy)) is not None]
+                    error = float(np.mean([one.difference.stderr or 0.0 for one in pooled]))
+                    row += [f"{100 * error:.2f}", f"{100 * (Z95 + Z80) * error:.2f}"]
+                row.append(f"{regressed(found, policy):.1f}")
+            yield row
 
 
 def _ends(one: PairedDifference) -> tuple[float, float]:
@@ -424,9 +444,19 @@ def repeats(asked: argparse.Namespace) -> None:
     table(heads, list(repeats_rows(asked.runs, asked.power_runs, asked.seed + 9)))
 
 
+def half(asked: argparse.Namespace) -> None:
+    """What it takes to find half a point."""
+    print("\n### Half a point, by the pooled difference held to a drop of 0.0, with repeats")
+    heads = [
+        "Suite", "K", "pooled error, points", "found in 80 of 100", "all fall by 0.5",
+        "all but MMLU by 0.5",
+    ]  # fmt: skip
+    table(heads, list(half_rows(asked.power_runs, asked.seed + 12)))
+
+
 PARTS = {
     "false-alarms": false_alarms, "finer": finer, "power": power, "recorded": recorded,
-    "repeats": repeats,
+    "repeats": repeats, "half": half,
 }  # fmt: skip
 
 

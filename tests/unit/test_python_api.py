@@ -185,3 +185,25 @@ def test_the_page_about_the_package_has_every_name_and_importing_it_loads_nothin
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
     )
     assert alone.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"baseline": None}, "The baseline is None. Give it as a text or a Path."),
+        ({"candidate": 3}, "The candidate is 3."),
+        ({"policy": ["release"]}, "The policy is ['release']."),
+        ({"policy": b"release"}, "The policy is b'release'."),
+        ({"policy": "no such"}, "The policy no such cannot be read"),
+        ({"policy": ""}, "cannot be read"),
+        ({"data": 3}, "A folder is 3."),
+        ({"card": 3}, "card is 3. Give it as a text."),
+        ({"card": "no such"}, "no card of that name"),
+        ({"strict": "yes"}, "strict is 'yes'. Give True or False."),
+    ],
+)
+def test_what_the_gate_cannot_take_is_one_sentence(given: dict[str, Any], says: str) -> None:
+    run = "results/baselines/smollm2-smoke"
+    with pytest.raises(InputError) as told:
+        evals.check(**{"baseline": run, "candidate": run, **given})
+    assert says in str(told.value)
