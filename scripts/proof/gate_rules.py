@@ -185,7 +185,7 @@ def finer_power(
 
     found = []
     truth = np.mean(
-        [np.mean(expit(b) - expit(a)) for a, b in margins(200, n, changing, drop, random)]
+        [np.mean(expit(b) - expit(a)) for a, b in margins(2000, n, changing, drop, random)]
     )
     for first, second in margins(runs, n, changing, drop, random):
         score = (second > 0).astype(float) - (first > 0)
@@ -400,8 +400,7 @@ def finer(asked: argparse.Namespace) -> None:
     random, rows = np.random.default_rng(asked.seed), []
     for name, rho in (("step", 0.75), ("copy", 0.98)):
         for drop in (0.0, 0.0025, 0.005, 0.01, 0.02):
-            runs = asked.runs if drop == 0.0 else asked.power_runs
-            shares = [100 * share for share in finer_power(runs, rho, drop, random)]
+            shares = [100 * share for share in finer_power(asked.runs, rho, drop, random)]
             rows.append(
                 [f"{name}, accuracy falls by {100 * drop:g}", *(f"{x:.1f}" for x in shares)]
             )
