@@ -5,6 +5,7 @@ randomness, no engine. What it needs from the world it declares (a request, a ch
 comes back as an argument.
 """
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -204,6 +205,10 @@ class Benchmark(ABC, Generic[ItemT]):
         """The metric that a person's label of a line of samples is of, and its score there."""
         return next(one.name for one in self.metrics if role in roles_of(self, one.name)), value
 
+    def notes(self) -> Sequence[str]:
+        """What its cells say of how it was asked, where its name and settings do not."""
+        return ()
+
     def gold(self, item: ItemT) -> str:
         """The reference answer as `evals show` prints it ("" where there is none)."""
         return ""
@@ -279,5 +284,11 @@ def chat_only(settings: Any) -> str:
 
 def variant_name(cls: type[Benchmark[Any]], settings: Any) -> str:
     """What a benchmark under these settings is called: mmlu, mmlu.shots-0."""
-    words = [f".{name}-{value}" for name, value in other_settings(settings).items()]
+    words = [f".{name}-{_brief(value)}" for name, value in other_settings(settings).items()]
     return cls.name + re.sub(r"[^\w.-]", "_", "".join(words)).lower()
+
+
+def _brief(value: Json) -> str:
+    """A setting's value in a name; of a text that is long, what stands for it."""
+    text = str(value)
+    return text if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -102,6 +102,9 @@ class Generate:
     TruthfulQA judges).
     cut_token: the engine cuts the finished output before the first token id that alone encodes this
     text; no cut where the tokenizer has no such token (base TruthfulQA).
+    by_harness: as lm-evaluation-harness hands a text to vLLM. A text that begins with the
+    begin-of-sequence token gets no second one; a last turn of the assistant's is gone on with; a
+    prompt that leaves less than max_tokens of the context loses its beginning.
     """
 
     messages: tuple[Message, ...]
@@ -109,6 +112,7 @@ class Generate:
     opening: str = ""
     raw: bool = False
     cut_token: str | None = None
+    by_harness: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,35 @@ class Choose:
     max_prompt_tokens: int | None = None
 
 
-Request = Generate | Choose
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Ask for the log-likelihoods of given continuations, token for token as lm-evaluation-harness
+    splits them.
+
+    contexts: each one raw text, or a chat whose last turn may be the assistant's.  continuations:
+    the place of a context, and the text scored after it.
+    raw: hand the contexts to the model as they are, whatever the chat format.
+    rolling: the continuations are whole texts without a context, scored in windows of the model's
+    own length.
+    """
+
+    contexts: tuple[tuple[Message, ...], ...]
+    continuations: tuple[tuple[int, str], ...]
+    raw: bool = True
+    rolling: bool = False
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """Those of the first context; an empty one where it has none."""
+        return self.contexts[0] or (Message("user", ""),)
+
+    @property
+    def opening(self) -> str:
+        """None: what the assistant's turn starts with is in the context."""
+        return ""
+
+
+Request = Generate | Choose | Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +202,28 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """A continuation's log-likelihood: the sum over its tokens of their log-probabilities, whether
+    each was the likeliest of the vocabulary, and how many there are.
+    """
+
+    logprob: float
+    is_greedy: bool
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What a model answered to one request.
 
-    outputs: n texts (none for a Choose).  choice_logprobs: label -> log-probability over the whole
-    vocabulary; empty where a server showed none of the labels.
+    outputs: n texts (none for a Choose or a Score).
+    choice_logprobs: label -> log-probability over the whole vocabulary; empty where a server showed
+    none of the labels.
     top_logprobs: token text -> log-probability of the first new token, where a request asked for
     them.
     n_prompt_tokens, n_cached_tokens: prompt length and how much of it the prefix cache held.
     unasked: parameters of the sampling that the server refused, so that its own values decided.
+    scores: of a Score, one a continuation (rolling: one a window), in order.
     """
 
     outputs: tuple[Output, ...] = ()
@@ -187,6 +232,7 @@ class Completion:
     n_prompt_tokens: int = 0
     n_cached_tokens: int = 0
     unasked: tuple[str, ...] = ()
+    scores: tuple[Scored, ...] | None = None
 
     @property
     def text(self) -> str:

@@ -43,6 +43,10 @@ GROUP = "evals.benchmarks"
 """The entry points under which a package declares benchmarks: name = "package.module:Class"."""
 
 
+HARNESS = ("lm-eval:", "lm-eval.")
+"""How a task of lm-evaluation-harness is named: by a user, and in ids and file names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A benchmark under settings, and the columns of a card that it fills."""
@@ -73,6 +77,9 @@ def benchmark_class(name: str) -> type[Benchmark[Any]]:
     or the one at "package.module:Class". Raises InputError with the nearest names when there is
     none, and for one that cannot be used.
     """
+    if name.startswith(HARNESS):
+        of_harness: type[Benchmark[Any]] = _harness().benchmark_class(name)
+        return of_harness
     if name in BENCHMARKS:
         module, _, cls = BENCHMARKS[name].partition(":")
         found: type[Benchmark[Any]] = getattr(import_module(module), cls)
@@ -95,6 +102,18 @@ def benchmark_class(name: str) -> type[Benchmark[Any]]:
             f" {other.name}: they must be one name."
         )
     return other
+
+
+def _harness() -> Any:
+    return import_module("tasks.harness.task")
+
+
+def harness_tasks(name: str) -> list[str]:
+    """lm-eval:NAME as the benchmarks it stands for, of a tag or group its tasks. Raises InputError
+    where lm-evaluation-harness has no such name.
+    """
+    found: list[str] = _harness().expanded(name)
+    return found
 
 
 def declared() -> dict[str, dict[str, str]]:
@@ -222,7 +241,11 @@ def variants(card: Card, more: Sequence[str] = ()) -> dict[str, Variant]:
 
 def off_card(summary: Mapping[str, Any]) -> list[str]:
     """The registered benchmarks that a run asked besides its card's."""
-    return [name for name in BENCHMARKS if name in summary.get("data", ())]
+    of_harness = [name for name in summary.get("data", ()) if name.startswith(HARNESS)]
+    if of_harness:
+        on_card = variants(card_of_run(summary))
+        of_harness = [name for name in of_harness if name not in on_card]
+    return [*(name for name in BENCHMARKS if name in summary.get("data", ())), *of_harness]
 
 
 def task_variant(summary: Mapping[str, Any], task: str) -> Variant:

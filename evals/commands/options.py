@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,3 +122,31 @@ def choice(option: str, value: str, known: tuple[str, ...]) -> Any:
     if value not in known:
         raise typer.BadParameter(f"{option} {value}: known are {', '.join(known)}.")
     return value
+
+
+IncludeOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--include-path",
+        metavar="DIR",
+        help="Task files of your own, for --tasks lm-eval:NAME and cards. Also EVALS_INCLUDE_PATH.",
+    ),
+]
+UnsafeOption = Annotated[
+    bool,
+    typer.Option(
+        "--confirm-run-unsafe-code",
+        help="Let tasks of lm-evaluation-harness run programs that the model wrote.",
+    ),
+]
+
+
+def harness_settings(include: Sequence[Path] | None, unsafe: bool) -> None:
+    """What tasks of lm-evaluation-harness are made with; for whatever this process does."""
+    # Variables: a run's folder is read by other commands, which know no settings of a run's.
+    if include:
+        before = os.environ.get("EVALS_INCLUDE_PATH", "")
+        paths = [*(str(one.absolute()) for one in include), *filter(None, [before])]
+        os.environ["EVALS_INCLUDE_PATH"] = os.pathsep.join(paths)
+    if unsafe:
+        os.environ["EVALS_CONFIRM_RUN_UNSAFE_CODE"] = "1"

@@ -12,6 +12,7 @@ from evals.commands.options import (
     CardOption,
     ChatTemplateOption,
     DataOption,
+    IncludeOption,
     LeaveOutOption,
     MaxLenOption,
     OfflineOption,
@@ -26,7 +27,9 @@ from evals.commands.options import (
     SystemPromptOption,
     TemplateKwargsOption,
     TensorParallelOption,
+    UnsafeOption,
     choice,
+    harness_settings,
     prompt_settings,
 )
 from evals.commands.report import show_rows
@@ -60,7 +63,14 @@ FormatOption = Annotated[
     str, typer.Option(help="auto, tulu, tokenizer (its own template) or none (base model).")
 ]
 TasksOption = Annotated[
-    str, typer.Option(metavar="NAMES", help="Only these benchmarks, e.g. mmlu,gsm8k.")
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help=(
+            "Only these benchmarks, e.g. mmlu,gsm8k; lm-eval:NAME is a task, group or tag of"
+            " lm-evaluation-harness."
+        ),
+    ),
 ]
 LimitOption = Annotated[
     int | None,
@@ -229,6 +239,8 @@ def run(
             help="GPU: answers that do not depend on what else is in the batch.",
         ),
     ] = False,
+    include_path: IncludeOption = None,
+    confirm_run_unsafe_code: UnsafeOption = False,
     log: Annotated[
         str | None,
         typer.Option(
@@ -247,6 +259,7 @@ def run(
     from evals.plan.adapters import of_each
     from evals.plan.settings import RunSettings
 
+    harness_settings(include_path, confirm_run_unsafe_code)
     engine = EngineSettings(
         tensor_parallel_size, pipeline_parallel_size, data_parallel_size,
         dtype, max_model_len, gpu_memory_utilization, quantization,

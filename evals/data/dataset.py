@@ -66,6 +66,7 @@ class Dataset:
     package_file: finds a copy that an installed package ships; smoke_rows: how many of its rows the
     smoke suite takes.  home: the folder of a benchmark of the user's own: its smoke items lie in
     `smoke` there, its data in `data`, at the tables' paths.
+    own: brings the rows in a way of its own, in every suite.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Dataset:
     package_file: Callable[[], Path] | None = None
     smoke_rows: int | None = None
     home: Path | None = None
+    own: Callable[[], "LoadedSource"] | None = None
 
     def record(self, path: str) -> FileRecord | None:
         """The expected checksum and rows of a file."""

@@ -51,7 +51,13 @@ def load_card_data(datasets: Sequence[Dataset], data: Path | None) -> dict[str, 
     loaded: dict[str, LoadedSource] = {}
     for dataset in datasets:
         before = len(problems)
-        source = _first_found(dataset, folder, problems)
+        try:
+            source = dataset.own() if dataset.own else _first_found(dataset, folder, problems)
+        except InputError as error:
+            if not dataset.own:
+                raise
+            source = None
+            problems.append(str(error))
         if source is not None:
             loaded[dataset.name] = source
         elif len(problems) == before:
@@ -94,6 +100,8 @@ def _wanted_files(dataset: Dataset) -> str:
 
 def load_smoke_data(dataset: Dataset) -> LoadedSource:
     """The smoke items shipped with the program, in the public files' own formats."""
+    if dataset.own:
+        return dataset.own()
     if dataset.smoke_rows is not None:
         problems: list[str] = []
         whole = _from_package(dataset, problems)

@@ -18,7 +18,12 @@ from threading import Event, Thread
 from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators import MOST_CHARACTERS, Failure, n_characters
 from evals.generators.manner import Manner, adapted
-from evals.generators.openai_api import MissingError, ask_by_ids, ask_by_messages
+from evals.generators.openai_api import (
+    MissingError,
+    ask_by_ids,
+    ask_by_messages,
+    score_by_ids,
+)
 from evals.generators.spread import Server, Spread, affordable
 from evals.generators.waiting import is_up, seconds_of_header
 from evals.models.prompts import Rendered
@@ -232,7 +237,8 @@ class OpenAIGenerator:
                 return self._ask_one_by_one(server, request, stopped)
             n_asked += 1
             try:
-                answer = (ask_by_ids if request.token_ids else ask_by_messages)(
+                ask = ask_by_ids if request.token_ids else ask_by_messages
+                answer = (score_by_ids if request.scored else ask)(
                     server.client, self._name, request, manner
                 )
             except self._openai.APIError as error:

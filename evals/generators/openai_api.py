@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from evals.errors import InputError
 from evals.generators import Failure
 from evals.generators.manner import NEUTRAL, Manner
+from evals.generators.scoring import in_order, of_candidates, of_prompt, parts_of
 from evals.models.prompts import Rendered
-from evals.records import Completion, Output, Sampling, finish_reason
+from evals.records import Completion, Output, Sampling, Scored, finish_reason
 
 
 class MissingError(ValueError):
@@ -40,6 +42,8 @@ def ask_by_ids(client: Any, name: str, request: Rendered, manner: Manner) -> Com
     else:
         asked |= _sampling(sampling, manner)
         asked |= {"logprobs": sampling.n_logprobs} if sampling.n_logprobs else {}
+        if request.keeps_special:
+            extra |= {"skip_special_tokens": False, "spaces_between_special_tokens": False}
         if request.stop_token_ids:
             extra["stop_token_ids"] = list(request.stop_token_ids)
     answer = client.completions.create(**asked, extra_body=extra)
@@ -60,6 +64,54 @@ def ask_by_ids(client: Any, name: str, request: Rendered, manner: Manner) -> Com
     logprobs = choices[0].logprobs
     top_logprobs = dict(logprobs.top_logprobs[0]) if sampling.n_logprobs and logprobs else None
     return replace(counted, outputs=outputs, top_logprobs=top_logprobs, unasked=manner.unasked)
+
+
+def score_by_ids(client: Any, name: str, request: Rendered, manner: Manner) -> Completion:
+    """Continuations scored by /completions: an echo of the prompt with its log-probabilities, and
+    for single tokens theirs as the next one. Raises InputError where a server gives none.
+    """
+    found: dict[Any, Scored] = {}
+    n_cached = 0
+    parts = parts_of(request)
+    for part in parts:
+        single = bool(part.candidates)
+        extra: dict[str, Any] = {"return_tokens_as_token_ids": True} | _neutral(manner)
+        extra |= {"logprob_token_ids": list(part.candidates)} if single else {}
+        answer = client.completions.create(
+            model=name,
+            prompt=list(part.ids),
+            max_tokens=1,
+            temperature=0.0,
+            logprobs=len(part.candidates) or 1,
+            echo=not single,
+            extra_body=extra,
+        )
+        n_cached += _n_cached(answer)
+        said = _choices(answer)[0].logprobs
+        if single:
+            logprobs = _there(said, "log-probabilities")
+            top = _there(logprobs.top_logprobs, "top_logprobs")[0]
+            ids = {int(text.removeprefix("token_id:")): _finite(p) for text, p in top.items()}
+            found |= of_candidates(part, ids, max(ids, key=ids.__getitem__))
+            continue
+        own = getattr(said, "token_logprobs", None) or ()
+        if len(own) < len(part.ids):
+            raise InputError(
+                f"{name}'s server gives no log-probabilities of a prompt (echo with logprobs), by"
+                " which continuations are scored. vLLM's server does, unless they are switched off."
+            )
+        # What it generated stands behind the prompt, where it shows it.
+        n = len(part.ids)
+        rows = zip(part.ids, own[:n], said.top_logprobs[:n], strict=True)
+        found |= of_prompt(part, [_row(*row) for row in list(rows)[-part.n_scored :]])
+    counted = sum(len(part.ids) for part in parts)
+    scores = in_order(request, found)
+    return Completion(n_prompt_tokens=counted, n_cached_tokens=n_cached, scores=scores)
+
+
+def _row(token: int, logprob: Any, top: Any) -> dict[int, float]:
+    """A scored token's log-probability, and the likeliest's under an id that no token has."""
+    return {token: _finite(logprob), -1: max(map(_finite, (top or {}).values()), default=logprob)}
 
 
 def ask_by_messages(

@@ -5,6 +5,7 @@ as a stranger sends them.
     {"id": "mmlu/anatomy/3", "choice_logprobs": {"A": -1.2, "B": -0.4, "C": -3.0, "D": -2.2}}
     {"id": "xstest/1", "outputs": ["..."], "findings": {"xstest": "refusal"}}
     {"id": "ifeval/1000", "outputs": ["..."], "reasoning": ["..."]}
+    {"id": "lm-eval.hellaswag/17", "loglikelihoods": [[-12.5, false, 9], [-8.25, true, 7]]}
 
 A finding may be a judge's text, a number (truth, info: probability of yes; AlpacaEval: preference
 from 1 to 2), true or false, or an object as samples hold it; a program's outcome may be its status
@@ -28,6 +29,7 @@ from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, O
 from evals.registry import BENCHMARKS, of_draw
 from evals.storage.files import TooMuchError, bounded_lines
 from evals.storage.spool import Scratch
+from evals.storage.store import scored_from_json
 
 NOT_A_ROW = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a row that is not one may raise."""
@@ -113,7 +115,7 @@ class ReplayGenerator:
         found = self.recorded.get(request.item_id)
         if found is None:
             return Failure("the file has no row for it")
-        if not request.labels and not found.completion.outputs:
+        if not request.labels and not found.completion.outputs and found.completion.scores is None:
             return Failure("the file's row has no outputs")
         return found.completion
 
@@ -194,7 +196,8 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
     logprobs = row.get("choice_logprobs")
     if logprobs is not None:
         logprobs = {str(label): float(value) for label, value in logprobs.items()}
-    if not outputs and logprobs is None:
+    scores = scored_from_json(row.get("loglikelihoods"))
+    if not outputs and logprobs is None and scores is None:
         raise KeyError("outputs")
     if (n := sum(len(output.text) for output in outputs)) > MOST_CHARACTERS:
         raise ValueError(f"{n:,} characters are more than an answer has")
@@ -203,7 +206,7 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
     if isinstance(findings, list):
         findings = {entry.get("check") or entry["role"]: entry for entry in findings}
     return Recorded(
-        Completion(tuple(outputs), logprobs, unasked=unasked),
+        Completion(tuple(outputs), logprobs, unasked=unasked, scores=scores),
         {str(name): _named_finding(str(name), value) for name, value in findings.items()},
     )
 

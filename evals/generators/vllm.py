@@ -14,9 +14,10 @@ from evals.generators.checkpoint import prepare_import
 from evals.generators.engine_errors import answering_error, load_error, one_line
 from evals.generators.lora import lora_arguments
 from evals.generators.manner import NEUTRAL
+from evals.generators.scoring import Part, in_order, of_candidates, of_prompt, parts_of, vllm_rows
 from evals.models.adapters import MERGE, some
 from evals.models.prompts import Rendered
-from evals.records import Completion, Output, finish_reason
+from evals.records import Completion, Output, Scored, finish_reason
 
 WINDOW = 2  # requests kept in the engine, in units of its batch size: enough to never drain it
 _LOOK_S = 1.0
@@ -135,33 +136,44 @@ class VllmGenerator:
         A None among the requests: there is none now, but there may be after the engine's next step.
         """
         waiting = iter(requests)
-        running: dict[str, Rendered] = {}
+        running: dict[str, tuple[_Asked, Part | None]] = {}
         n_sent = 0
+
+        def send(asked: _Asked, part: Part | None, *, cached: bool = True) -> None:
+            nonlocal n_sent
+            ids = part.ids if part else asked.request.token_ids
+            params = _scoring_params(part, cached) if part else _sampling_params(asked.request)
+            prompt = {"prompt_token_ids": list(ids)}
+            self._engine.add_request(str(n_sent), prompt, params, lora_request=self._adapter)
+            running[str(n_sent)] = asked, part
+            n_sent += 1
+
         try:
             while True:
+                done: list[tuple[Rendered, Completion | Failure]] = []
                 while (
                     len(running) < WINDOW * self.batch
                     and (request := next(waiting, None)) is not None
                 ):
-                    request_id = str(n_sent)
-                    n_sent += 1
-                    prompt = {"prompt_token_ids": list(request.token_ids)}
-                    self._engine.add_request(
-                        request_id,
-                        prompt,
-                        _sampling_params(request),
-                        lora_request=self._adapter,
-                    )
-                    running[request_id] = request
-                if not running:
+                    asked = _Asked(request)
+                    for part in asked.parts:
+                        send(asked, part)
+                    if not asked.parts:
+                        done.append((request, asked.completion()))
+                if not running and not done:
                     return
-                done = [
-                    (running.pop(out.request_id), out)
-                    for out in self._engine.step()
-                    if out.finished
-                ]
+                for out in self._engine.step():
+                    if not out.finished:
+                        continue
+                    asked, part = running.pop(out.request_id)
+                    if part is None:
+                        done.append((asked.request, _completion(asked.request, out)))
+                    elif not part.is_whole(out.num_cached_tokens or 0):
+                        send(asked, part, cached=False)
+                    elif asked.take(part, out):
+                        done.append((asked.request, asked.completion()))
                 if done:
-                    yield [(request, _completion(request, out)) for request, out in done]
+                    yield done
         except Exception as error:
             raise answering_error(error) from error
         finally:
@@ -181,6 +193,39 @@ class VllmGenerator:
         self._at_close.close()
         del self._engine, self._llm
         gc.collect()
+
+
+class _Asked:
+    """A request under way, and of one to be scored what is known so far."""
+
+    def __init__(self, request: Rendered) -> None:
+        self.request = request
+        # None: the request is one prompt, and its answer a text or a choice.
+        self.parts: list[Part | None] = [*parts_of(request)] if request.scored else [None]
+        self._found: dict[Any, Scored] = {}
+        self._n_left = len(self.parts)
+        self._n_prompt = self._n_cached = 0
+
+    def take(self, part: Part, out: Any) -> bool:
+        """Read a part's answer; whether it was the last."""
+        if part.candidates:
+            first = out.outputs[0]
+            logprobs = {token: entry.logprob for token, entry in first.logprobs[0].items()}
+            self._found |= of_candidates(part, logprobs, first.token_ids[0])
+        else:
+            self._found |= of_prompt(part, vllm_rows(part, out.prompt_logprobs))
+        self._n_prompt += len(part.ids)
+        self._n_cached += out.num_cached_tokens or 0
+        self._n_left -= 1
+        return not self._n_left
+
+    def completion(self) -> Completion:
+        """The whole answer."""
+        return Completion(
+            n_prompt_tokens=self._n_prompt,
+            n_cached_tokens=self._n_cached,
+            scores=in_order(self.request, self._found),
+        )
 
 
 def _watch(core: Any, closed: Event) -> None:
@@ -227,6 +272,29 @@ def _free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
+def _scoring_params(part: Part, cached: bool) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    wanted: dict[str, Any] = (
+        {"logprob_token_ids": list(part.candidates)}
+        if part.candidates
+        else {
+            "prompt_logprobs": 1,
+            "flat_logprobs": True,
+            "skip_reading_prefix_cache": not cached,
+        }
+    )
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **wanted,
+        **NEUTRAL,
+    )
+
+
 def _sampling_params(request: Rendered) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -253,6 +321,8 @@ def _sampling_params(request: Rendered) -> Any:
         stop=list(sampling.stop),
         stop_token_ids=list(request.stop_token_ids) or None,
         logprobs=sampling.n_logprobs or None,
+        skip_special_tokens=not request.keeps_special,
+        spaces_between_special_tokens=not request.keeps_special,
         output_kind=RequestOutputKind.FINAL_ONLY,
         **NEUTRAL,
     )

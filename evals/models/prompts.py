@@ -6,10 +6,8 @@ Ids are tokenizer(rendered text) with special tokens on, as the original harness
 part of the protocol.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
@@ -27,63 +25,27 @@ from evals.models.prompting import (
     template_of,
 )
 from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, can_reason, opens_block
-from evals.records import Choose, Completion, Generate, ItemId, Message, Output, Request, Sampling
+from evals.models.rendered import Rendered as Rendered
+from evals.models.rendered import check_room as check_room
+from evals.models.scoring import Scorer, rendered_score, scored_text
+from evals.records import (
+    Choose,
+    Completion,
+    Generate,
+    ItemId,
+    Message,
+    Output,
+    Request,
+    Sampling,
+    Score,
+)
 
 ChatFormat = Literal["tulu", "tokenizer", "none"]
 BEGIN_OF_TEXT = "<|begin_of_text|>"
-_LEAST_ROOM = 1  # an answer of one token
 _RENDERED_AT_ONCE = 500
 """Until a tokenizer has done all it was given it keeps some 100 bytes of each token (measured on
 SmolLM2's, beside the ids).
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A request as it goes to an engine.
-
-    text: what the tokenizer was given.  token_ids: empty where no tokenizer is at hand (a chat
-    server renders by itself).
-    sampling: what the protocol asks; max_new_tokens: the same, cut to the room left in the model's
-    context.
-    candidates: label -> token id of a Choose.  cut_id: token the output is cut before, see
-    Generate.cut_token.
-    is_capped: the context, and not the suite, leaves less room than asked.
-    stop_token_ids: end the answer beside the engine's own end tokens.
-    """
-
-    item_id: ItemId
-    check: str
-    text: str
-    token_ids: tuple[int, ...]
-    messages: tuple[Message, ...]
-    sampling: Sampling
-    max_new_tokens: int
-    candidates: tuple[tuple[str, int], ...] = ()
-    labels: tuple[tuple[str, str], ...] = ()
-    cut_id: int | None = None
-    is_capped: bool = False
-    stop_token_ids: tuple[int, ...] = ()
-
-    def key(self, fingerprint: str) -> str:
-        """The store key: a hash of what determines the answer, and of nothing else."""
-        prompt: object = self.token_ids or [
-            [message.role, message.content] for message in self.messages
-        ]
-        how = self.sampling
-        sampling = [
-            self.max_new_tokens,
-            how.temperature,
-            how.top_p,
-            how.n,
-            how.stop,
-            how.seed,
-            how.n_logprobs,
-        ]
-        determined_by = [fingerprint, prompt, sampling, self.candidates or self.labels, self.cut_id]
-        # Only where there are any: the keys of all other requests stay what they were.
-        determined_by += [self.stop_token_ids] if self.stop_token_ids else []
-        return hashlib.sha256(json.dumps(determined_by).encode()).hexdigest()
 
 
 def tulu_text(messages: Sequence[Message]) -> str:
@@ -191,22 +153,36 @@ class Renderer:
         self, request: Request, messages: tuple[Message, ...] | None = None, *, opens: bool = True
     ) -> str:
         """The text handed to the tokenizer. opens: ask the template for the assistant's opening."""
+        if isinstance(request, Score):
+            return scored_text(request, self._context_texts(request))
         messages = self._conversation(request, messages or request.messages)
         if request.raw or self.chat_format == "none" or self.tokenizer is None:
             return glue("\n\n".join(message.content for message in messages), request.opening)
         if self.chat_format == "tulu":
             return glue(tulu_text(messages), request.opening)
         chat = [asdict(message) for message in messages]
+        arguments = self._arguments | {"add_generation_prompt": opens}
+        if isinstance(request, Generate) and request.by_harness:
+            # A variable that it always sets, to nothing: some templates ask whether it is there.
+            arguments = {"enable_thinking": None} | arguments
+        if _goes_on(request, messages):
+            arguments |= {"add_generation_prompt": False, "continue_final_message": True}
         try:
-            rendered: str = self.tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=opens, **self._arguments
-            )
+            rendered: str = self.tokenizer.apply_chat_template(chat, tokenize=False, **arguments)
         # A template is its maker's program, and may raise anything.
         except Exception as error:
             raise InputError(
                 f"The tokenizer's chat template cannot render this prompt: {error}. {self.advice}"
             ) from error
         return glue(rendered, request.opening)
+
+    def _context_texts(self, request: Score) -> list[str]:
+        """The contexts as texts."""
+        asked = (
+            Generate(messages, Sampling(1), raw=request.raw, by_harness=True)
+            for messages in request.contexts
+        )
+        return [self.text_of(one) if one.messages else "" for one in asked]
 
     def _conversation(self, request: Request, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The messages with the user's system prompt before them, in place of one of theirs."""
@@ -226,12 +202,36 @@ class Renderer:
         while part := list(islice(waiting, _RENDERED_AT_ONCE)):
             texts = [self.text_of(request) for _, _, request in part]
             for (item_id, check, request), text, token_ids in zip(
-                part, texts, self._encode(texts), strict=True
+                part, texts, self._ids(part, texts), strict=True
             ):
+                if isinstance(request, Score):
+                    contexts = self._context_texts(request) if self.tokenizer else []
+                    scorer = self.scorer if self.tokenizer else None
+                    rendered.append(rendered_score(item_id, check, request, text, contexts, scorer))
+                    continue
                 if isinstance(request, Choose):
                     text, token_ids = self._shortened(request, text, token_ids)
                 rendered.append(self._finish(item_id, check, request, text, token_ids))
         return rendered
+
+    def _ids(
+        self, part: Sequence[tuple[ItemId, str, Request]], texts: Sequence[str]
+    ) -> list[tuple[int, ...]]:
+        """Each request's text as the ids of its own rule; none of what is scored."""
+        how = [_rule(request) if self.tokenizer else "none" for _, _, request in part]
+        found: list[tuple[int, ...]] = [()] * len(texts)
+        for rule in set(how) - {"none", "scored"}:
+            places = [at for at, one in enumerate(how) if one == rule]
+            some = [texts[at] for at in places]
+            ids = self._encode(some) if rule == "usual" else self.scorer.encode(some)
+            for at, own in zip(places, ids, strict=True):
+                found[at] = own
+        return found
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Tokenizes as lm-evaluation-harness does."""
+        return Scorer(self.tokenizer, self.max_len, self._n_left_out)
 
     def _shortened(
         self, request: Choose, text: str, token_ids: tuple[int, ...]
@@ -251,7 +251,12 @@ class Renderer:
         return text, token_ids
 
     def _finish(
-        self, item_id: ItemId, check: str, request: Request, text: str, token_ids: tuple[int, ...]
+        self,
+        item_id: ItemId,
+        check: str,
+        request: Generate | Choose,
+        text: str,
+        token_ids: tuple[int, ...],
     ) -> Rendered:
         messages = self._conversation(request, request.messages)
         if isinstance(request, Choose):
@@ -277,8 +282,14 @@ class Renderer:
             if request.sampling.temperature > 0
             else request.sampling
         )
+        if request.by_harness and self.tokenizer:
+            sampling = replace(sampling, stop=self.scorer.stops(sampling.stop))
         sampling = replace(sampling, stop=(*sampling.stop, *self.how.stop))
         allowed, cut_id = self.limit(request), self.cut_id(request)
+        is_cut = False
+        if request.by_harness and self.tokenizer:
+            kept = self.scorer.cut(token_ids, allowed)
+            is_cut, token_ids = kept != token_ids, kept
         if can_reason(request) and (self.reasoning.reasoning_tokens or self.opens_reasoning):
             # Reasoning may hold what ends an answer: the answer is cut there once it is told apart.
             sampling, cut_id = replace(sampling, stop=()), None
@@ -293,8 +304,9 @@ class Renderer:
             sampling,
             room,
             cut_id=cut_id,
-            is_capped=room < allowed,
+            is_capped=is_cut or room < allowed,
             stop_token_ids=self.how.stop_token_ids,
+            keeps_special=request.by_harness,
         )
 
     def limit(self, request: Generate) -> int:
@@ -380,17 +392,14 @@ class Renderer:
         return Output(self.tokenizer.decode(kept, skip_special_tokens=True), "stop", kept)
 
 
-def check_room(rendered: Sequence[Rendered], max_len: int | None) -> None:
-    """Raise InputError naming the first prompt that leaves no room for an answer, and how many
-    there are.
-    """
-    too_long = [
-        r for r in rendered if max_len is not None and len(r.token_ids) + _LEAST_ROOM > max_len
-    ]
-    if too_long:
-        worst = max(len(r.token_ids) for r in too_long)
-        raise InputError(
-            f"{too_long[0].item_id}: the prompt is {len(too_long[0].token_ids):,} tokens, the model"
-            f" takes {max_len:,} ({len(too_long)} such prompts, the longest {worst:,}). Use a"
-            " larger --max-model-len if the weights allow it."
-        )
+def _rule(request: Request) -> str:
+    """By which rule a request's text becomes token ids."""
+    if isinstance(request, Score):
+        return "scored"
+    return "harness" if isinstance(request, Generate) and request.by_harness else "usual"
+
+
+def _goes_on(request: Request, messages: Sequence[Message]) -> bool:
+    """Whether the assistant's turn has begun in the messages."""
+    by_harness = isinstance(request, Generate) and request.by_harness
+    return by_harness and messages[-1].role == "assistant"

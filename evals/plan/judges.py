@@ -10,7 +10,7 @@ from typing import Any
 
 from evals.models.resolve import public_name
 from evals.plan.known_judges import known_judges
-from evals.records import Choose, Completion, Finding, Generate, Message, Request
+from evals.records import Choose, Completion, Finding, Generate, Message, Request, Score
 from evals.storage.run_folder import default_folder
 
 CARD_JUDGES: Mapping[str, str] = {
@@ -49,6 +49,8 @@ class Asking:
 
     def apply(self, ask: Request) -> Request:
         """A question as this judge is asked it."""
+        if isinstance(ask, Score):
+            return ask
         if self.system == "user":
             ask = replace(ask, messages=_without_system(ask.messages))
         if isinstance(ask, Generate):

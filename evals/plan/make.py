@@ -43,6 +43,7 @@ from evals.plan.naming_judges import gone, judges_of, prompts_of_judges, refusal
 from evals.plan.parallel import placed
 from evals.plan.reasoning import reader_of
 from evals.plan.rendering import (
+    refuse_scored,
     renderer_of,
     tokenizer_files,
     tokenizer_of,
@@ -51,7 +52,15 @@ from evals.plan.rendering import (
 )
 from evals.plan.settings import RunSettings, check_settings, go_offline
 from evals.records import Completion, Item, ItemId
-from evals.registry import BENCHMARKS, Variant, benchmark_class, card_to_ask, variants
+from evals.registry import (
+    BENCHMARKS,
+    HARNESS,
+    Variant,
+    benchmark_class,
+    card_to_ask,
+    harness_tasks,
+    variants,
+)
 from evals.storage.run_folder import default_folder
 
 
@@ -234,6 +243,8 @@ def make_plan(
     if unplaced and need_judges:
         raise InputError(unplaced[0])
     tasks = _tasks(found, settings, chat=renderer.chat_format != "none")
+    if found.model.kind == "server" and tokenizer is None:
+        refuse_scored(tasks, found.model.argument)
     here = {role: judge for role, judge in found.judges.items() if role not in found.lost}
     judged = try_judges(tasks, here, settings) if need_weights else []
     reads_clock = any(one.reads_clock for one in (renderer, *judged))
@@ -279,7 +290,15 @@ def _classes(card: Card, asked: Sequence[str]) -> Classes:
     if not wanted:
         return on_card
     names = dict.fromkeys(name for one in on_card.values() for name in (one.name, one.cls.name))
-    more = [name for name in BENCHMARKS if name in wanted and name not in names]
+    wanted = [
+        one
+        for name in wanted
+        for one in (
+            harness_tasks(name) if name.startswith(HARNESS) and name not in names else [name]
+        )
+    ]
+    of_harness = [name for name in dict.fromkeys(wanted) if name.startswith(HARNESS)]
+    more = [name for name in (*BENCHMARKS, *of_harness) if name in wanted and name not in names]
     for name in wanted:
         if name not in names and name not in more:
             raise InputError(f"Unknown task {name!r}. {nearest(name, [*names, *BENCHMARKS])}")
@@ -307,7 +326,7 @@ def _find(
     problems: list[str] = []
     require = require_weights if need_judges else require_config
     model = _noting(problems, lambda: _model(settings, require if need_weights else None))
-    recorded, read_as = _recorded(model, card)
+    recorded, read_as = _recorded(model, (*variants(card), *classes))
     if recorded and not settings.tasks:
         named = recorded_draws(recorded)
         classes = {name: one for name, one in classes.items() if name in named}
@@ -381,14 +400,14 @@ def _model(settings: RunSettings, require: Callable[[Model], None] | None) -> Mo
     return model
 
 
-def _recorded(model: Model | None, card: Card) -> tuple[Mapping[ItemId, Recorded], str]:
+def _recorded(model: Model | None, known: Sequence[str]) -> tuple[Mapping[ItemId, Recorded], str]:
     """What a recording holds, and the fingerprint it had before it was read; nothing for any other
     model.
     """
     if model is None or model.kind != "replay":
         return {}, ""
     read_as = model.fingerprint()
-    return read_recorded(Path(model.source), variants(card)), read_as
+    return read_recorded(Path(model.source), known), read_as
 
 
 def _lost_judges(

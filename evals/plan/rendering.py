@@ -18,7 +18,7 @@ from evals.plan.items import TaskPlan
 from evals.plan.judges import Judge
 from evals.plan.questions import judge_renderer
 from evals.plan.settings import RunSettings
-from evals.records import Completion, Output, Program
+from evals.records import Completion, Generate, Output, Program, Request, Score
 from evals.storage.run_folder import RunFolder
 
 SMOKE_MAX_NEW_TOKENS = 256  # the smoke suite is for seeing that everything works, in minutes
@@ -114,6 +114,28 @@ def try_judges(
                 whose = f"Judge of {check.name}, {judge.model}"
                 check_question(renderers[judge.model], judge.asking.apply(check.ask), whose)
     return list(renderers.values())
+
+
+def refuse_scored(tasks: Mapping[str, TaskPlan], server: str) -> None:
+    """Raise InputError for what a chat server cannot be asked: continuations to be scored, and text
+    that is handed over as it is where a protocol says so.
+    """
+    refused = [
+        name
+        for name, task in tasks.items()
+        if not task.skipped and task.items and _needs_ids(task.benchmark.request(task.items[0]))
+    ]
+    if refused:
+        raise InputError(
+            f"{server} renders its prompts itself, but {', '.join(refused)} score continuations or"
+            " send raw text, token by token. Name the model's tokenizer with --tokenizer; or, where"
+            " a task only generates, set apply_chat_template."
+        )
+
+
+def _needs_ids(request: Request) -> bool:
+    is_raw = isinstance(request, Generate) and request.by_harness and request.raw
+    return isinstance(request, Score) or is_raw
 
 
 def tokenizer_of(model: Model, settings: RunSettings) -> Any:

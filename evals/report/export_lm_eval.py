@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evals.records import Choose
+from evals.records import Choose, Score
 from evals.report.exported import ExportedItem, ExportedRun, ExportedTask, doc, whole
 from evals.storage.run_folder import RunFolder, to_json
 
@@ -140,6 +140,11 @@ def _sample(at: int, item: ExportedItem) -> dict[str, Any]:
             for label, _ in request.candidates
         ]
         said: list[Any] = [[one] for one in filtered]
+    elif isinstance(request, Score):
+        seen = row.get("loglikelihoods") or []
+        asked = [("", rest) for _, rest in request.continuations]
+        filtered = [[str(logprob), str(is_greedy)] for logprob, is_greedy, _ in seen]
+        said = [[one] for one in filtered]
     else:
         sampling = request.sampling
         settings = {

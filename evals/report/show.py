@@ -6,6 +6,7 @@ from typing import Any
 
 from evals.errors import InputError, nearest
 from evals.models.prompts import BEGIN_OF_TEXT, Rendered
+from evals.models.scoring import pairs_of
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from evals.records import ItemId
@@ -50,7 +51,20 @@ def _prompt_json(request: Rendered) -> dict[str, Any]:
     }
     if request.candidates:
         line["candidates"] = dict(request.candidates)
+    if request.scored:
+        line["scored_token_ids"] = [list(map(list, pair)) for pair in pairs_of(request.scored)]
     return line
+
+
+_SHOWN_APART = ("outputs", "findings", "choice_logprobs", "loglikelihoods", "reasoning")
+
+
+def _likelihoods(rows: list[list[Any]]) -> str:
+    """A line a continuation, in the order of the prompt's."""
+    return "\n".join(
+        f"{float(logprob):12.4f}  {n} tokens{'  greedy' if is_greedy else ''}"
+        for logprob, is_greedy, n in rows
+    )
 
 
 def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
@@ -73,6 +87,8 @@ def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
     parts = [item_id, *_prompts(run, record, ItemId(item_id))]
     if "choice_logprobs" in row:
         parts.append("── log-probabilities\n" + to_json(row["choice_logprobs"]))
+    if "loglikelihoods" in row:
+        parts.append("── log-likelihoods\n" + _likelihoods(row["loglikelihoods"]))
     outputs = row.get("outputs", [])
     ends = row.get("finish_reasons", ["end not recorded"] * len(outputs))
     told, counted = row.get("reasoning", []), row.get("n_reasoning_tokens", [])
@@ -86,13 +102,7 @@ def describe_item(folder: Path, item_id: str, data: Path | None) -> str:
     parts.append(f"── gold\n{_gold(record, ItemId(item_id), data)}")
     parts.append(
         "── grade\n"
-        + to_json(
-            {
-                name: value
-                for name, value in row.items()
-                if name not in ("outputs", "findings", "choice_logprobs", "reasoning")
-            }
-        )
+        + to_json({name: value for name, value in row.items() if name not in _SHOWN_APART})
     )
     for name, finding in row.get("findings", {}).items():
         parts.append(f"── finding {name}\n{to_json(finding)}")

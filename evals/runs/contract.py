@@ -26,6 +26,8 @@ from evals.records import (
     Metric,
     Output,
     Program,
+    Score,
+    Scored,
 )
 from evals.registry import Variant, benchmark_class, read_settings
 from evals.runs.grading import grade_task
@@ -66,6 +68,10 @@ def answer_to(benchmark: Benchmark[Any], item: Item, text: str) -> Completion:
     if isinstance(request, Choose):
         seeded = random.Random(f"{item.id} {text!r}")
         return Completion(choice_logprobs={one: -seeded.random() for one, _ in request.candidates})
+    if isinstance(request, Score):
+        seeded = random.Random(f"{item.id} {text!r}")
+        scores = (Scored(-seeded.random(), False, 1) for _ in request.continuations)
+        return Completion(scores=tuple(scores))
     return Completion(tuple(Output(f"{text} {n}") for n in range(request.sampling.n)))
 
 

@@ -18,6 +18,7 @@ from evals.records import Completion, Finding, Findings, Grade, Item, ItemId, Js
 from evals.runs import ends, reasoned
 from evals.runs.reasoned import NOTHING, Reasoned
 from evals.storage.spool import Spool
+from evals.storage.store import scores_json
 
 MOST_UNREADABLE = 0.05
 """The share of a column's judged items above which its judge decides nothing.
@@ -157,7 +158,7 @@ class Grading:
             self._ends += ends.count(completion)
             self._n_unshown += completion.has_no_choice
             self._unasked.update(completion.unasked)
-            if self._n_answered == 1 or completion.choice_logprobs is None:
+            if self._n_answered == 1 or completion.outputs:
                 self._reasoned += reasoned.of(
                     self.benchmark.request(item), completion, self.reading
                 )
@@ -223,6 +224,8 @@ def _sample_row(
         row["unasked"] = list(completion.unasked)
     if completion.choice_logprobs is not None:
         row["choice_logprobs"] = _finite(completion.choice_logprobs)
+    if completion.scores is not None:
+        row["loglikelihoods"] = scores_json(completion.scores)
     row |= item_score(benchmark, grade)
     if findings:
         row["findings"] = {name: finding_json(finding) for name, finding in findings.items()}
@@ -261,7 +264,7 @@ def cell_marks(
     result: TaskResult, metric: str, judges: Mapping[str, Judge], header: Mapping[str, Any]
 ) -> list[str]:
     """Everything that makes this cell differ from the card's protocol, in words."""
-    marks = list(header.get("differs", ()))
+    marks = [*header.get("differs", ()), *result.benchmark.notes()]
     for role in roles_of(result.benchmark, metric):
         judge = judges.get(role)
         if judge and judge.mark:

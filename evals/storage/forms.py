@@ -151,6 +151,10 @@ _FIELDS: Mapping[str, Callable[[Any, Any], bool]] = {
         # A text is an infinity, for which JSON has no number.
         and all(isinstance(one, int | float | str) for one in value.values())
     ),
+    "loglikelihoods": lambda value, _: (
+        isinstance(value, list)
+        and all(isinstance(one, list) and len(one) == len(("sum", "greedy", "n")) for one in value)
+    ),
     "findings": lambda value, _: (
         isinstance(value, dict)
         and all(isinstance(one, dict) and isinstance(one.get("by"), str) for one in value.values())

@@ -8,17 +8,18 @@ Payloads are zlib-compressed JSON: a store from a stranger is data and runs noth
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields as dataclass_fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from evals.errors import EnvironmentFault
-from evals.records import Completion, ItemId, Outcome, Output
+from evals.records import Completion, ItemId, Outcome, Output, Scored
 
 SCHEMA = 1
 _MAGIC = b"SQLite format 3\x00"
@@ -277,6 +278,10 @@ def _pack(answer: Answer) -> bytes:
         # What most answers lack is not written: earlier versions read them, too.
         if not answer.unasked:
             del fields["unasked"]
+        if answer.scores is None:
+            del fields["scores"]
+        else:
+            fields["scores"] = scores_json(answer.scores)
     return zlib.compress(
         json.dumps([kind, fields], ensure_ascii=False).encode("utf-8", "surrogatepass"), 6
     )
@@ -318,4 +323,22 @@ def completion_from_json(fields: dict[str, Any]) -> Completion:
         for one in fields["outputs"]
     )
     unasked = tuple(fields.get("unasked", ()))
-    return Completion(**{**fields, "outputs": outputs, "unasked": unasked})
+    scores = scored_from_json(fields.get("scores"))
+    return Completion(**{**fields, "outputs": outputs, "unasked": unasked, "scores": scores})
+
+
+def scores_json(scores: Sequence[Scored]) -> list[Any]:
+    """Log-likelihoods as JSON has them: the sum, whether each token was the likeliest, how many.
+    One that is not finite is a text, which float() reads back.
+    """
+    finite = (one.logprob if math.isfinite(one.logprob) else str(one.logprob) for one in scores)
+    return [[sum_, one.is_greedy, one.n_tokens] for sum_, one in zip(finite, scores, strict=True)]
+
+
+def scored_from_json(rows: Any) -> tuple[Scored, ...] | None:
+    """Log-likelihoods from their JSON form; None where there are none. Raises TypeError or
+    ValueError when the form is not one.
+    """
+    if rows is None:
+        return None
+    return tuple(Scored(float(logprob), bool(is_greedy), int(n)) for logprob, is_greedy, n in rows)

@@ -20,6 +20,7 @@ PARTS = (
     "overhead",
     "paced",
     "lm_eval",
+    "tasks",
     "order",
     "processes",
     "cache",

