@@ -52,7 +52,7 @@ def request(name: str, **fields: Any) -> Rendered:
 def test_every_kind_of_request_is_answered_once() -> None:
     generator = object.__new__(VllmGenerator)
     engine = Engine(cached=(1, 2, 4, 5))
-    generator._engine, generator._adapter, generator._batch = engine, None, 2
+    generator._engine, generator._adapter, generator.batch = engine, None, 2
     requests = [
         request("text"),
         request("choice", candidates=(("A", 3), ("B", 4))),
