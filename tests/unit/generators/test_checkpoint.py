@@ -3,6 +3,7 @@ trainers leave them, before any weight is loaded.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -208,3 +209,35 @@ def test_a_folder_without_a_config_is_not_asked_about(folder: Path) -> None:
     (folder / "config.json").unlink()
     model = resolve(str(folder))
     assert take(model, EngineSettings(), tokenizer()) is None
+
+
+def serve_lines() -> list[str]:
+    """Commands of vLLM's server in scripts/README.md, and the one of scripts/slurm."""
+    root = Path(__file__).resolve().parents[3]
+    lines = (root / "scripts" / "README.md").read_text().splitlines()
+    found = [line.removeprefix("vllm serve ") for line in lines if line.startswith("vllm serve ")]
+    job = (root / "scripts" / "slurm").read_text().replace("\\\n", " ")
+    (command,) = re.findall(r"api_server (.*?) > ", job)
+    served = '${EVALS_SERVER:---data-parallel-size "${SLURM_GPUS_ON_NODE:-1}"}'
+    for variable, value in {
+        '"$model"': "m",
+        '"$name"': "n",
+        '"$port"': "8000",
+        served: "--data-parallel-size 8",
+    }.items():
+        assert variable in command
+        command = command.replace(variable, value)
+    return [*found, command]
+
+
+def test_vllms_own_parser_takes_the_commands_that_documents_and_jobs_give() -> None:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    lines = serve_lines()
+    assert len(lines) == 3
+    parser = make_arg_parser(FlexibleArgumentParser())
+    for line in lines:
+        taken = parser.parse_args(line.split())
+        assert taken.data_parallel_size in (2, 8, 16)
+        assert taken.data_parallel_backend == ("ray" if "ray" in line else "mp")
