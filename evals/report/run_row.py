@@ -1,6 +1,6 @@
 """A run's row, from its summary.json: under its own card or under another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +33,9 @@ def row_from_summary(
     notes: dict[str, str] = {}
     known = {column.key: column for column in card.columns}
     # The Average, last of the keys, is made after its inputs, whose marks it carries.
-    for key in (*known, *(key for key in found if key not in card.keys)):
+    off = [key for key in found if key not in card.keys]
+    known |= _off_card(card, summary, off) if off else {}
+    for key in (*(key for key in known if key not in off), *off):
         column = known.get(key, Column(key, key))
         cell, reason = _own_cell(found.get(key), column)
         said = (whole[key],) if key in whole and cell.text != MISSING else ()
@@ -58,6 +60,15 @@ def cells_under(card: Card, summary: Mapping[str, Any]) -> Mapping[str, Mapping[
         cells: Mapping[str, Mapping[str, Any]] = summary["cells"]
         return cells
     return _of_another(card, own, summary)
+
+
+def _off_card(card: Card, summary: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Column]:
+    """The columns of cells off the card: a perplexity is no percentage."""
+    try:
+        asked = variants(card, off_card(summary)).values()
+    except InputError:  # of a benchmark that is not here any more
+        return {}
+    return {one.key: one for variant in asked for one in variant.columns if one.key in keys}
 
 
 def _undrawn(card: Card, summary: Mapping[str, Any]) -> dict[str, str]:

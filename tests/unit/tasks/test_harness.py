@@ -17,6 +17,7 @@ from evals.models.prompts import Rendered
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Output, Scored
 from evals.registry import benchmark_class, harness_tasks
+from evals.report.run_row import row_from_summary
 from evals.runs.rescore import rescore
 from evals.runs.session import run
 from evals.storage.run_folder import RunFolder
@@ -196,6 +197,8 @@ def values_in(folder: RunFolder) -> dict[str, float]:
 def test_what_is_no_share_has_a_bootstrap_interval(ours: RunFolder) -> None:
     found = ours.read_json("summary.json")["metrics"]["lm-eval.pages"]["word_perplexity"]
     low, high = found["ci95"]
+    cells = row_from_summary(ours.read_json("summary.json")).cells
+    assert cells["pages_word_perplexity"].text == f"{found['value']:.3f}"
     assert found["estimator"] == "bootstrap"
     assert low < found["value"] < high
     assert math.isclose(high - low, 2 * 1.959963984540054 * found["stderr"], rel_tol=1e-6)
