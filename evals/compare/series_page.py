@@ -49,17 +49,9 @@ def write_page(
 
 def page(found: Series) -> str:
     """The runs as HTML, everything in it escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("steps.html.j2").render(
+    return html.template(_HERE / "steps.html.j2").render(
         found=found,
         columns=[
             {

@@ -130,6 +130,11 @@ def markdown(found: Plan) -> str:
     lines = [f"### To find a drop of {drop} points in 80 of 100 cases", ""]
     if found.now is None:
         lines.append("No column that enters the Average was compared: nothing can be planned.")
+    elif not found.now.stderr:
+        lines.append(
+            "Every answer is the same in both runs: they do not show how much items change, and"
+            " nothing can be planned from them. Give two runs that differ."
+        )
     else:
         lines.append(
             f"{escape(found.now.column.heading)}: {found.now.n:,} items find"

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evals.cards.card import Card
 from evals.cards.published import card_of_run
@@ -30,6 +30,9 @@ from evals.report.table import (
     table_columns,
 )
 from evals.storage.run_folder import RunFolder, to_json
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _HERE = Path(__file__).parent
 
@@ -89,6 +92,20 @@ def write_report(
     )
 
 
+def template(file: Path) -> "Template":
+    """A page's template: whatever it is given is escaped, and a name it lacks is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(file.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(file.name)
+
+
 def score(metric: Mapping[str, Any]) -> Score:
     """A metric of summary.json as the page prints it."""
     if metric.get("value") is None:
@@ -119,7 +136,6 @@ def _run(folder: Path, folders: Sequence[Path], data: Path | None, card: Card) -
 
 
 def _page(runs: Sequence[RunPage], against: int, differences: Sequence[str]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     card = runs[0].row.card
@@ -144,14 +160,7 @@ def _page(runs: Sequence[RunPage], against: int, differences: Sequence[str]) -> 
             for run in runs
         ],
     }
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
+    return template(_HERE / "page.html.j2").render(
         runs=runs,
         columns=columns,
         task_of={

@@ -123,3 +123,9 @@ def test_the_command_plans_from_two_runs(evals: Call, recorded: Make) -> None:
     assert code == 0
     assert "### To find a drop of 2 points in 80 of 100 cases" in out
     assert "| `evals run MODEL --suite full --tasks gsm8k` | 1,313 |" in out
+
+
+def test_of_two_equal_runs_nothing_is_planned(recorded: Make, evals: Call) -> None:
+    code, out, _ = evals("compare", recorded("right"), recorded("right"), "--plan", "1")
+    assert (code, "nothing can be planned from them" in out) == (0, True)
+    assert "items find" not in out
