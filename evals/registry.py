@@ -24,7 +24,7 @@ from evals.benchmark import (
 )
 from evals.cards.card import Card
 from evals.cards.published import card_named, card_of_run
-from evals.errors import EnvironmentFault, InputError, first_line, nearest
+from evals.errors import EnvironmentFault, EvalsError, InputError, first_line, nearest
 from evals.records import Column
 
 # As texts: whoever lists the names imports no benchmark.
@@ -62,8 +62,16 @@ class Variant:
         return roles_needed(self.cls, self.columns)
 
     def make(self, *, chat: bool) -> Benchmark[Any]:
-        """The benchmark itself."""
-        found = self.cls(chat=chat, settings=self.settings, columns=self.columns)
+        """The benchmark itself. Raises InputError for what its class makes of this."""
+        try:
+            found = self.cls(chat=chat, settings=self.settings, columns=self.columns)
+        except EvalsError:
+            raise
+        except Exception as error:  # another's code
+            raise InputError(
+                f"The benchmark {self.name} cannot be made ({first_line(error)}). Its __init__"
+                " takes what evals.benchmark.Benchmark's does."
+            ) from error
         found.name = self.name
         return found
 
@@ -228,8 +236,11 @@ def variants(card: Card, more: Sequence[str] = ()) -> dict[str, Variant]:
         settings = read_settings(cls, column.settings)
         name = variant_name(cls, settings)
         before = found.get(name)
-        if before is not None and before.cls is not cls:
-            raise InputError(f"Two benchmarks of the card {card.title!r} are called {name}.")
+        if before is not None and (before.cls is not cls or before.settings != settings):
+            raise InputError(
+                f"The card {card.title!r} asks two things that are called {name}: columns"
+                f" {before.columns[0].key} and {column.key}. Give a card of its own to one."
+            )
         columns = (*before.columns, column) if before else (column,)
         found[name] = Variant(name, cls, settings, columns)
     for name in more:
@@ -312,8 +323,8 @@ def read_settings(cls: type[Benchmark[Any]], given: Mapping[str, Any]) -> Any:
     """
     known = {one.name: one.metadata["may"] for one in fields(cls.Settings)}
     given = {
-        # 1 and 1.0 are one setting, and one variant's name.
-        name: float(value) if type(value) is int and _is_of_fractions(known.get(name)) else value
+        # 1 and 1.0 are one setting, and one variant's name; so are 0.0 and -0.0.
+        name: _fraction(value) if _is_of_fractions(known.get(name)) else value
         for name, value in given.items()
     }
     for name, value in given.items():
@@ -333,11 +344,16 @@ def in_words(may: Sequence[object]) -> str:
     return " or ".join(
         "a text"
         if one is str
-        else (f"{one[0]} to {one[-1]}" if one is not ANY_NUMBER else "a whole number")
+        else (f"{one[0]} to {one[-1]}" if one is not ANY_NUMBER else "a whole number from 1")
         if isinstance(one, range | tuple)
         else str(one).lower() if isinstance(one, bool) else repr(one)
         for one in may
     )  # fmt: skip
+
+
+def _fraction(value: object) -> object:
+    is_one = type(value) is float or (type(value) is int and abs(value) <= ANY_NUMBER[-1])
+    return value + 0.0 if is_one and isinstance(value, int | float) else value
 
 
 def _is_of_fractions(may: Sequence[object] | None) -> bool:

@@ -38,7 +38,7 @@ _MAX_BYTES = 1 << 20
 _MAX_COLUMNS = 100
 _LONGEST = 2000
 _KEY = re.compile(r"[A-Za-z]\w{0,63}", re.ASCII)
-_CELL = re.compile(r"-|-?\d{1,4}(\.\d{1,4})?")
+_CELL = re.compile(r"-|-?\d{1,4}(\.\d{1,4})?", re.ASCII)
 _CARD = ("title", "source", "protocol", "tags", "settings", "column", "average", "row", "notes")
 _COLUMN = ("key", "heading", "benchmark", "metric", "settings", "lower_is_better", "unit",
            "decimals", "reason", "inferred")  # fmt: skip

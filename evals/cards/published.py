@@ -60,7 +60,13 @@ def card_of_run(summary: Mapping[str, Any]) -> Card:
         return shipped()
     card = card_from(kept, "The run's card in summary.json", str(kept.get("protocol")))
     ours = [shipped(name) for name in shipped_names()]
-    return replace(card, rows=next((one.rows for one in ours if one.title == card.title), ()))
+    # A title of ours may head other columns or another average, which no published row is of.
+    return replace(card, rows=next((one.rows for one in ours if _one_protocol(one, card)), ()))
+
+
+def _one_protocol(one: Card, other: Card) -> bool:
+    asked = ({column.key: column.identity for column in card.columns} for card in (one, other))
+    return (one.title, one.average, next(asked)) == (other.title, other.average, next(asked))
 
 
 def published_rows() -> tuple[PublishedRow, ...]:

@@ -217,13 +217,34 @@ def _places(card: Card) -> dict[str, str]:
 
 
 def _placed(row: TableRow, placed: Mapping[str, Column]) -> TableRow:
-    """The row with its cells and notes under the table's keys."""
+    """The row with its cells and notes under the table's keys, in its columns' units."""
     card = _card(row)
-    keys = {key: placed[place].key for key, place in _places(card).items()}
-    if all(key == own for own, key in keys.items()):
+    found = {key: placed[place] for key, place in _places(card).items()}
+    keys = {key: column.key for key, column in found.items()}
+    shifts = {one.key: _percent_of(one) - _percent_of(found[one.key]) for one in card.printed}
+    if all(key == own for own, key in keys.items()) and not any(shifts.values()):
         return row
-    cells = {keys.get(key, key): cell for key, cell in row.cells.items()}
+    cells = {
+        keys.get(key, key): _shifted(cell, shifts.get(key, 0)) for key, cell in row.cells.items()
+    }
     return replace(row, cells=cells, notes={keys.get(k, k): note for k, note in row.notes.items()})
+
+
+def _percent_of(column: Column) -> int:
+    """By how many decimal places its numbers are smaller than percent."""
+    return 2 if column.unit == "fraction" else 0
+
+
+def _shifted(cell: TableCell, places: int) -> TableCell:
+    """The printed digits with the decimal point moved, which is exact."""
+    if not places or cell.text == MISSING:
+        return cell
+    text, *ends = (
+        # A difference keeps its sign.
+        f"{Decimal(one).scaleb(places):{'+' if one.startswith('+') else ''}f}"
+        for one in (cell.text, *(cell.ci95 or ()))
+    )
+    return replace(cell, text=text, ci95=(ends[0], ends[1]) if ends else None)
 
 
 def table_columns(rows: Sequence[TableRow] = ()) -> tuple[Column, ...]:
@@ -237,8 +258,8 @@ def markdown(rows: Sequence[TableRow]) -> str:
 
 
 def delta_table(rows: Sequence[TableRow], published: Sequence[TableRow]) -> Table:
-    """Ours minus the published row at the same place, in points, each cell with its sign; "-" where
-    either has no number.
+    """Ours minus the published row at the same place, in points (of a card in fractions: in its
+    columns' units), each cell with its sign; "-" where either has no number.
 
     The printed numbers are subtracted, so the reader can check it by hand. In the XSTest columns
     lower is better.
@@ -249,7 +270,8 @@ def delta_table(rows: Sequence[TableRow], published: Sequence[TableRow]) -> Tabl
     against = (
         f"the published row {bases[0].name}" if len(bases) == 1 else "each row's own published row"
     )
-    return Table(tuple(differences), columns, f"In points, against {against}:", bases=bases)
+    points = "In each column's unit" if any(map(_percent_of, columns)) else "In points"
+    return Table(tuple(differences), columns, f"{points}, against {against}:", bases=bases)
 
 
 def _minus(row: TableRow, base: TableRow) -> TableRow:

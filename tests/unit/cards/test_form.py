@@ -94,6 +94,7 @@ WRONG = {
     "no title": (SMALL.replace('title = "Mine"', ""), "title", "missing"),
     "neither benchmark nor reason": (SMALL.replace('benchmark = "xstest"', ""), "2", "reason"),
     "cell no number": (SMALL.replace('"50.0"', '"50 %"'), "[[row]] 1", "50 %"),
+    "cell in digits of Arabic": (SMALL.replace('"50.0"', '"٥٠"'), "[[row]] 1", "a number"),
     "cell lacking": (SMALL.replace('safe = "10", ', ""), "[[row]] 1", "lacks safe"),
     "cell unknown": (SMALL.replace('safe = "10"', 'save = "10"'), "[[row]] 1", "safe or"),
     "two lines": (SMALL.replace('"MMLU"', '"a\\nb"'), "heading", "cannot be printed"),

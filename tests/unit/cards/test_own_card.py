@@ -5,7 +5,7 @@ a run of one card has of another's columns.
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -15,16 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.benchmark import variant_name
+from evals.benchmark import setting, variant_name
 from evals.cards.card import Average, Card
 from evals.cards.form import read_card
-from evals.cards.published import shipped, shipped_names
+from evals.cards.published import card_of_run, shipped, shipped_names
 from evals.compare.runs import compare
 from evals.data.load import load_smoke_data
 from evals.errors import InputError
 from evals.plan.judges import CARD_JUDGES
 from evals.plan.settings import RunSettings
-from evals.registry import bound, variants
+from evals.records import Column
+from evals.registry import Variant, bound, variants
 from evals.report.rows import Layout, report_table
 from evals.report.run_row import row_from_summary
 from evals.report.table import aligned, as_markdown, delta_table, make_table, rows_from_published
@@ -230,6 +231,75 @@ def test_a_difference_to_a_row_of_another_card_is_taken_where_both_ask_the_same(
     assert (row.cell("mmlu").text, row.cell("average").text) == ("-", "-")
     said = "asked otherwise than OLMo-7B (0724) +SFT: mmlu: shots 5, the card's 0"
     assert row.notes["mmlu"] == said
+
+
+def test_numbers_of_cards_in_percent_and_in_fractions_stand_in_one_unit() -> None:
+    ours = row_from_summary(summary_of(shipped(), mmlu=0.6, gsm8k=0.3, ifeval=0.2, average=0.5))
+    thirds = shipped("llama-3-tulu-2")
+    (theirs,) = (one for one in rows_from_published(thirds) if one.name == "Llama 3 Tulu 2 8b")
+    assert (theirs.cell("mmlu").text, theirs.cell("alpaca_eval_1").text) == ("0.606", "79.40")
+    percent, fractions = aligned([ours, theirs])[0], aligned([theirs, ours])[0]
+    assert [row.cell("mmlu").text for row in percent] == ["60.0", "60.6"]
+    assert [row.cell("mmlu").text for row in fractions] == ["0.606", "0.600"]
+    assert percent[1].cell("alpaca_eval_1").text == "79.40"
+    table = delta_table([ours], [theirs])
+    (row,) = table.rows
+    assert (row.cell("mmlu").text, row.cell("gsm8k").text) == ("-0.6", "-31.0")
+    assert table.caption.startswith("In points, ")
+    own = row_from_summary(summary_of(shipped(), mmlu=0.6), card=bound(thirds))
+    table = delta_table([own], [theirs])
+    assert (table.rows[0].cell("mmlu").text, table.caption[:22]) == (
+        "-0.006",
+        "In each column's unit,",
+    )
+    interval = replace(ours.cell("mmlu"), text="+60.0", ci95=("-1.5", "+2.5"))
+    shifted = aligned([theirs, replace(ours, cells={"mmlu": interval})])[0][1].cell("mmlu")
+    assert (shifted.text, shifted.ci95) == ("+0.600", ("-0.015", "+0.025"))
+
+
+def test_published_rows_are_not_those_of_another_protocol_under_the_same_title() -> None:
+    ours = shipped("olmoe-1b-7b-0924")
+    assert card_of_run({"card": bound(ours).as_json()}).rows == ours.rows
+    renamed = replace(ours.columns[0], heading="Another word")
+    headed = replace(ours, columns=(renamed, *ours.columns[1:]))
+    assert card_of_run({"card": headed.as_json()}).rows == ours.rows
+    first, *others = ours.columns
+    changed = [replace(first, settings={"shots": 1}), replace(first, key="m", metric=first.metric)]
+    own = [replace(ours, columns=(one, *others), average=Average()) for one in changed]
+    own += [replace(ours, columns=(changed[0], *others)), replace(ours, average=Average())]
+    assert {card_of_run({"card": one.as_json()}).rows for one in own} == {()}
+
+
+def test_two_settings_of_one_name_are_refused() -> None:
+    @dataclass(frozen=True)
+    class Words:
+        words: str = setting("", "what is said before", str)
+
+    class Spoken(MMLU):
+        Settings = Words
+
+    def column(key: str, words: str) -> Column:
+        return Column(key, key, benchmark="mmlu", metric="mmlu", settings={"words": words})
+
+    def asked(*words: str) -> list[str]:
+        columns = tuple(column(f"c{n}", one) for n, one in enumerate(words))
+        return list(variants(Card("mine", "Mine", "mine/1", columns)))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("evals.registry.benchmark_class", lambda name: Spoken)
+        assert asked("a b", "c", "a b") == ["mmlu.words-a_b", "mmlu.words-c"]
+        for other in ("a_b", "A b"):
+            with pytest.raises(InputError, match=r"called mmlu\.words-a_b: columns c0 and c1"):
+                asked("a b", other)
+
+
+def test_a_benchmark_that_cannot_be_made_is_one_sentence() -> None:
+    class Unmade(MMLU):
+        def __init__(self, **given: Any) -> None:
+            raise ValueError("no\nluck")
+
+    with pytest.raises(InputError, match=r"^The benchmark mmlu cannot be made \(ValueError: no\)"):
+        Variant("mmlu", Unmade, MMLU.Settings(), ()).make(chat=True)
 
 
 def test_a_run_is_held_against_a_row_under_a_card_that_is_named(tmp_path: Path) -> None:

@@ -445,13 +445,14 @@ IMPOSSIBLE: Sequence[tuple[str, Mapping[str, Any], str]] = [
     ("gsm8k", {"turns": 1}, "false or true"),
     ("gsm8k", {"turns": "yes"}, "false or true"),
     ("gsm8k", {"grading": "olmes:cot"}, "'open-instruct' or 'olmes'"),
-    ("gsm8k", {"max_new_tokens": 0}, "a whole number"),
+    ("gsm8k", {"max_new_tokens": 0}, "a whole number from 1"),
     ("gsm8k", {"max_new_tokens": 512.0}, "a whole number"),
     ("bbh", {"grading": "olmes"}, "'olmes:cot' or 'olmes:cot-v1'"),
     ("humaneval", {"temperature": 2.1}, "0.0 to 2.0"),
     ("humaneval", {"temperature": -1}, "0.0 to 2.0"),
     ("humaneval", {"temperature": float("nan")}, "0.0 to 2.0"),
     ("humaneval", {"temperature": True}, "0.0 to 2.0"),
+    ("humaneval", {"temperature": 10**400}, "0.0 to 2.0"),
     ("humaneval", {"temperature": "0"}, "0.0 to 2.0"),
     ("humaneval", {"top_p": 0}, "0.01 to 1.0"),
     ("humaneval", {"temperature": 0}, "Set n = 1"),
@@ -490,6 +491,7 @@ def test_a_whole_number_is_the_same_fraction() -> None:
     cls = benchmark_class("humaneval")
     one, other = (read_settings(cls, {"temperature": value}) for value in (1, 1.0))
     assert variant_name(cls, one) == variant_name(cls, other) == "humaneval.temperature-1.0"
+    assert str(read_settings(cls, {"temperature": -0.0, "n": 1}).temperature) == "0.0"
 
 
 CHAT_ONLY: Sequence[tuple[str, Mapping[str, Any], str]] = [
