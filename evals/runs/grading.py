@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from evals.benchmark import Benchmark, roles_of
+from evals.errors import InputError
 from evals.generators.replay import RECORDED
 from evals.models.reasoning import AS_IT_COMES, ReasoningSettings
 from evals.plan.judges import Judge
@@ -178,6 +179,7 @@ class Grading:
         if 0 < self._n_unshown <= _MOST_UNSHOWN * self._n_answered:
             grades = [_in_its_place(self.benchmark, grade) for grade in grades]
         metrics = self.benchmark.summarize(grades)
+        _refuse_no_shares(self.benchmark, metrics)
         return TaskResult(
             self.benchmark,
             self.grades,
@@ -369,3 +371,17 @@ def _unread(grade: Grade) -> set[str]:
     if isinstance(listed, list):
         return set(map(str, listed))
     return set(grade.scores) if grade.unparsed else set()
+
+
+def _refuse_no_shares(benchmark: Benchmark[Any], metrics: Mapping[str, Metric]) -> None:
+    """Raises InputError for a column whose metric is not there, or is no share: it would be printed
+    as percent.
+    """
+    for name in dict.fromkeys(column.metric for column in benchmark.columns):
+        metric = metrics.get(name) if isinstance(metrics, Mapping) else None
+        if metric is None or not (metric.value is None or -1e-9 <= metric.value <= 1 + 1e-9):
+            found = "is missing" if metric is None else f"is {metric.value}, not from 0 to 1,"
+            raise InputError(
+                f"{benchmark.name}: the metric {name} {found} in what summarize gives. The answers"
+                " are kept: mend the benchmark, and give the command again."
+            )

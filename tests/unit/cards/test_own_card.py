@@ -24,13 +24,13 @@ from evals.data.load import load_smoke_data
 from evals.errors import InputError
 from evals.plan.judges import CARD_JUDGES
 from evals.plan.settings import RunSettings
-from evals.records import Column
+from evals.records import Column, Grade, Metric
 from evals.registry import Variant, bound, variants
 from evals.report.rows import Layout, report_table
 from evals.report.run_row import row_from_summary
 from evals.report.table import aligned, as_markdown, delta_table, make_table, rows_from_published
 from evals.runs.contract import Tried, answer_to, findings_for
-from evals.runs.grading import grade_task
+from evals.runs.grading import Grading, grade_task
 from evals.runs.session import run
 from evals.runs.summary import summarize
 from tasks.mmlu import MMLU
@@ -300,6 +300,19 @@ def test_a_benchmark_that_cannot_be_made_is_one_sentence() -> None:
 
     with pytest.raises(InputError, match=r"^The benchmark mmlu cannot be made \(ValueError: no\)"):
         Variant("mmlu", Unmade, MMLU.Settings(), ()).make(chat=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({}, "is missing"), (None, "is missing"), (7.5, "is 7.5, not"), (float("nan"), "is nan, not")],
+)
+def test_what_is_no_share_is_never_printed_as_percent(given: Any, words: str) -> None:
+    class Odd(MMLU):
+        def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
+            return {"mmlu": Metric(given, 3, 3)} if isinstance(given, float) else given
+
+    with pytest.raises(InputError, match=f"^mmlu: the metric mmlu {words}"):
+        Grading(Odd(chat=True), {}).result()
 
 
 def test_a_run_is_held_against_a_row_under_a_card_that_is_named(tmp_path: Path) -> None:
