@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from evals.generators import Failure
 from evals.models.prompts import Rendered
 from evals.plan.cost import Cost, prompt_tokens, spent
 from evals.plan.known_judges import Price
@@ -36,15 +37,23 @@ class Budget:
             self._held[id(request)] = cost
         return len(requests)
 
-    def settle(self, request: Rendered, answer: Completion | None) -> None:
-        """A request that was under way is answered, or is not and cost nothing."""
-        if self._held.pop(id(request), None) is not None and answer is not None:
-            self.spent += spent([(request, answer)]).money(self.prices.get(request.check, (0, 0)))
+    def settle(self, request: Rendered, answer: Completion | Failure | None) -> None:
+        """A request that was under way is answered; or was not asked, None, and cost nothing. What
+        failed counts at its most: an answer that cannot be read is paid for all the same.
+        """
+        held = self._held.pop(id(request), None)
+        if held is None or answer is None:
+            return
+        if isinstance(answer, Completion):
+            held = spent([(request, answer)]).money(self.prices.get(request.check, (0, 0)))
+        self.spent += held
 
     @property
     def reason(self) -> str:
         """Why a request is not asked."""
-        return f"asking more could pass --max-cost {self.most:g} ({self.spent:.2f} are spent)"
+        return (
+            f"asking more could pass --max-cost {self.most:g} ({self.spent:.2f} are spent at most)"
+        )
 
     def _at_most(self, request: Rendered) -> float:
         out = request.max_new_tokens * request.sampling.n

@@ -162,9 +162,9 @@ class EarlyJudges:
                 self.asker.budget.settle(request, None)
         else:
             for key, answer in found:
-                told = answer if isinstance(answer, Completion) else None
+                was_asked = isinstance(answer, Completion) or not judge.is_out
                 if key in judge.asked:
-                    self.asker.budget.settle(judge.asked[key], told)
+                    self.asker.budget.settle(judge.asked[key], answer if was_asked else None)
             answered = [(key, answer) for key, answer in found if isinstance(answer, Completion)]
             self.asker.store.put(answered)
             if not judge.is_out:  # what a closed connection answers is no refusal

@@ -118,7 +118,7 @@ def _judge(
         model, own = prepared.model, prepared.engine_settings(settings)
         asker.load(model.argument, lambda: _Mortal(engines.start_engine(model, own)))
         asker.progress.start(phase, len(waiting), work(waiting))
-        _within_budget(asker, waiting, land, prepared.renderer)
+        within_budget(asker, waiting, land, prepared.renderer)
     asker.progress.stop()
     return how
 
@@ -134,9 +134,9 @@ class _Answered:
     by_word: Counter[str] = field(default_factory=Counter)
 
 
-def _within_budget(asker: Asker, waiting: Waiting, land: Land, renderer: Renderer) -> None:
+def within_budget(asker: Asker, waiting: Waiting, land: Land, renderer: Renderer) -> None:
     """Ask what waits, as much at a time as may be under way; the rest fails where no more may."""
-    answers: dict[int, Completion] = {}
+    answers: dict[int, Completion | Failure] = {}
 
     def settled(request: Rendered, answer: Completion) -> None:
         answers[id(request)] = answer
@@ -148,9 +148,13 @@ def _within_budget(asker: Asker, waiting: Waiting, land: Land, renderer: Rendere
             for _, requests in waiting:
                 asker.fail(requests, asker.budget.reason)
             return
-        asker.stream(waiting[:n], settled, renderer)
-        for _, requests in waiting[:n]:
-            asker.budget.settle(requests[0], answers.get(id(requests[0])))
+        try:
+            asker.stream(waiting[:n], settled, renderer)
+        finally:  # What a judge that died was not asked leaves its money to the others.
+            for _, (request, *_others) in waiting[:n]:
+                if why := asker.failures.get((request.item_id, request.check)):
+                    answers.setdefault(id(request), Failure(why))
+                asker.budget.settle(request, answers.get(id(request)))
         waiting = waiting[n:]
 
 

@@ -3,6 +3,8 @@ kept; and judging that stops before it costs more than it may.
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,19 @@ from typer.testing import CliRunner
 
 from evals.commands.app import app
 from evals.errors import Incomplete, InputError
-from evals.generators import Generator
+from evals.generators import Failure, Generator
 from evals.generators.openai import OpenAIGenerator
+from evals.models.prompts import Rendered, Renderer
 from evals.plan.cost import prompt_tokens, spent
 from evals.plan.make import Plan, make_plan
 from evals.records import Completion, Output
+from evals.runs.asking import Asker
 from evals.runs.budget import Budget
+from evals.runs.judging import within_budget
 from evals.runs.progress import Progress
 from evals.runs.rescore import rescore
 from evals.runs.session import execute, run
+from evals.storage.store import Store
 from tests.conftest import shared_folder
 from tests.openai_requests import chat_request, collected
 from tests.openai_server import Body, Reply, chat, error, serving
@@ -129,6 +135,42 @@ def test_judging_stops_before_it_could_cost_more_and_goes_on_with_more_money(
         assert len(server.asked) == 8
 
 
+def test_answers_that_cannot_be_read_are_paid_for_too(tmp_path: Path) -> None:
+    """A token costs one, and a question is of more than 1,000 bytes."""
+    with serving(lambda body, _: Reply(b"<html>")) as server:
+        judge, prices = f"xstest=openai:judge@{server.url}", ("xstest=1000000,1000000",)
+        result = run(
+            settings(
+                tmp_path / "run", tasks=("xstest",), judges=(judge,), prices=prices, max_cost=2500.0
+            ),
+            make_generator=Engines(),
+        )
+        assert result.n_missing == 8
+        assert 0 < len(server.asked) <= 2
+
+
+class Dies:
+    """A judge's engine that is no more."""
+
+    def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Completion]]]:
+        raise InputError("the key is refused")
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def test_a_judge_that_dies_leaves_its_money_to_the_next(tmp_path: Path) -> None:
+    budget = Budget(1.0, {"": (2_000.0, 0.0)})  # 0.138 a request at most
+    requests = [chat_request(number) for number in range(10)]
+    waiting = [(request.key("dead"), [request]) for request in requests]
+    with closing(Store(tmp_path / "store.sqlite")) as store:
+        asker = Asker(store, "", Progress(quiet=True), budget=budget)
+        asker.load("dead", Dies)
+        with pytest.raises(InputError):
+            within_budget(asker, waiting, lambda *_: None, Renderer(None, "tokenizer", None))
+    assert budget.take(requests) == 7
+
+
 def test_a_command_says_what_stopped_its_judging(tmp_path: Path) -> None:
     """Verdicts are missing, not rows of the recording; the cap is each command's."""
     file = tmp_path / "answers.jsonl"
@@ -205,6 +247,8 @@ def test_a_budget_counts_what_is_under_way_at_its_most_and_what_came_as_it_was()
     assert budget.spent == pytest.approx(0.4)
     budget.settle(more[0], None)
     assert budget.spent == pytest.approx(0.4)
+    budget.settle(more[1], Failure("no JSON"))
+    assert budget.spent == pytest.approx(0.538)
     assert Budget().take(more) == 10
 
 
