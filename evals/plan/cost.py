@@ -155,5 +155,6 @@ def check_cap(
     if unpriced:
         raise InputError(
             f"--max-cost {most:g}: the price of {judges[unpriced[0]].model} is not known. Give it:"
-            f" --price {unpriced[0]}=IN,OUT, for a million tokens (0,0 for a server of your own)."
+            f" {' '.join(f'--price {role}=IN,OUT' for role in unpriced)}, for a million tokens (0,0"
+            " for a server of your own)."
         )

@@ -223,7 +223,9 @@ def make_plan(
     classes = _classes(card, settings.tasks)
     known = dict.fromkeys(map(benchmark_class, BENCHMARKS))
     judges = judges_of(settings.judges, known | dict.fromkeys(one.cls for one in classes.values()))
-    check_cap(settings.max_cost, judges, prices_of(settings.prices, judges))
+    roles = {role for one in classes.values() for role in one.roles}
+    asked = {role: judge for role, judge in judges.items() if role in roles}
+    check_cap(settings.max_cost, asked, prices_of(settings.prices, judges))
     found = _find(settings, card, classes, judges, need_weights, need_judges)
     if settings.wait and need_weights and need_judges:
         # Before a server is asked for its context: what it does not say is not known.

@@ -69,6 +69,7 @@ def require_servers(
     start: how to start the evaluated model's engine; None where it is no server.
     """
     asked: dict[str, str | None] = {}
+    refused: dict[tuple[str, str], list[str]] = {}
     problems = []
     for name, task in plan.tasks.items():
         if task.skipped or not len(task.items):
@@ -83,7 +84,9 @@ def require_servers(
             if found == NO_LOGPROBS and way_out:
                 problems.append(f"{who} gives no log-probabilities, which {way_out}")
             elif found not in (None, NO_LOGPROBS) and role:
-                problems.append(f"Judge of {role}, {who}: {found}")
+                refused.setdefault((who, str(found)), []).append(role)
+    for (who, found), roles in refused.items():
+        problems.append(f"Judge of {', '.join(dict.fromkeys(roles))}, {who}: {found}")
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
 

@@ -61,6 +61,24 @@ def test_what_is_wrong_with_a_judge_is_told_before_anything_is_generated(
     assert engine.asked == []
 
 
+def test_a_judge_of_several_roles_is_told_of_once_and_priced_where_it_is_asked(
+    tmp_path: Path,
+) -> None:
+    with serving(lambda body, _: chat(body, "yes")) as server:
+        server.probe = error(401)
+        capped = settings(
+            tmp_path / "run",
+            tasks=("truthfulqa",),
+            judges=(f"all=openai:judge@{server.url}",),
+            prices=("truth=1,1", "info=1,1"),
+            max_cost=5.0,
+        )
+        with pytest.raises(InputError) as caught:
+            run(capped, make_generator=Engines())
+    assert str(caught.value).startswith("Judge of truth, info, openai:judge@")
+    assert str(caught.value).count("refuses the key") == 1
+
+
 @pytest.mark.parametrize("trouble", [TROUBLE["no such model"][0], TROUBLE["no quota"][0]])
 def test_a_judge_that_dies_takes_nothing_with_it_and_another_decides_the_rest(
     tmp_path: Path, trouble: Reply

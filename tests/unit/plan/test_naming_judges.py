@@ -329,6 +329,7 @@ def test_a_list_price_has_its_day_and_ones_own_has_none() -> None:
         (-1.0, "xstest=gpt-4.1", "give an amount"),
         (float("nan"), "xstest=gpt-4.1", "give an amount"),
         (5.0, "xstest=openai:m@http://h/v1", "the price of openai:m@http://h/v1 is not known"),
+        (5.0, "all=openai:m@http://h/v1", "--price truth=IN,OUT --price info=IN,OUT, for a"),
     ],
 )
 def test_a_cap_that_could_be_passed_unseen_is_refused(most: float, judge: str, says: str) -> None:
