@@ -113,6 +113,6 @@ def test_show_writes_control_characters_out(tmp_path: Path) -> None:
     run = replay(
         tmp_path, [{"id": f"gsm8k/{n}", "outputs": ["\x1b[31mred \x07"]} for n in range(6)]
     )
-    shown = describe_item(run.folder.path, "gsm8k/0", None)
+    shown = describe_item(run.folder, "gsm8k/0", None)
     assert "\\x1b[31mred \\x07" in shown
     assert "\x1b" not in shown
