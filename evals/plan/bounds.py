@@ -48,7 +48,8 @@ def judging(plan: Plan, judge: Judge, known: Store | None) -> Cost:
             questions += [
                 question(judge, item.id, ask) for ask in asks if not isinstance(ask, Program)
             ]
-    prepared = prepare(plan.settings, judge.model, questions)
+    # What it would take is known without a key too.
+    prepared = prepare(plan.settings, judge.model, questions, is_asked=False)
     keyed = dict(prepared.keyed)
     lacking = [keyed[key] for key in keyed.keys() - (known.known(keyed) if known else set())]
     room = prepared.renderer.max_len

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from evals.models.resolve import resolve
 from evals.plan.bounds import judging, known_answers
@@ -19,6 +20,7 @@ from evals.plan.gpu_hours import (
 from evals.plan.items import lacking
 from evals.plan.judges import Judge
 from evals.plan.make import Plan
+from evals.plan.naming_judges import gone
 from evals.plan.parallel import shape_for, split_of
 from evals.plan.reasoning import notes as notes_on_reasoning
 from evals.sandbox.pool import Sandbox
@@ -92,16 +94,19 @@ def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = No
         lines.append(f"{name:{width}} {len(task.items):7,} {asked.text()}")
     lines += [*_gpu_lines(plan, total, parameters), *_places(plan), plan.view.line()]
     lines += notes_on_reasoning(plan.reader, plan.tasks)
+    over = gone(plan.judges, date.today())
     for role, judge in plan.judges.items():
-        if role in plan.lost:
-            lines.append(
-                f"judge {role}: not to be had, and the run would be refused: {plan.lost[role]}"
-            )
-            continue
-        cost = "a rule" if judge.is_rule else _judging(plan, judge, known, price_of.get(role))
-        lines.append(
-            f"judge {role}: {judge.model}{'' if judge.is_card else ' (not the card’s)'}, {cost}"
-        )
+        why = plan.lost.get(role)
+        said = f"judge {role}: {judge.model}{'' if judge.is_card else ' (not the card’s)'}, "
+        if why is not None:
+            said = f"judge {role}: not to be had, and the run would be refused: {why}"
+        if judge.is_rule:
+            said += "a rule"
+        # What a server would take is known without its key, what weights would not without them.
+        elif why is None or (judge.model.startswith("openai:") and role not in over):
+            cost = _judging(plan, judge, known, price_of.get(role))
+            said += cost if why is None else f" It would take {cost}"
+        lines.append(said)
     lines += lacking(plan.tasks, plan.judges, settings.suite)
     if any(not judge.is_rule for judge in plan.judges.values()):
         lines.append(

@@ -13,7 +13,8 @@ from evals.report.table import markdown
 class Cell:
     """One column's value for one model.
 
-    fraction: 0 to 1, None where the table prints `-`; reason then says why.  ci95: its 95 %
+    fraction: 0 to 1 (what is no share, such as a perplexity, as it is), None where the table prints
+    `-`; reason then says why.  ci95: its 95 %
     interval as fractions, None where there is none.  n: items it was computed from.  marks: what in
     it is not the card's protocol.
     """
@@ -26,13 +27,16 @@ class Cell:
 
     @property
     def percent(self) -> float | None:
-        """The fraction as a table prints it, unrounded."""
-        return None if self.fraction is None else 100 * self.fraction
+        """The fraction as a table prints it, unrounded; None for what is no share."""
+        is_share = self.fraction is not None and self.fraction <= 1
+        return 100 * self.fraction if self.fraction is not None and is_share else None
 
     @property
     def ci95_percent(self) -> tuple[float, float] | None:
         """The interval in percent."""
-        return None if self.ci95 is None else (100 * self.ci95[0], 100 * self.ci95[1])
+        if self.ci95 is None or self.percent is None:
+            return None
+        return 100 * self.ci95[0], 100 * self.ci95[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -374,14 +374,23 @@ def _unread(grade: Grade) -> set[str]:
 
 
 def _refuse_no_shares(benchmark: Benchmark[Any], metrics: Mapping[str, Metric]) -> None:
-    """Raises InputError for a column whose metric is not there, or is no share: it would be printed
-    as percent.
+    """Raises InputError for a column whose metric is not there or no number, or would be printed as
+    percent and is no share.
     """
-    for name in dict.fromkeys(column.metric for column in benchmark.columns):
-        metric = metrics.get(name) if isinstance(metrics, Mapping) else None
-        if metric is None or not (metric.value is None or -1e-9 <= metric.value <= 1 + 1e-9):
-            found = "is missing" if metric is None else f"is {metric.value}, not from 0 to 1,"
-            raise InputError(
-                f"{benchmark.name}: the metric {name} {found} in what summarize gives. The answers"
-                " are kept: mend the benchmark, and give the command again."
-            )
+    for column in benchmark.columns:
+        metric = metrics.get(column.metric) if isinstance(metrics, Mapping) else None
+        if metric is None:
+            found = "is missing"
+        elif metric.value is None:
+            continue
+        elif not math.isfinite(metric.value):
+            found = f"is {metric.value}, no number,"
+        elif column.unit == "percent" and not -1e-9 <= metric.value <= 1 + 1e-9:
+            found = f"is {metric.value}, not from 0 to 1,"
+        else:
+            continue
+        raise InputError(
+            f"{benchmark.name}: the metric {column.metric} {found} in what summarize gives. The"
+            " answers are kept: mend the benchmark (or, of what is no share, write unit ="
+            ' "fraction" in its column), and give the command again.'
+        )

@@ -93,7 +93,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     # The base, both adapters together, one alone, the merged; the second time none.
-    assert done.stdout.splitlines()[-1] == "[None, 8, 8, None]"
+    assert done.stdout.splitlines()[-1] == "[0, 8, 8, 0]"
     return at
 
 

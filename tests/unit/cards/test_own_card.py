@@ -304,7 +304,12 @@ def test_a_benchmark_that_cannot_be_made_is_one_sentence() -> None:
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({}, "is missing"), (None, "is missing"), (7.5, "is 7.5, not"), (float("nan"), "is nan, not")],
+    [
+        ({}, "is missing"),
+        (None, "is missing"),
+        (7.5, "is 7.5, not"),
+        (float("nan"), "is nan, no number"),
+    ],
 )
 def test_what_is_no_share_is_never_printed_as_percent(given: Any, words: str) -> None:
     class Odd(MMLU):

@@ -289,6 +289,27 @@ def test_a_judge_that_is_not_to_be_had_hides_no_estimate(tmp_path: Path) -> None
     assert sum(line.split(" ")[0] in BENCHMARKS for line in said) == len(BENCHMARKS)
 
 
+def test_what_a_judge_without_a_key_would_take_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    settings = RunSettings(
+        "smollm2",
+        suite="smoke",
+        tasks=("xstest",),
+        judges=("xstest=gpt-4.1",),
+        out=tmp_path / "run",
+    )
+    (line,) = (
+        line
+        for line in describe(make_plan(settings, need_judges=False)).splitlines()
+        if line.startswith("judge xstest: ")
+    )
+    assert "would be refused: openai:gpt-4.1-2025" in line
+    assert "set OPENAI_API_KEY" in line
+    assert re.search(r"\. It would take 6 requests, at most [\d,]+ tokens in .*US dollars", line)
+
+
 def test_judges_of_tasks_that_are_not_run_are_not_missed() -> None:
     settings = RunSettings("smollm2", suite="smoke", tasks=("gsm8k",), judges=("card",))
     assert list(make_plan(settings).tasks) == ["gsm8k"]
