@@ -107,6 +107,8 @@ def test_every_option_of_the_command_is_a_setting_here() -> None:
     options = {name for one in command.params for name in [one.name]}
     # what is an argument of a function, or of no use in a program
     options -= {"model", "adapter", "dry_run", "parameters", "log", "step", "help"}
+    # variables of the process: EVALS_INCLUDE_PATH, EVALS_CONFIRM_RUN_UNSAFE_CODE
+    options -= {"include_path", "confirm_run_unsafe_code"}
     for name in options - {"enforce_eager"} | {"eager"}:
         assert "no setting" not in refusal({name: None}), name
 

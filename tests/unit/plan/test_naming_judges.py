@@ -307,7 +307,7 @@ def test_what_a_judge_without_a_key_would_take_is_said(
     )
     assert "would be refused: openai:gpt-4.1-2025" in line
     assert "set OPENAI_API_KEY" in line
-    assert re.search(r"\. It would take 6 requests, at most [\d,]+ tokens in .*US dollars", line)
+    assert re.search(r"\. It would take \d+ requests, at most [\d,]+ tokens in .*US dollars", line)
 
 
 def test_judges_of_tasks_that_are_not_run_are_not_missed() -> None:
