@@ -82,6 +82,10 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.skipif(
+    "EVALS_TEST_COPIES" not in os.environ,
+    reason="two engines more beside those of the suite: EVALS_TEST_COPIES=1 runs it, alone",
+)
 def test_two_copies_answer_as_one_engine_does_and_a_killed_run_leaves_nothing_behind(
     whole: Path, tmp_path: Path, short_folder: Path
 ) -> None:
