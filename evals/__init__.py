@@ -77,7 +77,9 @@ def run(
 
     settings: the options of `evals run --help` by name, with underscores: suite="card",
     tasks="mmlu,gsm8k", data="/data/evals", judge="xstest=strmatch", dtype="float32",
-    chat_template_kwargs={"enable_thinking": False}; several judges, tasks, stops: a list.
+    chat_template_kwargs={"enable_thinking": False}; several judges, tasks, stops: a list. Those
+    about tasks of lm-evaluation-harness are variables here: EVALS_INCLUDE_PATH,
+    EVALS_CONFIRM_RUN_UNSAFE_CODE.
     on_progress(phase, done, total): called after every answer.  on_note(line): what a terminal
     would be told, warnings too.  log, step: a tracker ("wandb", "trackio" or "mlflow") and the
     training step that the numbers belong to there.

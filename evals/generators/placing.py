@@ -82,7 +82,7 @@ def places(settings: EngineSettings) -> Places:
 
 def on_gpus(settings: EngineSettings, visible: Sequence[str], variable: str) -> Places:
     """The visible GPUs, by number or name, dealt out in their order. See places."""
-    per_copy = _per_copy(settings)
+    per_copy = devices_of_a_copy(settings)
     n = settings.data_parallel_size or max(1, len(visible) // per_copy)
     if not visible:
         return Places(variable, ("",) * n, "GPU", 0)
@@ -99,7 +99,7 @@ def on_cores(settings: EngineSettings, cores: Sequence[int], bound: str) -> Plac
     """A CPU's cores, split evenly; or the parts that vLLM's variable (bound) names, with | between
     them, a part a worker. See places.
     """
-    n, per_copy = settings.data_parallel_size or 1, _per_copy(settings)
+    n, per_copy = settings.data_parallel_size or 1, devices_of_a_copy(settings)
     if n == 1:
         return Places(_CPU_BIND, ("",), "core", len(cores))
     if bound == "nobind":
@@ -123,7 +123,8 @@ def on_cores(settings: EngineSettings, cores: Sequence[int], bound: str) -> Plac
     return Places(_CPU_BIND, tuple(dealt), "core", len(cores))
 
 
-def _per_copy(settings: EngineSettings) -> int:
+def devices_of_a_copy(settings: EngineSettings) -> int:
+    """Over how many one copy is split."""
     return (settings.tensor_parallel_size or 1) * (settings.pipeline_parallel_size or 1)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evals.errors import InputError
 from evals.generators import EngineSettings
-from evals.generators.placing import ONE, Places, places
+from evals.generators.placing import ONE, Places, devices_of_a_copy, places
 from evals.models.adapters import vllm_rank
 from evals.models.prompts import Rendered
 from evals.models.resolve import Model, model_json
@@ -40,7 +40,7 @@ def for_judge(model: Model, settings: EngineSettings) -> EngineSettings:
     """The engine's settings for a judge: one that fits a GPU runs as copies on all that the
     evaluated model may use, over however many that one is split.
     """
-    if model.kind != "weights" or model.files is None or _per_copy(settings) == 1:
+    if model.kind != "weights" or model.files is None or devices_of_a_copy(settings) == 1:
         return settings
     try:
         where = places(settings)
@@ -57,14 +57,10 @@ def unsplit(weights: int, settings: EngineSettings, where: Places) -> EngineSett
     room = where.memory * (settings.gpu_memory_utilization or _SHARE) * _WEIGHTS_ROOM
     if not 0 < weights < room:
         return settings
-    n = len(where.each) * _per_copy(settings)
+    n = len(where.each) * devices_of_a_copy(settings)
     return replace(
         settings, tensor_parallel_size=None, pipeline_parallel_size=None, data_parallel_size=n
     )
-
-
-def _per_copy(settings: EngineSettings) -> int:
-    return (settings.tensor_parallel_size or 1) * (settings.pipeline_parallel_size or 1)
 
 
 def split_of(settings: EngineSettings, where: Places) -> tuple[int | None, int]:

@@ -2,7 +2,6 @@
 smoke items alone. `evals tasks NAME --check` tries them.
 """
 
-import pickle
 import random
 import re
 import subprocess
@@ -31,6 +30,7 @@ from evals.records import (
 )
 from evals.registry import Variant, benchmark_class, read_settings
 from evals.runs.grading import grade_task
+from evals.storage.spool import put_away
 
 HEAVY = (
     "torch", "vllm", "pandas", "transformers", "datasets", "lm_eval", "alpaca_eval", "nltk",
@@ -238,7 +238,7 @@ def measures_in_any_order(tried: Tried) -> Iterator[str]:
 def comes_back_from_disk(tried: Tried) -> Iterator[str]:
     """Items and grades can be put away and taken up again."""
     for what, values in (("item", tried.new()[1]), ("grade", tried.grades())):
-        if pickle.loads(pickle.dumps(values)) != values:
+        if put_away(values) != values:
             yield f"its {what}s come back as others: make them frozen dataclasses"
 
 

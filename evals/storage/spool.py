@@ -130,7 +130,13 @@ class Spool(Sequence[T]):
         return values
 
 
-def _packed(values: Sequence[object]) -> bytes:
+def put_away(values: T) -> T:
+    """Values as a spool gives them back. Raises InputError as a spool does."""
+    found: T = pickle.loads(_packed(values))
+    return found
+
+
+def _packed(values: object) -> bytes:
     try:
         return pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:

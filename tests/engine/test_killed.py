@@ -98,16 +98,18 @@ def test_two_copies_answer_as_one_engine_does_and_a_killed_run_leaves_nothing_be
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "TMPDIR": str(scratch),
     }
-    victim = subprocess.Popen(
-        [*COMMAND, "--data-parallel-size", "2", "--out", str(run)],
-        cwd=ROOT,
-        env=os.environ | more,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    said = tmp_path / "said"
+    with said.open("wb") as written:
+        victim = subprocess.Popen(
+            [*COMMAND, "--data-parallel-size", "2", "--out", str(run)],
+            cwd=ROOT,
+            env=os.environ | more,
+            stdout=subprocess.DEVNULL,
+            stderr=written,
+        )
     deadline = time.monotonic() + 600
     while answers_in(run / "store.sqlite") < 2 and time.monotonic() < deadline:
-        assert victim.poll() is None
+        assert victim.poll() is None, said.read_text()
         time.sleep(0.05)
     below = processes_below(victim.pid)
     assert sum("EngineCore" in Path(f"/proc/{pid}/cmdline").read_text() for pid in below) == 2

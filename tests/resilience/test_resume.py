@@ -147,7 +147,7 @@ def test_a_task_added_later_asks_for_itself_only(
     [
         EngineSettings(gpu_memory_utilization=0.5, max_num_seqs=3, enforce_eager=True),
         EngineSettings(
-            tensor_parallel_size=1, pipeline_parallel_size=1, distributed_executor_backend="mp"
+            tensor_parallel_size=3, pipeline_parallel_size=2, distributed_executor_backend="mp"
         ),
         EngineSettings(max_model_len=8192),
     ],

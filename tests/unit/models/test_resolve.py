@@ -375,7 +375,7 @@ def test_memory_settings_are_no_part_of_a_plans_fingerprint(folder: Path) -> Non
     assert (
         fingerprint(
             EngineSettings(
-                tensor_parallel_size=1,
+                tensor_parallel_size=3,
                 gpu_memory_utilization=0.5,
                 max_num_seqs=4,
                 enforce_eager=True,

@@ -91,7 +91,7 @@ def test_a_run_made_now_and_a_stored_one_are_valid(tmp_path: Path) -> None:
     [
         (("schema",), 2),
         (("suite",), "large"),
-        (("cells", "gsm8k", "n_items"), "3"),
+        (("cells", "gsm8k", "value"), "3.0"),
         (("cells", "gsm8k", "ci95"), [0.1]),
         (("cells", "gsm8k", "ci95"), [1.0, 3.0]),
         (("cells", "gsm8k", "marks"), None),
