@@ -1,10 +1,13 @@
 """A hundred thousand characters of any pattern: no extractor, parser or printer raises, or takes
 longer for it than for its length.
 
-Each call has a second of processor time (the machine's other work does not count); the slowest
-takes a tenth of that, most a hundredth. Quadratic expressions take many seconds.
+Each call has ten seconds of processor time (the machine's other work does not count); the slowest
+takes a hundredth of that. A quadratic expression takes minutes. The collector rests meanwhile: in
+a worker full of other tests' objects one collection takes longer than any reader, and a signal
+that fires in it is lost in hypothesis' callback.
 """
 
+import gc
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -39,7 +42,7 @@ from tasks.xstest import judge_message, strmatch_label
 from tests.property.test_graders_on_arbitrary_text import ARGUMENTS
 
 LENGTH = 100_000
-BUDGET_S = 1.0
+BUDGET_S = 10.0
 
 UNITS = (
     *(
@@ -154,11 +157,13 @@ def budget(seconds: float) -> Iterator[None]:
         raise TimeoutError(f"more than {seconds} s of processor time")
 
     before = signal.signal(signal.SIGVTALRM, over)
+    gc.disable()
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        gc.enable()
         signal.signal(signal.SIGVTALRM, before)
 
 
@@ -185,7 +190,7 @@ def test_no_checker_of_ifeval_takes_the_square_of_a_texts_length(name: str) -> N
     item = IFEvalItem(ItemId("ifeval/0"), "", "Say it.", (Instruction(name, ARGUMENTS[name]),))
     follow(item, "x")
     for unit in ("[", "<<", "\n", " ", "\t\n", "*\n", "p. ", "[x", "<<>>"):
-        with budget(8 * BUDGET_S):
+        with budget(BUDGET_S):
             follow(item, f"x{long(unit)}x")
 
 
