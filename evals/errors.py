@@ -2,13 +2,14 @@
 
 EvalsError                2   the base; a message says what happened, where, and what to do
 ├── InputError            2   wrong usage, unknown name, missing or damaged data or model
+│   └── TaskFault         2   a task of another's cannot be asked; beside others: 3, its cells -
 ├── CheckFailed           1   a comparison that was asked for came out against the candidate
 ├── Incomplete            3   the run is not finished; the same command goes on
 └── EnvironmentFault      4   disk full, folder not writable or locked, the engine died
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class EvalsError(Exception):
@@ -19,6 +20,17 @@ class EvalsError(Exception):
 
 class InputError(EvalsError):
     """The command cannot be carried out as it was given."""
+
+
+class TaskFault(InputError):
+    """A task of another's cannot be asked; a run goes on with its other tasks.
+
+    lacks: the Python calls that bring its data, where these are what is missing.
+    """
+
+    def __init__(self, said: str, lacks: Sequence[str] = ()) -> None:
+        super().__init__(said)
+        self.lacks = tuple(lacks)
 
 
 class CheckFailed(EvalsError):

@@ -208,12 +208,14 @@ def _bound(card: Card, column: Column) -> Column:
     try:
         cls = benchmark_class(column.benchmark)
         known = {one.name: one for one in cls.metrics}
-        if column.metric not in known:
+        # A task that cannot be read has none; whoever asks it says why.
+        if known and column.metric not in known:
             raise InputError(
                 f"{cls.name} has no metric {column.metric!r}. {nearest(column.metric, known)}"
             )
-        if column.lower_is_better != known[column.metric].lower_is_better:
-            better = "lower" if known[column.metric].lower_is_better else "higher"
+        lower = known[column.metric].lower_is_better if known else column.lower_is_better
+        if column.lower_is_better != lower:
+            better = "lower" if lower else "higher"
             raise InputError(f"of {column.metric}, {better} is better: set lower_is_better so.")
         settings = other_settings(read_settings(cls, column.settings))
     except InputError as error:

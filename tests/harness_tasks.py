@@ -172,3 +172,45 @@ def write_tasks(folder: Path, n: int = 12, rows: Sequence[Mapping[str, Any]] | N
     for name, group in GROUPS.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"group": name, **group}))
     return folder
+
+
+LOCAL = {**_CHOOSE, "dataset_path": "json", "test_split": "test"}
+BROKEN: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "no_module": ({"process_docs": "!function absent.f"}, "No module named 'nowhere_at_all'"),
+    "no_data": ({"dataset_path": "nobody/nothing"}, "is not in the cache of `datasets`"),
+    "no_data_part": (
+        {"dataset_path": "nobody/else", "dataset_name": "part"},
+        "is not in the cache of `datasets`",
+    ),
+    "no_prompt": ({"doc_to_text": "{{query | no_such_filter}}"}, "no_such_filter"),
+    "no_split": ({"test_split": "nowhere"}, "nowhere"),
+    "no_metric": ({"metric_list": [{"mtric": "acc"}]}, "metric_list"),
+    "no_argument": (
+        {
+            "output_type": "generate_until",
+            "doc_to_choice": None,
+            "generation_kwargs": {"until": ["."], "typical_p": 0.5},
+            "metric_list": [{"metric": "exact_match"}],
+        },
+        "typical_p",
+    ),
+    "no_yaml": ({}, "cannot be read as a task"),
+}
+"""Tasks that cannot be asked, each with what is wrong in it and what must be said."""
+
+
+def write_broken(folder: Path) -> Path:
+    """Their files, in a folder that has the data of the others; it is returned."""
+    import yaml
+
+    for name, (changes, _) in BROKEN.items():
+        content = {**LOCAL, "task": name, **changes}
+        if content["dataset_path"] == "json":
+            content["dataset_kwargs"] = {"data_files": {"test": str(folder / "test.jsonl")}}
+        # A function is a tag of its own there, which no dump writes.
+        text = yaml.safe_dump({key: one for key, one in content.items() if one is not None})
+        text = text.replace("'!function absent.f'", "!function absent.f")
+        (folder / f"{name}.yaml").write_text(text)
+    (folder / "no_yaml.yaml").write_text("task: no_yaml\ndoc_to_text: [unclosed\n")
+    (folder / "absent.py").write_text("import nowhere_at_all\n\n\ndef f(docs): return docs\n")
+    return folder

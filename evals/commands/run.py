@@ -304,10 +304,18 @@ def run(
             if why := log_run(log, result, step, data):
                 print(f"warning: {why}", file=sys.stderr)
         _say_what_next(result.folder.path)
-    if n_missing := sum(result.n_missing for result in results):
-        raise Incomplete(
-            f"{n_missing} answers or verdicts are missing. {_how_to_have_them(settings, results)}"
+    broken = dict.fromkeys(name for result in results for name in result.broken)
+    said = []
+    if n_missing := sum(result.n_missing - len(result.broken) for result in results):
+        how = _how_to_have_them(settings, results)
+        said.append(f"{n_missing} answers or verdicts are missing. {how}")
+    if broken:
+        said.append(
+            f"{', '.join(broken)} could not be asked; the table says why. Mended, the same command"
+            " asks them, and keeps the rest."
         )
+    if said:
+        raise Incomplete(" ".join(said))
 
 
 def _how_to_have_them(settings: "RunSettings", results: Sequence["RunResult"]) -> str:
@@ -369,7 +377,7 @@ def described(
 
     plan = make_plan(settings, need_judges=False)
     notes = [*adapter_notes(plan.model), *plan.view.notes(), *earlier_run(plan)]
-    return "\n".join([describe(plan, prices, parameters), *_power(plan), *notes])
+    return "\n".join([describe(plan, prices, parameters), *_power(plan), *plan.faults, *notes])
 
 
 def _power(plan: "Plan") -> list[str]:

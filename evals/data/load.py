@@ -51,13 +51,7 @@ def load_card_data(datasets: Sequence[Dataset], data: Path | None) -> dict[str, 
     loaded: dict[str, LoadedSource] = {}
     for dataset in datasets:
         before = len(problems)
-        try:
-            source = dataset.own() if dataset.own else _first_found(dataset, folder, problems)
-        except InputError as error:
-            if not dataset.own:
-                raise
-            source = None
-            problems.append(str(error))
+        source = dataset.own() if dataset.own else _first_found(dataset, folder, problems)
         if source is not None:
             loaded[dataset.name] = source
         elif len(problems) == before:

@@ -14,7 +14,8 @@ def earlier_run(plan: Plan) -> list[str]:
     """What is to be said about an earlier run in the plan's folder. A folder holds one run, with
     whatever tasks and judges.
 
-    Raises InputError where that run is one of another model, suite, limit, seed or chat format.
+    Raises InputError where that run is one of another model, suite, limit, seed or chat format, or
+    asked a task of lm-evaluation-harness in another version.
     """
     folder = RunFolder(plan.out)
     if not os.path.exists(folder.path / "run.json"):
@@ -61,6 +62,15 @@ def earlier_run(plan: Plan) -> list[str]:
             f"{folder.path} holds a run of another model ({model.get('name')}), or in other"
             " precision. Choose another --out."
         )
+    for task, about in before.get("data", {}).items():
+        tables = plan.tasks[task].source.edition if task in plan.tasks else {}
+        for name in tables.keys() & about["tables"].keys():
+            then, new = (one[name].get("version") for one in (about["tables"], tables))
+            if then != new:
+                raise InputError(
+                    f"{folder.path} holds {task} as version {then} of {name} asked it, which is"
+                    f" version {new} now. Choose another --out."
+                )
     notes = []
     if plan.model.kind == "server" and record.get("model") != plan.model.argument:
         notes.append(

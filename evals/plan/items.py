@@ -7,7 +7,7 @@ from typing import Any
 
 from evals.benchmark import Benchmark, chat_only, roles_needed, roles_of
 from evals.data.dataset import LoadedSource
-from evals.errors import InputError
+from evals.errors import InputError, TaskFault
 from evals.generators.replay import Recorded
 from evals.plan.judges import Judge
 from evals.plan.settings import RunSettings
@@ -19,12 +19,15 @@ LIMIT_SEED = 42
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """One benchmark's share of a run. skipped: why nothing is asked for it (None: it is run)."""
+    """One benchmark's share of a run. skipped: why nothing is asked for it (None: it is run).
+    is_broken: because it cannot be asked, though it was to be.
+    """
 
     benchmark: Benchmark[Any]
     items: Sequence[Item]
     source: LoadedSource
     skipped: str | None = None
+    is_broken: bool = False
 
 
 def plan_task(
@@ -102,6 +105,20 @@ def no_judge(roles: Sequence[str], rules: Mapping[str, Any] = {}) -> str:
     flags = " ".join(f"--judge {role}=MODEL" for role in roles)
     rule = "".join(f" (or --judge {roles[0]}={name}, which needs no model)" for name in rules)
     return f"no judge: set {flags}{rule}"
+
+
+def said_of_faults(faults: Mapping[str, TaskFault]) -> list[str]:
+    """Why tasks cannot be asked, the data that is not here all in one sentence."""
+    lacking = {name: fault for name, fault in faults.items() if fault.lacks}
+    said = [str(fault) for name, fault in faults.items() if name not in lacking]
+    if lacking:
+        calls = dict.fromkeys(call for fault in lacking.values() for call in fault.lacks)
+        said.append(
+            f"{' '.join(map(str, lacking.values()))} Where there is a network, run Python's `from"
+            f" datasets import load_dataset` and {'; '.join(calls)}; or give a task file of your"
+            " own that reads local files (dataset_path: json) with --include-path."
+        )
+    return said
 
 
 def lacking(tasks: Mapping[str, TaskPlan], judges: Mapping[str, Judge], suite: str) -> list[str]:

@@ -17,7 +17,7 @@ from evals.cards.card import Card
 from evals.cards.published import DEFAULT, row_of_short_name, shipped
 from evals.data.dataset import LoadedSource
 from evals.data.load import load_card_data, load_smoke_data
-from evals.errors import InputError, nearest
+from evals.errors import InputError, TaskFault, nearest
 from evals.generators.placing import ONE, Places
 from evals.generators.replay import Recorded, read_recorded
 from evals.generators.waiting import seconds, wait_until_up
@@ -36,7 +36,7 @@ from evals.plan.draws import (
     sampled_as,
 )
 from evals.plan.engine import EngineView, fingerprint_of, view_of
-from evals.plan.items import TaskPlan, plan_task
+from evals.plan.items import TaskPlan, plan_task, said_of_faults
 from evals.plan.judges import Judge
 from evals.plan.known_judges import known_judges
 from evals.plan.naming_judges import gone, judges_of, prompts_of_judges, refusal
@@ -73,6 +73,7 @@ class Plan:
     lost: judges that are not to be had, by role, and why; a plan that is carried out has none.
     places: the devices that the model's copies run on.  unplaced: why it cannot run on this
     machine; "" in a plan that is carried out.
+    faults: why tasks of others' cannot be asked, in sentences.
     """
 
     settings: RunSettings
@@ -89,6 +90,7 @@ class Plan:
     lost: Mapping[str, str] = field(default_factory=dict)
     places: Places = ONE
     unplaced: str = ""
+    faults: tuple[str, ...] = ()
 
     @property
     def chat_format(self) -> ChatFormat:
@@ -191,7 +193,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class _Found:
     """What a run is made of, once it is known to be there. read_as: a recording's fingerprint
-    before it was read.
+    before it was read.  faults: why tasks of others' cannot be asked, by variant.
     """
 
     model: Model
@@ -201,6 +203,7 @@ class _Found:
     judges: Mapping[str, Judge]
     sources: Mapping[str, LoadedSource]
     lost: Mapping[str, str]
+    faults: dict[str, TaskFault]
 
 
 @_no_collection()
@@ -254,7 +257,7 @@ def make_plan(
         settings, card, found.model, fingerprint, view, renderer, tasks, found.judges,
         found.recorded,
         settings.clock.isoformat(sep=" ") if settings.clock and reads_clock else None,
-        reader, found.lost, where, "".join(unplaced),
+        reader, found.lost, where, "".join(unplaced), tuple(said_of_faults(found.faults)),
     )  # fmt: skip
 
 
@@ -269,9 +272,18 @@ def _tasks(found: _Found, settings: RunSettings, *, chat: bool) -> dict[str, Tas
                 break
             benchmark = one.make(chat=chat)
             benchmark.take_prompts(prompts_of_judges(found.judges, benchmark.judge_roles))
-            tasks[one.name] = plan_task(
-                benchmark, found.sources[name], settings, found.judges, found.recorded
-            )
+            try:
+                if name in found.faults:
+                    raise found.faults[name]
+                tasks[one.name] = plan_task(
+                    benchmark, found.sources[name], settings, found.judges, found.recorded
+                )
+            except TaskFault as fault:
+                found.faults[name] = fault
+                nothing = LoadedSource({}, "none")
+                tasks[one.name] = TaskPlan(benchmark, (), nothing, str(fault), is_broken=True)
+    if all(task.is_broken for task in tasks.values()):
+        raise InputError("\n".join(said_of_faults(found.faults)))
     require_draws(settings, tasks)
     return tasks
 
@@ -337,14 +349,15 @@ def _find(
         for role, judge in judges.items()
         if any(role in one.roles for one in classes.values())
     }
-    sources = _noting(problems, lambda: _sources(classes, settings))
+    faults: dict[str, TaskFault] = {}
+    sources = _noting(problems, lambda: _sources(classes, settings, faults))
     lost: dict[str, str] = {}
     if need_weights:
         lost = _lost_judges(judges, classes, settings)
         problems += _said_of_lost(lost, judges, classes) if need_judges else []
     if problems or model is None or sources is None:
-        raise InputError("\n".join(problems))
-    return _Found(model, recorded, read_as, classes, judges, sources, lost)
+        raise InputError("\n".join([*problems, *said_of_faults(faults)]))
+    return _Found(model, recorded, read_as, classes, judges, sources, lost, faults)
 
 
 def _said_of_lost(
@@ -446,12 +459,23 @@ def _require_judge(name: str, roles: Sequence[str], settings: RunSettings) -> No
     require_weights(model)
 
 
-def _sources(classes: Classes, settings: RunSettings) -> dict[str, LoadedSource]:
+def _sources(
+    classes: Classes, settings: RunSettings, faults: dict[str, TaskFault]
+) -> dict[str, LoadedSource]:
+    """Every variant's data but of those that are noted among the faults."""
+    loaded: dict[str, LoadedSource] = {}
+    for name, one in classes.items():
+        if one.cls.dataset.own:
+            try:
+                loaded[name] = one.cls.dataset.own()
+            except TaskFault as fault:
+                faults[name] = fault
+    others = {name: one for name, one in classes.items() if not one.cls.dataset.own}
     if settings.suite == "smoke":
-        return {name: load_smoke_data(one.cls.dataset) for name, one in classes.items()}
-    datasets = {one.cls.dataset.name: one.cls.dataset for one in classes.values()}
-    loaded = load_card_data(list(datasets.values()), settings.data)
-    return {name: loaded[one.cls.dataset.name] for name, one in classes.items()}
+        return loaded | {name: load_smoke_data(one.cls.dataset) for name, one in others.items()}
+    datasets = {one.cls.dataset.name: one.cls.dataset for one in others.values()}
+    found = load_card_data(list(datasets.values()), settings.data)
+    return loaded | {name: found[one.cls.dataset.name] for name, one in others.items()}
 
 
 # --- what is in it --------------------------------------------------------------------------------

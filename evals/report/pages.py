@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from evals.cards.average import off_by
 from evals.cards.published import shipped, shipped_names
+from evals.data.load import load_smoke_data
 from evals.errors import InputError
 from evals.registry import (
     BENCHMARKS,
@@ -74,8 +75,12 @@ def tasks_list() -> str:
 
 
 def task_page(name: str) -> str:
-    """What a benchmark measures and how, its settings, and which cards use it."""
+    """What a benchmark measures and how, its settings, and which cards use it. Raises InputError
+    where it cannot be read.
+    """
     cls = benchmark_class(name)
+    if not cls.metrics:  # a task that cannot be read: its data's loading says why
+        load_smoke_data(cls.dataset)
     module = inspect.getmodule(cls)
     data = cls.dataset
     lines = [((module and module.__doc__) or cls.__doc__ or "").strip(), ""]

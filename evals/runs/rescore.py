@@ -9,7 +9,7 @@ from typing import Any
 
 from evals.benchmark import Benchmark
 from evals.data.load import load_card_data, load_smoke_data
-from evals.errors import InputError, first_line
+from evals.errors import InputError, TaskFault, first_line
 from evals.generators.replay import NOT_A_ROW, Recorded, recorded_row
 from evals.models.prompting import prompts_of
 from evals.models.reasoning import ReasoningSettings
@@ -116,17 +116,24 @@ def so_far(folder: Path, data: Path | None) -> dict[str, Any]:
 def run_items(
     record: Mapping[str, Any], task: str, data: Path | None
 ) -> tuple[Benchmark[Any], Sequence[Item]]:
-    """A stored run's benchmark and items, read again from the data."""
+    """A stored run's benchmark and items, read again from the data; no items of a task that could
+    not be asked and still cannot.
+    """
     head = record["summary_header"]
     benchmark = task_variant(head, task).make(chat=head["chat_format"] != "none")
     judges = {role: judge_of_record(role, entry) for role, entry in head["judges"].items()}
     benchmark.take_prompts(prompts_of_judges(judges, benchmark.judge_roles))
-    if head["suite"] == "smoke":
-        source = load_smoke_data(benchmark.dataset)
-    else:
-        folder = data or (Path(record["data"]) if record.get("data") else None)
-        source = load_card_data([benchmark.dataset], folder)[benchmark.dataset.name]
-    items: Sequence[Item] = list(benchmark.named_items(source))
+    try:
+        if head["suite"] == "smoke":
+            source = load_smoke_data(benchmark.dataset)
+        else:
+            folder = data or (Path(record["data"]) if record.get("data") else None)
+            source = load_card_data([benchmark.dataset], folder)[benchmark.dataset.name]
+        items: Sequence[Item] = list(benchmark.named_items(source))
+    except TaskFault:
+        if task not in record["skipped"]:
+            raise
+        return benchmark, ()
     if head["suite"] == "card":
         items = benchmark.drawn(items)
     if head["limit"] is not None:

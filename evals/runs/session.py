@@ -66,6 +66,7 @@ def execute(
     with folder.locked(), heard(progress):
         lacks = lacking(plan.tasks, plan.judges, plan.settings.suite)
         said = (*earlier_run(plan), *adapter_notes(plan.model), *notes, *lacks, *_bounds(plan))
+        said = (*(f"warning: left out: {one}" for one in plan.faults), *said)
         for note in said:
             progress.note(note)
         servers = about_servers(plan, with_model=make_generator is None)

@@ -18,11 +18,14 @@ from evals.storage.spool import Spool
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A run's folder and summary; n_missing: answers and verdicts that are still to be had."""
+    """A run's folder and summary; n_missing: answers and verdicts that are still to be had, and
+    tasks that could not be asked.  broken: these.
+    """
 
     folder: RunFolder
     summary: Mapping[str, Any]
     n_missing: int
+    broken: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -67,7 +70,9 @@ class Writing:
         for (item_id, check), reason in list(self.asker.failures.items())[:3]:
             progress.note(f"{item_id}{' ' + check if check else ''}: {reason}")
         n_unanswered = sum(len(result.grades) - result.n_answered for result in results)
-        return RunResult(self.folder, summary, n_unanswered + self.known.n_unjudged)
+        broken = tuple(name for name, task in self.plan.tasks.items() if task.is_broken)
+        n_missing = n_unanswered + self.known.n_unjudged + len(broken)
+        return RunResult(self.folder, summary, n_missing, broken)
 
     def record(self, *, finished: bool) -> None:
         """Write run.json: what this session did, after what earlier ones did; one that broke off

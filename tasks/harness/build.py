@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evals.errors import EvalsError, InputError, first_line
+from evals.errors import EvalsError, InputError, TaskFault, first_line
 from evals.records import Completion, Generate, Item, ItemId, Message, Request, Sampling, Score
 from tasks.harness.names import INCLUDE, UNSAFE, find, members, package
 
@@ -43,7 +43,8 @@ class HarnessItem(Item):
 def loaded(name: str, folders: str) -> dict[str, Any]:
     """The tasks behind a name, by name, with their data. folders: of the user's own tasks.
 
-    Raises InputError where lm-eval cannot load one, with its reason and what to do.
+    Raises TaskFault where lm-eval cannot load one, with its reason; InputError for what wants a
+    flag.
     """
     package()
     _refuse_unsafe(name)
@@ -62,7 +63,7 @@ def loaded(name: str, folders: str) -> dict[str, Any]:
             raise _cannot(name, error) from error
     for task_name, task in found.items():
         if getattr(task, "MULTIMODAL", False):
-            raise InputError(f"lm-eval:{task_name} shows pictures or sounds: not done here.")
+            raise TaskFault(f"lm-eval:{task_name} shows pictures or sounds: not done here.")
         # What it is under no setting of ours, for it is shared by several.
         task.shots_of_its_own = task.get_config("num_fewshot") if _is_usual(task) else None
     return found
@@ -108,28 +109,25 @@ def _refuse_unsafe(name: str) -> None:
         )
 
 
-def _cannot(name: str, error: Exception) -> InputError:
+def _cannot(name: str, error: Exception) -> TaskFault:
     kinds = {type(one).__name__ for one in _chain(error)}
     if not kinds & set(_AWAY):
         need = " It names what to install." if isinstance(error, ImportError) else ""
-        return InputError(
-            f"lm-eval:{name} cannot be loaded by lm-evaluation-harness"
-            f" ({type(error).__name__}: {first_line(error)}).{need}"
+        return TaskFault(
+            f"lm-eval:{name} cannot be loaded by lm-evaluation-harness ({first_line(error)}).{need}"
         )
-    wanted: dict[str, set[str]] = {}
+    wanted: dict[str, list[str]] = {}
     for _, config in members(name):
-        own = wanted.setdefault(str(config.get("dataset_path")), set())
-        own |= {str(config["dataset_name"])} if config.get("dataset_name") else set()
-    each = "; ".join(
-        f"load_dataset({path!r})" if not parts else f"load_dataset({path!r}, NAME) for each NAME of"
-        f" {', '.join(sorted(parts))}" if len(parts) > 1 else f"load_dataset({path!r}, {one!r})"
-        for path, parts in wanted.items() for one in [next(iter(parts), "")]
-    )  # fmt: skip
-    return InputError(
-        f"lm-eval:{name} needs data that is not in the cache of `datasets`"
-        f" ({first_line(error)}). Where there is a network, run Python's `from datasets import"
-        f" load_dataset` and {each}; or give a task file of your own that reads local files"
-        " (dataset_path: json) with --include-path."
+        own = wanted.setdefault(str(config.get("dataset_path")), [])
+        own += [str(config["dataset_name"])] if config.get("dataset_name") else []
+    calls = [
+        f"load_dataset({path!r}{f', {parts[0]!r}' if parts else ''})" if len(parts) < 2
+        else f"load_dataset({path!r}, NAME) for each NAME of {', '.join(sorted({*parts}))}"
+        for path, parts in wanted.items()
+    ]  # fmt: skip
+    return TaskFault(
+        f"lm-eval:{name} needs data that is not in the cache of `datasets` ({first_line(error)}).",
+        calls,
     )
 
 
@@ -163,7 +161,7 @@ def _quiet() -> Iterator[None]:
 
 def items_of(name: str, task: Any, settings: Any) -> Iterator[HarnessItem]:
     """A task's documents with their requests, in its order; ids without what stands before the
-    task's own name. Raises InputError for requests that cannot be asked here.
+    task's own name. Raises TaskFault for requests that cannot be asked here.
     """
     shots = _shots(name, task, settings.num_fewshot)
     system = settings.system_instruction or None
@@ -182,9 +180,9 @@ def items_of(name: str, task: Any, settings: Any) -> Iterator[HarnessItem]:
                     chat_template=_as_json if settings.apply_chat_template else None,
                 )
         except Exception as error:
-            raise InputError(
+            raise TaskFault(
                 f"lm-eval:{name}: lm-evaluation-harness cannot build its prompts"
-                f" ({type(error).__name__}: {first_line(error)})."
+                f" ({first_line(error)})."
             ) from error
     by_doc: dict[int, list[Any]] = {}
     for instance in task.instances:
@@ -196,12 +194,14 @@ def items_of(name: str, task: Any, settings: Any) -> Iterator[HarnessItem]:
         kinds = {one.request_type for one in instances}
         asked = tuple(one.args for one in instances)
         if len(kinds) > 1 or (len(asked) > 1 and kinds == {"generate_until"}):
-            raise InputError(
+            raise TaskFault(
                 f"lm-eval:{name} asks several kinds of answers of one document, or several texts,"
                 " which is not done here."
             )
         item = ItemId(f"{name}/{number}")
-        yield HarnessItem(item, name, first.doc, number, first.request_type, asked, first.repeats)
+        made = HarnessItem(item, name, first.doc, number, first.request_type, asked, first.repeats)
+        request_of(made)  # what cannot be asked is told before anything loads
+        yield made
 
 
 def _shots(name: str, task: Any, asked: int | None) -> int:
@@ -230,14 +230,14 @@ def _messages(context: str) -> tuple[Message, ...]:
 
 
 def request_of(item: HarnessItem) -> Request:
-    """What to ask of one document. Raises InputError for what cannot be asked here."""
+    """What to ask of one document. Raises TaskFault for what cannot be asked here."""
     for one in item.asked:
         if not all(isinstance(text, str) for text in one[: 1 if item.kind[0] == "g" else 2]):
-            raise InputError(f"{item.id}: a request of lm-evaluation-harness is not a text.")
+            raise TaskFault(f"lm-eval:{item.id}: a request of lm-evaluation-harness is not a text.")
     is_chat = any(one[0].startswith(_CHAT) for one in item.asked)
     if item.kind == "generate_until":
         context, how = item.asked[0]
-        sampling = sampling_of(item.id, how, item.repeats)
+        sampling = sampling_of(f"lm-eval:{item.group}", how, item.repeats)
         messages = _messages(context) or (Message("user", ""),)
         return Generate(messages, sampling, raw=not is_chat, by_harness=True)
     if item.kind == "loglikelihood_rolling":
@@ -252,7 +252,7 @@ def request_of(item: HarnessItem) -> Request:
 
 
 def sampling_of(where: str, how: Mapping[str, Any], repeats: int) -> Sampling:
-    """A task's generation arguments, as lm-eval hands them to vLLM. Raises InputError for one that
+    """A task's generation arguments, as lm-eval hands them to vLLM. Raises TaskFault for one that
     is not known here.
     """
     from lm_eval.models.utils import normalize_gen_kwargs
@@ -267,7 +267,7 @@ def sampling_of(where: str, how: Mapping[str, Any], repeats: int) -> Sampling:
     if given.get("num_beams") == 1:  # what vLLM does anyway
         del given["num_beams"]
     if given:
-        raise InputError(
+        raise TaskFault(
             f"{where}: generation arguments that are not known here: {', '.join(sorted(given))}."
         )
     n = repeats if temperature > 0 else 1

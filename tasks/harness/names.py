@@ -4,6 +4,7 @@ stand in its YAML files. Nothing here loads data or runs a task's code.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from evals.errors import InputError, first_line, nearest
+from evals.errors import InputError, TaskFault, first_line, nearest
 from evals.records import Measure
 
 PREFIX = "lm-eval:"
@@ -101,28 +102,36 @@ def package() -> Any:
 
 
 def known(name: str) -> Known:
-    """One name. Raises InputError with the nearest ones, and with files that could not be read."""
+    """One name. Raises InputError with the nearest ones and with files that could not be read;
+    TaskFault where the name is in one of these.
+    """
     if (one := find(name)) is not None:
         return one
+    unreadable = _unreadable()
+    meant = re.compile(rf"""^(task|group)\s*:\s*['"]?{re.escape(name)}['"]?\s*$""", re.MULTILINE)
+    for path, why in unreadable.items():
+        if path.stem == name or meant.search(path.read_text("utf-8", "replace")):
+            raise TaskFault(f"{PREFIX}{name}: {why}")
     names = {**_shipped(), **_own(os.environ.get(INCLUDE, ""))}
+    said = "".join(f" {why}" for why in unreadable.values())
     raise InputError(
-        f"lm-evaluation-harness has no task {name[:99]!r}. {nearest(name, names)}" + _unreadable()
+        f"lm-evaluation-harness has no task {name[:99]!r}. {nearest(name, names)}{said}"
     )
 
 
-def _unreadable() -> str:
+def _unreadable() -> dict[Path, str]:
     """Files of the user's own that lm-evaluation-harness passed over, and why."""
-    said = []
+    said = {}
     for folder in filter(None, os.environ.get(INCLUDE, "").split(os.pathsep)):
         for path in sorted(Path(folder).rglob("*.yaml")):
             try:
                 config = _config(str(path), os.stat(path).st_mtime_ns)
             except InputError as error:
-                said.append(f" {error}")
+                said[path] = str(error)
             else:
                 if not {"task", "group", "class"} & set(config):
-                    said.append(f" {path.name} names no task and no group.")
-    return "".join(said)
+                    said[path] = f"{path.name} names no task and no group."
+    return said
 
 
 def _plain(path: str) -> dict[str, Any]:
@@ -182,7 +191,7 @@ def _config(path: str, stamp: int) -> Config:
     try:
         return _plain(path)
     except Exception as error:
-        raise InputError(
+        raise TaskFault(
             f"{Path(path).name} cannot be read as a task of lm-evaluation-harness"
             f" ({first_line(error)})."
         ) from error

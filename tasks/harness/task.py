@@ -1,9 +1,10 @@
 """A task or group of lm-evaluation-harness as one benchmark."""
 
+import contextlib
 import os
 import re
 from abc import ABCMeta
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import metadata
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 
 from evals.benchmark import ANY_NUMBER, Benchmark, setting
 from evals.data.dataset import Dataset, LoadedSource, Source, content_hash
-from evals.errors import InputError
+from evals.errors import InputError, TaskFault, first_line
 from evals.records import (
     Column,
     Completion,
@@ -68,7 +69,9 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
 
     @classmethod
     def own_columns(cls) -> tuple[Column, ...]:
-        """One for each measure."""
+        """One for each measure; one that says why where the task cannot be read."""
+        if not cls.metrics:
+            return (Column(_key(cls.task), cls.task, False, cls.name),)
         return tuple(
             Column(_key(f"{cls.task}_{one.name}"), f"{cls.task} {one.name}", one.lower_is_better,
                    cls.name, one.name, {}, *_unit(one))
@@ -248,12 +251,14 @@ def _data(name: str) -> LoadedSource:
         rows = getattr(task, "task_docs", None)
         rows = task.eval_docs if rows is None else rows
         as_json = ({"doc": counted.plain(row)} for row in rows)
-        edition[_word(task_name)] = {"rows": len(rows), "sha256": content_hash(as_json)}
+        version = "" if task.VERSION in (None, "Yaml") else str(task.VERSION)
+        own = {"rows": len(rows), "sha256": content_hash(as_json), "version": version}
+        edition[_word(task_name)] = own
     return LoadedSource({}, "lm-eval", _source(name), edition)
 
 
 @cache
-def _class(name: str, stamp: str) -> type[HarnessBenchmark]:
+def _class(name: str, folders: str) -> type[HarnessBenchmark]:
     kind = known(name).kind
     tasks = members(name)
     rules = weighings(config_of(name)) if kind == "GROUP" else ()
@@ -265,17 +270,33 @@ def _class(name: str, stamp: str) -> type[HarnessBenchmark]:
     if kind == "PY_TASK":
         found = _of_code(name)
     else:
-        found = group_measures(rules, tasks) if rules else measures(tasks[0][1])
+        try:
+            found = group_measures(rules, tasks) if rules else measures(tasks[0][1])
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise TaskFault(
+                f"lm-eval:{name}: its metric_list or filter_list cannot be read"
+                f" ({first_line(error)})."
+            ) from error
     if not found:
-        raise InputError(f"lm-eval:{name} names no metric.")
+        raise TaskFault(f"lm-eval:{name} names no metric.")
     hub = str(tasks[0][1].get("dataset_path") or "")
-    cls_name = NAME + _word(name)
-    dataset = Dataset(cls_name, hub, "", "", {}, own=partial(_data, name))
-    about = {"name": cls_name, "task": name, "metrics": found, "weighed_by": rules,
-             "dataset": dataset, "__doc__": _source(name), "__module__": __name__}  # fmt: skip
+    return _made(name, _source(name), partial(_data, name), hub, found, rules)
+
+
+def _made(
+    name: str,
+    source: str,
+    own: Callable[[], LoadedSource],
+    hub: str = "",
+    found: Sequence[Measure] = (),
+    rules: Sequence[Weighing] = (),
+) -> type[HarnessBenchmark]:
+    dataset = Dataset(NAME + _word(name), hub, "", "", {}, own=own)
+    about = {"name": dataset.name, "task": name, "metrics": found, "weighed_by": rules,
+             "dataset": dataset, "__doc__": source, "__module__": __name__}  # fmt: skip
     made: Any = ABCMeta(f"Harness_{_key(name)}", (HarnessBenchmark,), about)
-    own: type[HarnessBenchmark] = made
-    return own
+    cls: type[HarnessBenchmark] = made
+    return cls
 
 
 def _of_code(name: str) -> tuple[Measure, ...]:
@@ -290,9 +311,18 @@ def _of_code(name: str) -> tuple[Measure, ...]:
 
 
 def benchmark_class(name: str) -> type[HarnessBenchmark]:
-    """The benchmark behind lm-eval:NAME or lm-eval.NAME. Raises InputError where there is none."""
+    """The benchmark behind lm-eval:NAME or lm-eval.NAME; of one that cannot be read a class without
+    metrics, whose data's loading says why. Raises InputError where there is no such name.
+    """
     bare = name[len(PREFIX) :] if name.startswith((PREFIX, NAME)) else name
-    return _class(bare, os.environ.get(INCLUDE, ""))
+    try:
+        return _class(bare, os.environ.get(INCLUDE, ""))
+    except TaskFault as fault:
+        return _made(bare, str(fault), partial(_raise, fault))
+
+
+def _raise(fault: TaskFault) -> LoadedSource:
+    raise fault
 
 
 def expanded(name: str) -> list[str]:
@@ -300,11 +330,13 @@ def expanded(name: str) -> list[str]:
     metric of its own, else itself.
     """
     bare = name[len(PREFIX) :]
-    one = known(bare)
-    if one.kind == "TAG":
-        inner = list(one.tasks)
-    elif one.kind == "GROUP" and not weighings(config_of(bare)):
-        inner = [task for task, _ in members(bare, deep=False)]
-    else:
+    inner: list[str] = []
+    with contextlib.suppress(TaskFault):
+        one = known(bare)
+        if one.kind == "TAG":
+            inner = list(one.tasks)
+        elif one.kind == "GROUP" and not weighings(config_of(bare)):
+            inner = [task for task, _ in members(bare, deep=False)]
+    if not inner:
         return [NAME + bare]
     return list(dict.fromkeys(each for task in inner for each in expanded(PREFIX + task)))
