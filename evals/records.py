@@ -340,12 +340,15 @@ class Metric:
 class Measure:
     """Something a benchmark measures: its name in `summarize`, what it is in plain words, and what
     the hub calls such a metric.
+
+    is_share: it lies from 0 to 1; no perplexity does.
     """
 
     name: str
     words: str
     hub: str = "score"
     lower_is_better: bool = False
+    is_share: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,8 +358,8 @@ class Column:
 
     benchmark: "" where nobody here can measure it; `reason` says why.  metric: the benchmark's
     ("": named as the key).  settings: of the benchmark's, those that are not its own.
-    unit: "percent" or "fraction".  inferred: what of this is not known for certain; marks a run's
-    cells.
+    unit: "percent", "fraction", or "own" of what is no share, as a perplexity.  inferred: what of
+    this is not known for certain; marks a run's cells.
     """
 
     key: str
@@ -369,6 +372,11 @@ class Column:
     decimals: int = 1
     reason: str = ""
     inferred: str = ""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its numbers lie from 0 to 1, so that they have percents and points."""
+        return self.unit != "own"
 
     @property
     def identity(self) -> tuple[str, str, Mapping[str, Json]]:

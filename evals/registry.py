@@ -220,6 +220,9 @@ def _bound(card: Card, column: Column) -> Column:
         settings = other_settings(read_settings(cls, column.settings))
     except InputError as error:
         raise InputError(f"Column {column.key} of the card {card.title!r}: {error}") from error
+    if known and not known[column.metric].is_share and column.is_share:
+        decimals = 3 if column.unit == "percent" else column.decimals
+        column = replace(column, unit="own", decimals=decimals)
     return replace(column, settings=settings)
 
 

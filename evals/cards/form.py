@@ -13,7 +13,7 @@ metric = "refusal_f1"   # one of the benchmark's (default: the key)
 settings = {}           # of the benchmark's, where they are others than its own
 inferred = "…"          # what of this is not known for certain: marks a run's cells
 lower_is_better = true
-unit = "percent"        # or "fraction"; decimals = 1
+unit = "percent"        # or "fraction", or "own" of what is no share; decimals = 1
 [average]
 of = ["a", ["b", "c"]]  # an inner list is averaged first; left out where the rule is not known
 complement = ["c"]      # enters as 100 - x
@@ -216,7 +216,7 @@ def _column(table: _Table) -> Column:
 def _unit(table: _Table) -> tuple[str, int]:
     decimals = table.number("decimals", 1, 4)
     assert decimals is not None
-    return table.one_of("unit", ("percent", "fraction"), "percent"), decimals
+    return table.one_of("unit", ("percent", "fraction", "own"), "percent"), decimals
 
 
 def _average(table: _Table, columns: Sequence[Column]) -> Average:

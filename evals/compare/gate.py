@@ -30,6 +30,7 @@ from evals.compare.paired import PairedDifference
 from evals.compare.policy import Policy, Rule
 from evals.compare.pooled import pooled_difference
 from evals.compare.runs import comparability, settled, unchanged
+from evals.errors import InputError
 from evals.report.run_row import row_from_summary
 from evals.stats import Z95, holm, p_at_least
 from evals.storage.run_folder import RunFolder
@@ -270,6 +271,16 @@ def _column(
     cell: Mapping[str, Any] | None,
 ) -> ColumnVerdict:
     missing: ColumnState = "incomplete" if in_baseline or rule.required else "not compared"
+    if not one.column.is_share:
+        if rule.floor is not None or rule.ceiling is not None:
+            raise InputError(
+                f"The policy's floor and ceiling of {one.key} are in percent, and it is no share:"
+                " relative_drop is what can hold it."
+            )
+        if rule.relative_drop is None:
+            why = "no share, so that no points may be allowed: a relative_drop holds it"
+            one = PairedDifference(one.column, 0, reason=one.reason or why)
+            missing = "incomplete" if rule.required else "not compared"
     held = [_held_drop(one, rule, missing)]
     for what, limit in (("floor", rule.floor), ("ceiling", rule.ceiling)):
         if limit is not None:
@@ -279,6 +290,8 @@ def _column(
 
 def _held_drop(one: PairedDifference, rule: Rule, missing: ColumnState) -> Held:
     allowed = rule.allowed(one.baseline)
+    if not one.column.is_share:
+        allowed = (rule.relative_drop or 0.0) * abs(one.baseline or 0.0)
     if one.gain_ci95 is None or one.stderr is None or one.difference is None:
         return Held("drop", allowed, missing)
     if rule.by == "estimate":

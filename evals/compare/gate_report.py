@@ -10,7 +10,7 @@ from pathlib import Path
 from evals.compare.gate import ALPHA, ColumnVerdict, Gate
 from evals.compare.paired import Z80, PairedDifference
 from evals.errors import EnvironmentFault
-from evals.report.table import MISSING, escape, percent
+from evals.report.table import MISSING, compared, escape, percent, points, sense
 from evals.stats import Z95
 
 _MEANING = {
@@ -60,7 +60,8 @@ def explain(column: ColumnVerdict) -> str:
     if change is None:
         text = f"{column.state}: {column.difference.reason}"
     else:
-        text = f"{column.state}: {change} points, allowed drop {_allowed(column)}"
+        unit = " points" if column.difference.column.is_share else ""
+        text = f"{column.state}: {change}{unit}, allowed drop {_allowed(column)}"
     for one in column.held[1:]:
         text += f"; {one.what} {percent(one.limit)}: {_WORDS[one.state]}"
     if column.state == "regressed" and not column.is_proven and column.decides:
@@ -166,7 +167,10 @@ def detectable(gate: Gate) -> dict[str, float]:
     tested = [
         column
         for column in gate.columns
-        if column.decides and column.rule.by == "interval" and column.difference.stderr
+        if column.decides
+        and column.rule.by == "interval"
+        and column.difference.stderr
+        and column.difference.column.is_share
     ]
     if not tested:
         return {}
@@ -196,9 +200,10 @@ def _next(gate: Gate) -> Iterator[str]:
 
 def _cells(column: ColumnVerdict) -> tuple[str, ...]:
     one, change = column.difference, _change(column)
-    name = escape(heading(column)) + (" (lower is better)" if one.column.lower_is_better else "")
+    name = escape(heading(column)) + sense(one.column)
     values = [
-        MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)
+        MISSING if value is None else compared(value, one.column)
+        for value in (one.baseline, one.candidate)
     ]
     tier = "" if column.rule.tier == "critical" else f" ({column.rule.tier})"
     return name, *values, change or MISSING, _allowed(column), column.state + tier
@@ -248,16 +253,14 @@ def _change(column: ColumnVerdict) -> str | None:
 
 
 def _points(one: PairedDifference) -> str:
-    low, high = one.ci95 or (0.0, 0.0)
-    # z: a change that rounds to zero gets no minus sign.
-    return f"{(one.difference or 0.0) * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
+    low, high = (points(end, one.column) for end in one.ci95 or (0.0, 0.0))
+    return f"{points(one.difference or 0.0, one.column)} [{low}, {high}]"
 
 
 def in_words(one: PairedDifference) -> str:
     """The difference in points with its 95 % interval, for a sentence."""
-    low, high = one.ci95 or (0.0, 0.0)
-    change = f"{(one.difference or 0.0) * 100:+z.2f}"
-    return f"{change} (95 %: {low * 100:+z.2f} to {high * 100:+z.2f})"
+    low, high = (points(end, one.column) for end in one.ci95 or (0.0, 0.0))
+    return f"{points(one.difference or 0.0, one.column)} (95 %: {low} to {high})"
 
 
 def noises(columns: Iterable[PairedDifference]) -> Iterator[str]:
@@ -274,4 +277,4 @@ def noises(columns: Iterable[PairedDifference]) -> Iterator[str]:
 
 
 def _allowed(column: ColumnVerdict) -> str:
-    return f"{column.drop.limit * 100:.2f}"
+    return points(column.drop.limit, column.difference.column, "")

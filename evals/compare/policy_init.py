@@ -9,7 +9,7 @@ from evals.cards.published import card_named, card_of_run, shipped
 from evals.compare.policy import Rule
 from evals.compare.power import CHANGED, planned_difference
 from evals.records import Column
-from evals.report.table import percent
+from evals.report.table import compared
 from evals.storage.run_folder import RunFolder
 
 _HEAD = """\
@@ -61,8 +61,12 @@ def _lines(column: Column, cells: dict[str, dict[str, object]], pooled: set[str]
     cell = cells.get(column.key, {})
     value, n = cell.get("value"), cell.get("n")
     if isinstance(value, float | int):
-        about += f": {percent(value)}"
+        about += f": {compared(value, column)}"
     # The Average's n counts its inputs, of which nothing can be planned.
+    if not column.is_share:
+        yield f"# {about}; no share, so that only a relative_drop can hold it"
+        yield f'# {column.key} = {{tier = "critical", required = true, relative_drop = 2.0}}'
+        return
     if isinstance(n, int) and n and value is not None and column.key != AVERAGE.key:
         drop = Rule().drop + (planned_difference(column, n).mde or 0)
         about += (

@@ -33,6 +33,8 @@ def detectable_drops(plan: Plan) -> dict[str, float]:
             [Grade(item.id, item.group, {}, missing="not answered") for item in task.items]
         )
         for column in task.benchmark.columns if not task.skipped else ():
+            if not column.is_share:
+                continue  # it has no points
             found[column.key] = planned_difference(column, planned[column.metric].n_items)
     everything = [*found.values(), average_difference(found, plan.card.average)]
     return {

@@ -22,7 +22,7 @@ from evals.compare.runs import comparability
 from evals.errors import InputError
 from evals.records import Column
 from evals.report.run_row import row_from_summary
-from evals.report.table import MISSING, escape, percent
+from evals.report.table import MISSING, compared, escape, points, sense
 from evals.stats import holm
 from evals.storage.run_folder import RunFolder
 
@@ -167,29 +167,30 @@ def markdown(found: Series) -> str:
 
 def rows(steps: Steps, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """A line a run under HEADS, as plain text."""
-    lower = " (lower is better)" if steps.column.lower_is_better else ""
+    lower = sense(steps.column)
     for at, cell in enumerate(steps.cells):
         head = steps.column.heading + lower if at == 0 else ""
         name = names[at] + (" (best)" if at == steps.best else "")
         before = _less(steps, at, at - 1) if at else (MISSING, MISSING)
         best = _less(steps, at, steps.best) if at != steps.best else (MISSING, MISSING)
-        yield head, name, value(cell), *before, *best
+        yield head, name, value(cell, steps.column), *before, *best
 
 
-def value(cell: Mapping[str, Any]) -> str:
+def value(cell: Mapping[str, Any], column: Column) -> str:
     """A run's own number with its interval."""
     if cell.get("value") is None:
         return MISSING
     ends = cell.get("ci95")
-    return percent(cell["value"]) + (f" [{percent(ends[0])}, {percent(ends[1])}]" if ends else "")
+    text, *sides = (compared(one, column) for one in (cell["value"], *(ends or ())))
+    return f"{text} [{', '.join(sides)}]" if sides else text
 
 
 def _less(steps: Steps, run: int, other: int) -> tuple[str, str]:
     one, sign, p = steps.less(run, other)
     if one is None or one.difference is None or one.ci95 is None:
         return MISSING, MISSING
-    low, high = sorted(sign * end for end in one.ci95)
-    text = f"{sign * one.difference * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
+    low, high = (points(end, steps.column) for end in sorted(sign * end for end in one.ci95))
+    text = f"{points(sign * one.difference, steps.column)} [{low}, {high}]"
     return text, MISSING if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
@@ -200,7 +201,8 @@ def scatter(steps: Steps) -> str | None:
         return None
     n = min(LAST, sum(cell.get("value") is not None for cell in steps.cells))
     return (
-        f"{steps.column.heading}: the last {n} runs scatter by {steps.scatter * 100:.2f} points"
+        f"{steps.column.heading}: the last {n} runs scatter by"
+        f" {points(steps.scatter, steps.column, '')}{' points' if steps.column.is_share else ''}"
         " (one standard deviation); the sampling error of drawing other items is"
-        f" {error * 100:.2f}"
+        f" {points(error, steps.column, '')}"
     )

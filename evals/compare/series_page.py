@@ -9,6 +9,7 @@ from pathlib import Path
 from evals.compare import series
 from evals.compare.series import Series, Steps
 from evals.report import html
+from evals.report.table import compared
 from evals.storage.run_folder import RunFolder
 
 _HERE = Path(__file__).parent
@@ -82,6 +83,8 @@ def _range(steps: Steps) -> tuple[float, float]:
     shown = [e for at in range(len(steps.cells)) for e in _ends(steps, at) or ()]
     low, high = min(shown), max(shown)
     room = max(_ROOM * (high - low), 0.005)
+    if not steps.column.is_share:
+        return low - room, high + room
     return max(0.0, low - room), min(1.0, high + room)
 
 
@@ -97,13 +100,13 @@ def _points(steps: Steps, names: Sequence[str]) -> Iterator[Point]:
             continue
         y, low, high = (_place(one, scale) for one in ends)
         x = round(_LEFT + (at + 0.5) * (_WIDTH - _LEFT) / n, 1)
-        tip = f"{names[at]}: {series.value(steps.cells[at])}"
+        tip = f"{names[at]}: {series.value(steps.cells[at], steps.column)}"
         yield Point(x, y, low, high, tip, at + 1, at == steps.best)
 
 
 def _ticks(steps: Steps) -> Iterator[tuple[float, str]]:
-    """Four lines across the plot, in percent."""
+    """Four lines across the plot, in the column's unit."""
     low, high = _range(steps)
     for part in range(4):
         value = low + (high - low) * part / 3
-        yield _place(value, (low, high)), f"{value * 100:.1f}"
+        yield _place(value, (low, high)), compared(value, steps.column)

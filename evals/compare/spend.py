@@ -83,7 +83,7 @@ def plan(
     alone = tuple(
         (one, _needed(one, points / 100), max(one.n, every.get(key, one.n)))
         for key, one in there.items()
-        if key != AVERAGE.key and one.stderr
+        if key != AVERAGE.key and one.stderr and one.column.is_share
     )
     least = pooled_difference(_with_everything(current, asks), rule=rule)
     return Plan(points / 100, now, tuple(steps), alone, least)

@@ -35,7 +35,9 @@ def best_run(runs: Sequence[Path]) -> Path:
         {key: cell["value"] for key, cell in one["cells"].items() if cell["value"] is not None}
         for one in summaries
     ]
-    shared = set.intersection(*(set(one) for one in values))
+    # What is no share would outweigh all others.
+    shares = ({k for k, value in one.items() if 0 <= value <= 1} for one in values)
+    shared = set.intersection(*shares)
     lower = {one.key for one in card_of_run(summaries[0]).columns if one.lower_is_better}
 
     def worth(at: int) -> tuple[float, int]:

@@ -10,7 +10,7 @@ from evals.compare.columns import JUDGED_BY
 from evals.compare.gate_report import in_words, noises
 from evals.compare.paired import PairedDifference
 from evals.compare.runs import Comparison
-from evals.report.table import MISSING, escape, percent
+from evals.report.table import MISSING, compared, escape, points, sense
 
 _HEADS = (
     "Column",
@@ -71,8 +71,8 @@ def _pooled(one: PairedDifference) -> str:
 
 
 def _change(one: PairedDifference) -> str:
-    low, high = one.ci95 or (0.0, 0.0)
-    return f"{(one.difference or 0.0) * 100:+z.2f} [{low * 100:+z.2f}, {high * 100:+z.2f}]"
+    low, high = (points(end, one.column) for end in one.ci95 or (0.0, 0.0))
+    return f"{points(one.difference or 0.0, one.column)} [{low}, {high}]"
 
 
 def _rows(one: PairedDifference, found: Comparison) -> Iterator[tuple[str, ...]]:
@@ -87,14 +87,15 @@ def _rows(one: PairedDifference, found: Comparison) -> Iterator[tuple[str, ...]]
 
 
 def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
-    name = escape(one.column.heading) + (" (lower is better)" if one.column.lower_is_better else "")
+    name = escape(one.column.heading) + sense(one.column)
     n = f"{one.n} inputs" if one.key == AVERAGE.key else f"{one.n:,}"
     if one.difference is None or one.ci95 is None or one.mde is None:
         return (name, n, *[MISSING] * (len(_HEADS) - 2))
     change = _change(one)
     flips = (MISSING, MISSING) if one.key == AVERAGE.key else (str(one.n_better), str(one.n_worse))
     values = [
-        MISSING if value is None else percent(value) for value in (one.baseline, one.candidate)
+        MISSING if value is None else compared(value, one.column)
+        for value in (one.baseline, one.candidate)
     ]
     return (
         name,
@@ -104,7 +105,7 @@ def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
         _p(one.p),
         _p(p_holm),
         *flips,
-        f"{one.mde * 100:.2f}" if one.mde else MISSING,
+        points(one.mde, one.column, "") if one.mde else MISSING,
     )
 
 
@@ -134,9 +135,10 @@ def _run_to_run(found: Comparison) -> Iterator[str]:
     yield f"one model in both runs ({seeds}): every difference here is run-to-run spread"
     for one in found.columns:
         error = found.stderr.get(one.key)
+        unit = " points" if one.column.is_share else ""
         if one.run_to_run and error is not None:
             yield (
                 f"{one.column.heading}: run to run on these items, one standard deviation is"
-                f" {one.run_to_run * 100:.2f} points; the sampling error of drawing other items is"
-                f" {error * 100:.2f}"
+                f" {points(one.run_to_run, one.column, '')}{unit}; the sampling error of drawing"
+                f" other items is {points(error, one.column, '')}"
             )

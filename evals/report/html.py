@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,8 +25,8 @@ from evals.report.table import (
     MISSING,
     TableRow,
     as_markdown,
+    compared,
     make_table,
-    percent,
     rows_from_published,
     table_columns,
 )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 _HERE = Path(__file__).parent
+_PERCENT, _OWN = Column("", ""), Column("", "", unit="own", decimals=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Score(NamedTuple):
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    is_share: bool = True
 
 
 def write_report(
@@ -106,20 +109,22 @@ def template(file: Path) -> "Template":
     return environment.get_template(file.name)
 
 
-def score(metric: Mapping[str, Any]) -> Score:
+def score(metric: Mapping[str, Any], column: Column = _PERCENT) -> Score:
     """A metric of summary.json as the page prints it."""
     if metric.get("value") is None:
         return Score(MISSING, "", str(metric.get("reason") or "not scored"))
-    low, high = metric["ci95"] or (None, None)
-    interval = f"{percent(low)}–{percent(high)}" if low is not None and high is not None else ""
+    ends = metric["ci95"] or ()
+    low, high = ends or (None, None)
+    interval = "–".join(compared(end, column) for end in ends if end is not None)
     words = [f"95 % interval {interval}"] if interval else []
     return Score(
-        percent(metric["value"]),
+        compared(metric["value"], column),
         interval,
         " · ".join([*words, f"n = {metric['n']:,}", metric["estimator"]]),
         metric["value"],
         low,
         high,
+        column.is_share,
     )
 
 
@@ -179,6 +184,7 @@ def _page(runs: Sequence[RunPage], against: int, differences: Sequence[str]) -> 
         differences=[Markup(_as_html(text)) for text in differences],
         markdown=as_markdown(make_table([run.row for run in runs])),
         measures=_measures(runs),
+        unit_of=partial(_unit_of, runs),
         plots=[[Markup(svg) for svg in pair] for pair in _plots(runs, columns, card)],
         # Escaped, since a "</script>" in a name would end the block; to JSON the text is the same.
         meta=Markup(
@@ -233,9 +239,19 @@ def _measures(runs: Sequence[RunPage]) -> dict[tuple[str, str], list[Mapping[str
     }
 
 
+def _unit_of(runs: Sequence[RunPage], task: str, name: str) -> Column:
+    """As what a measure that is no cell is printed; name: with a part's behind a stroke."""
+    cls = next(
+        task_variant(run.summary, task).cls for run in runs if task in run.summary["metrics"]
+    )
+    no_share = {one.name for one in cls.metrics if not one.is_share}
+    return _OWN if name in no_share or name.partition("/")[0] in no_share else _PERCENT
+
+
 def _plots(runs: Sequence[RunPage], columns: Sequence[Column], card: Card) -> list[tuple[str, str]]:
     """Each plot twice: for wide and for narrow screens."""
     series = []
+    columns = [column for column in columns if column.is_share]
     scale = {column.key: 100 if column.unit == "fraction" else 1 for column in columns}
     for row in card.rows:
         points = {
@@ -245,7 +261,7 @@ def _plots(runs: Sequence[RunPage], columns: Sequence[Column], card: Card) -> li
         }
         series.append(plots.Series(row.name, row.size, points))
     for run in runs:
-        scores = {key: score(cell) for key, cell in run.cells.items()}
+        scores = {one.key: score(run.cells[one.key]) for one in columns if one.key in run.cells}
         own = {
             key: plots.Point(
                 100 * s.value,

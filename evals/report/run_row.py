@@ -34,7 +34,7 @@ def row_from_summary(
     known = {column.key: column for column in card.columns}
     # The Average, last of the keys, is made after its inputs, whose marks it carries.
     off = [key for key in found if key not in card.keys]
-    known |= _off_card(card, summary, off) if off else {}
+    known |= (besides := _off_card(card, summary, off) if off else {})
     for key in (*(key for key in known if key not in off), *off):
         column = known.get(key, Column(key, key))
         cell, reason = _own_cell(found.get(key), column)
@@ -47,7 +47,7 @@ def row_from_summary(
     if reason:
         notes[AVERAGE.key] = reason
     group = "ours" if summary.get("limit") is None else LIMITED
-    return TableRow(_own_name(summary, name), cells, group, notes, card)
+    return TableRow(_own_name(summary, name), cells, group, notes, card, tuple(besides.values()))
 
 
 def cells_under(card: Card, summary: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
@@ -63,7 +63,12 @@ def cells_under(card: Card, summary: Mapping[str, Any]) -> Mapping[str, Mapping[
 
 
 def _off_card(card: Card, summary: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Column]:
-    """The columns of cells off the card: a perplexity is no percentage."""
+    """The columns of cells off the card: a perplexity is no percentage. A run keeps them, for its
+    benchmarks may not be here any more.
+    """
+    kept = (Column(**{"metric": one["key"], **one}) for one in summary.get("off_card", ()))
+    if found := {one.key: one for one in kept if one.key in keys}:
+        return found
     try:
         asked = variants(card, off_card(summary)).values()
     except InputError:  # of a benchmark that is not here any more

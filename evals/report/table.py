@@ -41,7 +41,8 @@ class TableRow:
     "ours" or "limited" for our own.
     notes: cell key -> remark listed under the table (why there is no number, why a published one is
     to be distrusted).
-    card: whose keys these are; None: the default one's.
+    card: whose keys these are; None: the default one's.  off: the columns of cells off the card,
+    as far as they are known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TableRow:
     group: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
     card: Card | None = None
+    off: tuple[Column, ...] = ()
 
     def cell(self, key: str) -> TableCell:
         """The cell under `key`; an empty one where the row has none."""
@@ -73,10 +75,32 @@ def _rounded(number: Decimal, decimals: int) -> str:
 
 
 def in_unit(fraction: float, column: Column) -> str:
-    """A fraction as the card prints the column, halves away from zero."""
-    if column.unit == "fraction":
+    """A number as the card prints the column, halves away from zero."""
+    if column.unit != "percent":
         return _rounded(Decimal(repr(float(fraction))), column.decimals)
     return percent(fraction, column.decimals)
+
+
+def compared(value: float, column: Column) -> str:
+    """A run's number beside a difference: in percent, of what is no share in its own unit."""
+    return percent(value) if column.is_share else in_unit(value, column)
+
+
+def sense(column: Column) -> str:
+    """What stands behind a heading that is not as usual."""
+    said = ["lower is better"] if column.lower_is_better else []
+    said += [] if column.is_share else ["in its own unit"]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def points(change: float, column: Column, sign: str = "+") -> str:
+    """A column's difference: in points, of what is no share in its own unit.
+
+    sign: "" for one that has none.  A change that rounds to zero gets no minus sign.
+    """
+    if column.is_share:
+        return f"{change * 100:{sign}z.2f}"
+    return f"{change:{sign}z.{column.decimals + 1}f}"
 
 
 def _difference(ours: str, published: str) -> str:
@@ -176,7 +200,8 @@ def aligned(rows: Sequence[TableRow]) -> tuple[list[TableRow], tuple[Column, ...
     for own in of_card.values() or [[]]:
         card = _card(own[0]) if own else shipped()
         off = dict.fromkeys(key for row in own for key in row.cells if key not in card.keys)
-        extra = [Column(key, key) for key in off]
+        known = {one.key: replace(one, heading=one.key) for row in own for one in row.off}
+        extra = [known.get(key, Column(key, key)) for key in off]
         places = _places(card)
         for column in (*card.columns, *extra, card.average.column):
             place = places.get(column.key, column.key)
@@ -221,7 +246,11 @@ def _placed(row: TableRow, placed: Mapping[str, Column]) -> TableRow:
     card = _card(row)
     found = {key: placed[place] for key, place in _places(card).items()}
     keys = {key: column.key for key, column in found.items()}
-    shifts = {one.key: _percent_of(one) - _percent_of(found[one.key]) for one in card.printed}
+    shifts = {
+        one.key: _percent_of(one) - _percent_of(found[one.key])
+        for one in card.printed
+        if one.is_share and found[one.key].is_share
+    }
     if all(key == own for own, key in keys.items()) and not any(shifts.values()):
         return row
     cells = {
@@ -270,8 +299,9 @@ def delta_table(rows: Sequence[TableRow], published: Sequence[TableRow]) -> Tabl
     against = (
         f"the published row {bases[0].name}" if len(bases) == 1 else "each row's own published row"
     )
-    points = "In each column's unit" if any(map(_percent_of, columns)) else "In points"
-    return Table(tuple(differences), columns, f"{points}, against {against}:", bases=bases)
+    is_in_points = all(one.is_share and not _percent_of(one) for one in columns)
+    unit = "In points" if is_in_points else "In each column's unit"
+    return Table(tuple(differences), columns, f"{unit}, against {against}:", bases=bases)
 
 
 def _minus(row: TableRow, base: TableRow) -> TableRow:

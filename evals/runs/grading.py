@@ -392,5 +392,5 @@ def _refuse_no_shares(benchmark: Benchmark[Any], metrics: Mapping[str, Metric]) 
         raise InputError(
             f"{benchmark.name}: the metric {column.metric} {found} in what summarize gives. The"
             " answers are kept: mend the benchmark (or, of what is no share, write unit ="
-            ' "fraction" in its column), and give the command again.'
+            ' "own" in its column), and give the command again.'
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from evals.benchmark import roles_of
 from evals.cards.average import average_metric
+from evals.cards.card import column_json
 from evals.cards.published import card_of_run
 from evals.models.bases import adapter_marks, adapter_record
 from evals.models.resolve import public_name
@@ -44,6 +45,8 @@ def header(
         "schema": SCHEMA,
         "protocol": plan.card.protocol,
         "card": plan.card.as_json(),
+        # Only where there are any: a row is printed without their benchmarks.
+        **({"off_card": off} if (off := _off_card(plan)) else {}),
         "suite": plan.settings.suite,
         "limit": plan.settings.limit,
         "seed": plan.settings.engine.seed,
@@ -82,6 +85,13 @@ def header(
             if of_draw(name)[1] == 1
         },
     }
+
+
+def _off_card(plan: Plan) -> list[dict[str, Any]]:
+    """The columns of what was asked besides the card's benchmarks."""
+    own = {one.key for one in plan.card.columns}
+    columns = (one for task in plan.tasks.values() for one in task.benchmark.columns)
+    return [column_json(one) for one in {c.key: c for c in columns if c.key not in own}.values()]
 
 
 def _sampling(plan: Plan) -> dict[str, Any]:

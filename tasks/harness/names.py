@@ -239,7 +239,12 @@ def measures(config: Config) -> tuple[Measure, ...]:
 
 def _measure(metric: str, filtered: str, higher: bool) -> Measure:
     name = measure_name(metric, filtered)
-    return Measure(name, f"{name} as lm-evaluation-harness counts it", metric, not higher)
+    words = f"{name} as lm-evaluation-harness counts it"
+    return Measure(name, words, metric, not higher, bool(_SHARE.match(metric)))
+
+
+_SHARE = re.compile(r"acc(_|$)|exact_match$|em$|f1$|pass(@|_at_)")
+"""Metrics that are printed in percent; of any other its number, in its own unit, is never wrong."""
 
 
 @dataclass(frozen=True)

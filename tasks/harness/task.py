@@ -74,7 +74,7 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
             return (Column(_key(cls.task), cls.task, False, cls.name),)
         return tuple(
             Column(_key(f"{cls.task}_{one.name}"), f"{cls.task} {one.name}", one.lower_is_better,
-                   cls.name, one.name, {}, *_unit(one))
+                   cls.name, one.name, {}, *(("percent", 1) if one.is_share else ("own", 3)))
             for one in cls.metrics
         )  # fmt: skip
 
@@ -231,13 +231,6 @@ def _word(text: str) -> str:
     return re.sub(r"[^\w.+-]", "_", text)
 
 
-def _unit(measure: Measure) -> tuple[str, int]:
-    """Perplexities and their like are no shares."""
-    is_own = any(word in measure.hub for word in ("perplexity", "bits_per_byte", "bleu", "chrf",
-                                                  "ter", "likelihood"))  # fmt: skip
-    return ("fraction", 3) if is_own else ("percent", 1)
-
-
 def _source(name: str) -> str:
     version = version_of(config_of(name))
     said = f", version {version}" if version else ""
@@ -305,7 +298,7 @@ def _of_code(name: str) -> tuple[Measure, ...]:
     better = task.higher_is_better()
     return tuple(
         Measure(metric, f"{metric} as lm-evaluation-harness counts it", metric,
-                not better.get(metric, True))
+                not better.get(metric, True), is_share=False)
         for metric in task.aggregation()
     )  # fmt: skip
 

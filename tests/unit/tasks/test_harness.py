@@ -6,17 +6,25 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evals.compare import gate_report
 from evals.compare.columns import paired_columns
+from evals.compare.gate import check
+from evals.compare.policy import Policy, Rule
+from evals.compare.runs import compare
+from evals.compare.series_page import write_page
+from evals.compare.text import markdown as comparison_text
 from evals.generators.fake import FakeGenerator
 from evals.models.prompts import Rendered
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Output, Scored
 from evals.registry import benchmark_class, harness_tasks
+from evals.report.html import write_report
 from evals.report.run_row import row_from_summary
 from evals.runs.rescore import rescore
 from evals.runs.session import run
@@ -209,6 +217,86 @@ def test_a_cell_says_whose_task_it_is_and_how_it_is_asked(ours: RunFolder) -> No
     (mark, *_) = summary["cells"]["letters_acc"]["marks"]
     assert "letters, version 2.0: its own number of examples, without a chat template" in mark
     assert "letters, version 2.0" in summary["data"]["lm-eval.letters"]["revision"]
+
+
+def other(request: Rendered) -> Completion:
+    """What another model says: every log-likelihood by a tenth less."""
+    found = answer(request)
+    if found.scores is None:
+        return found
+    return replace(found, scores=tuple(replace(s, logprob=1.1 * s.logprob) for s in found.scores))
+
+
+@pytest.fixture(scope="module")
+def another(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Another model's run of two of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVALS_INCLUDE_PATH", str(folder))
+        settings = RunSettings("smollm2", tasks=PAIR, out=tmp_path_factory.mktemp("run"))
+        return run(settings, make_generator=lambda _: FakeGenerator(other)).folder
+
+
+PAIR = ("lm-eval:pages", "lm-eval:ends")
+
+
+def test_a_perplexity_is_compared_in_its_own_unit_and_held_by_a_relative_drop(
+    ours: RunFolder, another: RunFolder
+) -> None:
+    values = [
+        f.read_json("summary.json")["cells"]["pages_word_perplexity"] for f in (ours, another)
+    ]
+    before, after = (one["value"] for one in values)
+    assert before > 1
+    (row,) = (
+        line.split(" | ")
+        for line in comparison_text(compare(ours.path, another.path)).splitlines()
+        if line.startswith("| pages word_perplexity")
+    )
+    assert row[0] == "| pages word_perplexity (lower is better, in its own unit)"
+    assert row[2:4] == [f"{before:.3f}", f"{after:.3f}"]
+    assert row[4].startswith(f"{after - before:+.4f} [")
+    free = {one.difference.key: one for one in check(ours.path, another.path, Policy()).columns}
+    assert free["pages_word_perplexity"].state == "not compared"
+    assert "a relative_drop holds it" in gate_report.explain(free["pages_word_perplexity"])
+    held = Policy(columns={"pages_word_perplexity": Rule(relative_drop=0.0001)})
+    found = {one.difference.key: one for one in check(ours.path, another.path, held).columns}
+    assert found["pages_word_perplexity"].drop.limit == pytest.approx(0.0001 * before)
+    assert found["pages_word_perplexity"].state in ("regressed", "undecided")
+    floor = Policy(columns={"pages_word_perplexity": Rule(floor=0.5)})
+    assert "it is no share" in failure(lambda: check(ours.path, another.path, floor))
+
+
+def test_nothing_but_a_share_is_a_percentage_on_any_page(
+    tmp_path: Path, ours: RunFolder, another: RunFolder
+) -> None:
+    metrics = ours.read_json("summary.json")["metrics"]["lm-eval.pages"]
+    write_report(tmp_path / "page.html", [another.path, ours.path])
+    write_page(tmp_path / "steps.html", [another.path, ours.path])
+    for name in ("page.html", "steps.html"):
+        page = (tmp_path / name).read_text("utf-8")
+        for one in metrics.values():
+            assert f"{one['value']:.3f}" in page, name
+            assert f">{100 * one['value']:.1f}<" not in page, name
+    assert "what is no share in its own unit" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_a_row_is_printed_where_the_task_is_not_here_any_more(
+    ours: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = ours.read_json("summary.json")
+    before = row_from_summary(summary)
+    monkeypatch.setenv("EVALS_INCLUDE_PATH", "")
+    assert row_from_summary(summary) == before
+
+
+def test_a_cards_perplexity_is_printed_as_it_is(tmp_path: Path) -> None:
+    card = tmp_path / "mine.toml"
+    column = 'benchmark = "lm-eval:pages"\nmetric = "byte_perplexity"\nlower_is_better = true\n'
+    card.write_text(f'title = "Mine"\n[[column]]\nkey = "pages"\nheading = "Pages"\n{column}')
+    settings = RunSettings("smollm2", card=str(card), out=tmp_path / "run")
+    summary = run(settings, make_generator=lambda _: FakeGenerator(answer)).summary
+    value = summary["cells"]["pages"]["value"]
+    assert row_from_summary(summary).cells["pages"].text == f"{value:.3f}"
 
 
 def test_two_runs_are_compared_document_by_document(ours: RunFolder) -> None:
