@@ -79,7 +79,7 @@ def run(
     tasks="mmlu,gsm8k", data="/data/evals", judge="xstest=strmatch", dtype="float32",
     chat_template_kwargs={"enable_thinking": False}; several judges, tasks, stops: a list. Those
     about tasks of lm-evaluation-harness are variables here: EVALS_INCLUDE_PATH,
-    EVALS_CONFIRM_RUN_UNSAFE_CODE.
+    EVALS_CONFIRM_RUN_UNSAFE_CODE, HF_DATASETS_TRUST_REMOTE_CODE.
     on_progress(phase, done, total): called after every answer.  on_note(line): what a terminal
     would be told, warnings too.  log, step: a tracker ("wandb", "trackio" or "mlflow") and the
     training step that the numbers belong to there.

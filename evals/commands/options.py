@@ -141,7 +141,7 @@ UnsafeOption = Annotated[
 ]
 
 
-def harness_settings(include: Sequence[Path] | None, unsafe: bool) -> None:
+def harness_settings(include: Sequence[Path] | None, unsafe: bool, trust: bool = False) -> None:
     """What tasks of lm-evaluation-harness are made with; for whatever this process does."""
     # Variables: a run's folder is read by other commands, which know no settings of a run's.
     if include:
@@ -150,3 +150,5 @@ def harness_settings(include: Sequence[Path] | None, unsafe: bool) -> None:
         os.environ["EVALS_INCLUDE_PATH"] = os.pathsep.join(paths)
     if unsafe:
         os.environ["EVALS_CONFIRM_RUN_UNSAFE_CODE"] = "1"
+    if trust:
+        os.environ["HF_DATASETS_TRUST_REMOTE_CODE"] = "1"

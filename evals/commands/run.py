@@ -230,7 +230,10 @@ def run(
         int, typer.Option(help="Engine seed: names one draw of HumanEval's samples.")
     ] = 0,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Run code that comes with the model or a task's data."
+        ),
     ] = False,
     batch_invariant: Annotated[
         bool,
@@ -259,7 +262,7 @@ def run(
     from evals.plan.adapters import of_each
     from evals.plan.settings import RunSettings
 
-    harness_settings(include_path, confirm_run_unsafe_code)
+    harness_settings(include_path, confirm_run_unsafe_code, trust_remote_code)
     engine = EngineSettings(
         tensor_parallel_size, pipeline_parallel_size, data_parallel_size,
         dtype, max_model_len, gpu_memory_utilization, quantization,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.errors import InputError
+from evals.generators.scoring import parts_of
 from evals.models.prompts import Rendered
 from evals.plan.prefix import cached_tokens
 from evals.registry import BENCHMARKS, benchmark_class
@@ -188,12 +189,20 @@ def work_of(requests: Sequence[Rendered]) -> Work:
     for request in requests:
         task = "" if request.check else request.item_id.partition("/")[0]
         length = typical_new_tokens(task, request.max_new_tokens)
-        new += length * request.sampling.n
-        # While a sequence writes, it holds its prompt and on average half of what it will write.
-        held += length * request.sampling.n * (len(request.token_ids) + length / 2)
-    prompt = sum(len(request.token_ids) for request in requests)
-    cached = cached_tokens((request.token_ids for request in requests), _BLOCK)
-    return Work(prompt - cached, new, held / max(new, 1))
+        for prompt in prompts_of(request):
+            new += length * request.sampling.n
+            # While a sequence writes, it holds its prompt and about half of what it will write.
+            held += length * request.sampling.n * (len(prompt) + length / 2)
+    prompts = [prompt for request in requests for prompt in prompts_of(request)]
+    cached = cached_tokens(prompts, _BLOCK)
+    return Work(sum(map(len, prompts)) - cached, new, held / max(new, 1))
+
+
+def prompts_of(request: Rendered) -> list[tuple[int, ...]]:
+    """The prompts by which an engine answers a request: one, of continuations to be scored several;
+    each has as many new tokens as the request.
+    """
+    return [part.ids for part in parts_of(request)] if request.scored else [request.token_ids]
 
 
 def gpu_named(name: str) -> Gpu | None:

@@ -14,6 +14,7 @@ from evals.plan.gpu_hours import (
     Work,
     estimate,
     gpu_named,
+    prompts_of,
     shape_of_size,
     work_of,
 )
@@ -137,8 +138,9 @@ def _asked(plan: Plan, task: str, known: Store | None) -> Asked:
     there = known.known(keys) if known else set()
     lacking = [request for key, request in keys.items() if key not in there]
     work = work_of(lacking)
-    prompt = sum(len(request.token_ids) for request in lacking)
-    most = sum(request.max_new_tokens * request.sampling.n for request in lacking)
+    prompts = [(request, prompts_of(request)) for request in lacking]
+    prompt = sum(len(one) for _, own in prompts for one in own)
+    most = sum(one.max_new_tokens * one.sampling.n * len(own) for one, own in prompts)
     cached = prompt - round(work.prompt)
     return Asked(len(lacking), prompt, cached, work.new, most, work.held * work.new)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from evals.generators import Failure, Generator
 from evals.models.prompts import Rendered, Renderer
-from evals.plan.gpu_hours import typical_new_tokens
+from evals.plan.gpu_hours import prompts_of, typical_new_tokens
 from evals.records import Completion, ItemId
 from evals.runs.budget import Budget
 from evals.runs.progress import Progress
@@ -148,8 +148,8 @@ def work(waiting: Waiting) -> float:
 
 def _work(request: Rendered) -> float:
     task = "" if request.check else request.item_id.partition("/")[0]
-    new = typical_new_tokens(task, request.max_new_tokens)
-    return len(request.token_ids) / _TOKENS_PER_PREFILL + new * request.sampling.n
+    new = typical_new_tokens(task, request.max_new_tokens) * request.sampling.n
+    return sum(len(prompt) / _TOKENS_PER_PREFILL + new for prompt in prompts_of(request))
 
 
 def counts(answers: Iterable[Completion]) -> dict[str, float]:

@@ -8,12 +8,22 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from evals.errors import EvalsError, InputError, TaskFault, first_line
 from evals.records import Completion, Generate, Item, ItemId, Message, Request, Sampling, Score
-from tasks.harness.names import INCLUDE, UNSAFE, find, members, package
+from tasks.harness.names import (
+    INCLUDE,
+    TRUST,
+    UNSAFE,
+    find,
+    members,
+    package,
+    runs_programs,
+)
+from tasks.harness.programs import in_the_place_of_code_eval
 
 _SEED, _NUMPY_SEED = 0, 1234
 """lm_eval.simple_evaluate's own: a task may shuffle its documents by them."""
@@ -53,8 +63,10 @@ def loaded(name: str, folders: str) -> dict[str, Any]:
 
         manager = TaskManager(include_defaults=False)
         manager._index = _Names()
+        with_sandbox = any(runs_programs(config) == "sandbox" for _, config in members(name))
+        instead = in_the_place_of_code_eval() if with_sandbox else contextlib.nullcontext()
         try:
-            with _seeded():
+            with _seeded(), instead:
                 found: dict[str, Any] = manager.load([name])["tasks"]
         except EvalsError:
             raise
@@ -100,13 +112,27 @@ def _is_usual(task: Any) -> bool:
 
 
 def _refuse_unsafe(name: str) -> None:
-    unsafe = [task for task, config in members(name) if config.get("unsafe_code")]
+    """Raise InputError for code that runs only where a flag says so."""
+    unsafe = [task for task, config in members(name) if runs_programs(config) == "here"]
     if unsafe and not os.environ.get(UNSAFE):
-        some = ", ".join(unsafe[:3]) + (f" and {len(unsafe) - 3} more" if len(unsafe) > 3 else "")
         raise InputError(
             f"lm-eval:{name} runs programs that the model writes, in this process and not in the"
-            f" sandbox ({some}). --confirm-run-unsafe-code says that this is wanted."
+            f" sandbox ({_some(unsafe)}). --confirm-run-unsafe-code says that this is wanted."
         )
+    # Later ones run no code of a data set's, and lm-eval leaves the wish out.
+    if int(metadata.version("datasets").partition(".")[0]) >= 4 or os.environ.get(TRUST):
+        return
+    kwargs = ((task, config.get("dataset_kwargs") or {}) for task, config in members(name))
+    trusting = [task for task, one in kwargs if one.get("trust_remote_code")]
+    if trusting:
+        raise InputError(
+            f"lm-eval:{name} runs code that comes with its data ({_some(trusting)})."
+            " --trust-remote-code says that this is wanted."
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _cannot(name: str, error: Exception) -> TaskFault:

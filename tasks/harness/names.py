@@ -23,6 +23,9 @@ INCLUDE = "EVALS_INCLUDE_PATH"
 """Folders of the user's own task files, as PATH lists folders; --include-path adds to it."""
 UNSAFE = "EVALS_CONFIRM_RUN_UNSAFE_CODE"
 """Set where tasks may run code that a model wrote; --confirm-run-unsafe-code sets it."""
+TRUST = "HF_DATASETS_TRUST_REMOTE_CODE"
+"""By which `datasets` may run code that comes with data; --trust-remote-code sets it."""
+_EXECUTES = re.compile(r"\bexec\(|\bsubprocess\.|\bPopen\(")
 
 Config = Mapping[str, Any]
 
@@ -209,6 +212,31 @@ def version_of(config: Config) -> str:
     return str(about.get("version", "")) if isinstance(about, Mapping) else ""
 
 
+def runs_programs(config: Config) -> str:
+    """Where a task's programs, which the model writes, are executed: "sandbox", or "here", by its
+    own code in this process; "" where none are.
+    """
+    parts = (config.get(key) for key in ("metric_list", "process_results", "filter_list", "class"))
+    code = "".join(path.read_text("utf-8", "replace") for part in parts for path in _modules(part))
+    if _EXECUTES.search(code):
+        return "here"
+    if re.search(r"""load\(\s*["']code_eval""", code):
+        return "sandbox"
+    return "here" if config.get("unsafe_code") else ""
+
+
+def _modules(part: Any) -> Iterator[Path]:
+    """The files of the functions that stand in a part of a configuration."""
+    if isinstance(part, Mapping):
+        part = list(part.values())
+    if isinstance(part, list):
+        for one in part:
+            yield from _modules(one)
+    elif isinstance(part, str) and part.startswith(os.sep):
+        path = Path(part.rpartition(".")[0] + ".py")
+        yield from [path] if path.is_file() else []
+
+
 # --- what is measured -----------------------------------------------------------------------------
 
 
@@ -233,7 +261,9 @@ def measures(config: Config) -> tuple[Measure, ...]:
         better = one.get("higher_is_better")
         if better is None:
             better = registry.is_higher_better(metric)
-        found += [_measure(metric, kind, better is not False) for kind in filters]
+        # A function of pass@k gives each k under a name of its own.
+        names = [f"pass@{n}" for n in one["k"]] if one.get("k") else [metric]
+        found += [_measure(n, kind, better is not False) for n in names for kind in filters]
     return tuple(dict.fromkeys(found))
 
 

@@ -14,15 +14,18 @@ from evals.benchmark import ANY_NUMBER, Benchmark, setting
 from evals.data.dataset import Dataset, LoadedSource, Source, content_hash
 from evals.errors import InputError, TaskFault, first_line
 from evals.records import (
+    Check,
     Column,
     Completion,
     Findings,
     Grade,
     Measure,
     Metric,
+    Program,
     Request,
 )
 from tasks.harness import metrics as counted
+from tasks.harness import programs
 from tasks.harness.build import HarnessItem, items_of, process, request_of, tasks_of
 from tasks.harness.names import (
     INCLUDE,
@@ -35,6 +38,7 @@ from tasks.harness.names import (
     measure_name,
     measures,
     members,
+    runs_programs,
     version_of,
     weighing_of,
     weighings,
@@ -89,7 +93,9 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
             else ""
         )
         few = "" if set_.limit is None else f", the first {set_.limit} of each task only"
-        return [f"{_source(self.task)}: {shots} examples, {turns}{few}"]
+        ran = {runs_programs(config) for _, config in members(self.task)}
+        where = ", its programs run by its own code and in no sandbox" if "here" in ran else ""
+        return [f"{_source(self.task)}: {shots} examples, {turns}{few}{where}"]
 
     def items(self, source: Source) -> Iterator[HarnessItem]:
         """Every document, task by task; ids as `NAME/number`, in a group `NAME/task/number`."""
@@ -106,9 +112,25 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
         """What lm-eval asks of the document."""
         return request_of(item)
 
+    def checks(self, item: HarnessItem, answer: Completion) -> Sequence[Check]:
+        """The programs that its metric would execute, each once."""
+        if not self.runs_programs:
+            return ()
+        found: dict[Program, None] = {}
+        with programs.asked(lambda one: found.setdefault(one) is not None):
+            process(tasks_of(self.task)[item.group], item, answer)
+        return [Check(f"sample/{at}", one) for at, one in enumerate(found)]
+
     def grade(self, item: HarnessItem, answer: Completion, findings: Findings) -> Grade:
         """The task's filters and metrics on one document."""
-        by_filter, why = process(tasks_of(self.task)[item.group], item, answer)
+        ended = {}
+        for check in self.checks(item, answer):
+            finding = findings.get(check.name)
+            if finding is None or finding.outcome is None:
+                return Grade(item.id, item.group, {}, missing="its programs were not run")
+            ended[check.ask] = finding.outcome.status == "passed"
+        with programs.asked(ended.__getitem__):
+            by_filter, why = process(tasks_of(self.task)[item.group], item, answer)
         if why:
             return Grade(item.id, item.group, {}, missing=why)
         found = {
@@ -273,7 +295,8 @@ def _class(name: str, folders: str) -> type[HarnessBenchmark]:
     if not found:
         raise TaskFault(f"lm-eval:{name} names no metric.")
     hub = str(tasks[0][1].get("dataset_path") or "")
-    return _made(name, _source(name), partial(_data, name), hub, found, rules)
+    in_sandbox = any(runs_programs(config) == "sandbox" for _, config in tasks)
+    return _made(name, _source(name), partial(_data, name), hub, found, rules, in_sandbox)
 
 
 def _made(
@@ -283,10 +306,12 @@ def _made(
     hub: str = "",
     found: Sequence[Measure] = (),
     rules: Sequence[Weighing] = (),
+    with_programs: bool = False,
 ) -> type[HarnessBenchmark]:
     dataset = Dataset(NAME + _word(name), hub, "", "", {}, own=own)
     about = {"name": dataset.name, "task": name, "metrics": found, "weighed_by": rules,
-             "dataset": dataset, "__doc__": source, "__module__": __name__}  # fmt: skip
+             "dataset": dataset, "runs_programs": with_programs, "__doc__": source,
+             "__module__": __name__}  # fmt: skip
     made: Any = ABCMeta(f"Harness_{_key(name)}", (HarnessBenchmark,), about)
     cls: type[HarnessBenchmark] = made
     return cls
