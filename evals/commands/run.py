@@ -226,6 +226,16 @@ def run(
         bool | None,
         typer.Option("--eager/--compile", help="Default: eager on CPU, compiled on GPU."),
     ] = None,
+    engine_args: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE|JSON",
+            help=(
+                "More of vLLM's own arguments, those that leave answers as they are, e.g."
+                " max_num_batched_tokens=8192. May be repeated."
+            ),
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Engine seed: names one draw of HumanEval's samples.")
     ] = 0,
@@ -258,6 +268,7 @@ def run(
 ) -> None:
     """Evaluate MODEL and write its row. The same command again goes on where it stopped."""
     from evals.generators import EngineSettings
+    from evals.generators.engine_args import engine_args_of
     from evals.models.reasoning import ReasoningSettings, marks_of
     from evals.plan.adapters import of_each
     from evals.plan.settings import RunSettings
@@ -267,7 +278,7 @@ def run(
         tensor_parallel_size, pipeline_parallel_size, data_parallel_size,
         dtype, max_model_len, gpu_memory_utilization, quantization,
         max_num_seqs, enforce_eager, distributed_executor_backend, seed, trust_remote_code,
-        batch_invariant,
+        batch_invariant, engine_args_of(engine_args or ()),
     )  # fmt: skip
     prompting = prompt_settings(
         system_prompt, chat_template, chat_template_kwargs, stop, stop_token_ids, leave_out_added

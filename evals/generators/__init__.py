@@ -4,6 +4,7 @@ outputs.
 The seam where the outside world enters: one method that streams answers back as they finish.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ class Failure:
 class EngineSettings:
     """Settings handed through to the engine; None leaves the engine's own default.
 
+    engine_args: more of them by vLLM's own names, a JSON object or "" (see engine_args.py).
+
     Those that change the numbers (dtype, quantization) are part of the model's fingerprint; the
     others never are.
     """
@@ -42,13 +45,15 @@ class EngineSettings:
     seed: int = 0
     trust_remote_code: bool = False
     batch_invariant: bool = False
+    engine_args: str = ""
 
     def arguments(self) -> dict[str, Any]:
         """As vLLM's engine takes them."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         del given["batch_invariant"]  # a variable of the environment
         given.pop("data_parallel_size", None)  # copies are engines of their own
-        return given
+        more: dict[str, Any] = json.loads(given.pop("engine_args") or "{}")
+        return given | more
 
 
 MOST_CHARACTERS = 4 << 20

@@ -72,11 +72,12 @@ class VllmGenerator:
         if on_cpu:
             if settings.gpu_memory_utilization is None and _CPU_KV_CACHE not in os.environ:
                 share = _CPU_KV_CACHE_SHARE / n_beside
-                given["kv_cache_memory_bytes"] = int(_free_memory() * share)
+                given.setdefault("kv_cache_memory_bytes", int(_free_memory() * share))
             # On CPUs compiling takes 60 to 80 s of every start and brings 20 to 35 %: worth it only
             # in runs of several minutes.
             given.setdefault("enforce_eager", True)
-            given["block_size"] = _CPU_BLOCK
+            given.setdefault("block_size", _CPU_BLOCK)
+        given.setdefault("enable_prefix_caching", True)
         given |= lora_arguments(lora_rank) if lora_rank else {}
         self._adapters: dict[str, Any] = {}
         self._adapter: Any = None
@@ -89,7 +90,6 @@ class VllmGenerator:
                 revision=revision,
                 tokenizer=tokenizer,
                 disable_log_stats=True,
-                enable_prefix_caching=True,
                 use_tqdm_on_load=False,
                 **given,
             )

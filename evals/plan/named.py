@@ -9,6 +9,7 @@ from typing import Any
 
 from evals.errors import InputError, nearest
 from evals.generators import EngineSettings
+from evals.generators.engine_args import engine_args_of
 from evals.models.prompting import PromptSettings, ids_of, text_of_file
 from evals.models.reasoning import ReasoningSettings, marks_of
 from evals.plan.settings import RunSettings
@@ -47,6 +48,10 @@ def settings_by_name(model: object, given: Mapping[str, Any]) -> RunSettings:
     for name in ("data", "out", "store"):
         if isinstance(asked.get(name), str):
             asked[name] = os.path.expanduser(asked[name])
+    if isinstance(more := asked.get("engine_args"), Mapping):
+        more = json.dumps(more)
+    if isinstance(more, str) and more:
+        asked["engine_args"] = engine_args_of([more])
     for group, names in members.items():
         own = {name: asked.pop(name) for name in sorted(names & asked.keys())}
         asked[group] = _prompts(own) if group == "prompts" else own

@@ -8,6 +8,7 @@ from typing import Literal
 
 from evals.errors import InputError
 from evals.generators import EngineSettings
+from evals.generators.engine_args import check_engine_args
 from evals.generators.waiting import seconds
 from evals.models.prompting import AS_IT_IS, PromptSettings, template_arguments
 from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, check_reasoning
@@ -98,6 +99,7 @@ def _check_engine(engine: EngineSettings) -> None:
         value = getattr(engine, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more.")
+    check_engine_args(engine)
     share = engine.gpu_memory_utilization
     if share is not None and not 0 < share <= 1:
         raise InputError(

@@ -6,15 +6,17 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evals.errors import InputError
 from evals.generators import EngineSettings
 from evals.generators.checkpoint import Checkpoint, take
+from evals.generators.engine_args import _OURS, SAFE, check_engine_args, engine_args_of
 from evals.models.embedded import embedded_folder
 from evals.models.prompts import load_tokenizer
 from evals.models.resolve import resolve
@@ -241,3 +243,59 @@ def test_vllms_own_parser_takes_the_commands_that_documents_and_jobs_give() -> N
         taken = parser.parse_args(line.split())
         assert taken.data_parallel_size in (2, 8, 16)
         assert taken.data_parallel_backend == ("ray" if "ray" in line else "mp")
+
+
+# --- arguments of vLLM's own names ----------------------------------------------------------------
+
+
+def test_the_names_that_may_be_given_and_those_that_are_ours_are_vllms() -> None:
+    from vllm.engine.arg_utils import EngineArgs
+
+    known = {field.name for field in fields(EngineArgs)}
+    assert known > SAFE
+    assert known > _OURS.keys()
+    assert not SAFE & _OURS.keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        (["max-num-batched-tokens=8192"], {"max_num_batched_tokens": 8192}),
+        (["--enable-prefix-caching=false", "load_format=runai_streamer"],
+         {"enable_prefix_caching": False, "load_format": "runai_streamer"}),
+        (['{"compilation_config": {"cudagraph_mode": "NONE"}, "cudagraph_capture_sizes": [1, 2]}'],
+         {"compilation_config": {"cudagraph_mode": "NONE"}, "cudagraph_capture_sizes": [1, 2]}),
+    ],
+)  # fmt: skip
+def test_arguments_of_vllms_names_reach_its_engine(
+    given: list[str], becomes: dict[str, object]
+) -> None:
+    settings = EngineSettings(engine_args=engine_args_of(given))
+    check_engine_args(settings)
+    assert settings.arguments() == EngineSettings().arguments() | becomes
+    assert engine_args_of([settings.engine_args]) == settings.engine_args
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["max_num_batched_token=8"], "no such argument. Did you mean max_num_batched_tokens"),
+        (["kv_cache_dtype=fp8"], "kv_cache_dtype=fp8: it could change what is answered"),
+        (["speculative_config={}"], "could change what is answered"),
+        (["load_format=dummy"], "could change what is answered"),
+        (["tensor_parallel_size=2"], "give --tensor-parallel-size instead"),
+        (['{"hf_token": "secret"}'], "give HF_TOKEN in the environment instead"),
+        (["max_num_batched_tokens=many"], "invalid human_readable_int value: 'many'"),
+        (["max_num_batched_tokens=8k"], "vLLM takes that for 8000; give it"),
+        (["enable_prefix_caching=maybe"], "--engine-args, by vLLM's own parser: "),
+        (["compilation_config={\"nonsense\": 1}"], "Unexpected keyword argument"),
+        (["watermark"], "give NAME=VALUE, or a JSON object"),
+        (["{"], "is no JSON"),
+        (["watermark=0.1", '{"watermark": 0.2}'], "gives watermark twice"),
+    ],
+)  # fmt: skip
+def test_arguments_that_are_wrong_or_could_change_answers_are_refused(
+    given: list[str], says: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        check_engine_args(EngineSettings(engine_args=engine_args_of(given)))
