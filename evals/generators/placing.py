@@ -35,7 +35,8 @@ class Places:
 
     def line(self) -> str:
         """For `--dry-run`, and a run's start."""
-        return f"{len(self.each)} copies of the model: {self.kind} {' | '.join(self.each)}"
+        n = f"{len(self.each)} copies" if self.is_split else "1 copy"
+        return f"{n} of the model: {self.kind} {' | '.join(self.each)}"
 
 
 ONE = Places("", ("",), "", 0)
@@ -78,6 +79,15 @@ def places(settings: EngineSettings) -> Places:
             memory=current_platform.get_device_total_memory(),
         )
     return on_gpus(settings, listed, variable)
+
+
+def own_batch(settings: EngineSettings) -> tuple[int, int]:
+    """Sequences and tokens that vLLM itself takes at a time for a copy on this machine."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    tokens, sequences = EngineArgs.get_batch_defaults(devices_of_a_copy(settings))
+    return sequences[UsageContext.LLM_CLASS], tokens[UsageContext.LLM_CLASS]
 
 
 def on_gpus(settings: EngineSettings, visible: Sequence[str], variable: str) -> Places:

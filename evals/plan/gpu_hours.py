@@ -35,7 +35,7 @@ _STEP_S = 4.4e-3
 below.
 """
 _BATCH = 256
-_BLOCK = 16
+BLOCK = 16
 """Tokens of a prefix cache's block in vLLM on a GPU."""
 _WEIGHTS_ROOM = 0.75
 """Of the GPU's memory: weights that take more leave too little for keys and values."""
@@ -72,10 +72,13 @@ GPUS = (
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A dense decoder's size. kv_bytes: keys and values of one token."""
+    """A dense decoder's size. kv_bytes: keys and values of one token.  vocabulary: 0 where it is
+    not known.
+    """
 
     parameters: float
     kv_bytes: float
+    vocabulary: int = 0
 
     @property
     def weight_bytes(self) -> float:
@@ -169,7 +172,8 @@ def _shape(config: Mapping[str, Any], lora_rank: int) -> Shape:
     ) + 2 * (config["vocab_size"] + hidden)
     parameters = layers * layer + vocabulary + lora_rank * ends
     # Keys and values, two bytes a number.
-    return Shape(float(parameters), float(2 * 2 * layers * kv_heads * head))
+    kv_bytes = 2 * 2 * layers * kv_heads * head
+    return Shape(float(parameters), float(kv_bytes), config["vocab_size"])
 
 
 def shape_of_size(size: str) -> Shape:
@@ -194,7 +198,7 @@ def work_of(requests: Sequence[Rendered]) -> Work:
             # While a sequence writes, it holds its prompt and about half of what it will write.
             held += length * request.sampling.n * (len(prompt) + length / 2)
     prompts = [prompt for request in requests for prompt in prompts_of(request)]
-    cached = cached_tokens(prompts, _BLOCK)
+    cached = cached_tokens(prompts, BLOCK)
     return Work(sum(map(len, prompts)) - cached, new, held / max(new, 1))
 
 

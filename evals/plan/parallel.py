@@ -1,5 +1,6 @@
 """On which GPUs a model will run, and whether they can hold it, before anything is loaded."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from evals.plan.gpu_hours import Estimate, Shape, estimate, gpu_named, shape_of,
 _FLOAT32 = ("float32", "float")
 _LEAST_OF_QUANTIZED = 4
 """A quantization made while loading leaves of 16 bits a weight at least 4."""
-_SHARE = 0.9
+SHARE = 0.9
 """Of a GPU's memory an engine takes, where --gpu-memory-utilization does not say."""
 _WEIGHTS_ROOM = 0.8
 """Of that, weights that take more leave too little for keys and values to advise it."""
+_BESIDE, _BESIDE_ROOM = 9e9, 3e9
+"""Of each that shares a GPU: what it needs beside its weights, and what of it is no cache."""
 _GB = 1e9
 
 
@@ -54,13 +57,69 @@ def unsplit(weights: int, settings: EngineSettings, where: Places) -> EngineSett
     """The settings for a model of so many bytes on the same GPUs, see for_judge; unchanged where
     its size or theirs is not known.
     """
-    room = where.memory * (settings.gpu_memory_utilization or _SHARE) * _WEIGHTS_ROOM
+    room = where.memory * (settings.gpu_memory_utilization or SHARE) * _WEIGHTS_ROOM
     if not 0 < weights < room:
         return settings
     n = len(where.each) * devices_of_a_copy(settings)
     return replace(
         settings, tensor_parallel_size=None, pipeline_parallel_size=None, data_parallel_size=n
     )
+
+
+def side_by_side(
+    weights: Sequence[int], settings: EngineSettings, where: Places
+) -> list[tuple[Places, EngineSettings]]:
+    """Where models of so many bytes are loaded at the same time, and how: as many of the first as
+    can be, nothing where that is one. On several GPUs each has its own; on a single one each has a
+    part of the memory.
+
+    On a CPU none are: its cores are the same for all, and an engine in this process loads in a
+    quarter of the time that one in its own takes.
+    """
+    devices = [device for each in where.each for device in each.split(",") if device]
+    room = where.memory * (settings.gpu_memory_utilization or SHARE)
+    if where.kind != "GPU" or not devices or not where.memory:
+        return []
+    if len(devices) > 1:
+        fit = [0 < one < room * _WEIGHTS_ROOM for one in weights[: len(devices)]]
+        n = fit.index(False) if False in fit else len(fit)
+        return [] if n < 2 else [
+            _alone(settings, where, devices[i * len(devices) // n : (i + 1) * len(devices) // n])
+            for i in range(n)
+        ]  # fmt: skip
+    for n in range(len(weights), 1, -1):
+        left = (room - sum(weights[:n])) / n
+        if min(weights) > 0 and left >= _BESIDE:
+            return [_part(settings, where, one + left, left - _BESIDE_ROOM) for one in weights[:n]]
+    return []
+
+
+def _alone(
+    settings: EngineSettings, where: Places, devices: Sequence[str]
+) -> tuple[Places, EngineSettings]:
+    """A copy on each of these devices."""
+    own = replace(
+        settings,
+        tensor_parallel_size=None,
+        pipeline_parallel_size=None,
+        data_parallel_size=len(devices),
+    )
+    return replace(where, each=tuple(devices)), own
+
+
+def _part(
+    settings: EngineSettings, where: Places, memory: float, cache: float
+) -> tuple[Places, EngineSettings]:
+    """An engine with so many bytes of the single GPU, of which so many for keys and values: said,
+    since what it would find free while another loads beside it would mean nothing.
+    """
+    more = json.loads(settings.engine_args or "{}") | {"kv_cache_memory_bytes": int(cache)}
+    own = replace(
+        settings,
+        gpu_memory_utilization=memory / where.memory,
+        engine_args=json.dumps(more, sort_keys=True),
+    )
+    return where, own
 
 
 def split_of(settings: EngineSettings, where: Places) -> tuple[int | None, int]:
@@ -94,7 +153,7 @@ def check_memory(name: str, weights: int, settings: EngineSettings, where: Place
     can.
     """
     tensor, stages = settings.tensor_parallel_size or 1, settings.pipeline_parallel_size or 1
-    room = where.memory * (settings.gpu_memory_utilization or _SHARE)
+    room = where.memory * (settings.gpu_memory_utilization or SHARE)
     if weights < room * tensor * stages:
         return
     needed = tensor

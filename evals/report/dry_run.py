@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from evals.models.prompts import Rendered
 from evals.models.resolve import resolve
 from evals.plan.bounds import judging, known_answers
 from evals.plan.cost import Priced, check_cap, prices_of
@@ -24,7 +25,9 @@ from evals.plan.make import Plan
 from evals.plan.naming_judges import gone
 from evals.plan.parallel import shape_for, split_of
 from evals.plan.reasoning import notes as notes_on_reasoning
+from evals.plan.tuning import tuned
 from evals.sandbox.pool import Sandbox
+from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
 
 _ONE = next(gpu for gpu in GPUS if gpu.name.startswith("H100"))
@@ -82,7 +85,7 @@ def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = No
         ),
     ]
     known = known_answers(plan)
-    total = Asked()
+    total, lacks = Asked(), list[Rendered]()
     for name, task in plan.tasks.items():
         if task.skipped:
             lines.append(
@@ -90,10 +93,12 @@ def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = No
                 f" {'-':>11}  {task.skipped}"
             )
             continue
-        asked = _asked(plan, name, known)
+        of_task = _lacking(plan, name, known)
+        lacks += of_task
+        asked = _asked(of_task)
         total += asked
         lines.append(f"{name:{width}} {len(task.items):7,} {asked.text()}")
-    lines += [*_gpu_lines(plan, total, parameters), *_places(plan), plan.view.line()]
+    lines += [*_gpu_lines(plan, total, parameters), *_places(plan, lacks), plan.view.line()]
     lines += notes_on_reasoning(plan.reader, plan.tasks)
     over = gone(plan.judges, date.today())
     for role, judge in plan.judges.items():
@@ -133,10 +138,13 @@ def _judging(plan: Plan, judge: Judge, known: Store | None, priced: Priced | Non
     return f"{said}; {found.text()}"
 
 
-def _asked(plan: Plan, task: str, known: Store | None) -> Asked:
+def _lacking(plan: Plan, task: str, known: Store | None) -> list[Rendered]:
     keys = {plan.key(request): request for request in plan.render(task)}
     there = known.known(keys) if known else set()
-    lacking = [request for key, request in keys.items() if key not in there]
+    return [request for key, request in keys.items() if key not in there]
+
+
+def _asked(lacking: Sequence[Rendered]) -> Asked:
     work = work_of(lacking)
     prompts = [(request, prompts_of(request)) for request in lacking]
     prompt = sum(len(one) for _, own in prompts for one in own)
@@ -145,11 +153,17 @@ def _asked(plan: Plan, task: str, known: Store | None) -> Asked:
     return Asked(len(lacking), prompt, cached, work.new, most, work.held * work.new)
 
 
-def _places(plan: Plan) -> list[str]:
-    """Where the copies run, or why the run would be refused here."""
+def _places(plan: Plan, lacks: Sequence[Rendered]) -> list[str]:
+    """Where the copies run and what is set of them, or why the run would be refused here."""
     if plan.unplaced:
         return [f"not on this machine, and the run would be refused: {plan.unplaced}"]
-    return [plan.places.line()] if plan.places.is_split else []
+    folder = RunFolder(plan.out)
+    before = folder.read_json("run.json") if (folder.path / "run.json").exists() else {}
+    tuning = tuned(plan.model, plan.settings.engine, plan.places, lacks, before)
+    return [
+        *([plan.places.line()] if plan.places.is_split else []),
+        *([tuning.line()] if tuning else []),
+    ]
 
 
 def _gpu_lines(plan: Plan, total: Asked, parameters: str | None) -> list[str]:

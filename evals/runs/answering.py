@@ -2,13 +2,15 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from evals.generators import Generator
 from evals.models.prompts import Rendered
 from evals.plan.make import Plan
 from evals.plan.parallel import expected
+from evals.plan.tuning import Tuning, tuned
 from evals.records import Completion
 from evals.runs.asking import Asker, Waiting, work
 from evals.runs.early import EarlyJudges
@@ -24,7 +26,8 @@ class Answering:
     """Has the evaluated model answer a plan's requests.
 
     early: judges that are asked while the model still answers.  start: how to start the model's
-    engine.
+    engine.  before: the run.json that it goes on from.  chose: told what is set of the engine for
+    these requests.
     """
 
     plan: Plan
@@ -32,6 +35,8 @@ class Answering:
     landing: Landing
     early: EarlyJudges
     start: Callable[[Plan], Generator]
+    before: Mapping[str, Any]
+    chose: Callable[[Tuning], None]
 
     def answer_all(self) -> None:
         """Land what the store has, and have the engine answer the rest."""
@@ -60,11 +65,20 @@ class Answering:
             # nothing.
             if self._has_programs(waiting):
                 self.landing.programs.prepare()
-            plan, begun = _seeded(self.plan, waiting), time.monotonic()
+            plan, begun = self._tuned(_seeded(self.plan, waiting), waiting), time.monotonic()
             self.asker.load(self.plan.model.argument, lambda: self.start(plan))
             progress.start("generate", len(waiting), work(waiting))
             self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
             self._compare(waiting, time.monotonic() - begun)
+
+    def _tuned(self, plan: Plan, waiting: Waiting) -> Plan:
+        """The plan with what is set of its engine for what waits."""
+        engine, asked = plan.settings.engine, [requests[0] for _, requests in waiting]
+        tuning = tuned(plan.model, engine, plan.places, asked, self.before)
+        if tuning is None:
+            return plan
+        self.chose(tuning)
+        return replace(plan, settings=replace(plan.settings, engine=tuning.apply(engine)))
 
     def _compare(self, waiting: Waiting, took_s: float) -> None:
         """Say what a dry run would have estimated beside what it took, where the GPU is known."""

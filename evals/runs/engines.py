@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from evals.errors import InputError
 from evals.generators import Generator
-from evals.generators.placing import places
+from evals.generators.placing import Places, places
 from evals.generators.replay import ReplayGenerator
 from evals.models.resolve import Model
 from evals.plan.make import Plan
@@ -25,10 +25,13 @@ def generator_for(plan: Plan) -> Generator:
     return start_engine(plan.model, replace(plan.settings, out=plan.out))
 
 
-def start_engine(model: Model, settings: RunSettings, n_beside: int = 1) -> Generator:
+def start_engine(
+    model: Model, settings: RunSettings, n_beside: int = 1, where: Places | None = None
+) -> Generator:
     """An engine for any model that is not a recording; a judge's uses the same settings.
 
-    n_beside: how many share a server's connections.
+    n_beside: how many share a server's connections.  where: the devices of one that loads beside
+    others; None for all there are.
     """
     if model.kind == "replay":
         raise InputError(
@@ -40,7 +43,7 @@ def start_engine(model: Model, settings: RunSettings, n_beside: int = 1) -> Gene
 
         return OpenAIGenerator(model.source, model.urls, n_beside=n_beside)
     rank = model.adapter.rank if model.adapter else 0
-    engine = local_engine(model, settings, rank)
+    engine = local_engine(model, settings, rank, where)
     if model.adapter is None:
         return engine
     try:
@@ -52,11 +55,11 @@ def start_engine(model: Model, settings: RunSettings, n_beside: int = 1) -> Gene
 
 
 def local_engine(
-    model: Model, settings: RunSettings, rank: int = 0
+    model: Model, settings: RunSettings, rank: int = 0, where: Places | None = None
 ) -> "VllmGenerator | CopiesGenerator":
     """vLLM on this machine: in this process, or copies of it, whose logs are in the run's folder.
 
-    rank: of the adapters there is to be room for; it serves none yet.
+    rank: of the adapters there is to be room for; it serves none yet.  where: see start_engine.
     """
     from evals.generators.copies import CopiesGenerator
     from evals.generators.copy_process import Start, load
@@ -69,7 +72,8 @@ def local_engine(
         rank,
         str(model.tokenizer_files) if own else None,
     )
-    where = places(settings.engine)
-    if not where.is_split:
-        return load(start)
+    if where is None:
+        where = places(settings.engine)
+        if not where.is_split:
+            return load(start)
     return CopiesGenerator(start, where, (settings.out or Path()) / "logs" / safe(model.name))

@@ -2,18 +2,21 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from evals.errors import EvalsError, Incomplete
 from evals.generators import Failure, Generator
+from evals.generators.placing import places
 from evals.models.prompts import Rendered, Renderer
 from evals.plan.judges import COUNTED_AS_UNREADABLE, Judge, calibration_notes, finding_of
+from evals.plan.parallel import bytes_in_memory, side_by_side
 from evals.plan.questions import Prepared, Question, prepare
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Finding, Generate, ItemId
 from evals.runs import engines
 from evals.runs.asking import Asker, Land, Waiting, work
+from evals.runs.beside import Beside
 
 Found = Callable[[ItemId, str, Finding], None]
 """Takes what a judge said of an item in a role."""
@@ -28,34 +31,45 @@ def judge_all(
     in `asker.lost`; what it said before is kept, and the others are asked.
     """
     notes: dict[str, list[str]] = {}
-    for name in sorted(questions, key=lambda name: (name != asker.loaded, name)):
-        left = _left(asker, settings, questions[name], found)
-        prepared = prepare(settings, name, left)
-        try:
-            how = _judge(asker, settings, prepared, left, found)
-        except Incomplete as error:
-            asker.progress.stop()
-            asker.lost[name] = str(error)
-            roles = {question.role for question in questions[name]}
-            # Why each of them has none is said once, for all.
-            asker.failures = {k: v for k, v in asker.failures.items() if k[1] not in roles}
-            continue
-        for role in dict.fromkeys(question.role for question in questions[name]):
-            n = sum(request.check == role for request in prepared.too_long)
-            too_long = f"{n} answers too long for {name} to judge, {COUNTED_AS_UNREADABLE}"
-            said = [f"{role}: {too_long}"] if n else []
-            if own := sorted(how.unasked[role]):
-                said.append(f"{role}: {name} takes no {' or '.join(own)}; its own decided")
-            if n := how.reasoned[role]:
-                said.append(f"{role}: {name} reasoned before {n:,} verdicts, which was read past")
-            if n := how.by_word[role]:
-                said.append(
-                    f"{role}: {name} gave no log-probabilities for {n:,} verdicts, which were read"
-                    " by their word alone"
-                )
-            judges = [one.judge for one in questions[name] if one.role == role and one.judge]
-            judge = judges[0] if judges else Judge(role, name)
-            notes[role] = [*said, *calibration_notes(judge, prepared.fingerprint)]
+    names = sorted(questions, key=lambda name: (name != asker.loaded, name))
+    each = [_looked_up(asker, settings, name, questions[name], found) for name in names]
+    beside = Beside()
+    try:
+        for at, one in enumerate(each):
+            try:
+                _judge(asker, settings, one, each[at:], beside)
+            except Incomplete as error:
+                asker.progress.stop()
+                asker.lost[one.prepared.name] = str(error)
+                # Why each of them has none is said once, for all.
+                asker.failures = {k: v for k, v in asker.failures.items() if k[1] not in one.roles}
+                continue
+            notes |= _notes(one)
+    finally:
+        beside.close()
+    return notes
+
+
+def _notes(one: "_Asked") -> dict[str, list[str]]:
+    """What must be said beside the cells, by role."""
+    notes = {}
+    name, how = one.prepared.name, one.how
+    for role in one.roles:
+        n = sum(request.check == role for request in one.prepared.too_long)
+        too_long = f"{n} answers too long for {name} to judge, {COUNTED_AS_UNREADABLE}"
+        said = [f"{role}: {too_long}"] if n else []
+        if own := sorted(how.unasked[role]):
+            said.append(f"{role}: {name} takes no {' or '.join(own)}; its own decided")
+        if n := how.reasoned[role]:
+            said.append(f"{role}: {name} reasoned before {n:,} verdicts, which was read past")
+        if n := how.by_word[role]:
+            said.append(
+                f"{role}: {name} gave no log-probabilities for {n:,} verdicts, which were read"
+                " by their word alone"
+            )
+        judges = [asked.judge for asked in one.questions if asked.role == role and asked.judge]
+        judge = judges[0] if judges else Judge(role, name)
+        notes[role] = [*said, *calibration_notes(judge, one.prepared.fingerprint)]
     return notes
 
 
@@ -88,18 +102,19 @@ def _stands(
     found(one.item_id, one.role, finding)
 
 
-def _judge(
+def _looked_up(
     asker: Asker,
     settings: RunSettings,
-    prepared: Prepared,
+    name: str,
     questions: Sequence[Question],
     found: Found,
-) -> "_Answered":
-    """Ask one judge."""
+) -> "_Asked":
+    """A judge's questions, of which those that the store answers are answered."""
+    left = _left(asker, settings, questions, found)
+    prepared = prepare(settings, name, left)
     for request in prepared.too_long:
         found(request.item_id, request.check, Finding(by=prepared.name, text=""))
-    asks = {(question.item_id, question.role): question.ask for question in questions}
-
+    asks = {(question.item_id, question.role): question.ask for question in left}
     how = _Answered()
 
     def land(request: Rendered, answer: Completion) -> None:
@@ -111,16 +126,83 @@ def _judge(
         how.by_word[request.check] += bool(wants and finding.text and not finding.top_logprobs)
         found(request.item_id, request.check, finding)
 
-    phase = f"judge {prepared.name}"
-    asker.progress.start(phase)
+    asker.progress.start(f"judge {prepared.name}")
     waiting = asker.ask(prepared.name, prepared.keyed, land)
-    if waiting:
-        model, own = prepared.model, prepared.engine_settings(settings)
-        asker.load(model.argument, lambda: _Mortal(engines.start_engine(model, own)))
-        asker.progress.start(phase, len(waiting), work(waiting))
-        within_budget(asker, waiting, land, prepared.renderer)
     asker.progress.stop()
-    return how
+    return _Asked(prepared, questions, how, land, waiting)
+
+
+def _judge(
+    asker: Asker, settings: RunSettings, one: "_Asked", rest: Sequence["_Asked"], beside: Beside
+) -> None:
+    """Ask one judge what waits. rest: it and those that come after it."""
+    if one.waiting:
+        asker.load(
+            one.prepared.model.argument,
+            lambda: _Mortal(_engine(settings, rest, beside, asker.progress.note)),
+        )
+        asker.progress.start(f"judge {one.prepared.name}", len(one.waiting), work(one.waiting))
+        within_budget(asker, one.waiting, one.land, one.prepared.renderer)
+    asker.progress.stop()
+
+
+def _engine(
+    settings: RunSettings, rest: Sequence["_Asked"], beside: Beside, note: Callable[[str], None]
+) -> Generator:
+    """The first one's engine; those of the next are loaded with it where the memory holds them. No
+    other is loaded now.
+    """
+    first = rest[0].prepared
+    if first.name not in beside:
+        beside.begin(_together(settings, rest))
+        if first.name in beside:
+            note("judges that load at the same time: " + ", ".join(beside.names))
+    if first.name in beside:
+        engine, why = beside.take(first.name)
+        if engine is not None:
+            return engine
+        beside.close(is_patient=True)
+        note(f"judges are loaded one after the other, since at the same time: {why}")
+    return engines.start_engine(first.model, first.engine_settings(settings))
+
+
+def _together(
+    settings: RunSettings, rest: Sequence["_Asked"]
+) -> dict[str, Callable[[], Generator]]:
+    """How to start those that load at the same time, by name."""
+    local = [one.prepared for one in rest if one.waiting and one.prepared.model.kind == "weights"]
+    if len(local) < 2 or local[0] is not rest[0].prepared:
+        return {}
+    engine = settings.engine
+    where = places(engine)
+    sizes = [
+        bytes_in_memory(one.model.files, engine.dtype, engine.quantization)
+        if one.model.files and not one.model.adapter else 0
+        for one in local
+    ]  # fmt: skip
+    found: dict[str, Callable[[], Generator]] = {}
+    for one, (place, own) in zip(local, side_by_side(sizes, engine, where), strict=False):
+        length = one.engine_settings(settings).engine.max_model_len
+        started = replace(settings, engine=replace(own, max_model_len=length))
+        found[one.name] = partial(engines.start_engine, one.model, started, where=place)
+    return found
+
+
+@dataclass
+class _Asked:
+    """One judge. questions: all that it decides.  land: takes an answer.  waiting: what the store
+    lacks.
+    """
+
+    prepared: Prepared
+    questions: Sequence[Question]
+    how: "_Answered"
+    land: Land
+    waiting: Waiting
+
+    @property
+    def roles(self) -> list[str]:
+        return list(dict.fromkeys(question.role for question in self.questions))
 
 
 @dataclass

@@ -19,6 +19,7 @@ from evals.plan.items import lacking
 from evals.plan.make import Plan, make_plan
 from evals.plan.reasoning import notes as notes_on_reasoning
 from evals.plan.settings import RunSettings
+from evals.plan.tuning import Tuning
 from evals.runs.answering import Answering
 from evals.runs.asking import Asker
 from evals.runs.budget import Budget
@@ -83,7 +84,15 @@ def execute(
             known = Known()
             landing = Landing(plan, known, programs)
             writing = Writing(plan, folder, asker, known, programs, made_with, previous)
-            answering = Answering(plan, asker, landing, early, make_generator or generator_for)
+
+            def chose(tuning: Tuning) -> None:
+                if not tuning.is_usual:
+                    progress.note(tuning.line())
+                made_with["tuning"] = tuning.record()
+                writing.record(finished=False)
+
+            start = make_generator or generator_for
+            answering = Answering(plan, asker, landing, early, start, previous, chose)
             try:
                 own = (lambda: generator_for(plan)) if make_generator is None else None
                 require_servers(plan, asker.store, own, progress.note)

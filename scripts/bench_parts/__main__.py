@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from evals.runs.provenance import git_commit, host, versions
-from scripts.bench_parts import Figures, Options, child, options_of
+from scripts.bench_parts import Figures, Options, child, gpu, options_of
 
 PARTS = (
     "overhead",
@@ -53,13 +54,13 @@ def machine(options: Options) -> Figures:
     }
 
 
-def table(kept: Figures) -> str:
+def table(kept: Figures, parts: Sequence[str] = PARTS) -> str:
     """Markdown: what, the ratio or rate, and what it has to be."""
     lines = ["| part | figure | measured | target |", "| --- | --- | ---: | ---: |"]
     lines += [
         f"| {part} | {row['what']} | {number(row['value'])}{row.get('unit', '')}{between(row)} |"
         f" {target(row)} |"
-        for part in PARTS
+        for part in parts
         for row in kept.get(part, {}).get("rows", [])
     ]
     return "\n".join(lines)
@@ -105,7 +106,9 @@ def main() -> int:
         help="default: $EVALS_DATA",
     )
     parser.add_argument(
-        "--model", default=Options.model, help="the evaluated model; default: the embedded one"
+        "--model",
+        default=Options.model,
+        help="the evaluated model, with --gpu whose tokenizer is taken; default: the embedded one",
     )
     parser.add_argument(
         "--scale",
@@ -120,6 +123,23 @@ def main() -> int:
         help="see that it works; the figures mean nothing and are not kept",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, default=Path("results/bench/cpu.json"))
+    parser.add_argument(
+        "--gpu",
+        action="store_true",
+        help=f"instead: {', '.join(part.name for part in gpu.PARTS)}, on a model made here",
+    )
+    parser.add_argument(
+        "--shape", choices=gpu.SHAPES, default="8b", help="with --gpu: the model's; tiny for a CPU"
+    )
+    parser.add_argument(
+        "--budget", metavar="SECONDS", type=float, default=540, help="with --gpu: default 540"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default=os.environ.get("OUT", "results/bench/gpu"),
+        help="with --gpu: where figures go, and are gone on with; default $OUT",
+    )
     asked = parser.parse_args()
     if unknown := [part for part in asked.parts if part not in PARTS]:
         print(f"bench: there is no part {unknown[0]}. Known: {', '.join(PARTS)}.", file=sys.stderr)
@@ -130,6 +150,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    if asked.gpu:
+        return gpu.main(asked)
     kept: Figures = (
         json.loads(asked.json.read_text()) if asked.json.exists() and not asked.quick else {}
     )

@@ -71,12 +71,12 @@ def measure(options: Options) -> Figures:
     return {"rows": rows, "raw": found}
 
 
-def compared(engine: VllmGenerator, plan: Plan, pairs: int) -> Figures:
+def compared(engine: VllmGenerator, plan: Plan, pairs: int, first_turn: int = 0) -> Figures:
     """Both sides in turns, from the same random state, so that they sample the same texts."""
     import torch
 
     ours, theirs, outside = [], [], []
-    for turn in range(pairs):
+    for turn in range(first_turn, first_turn + pairs):
         for mine in (True, False) if turn % 2 == 0 else (False, True):
             torch.manual_seed(0)
             if mine:

@@ -22,6 +22,7 @@ from typing import Any
 from evals.data.files import read_jsonl
 from evals.generators import EngineSettings
 from evals.generators.vllm import VllmGenerator
+from evals.models.resolve import resolve
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from evals.runs.progress import Progress
@@ -79,9 +80,17 @@ def measure(options: Options) -> Figures:
 
 
 def _measured(options: Options) -> Figures:
+    engine = VllmGenerator(resolve(options.model).source, EngineSettings(dtype=options.dtype))
+    found = asked_of(options, engine, "run")
+    engine.close()
+    return found
+
+
+def asked_of(options: Options, engine: VllmGenerator, out: str) -> Figures:
+    """Every case's seconds, ours and theirs, on one engine. out: names the folders of our runs."""
     folder = _written(options)
     os.environ["EVALS_INCLUDE_PATH"] = str(folder)
-    engine_settings = EngineSettings(dtype=options.dtype, max_num_seqs=None)
+    engine_settings = EngineSettings(dtype=options.dtype)
     names = [case.name for case in CASES]
     plans = {
         name: make_plan(
@@ -90,7 +99,6 @@ def _measured(options: Options) -> Figures:
         )
         for name in names
     }  # fmt: skip
-    engine = VllmGenerator(plans[names[0]].model.source, engine_settings)
     lm = _theirs(engine, plans[names[0]])
     found: Figures = {}
     for case in CASES:
@@ -98,8 +106,8 @@ def _measured(options: Options) -> Figures:
         same: list[float] = []
         for turn in range(1 if options.quick else _ROUNDS):
             plan = plans[case.name]
-            out = options.work / f"{case.name}-{turn}"
-            plan = replace(plan, settings=replace(plan.settings, out=out))
+            folder_of_run = options.work / f"{out}-{case.name}-{turn}"
+            plan = replace(plan, settings=replace(plan.settings, out=folder_of_run))
             engine._llm.reset_prefix_cache()
             begun = time.monotonic()
             summary = execute(plan, Progress(quiet=True), lambda _: Lent(engine)).summary
@@ -110,7 +118,6 @@ def _measured(options: Options) -> Figures:
             own = summary["metrics"][f"lm-eval.{case.name}"]
             same = [own[name]["value"] - value for name, value in scores.items() if name in own]
         found[case.name] = {"seconds": seconds, "difference": same}
-    engine.close()
     return found
 
 

@@ -15,7 +15,7 @@ from evals.models.resolve import resolve
 from evals.plan import parallel
 from evals.plan.gpu_hours import gpu_named, shape_of_size
 from evals.plan.make import make_plan
-from evals.plan.parallel import bytes_in_memory, check_memory, expected, unsplit
+from evals.plan.parallel import bytes_in_memory, check_memory, expected, side_by_side, unsplit
 from evals.plan.settings import RunSettings
 from evals.report.dry_run import describe
 from evals.runs.progress import Progress
@@ -95,6 +95,50 @@ def test_a_judge_that_fits_one_gpu_runs_on_all_of_them(
     weights: int, asked: EngineSettings, becomes: EngineSettings
 ) -> None:
     assert unsplit(weights * GB, asked, gpus(8, asked)) == becomes
+
+
+@pytest.mark.parametrize(
+    ("weights", "asked", "n", "memory", "devices"),
+    [
+        # Two of 7B in 16 bits.
+        ([14, 14], EngineSettings(), 8, 80, [("0", "1", "2", "3"), ("4", "5", "6", "7")]),
+        ([14, 14], EngineSettings(4), 8, 80, [("0", "1", "2", "3"), ("4", "5", "6", "7")]),
+        ([14, 14, 14], EngineSettings(), 2, 80, [("0",), ("1",)]),
+        ([14, 14, 140], EngineSettings(), 8, 80, [("0", "1", "2", "3"), ("4", "5", "6", "7")]),
+        ([14, 140], EngineSettings(), 8, 80, []),
+        ([14, 0], EngineSettings(), 8, 80, []),
+        ([14, 14], EngineSettings(), 1, 80, [("0",), ("0",)]),
+        ([14, 14, 14], EngineSettings(), 1, 80, [("0",), ("0",), ("0",)]),
+        ([14, 14, 60], EngineSettings(), 1, 80, [("0",), ("0",)]),
+        ([14, 14], EngineSettings(), 1, 48, []),
+        ([14, 14], EngineSettings(gpu_memory_utilization=0.5), 1, 80, []),
+        ([14, 0], EngineSettings(), 1, 80, []),
+        ([14], EngineSettings(), 8, 80, []),
+        ([14, 14], EngineSettings(), 1, 0, []),
+    ],
+)  # fmt: skip
+def test_judges_load_at_the_same_time_where_the_memory_holds_them(
+    weights: list[int], asked: EngineSettings, n: int, memory: int, devices: list[tuple[str, ...]]
+) -> None:
+    where = gpus(n, asked, memory * GB)
+    found = side_by_side([one * GB for one in weights], asked, where)
+    assert [place.each for place, _ in found] == devices
+    for place, own in found:
+        assert own.tensor_parallel_size is None
+        if n > 1:
+            assert own.data_parallel_size == len(place.each)
+    if n == 1 and found:
+        shares = [own.gpu_memory_utilization or 0 for _, own in found]
+        assert sum(shares) == pytest.approx(0.9)
+        for share, one, (_, own) in zip(shares, weights, found, strict=False):
+            cache = own.arguments()["kv_cache_memory_bytes"]
+            assert one * GB + cache == pytest.approx(share * memory * GB - 3 * GB, abs=2)
+            assert cache >= 6 * GB
+
+
+def test_on_a_cpu_judges_load_one_after_the_other() -> None:
+    where = Places("VLLM_CPU_OMP_THREADS_BIND", ("0,1", "2,3"), "core", 4)
+    assert side_by_side([GB, GB], EngineSettings(), where) == []
 
 
 @pytest.mark.parametrize(
