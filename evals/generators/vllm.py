@@ -14,7 +14,9 @@ from evals.generators.checkpoint import prepare_import
 from evals.generators.engine_errors import answering_error, load_error, one_line
 from evals.generators.lora import lora_arguments
 from evals.generators.manner import NEUTRAL
+from evals.generators.scored_rows import N_SCORED
 from evals.generators.scoring import Part, in_order, of_candidates, of_prompt, parts_of, vllm_rows
+from evals.generators.worker import WORKER
 from evals.models.adapters import MERGE, some
 from evals.models.prompts import Rendered
 from evals.records import Completion, Output, Scored, finish_reason
@@ -81,6 +83,8 @@ class VllmGenerator:
         given |= lora_arguments(lora_rank) if lora_rank else {}
         self._adapters: dict[str, Any] = {}
         self._adapter: Any = None
+        # What the workers said to it; nothing until there is something to score.
+        self._scores: list[bool] = []
         self._at_close = contextlib.ExitStack()
         if on_cpu and given["enforce_eager"]:
             self._at_close.enter_context(_nothing_compiled())
@@ -91,6 +95,7 @@ class VllmGenerator:
                 tokenizer=tokenizer,
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
+                worker_extension_cls=WORKER,
                 **given,
             )
         except Exception as error:
@@ -156,6 +161,8 @@ class VllmGenerator:
                     and (request := next(waiting, None)) is not None
                 ):
                     asked = _Asked(request)
+                    if request.scored and not self._scores:
+                        self._scores = self._engine.collective_rpc("score_last_tokens_alone")
                     for part in asked.parts:
                         send(asked, part)
                     if not asked.parts:
@@ -283,6 +290,7 @@ def _scoring_params(part: Part, cached: bool) -> Any:
             "prompt_logprobs": 1,
             "flat_logprobs": True,
             "skip_reading_prefix_cache": not cached,
+            "extra_args": {N_SCORED: part.n_scored},
         }
     )
     return SamplingParams(

@@ -1,10 +1,13 @@
 """Tasks of lm-evaluation-harness asked by this program, held item by item against the harness with
 its own vLLM backend: every per-item metric, and every log-likelihood.
 
-    python -m scripts.proof.against_harness FOLDER WORK NAME... [--model M] [--chat] [--shots N]
+    python -m scripts.proof.against_harness FOLDER WORK NAME... [--model M] [--chat]
+    python -m scripts.proof.against_harness FOLDER WORK --data DIR [NAME...] [--limit N]
 
-FOLDER holds the task files. Both sides run as processes of their own, in float32, one after the
-other; WORK takes what they write. Prints a line a task and, as JSON, the differences.
+FOLDER holds the task files; with --data lm-eval's own are written there, with the public data of
+DIR in place of the hub's (scripts.proof.harness_data; no NAME: all of them). Both sides run as
+processes of their own, in float32, one after the other; WORK takes what they write, and what is
+there is not run again. Prints, as JSON, a line of differences a task.
 """
 
 import argparse
@@ -21,6 +24,7 @@ from typing import Any
 from evals.models.resolve import resolve
 from evals.storage.run_folder import RunFolder
 from scripts.bench_parts import all_cores
+from scripts.proof import harness_data
 
 _CACHE_BYTES = 1 << 30
 _OUT = "theirs.json"
@@ -74,9 +78,9 @@ def both(
     given = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     environment = os.environ | all_cores() | given | {"EVALS_INCLUDE_PATH": str(folder)}
     arguments = [str(folder), str(work), *names, "--model", model, *(["--chat"] if chat else [])]
-    _run(
-        [sys.executable, "-m", "scripts.proof.against_harness", "--theirs", *arguments], environment
-    )
+    if not (work / _OUT).exists():
+        theirs = ["-m", "scripts.proof.against_harness", "--theirs", *arguments]
+        _run([sys.executable, *theirs], environment)
     asked = ["--tasks", ",".join(f"lm-eval:{name}" for name in names)]
     if chat:
         card = work / "card.toml"
@@ -176,7 +180,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("names", nargs="+")
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--limit", type=int)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--chat", action="store_true")
     parser.add_argument("--theirs", action="store_true")
@@ -184,7 +190,11 @@ def main() -> None:
     if given.theirs:
         theirs(given.folder, given.work, given.names, given.model, given.chat)
         return
-    found = both(given.folder, given.work, given.names, given.model, chat=given.chat)
+    names = given.names
+    if given.data:
+        harness_data.write_tasks(given.folder, given.data, given.limit)
+        names = [harness_data.PREFIX + name for name in names or harness_data.NAMES]
+    found = both(given.folder, given.work, names, given.model, chat=given.chat)
     for line in differences(*found):
         print(json.dumps(line))
 

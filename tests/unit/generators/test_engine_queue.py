@@ -19,6 +19,11 @@ class Engine:
         self.cached = cached
         self.waiting: list[tuple[str, list[int], Any]] = []
         self.sent: list[tuple[list[int], Any]] = []
+        self.told: list[str] = []
+
+    def collective_rpc(self, name: str) -> list[bool]:
+        self.told.append(name)
+        return [True]
 
     def add_request(self, name: str, prompt: Any, params: Any, lora_request: Any = None) -> None:
         self.waiting.append((name, prompt["prompt_token_ids"], params))
@@ -53,6 +58,7 @@ def test_every_kind_of_request_is_answered_once() -> None:
     generator = object.__new__(VllmGenerator)
     engine = Engine(cached=(1, 2, 4, 5))
     generator._engine, generator._adapter, generator.batch = engine, None, 2
+    generator._scores = []
     requests = [
         request("text"),
         request("choice", candidates=(("A", 3), ("B", 4))),
@@ -62,6 +68,8 @@ def test_every_kind_of_request_is_answered_once() -> None:
     ]
     answers = {one.item_id: found for done in generator.stream(requests) for one, found in done}
     assert list(map(str, answers)).count("score") == 1
+    # Once, however many are scored.
+    assert engine.told == ["score_last_tokens_alone"]
     assert set(answers) == {one.item_id for one in requests}
     text, choice, score, nothing = (
         answers[ItemId(name)] for name in ("text", "choice", "score", "nothing")
