@@ -13,6 +13,7 @@ def lora_arguments(rank: int) -> dict[str, Any]:
         "enable_lora": True,
         "max_loras": 1,
         "max_lora_rank": vllm_rank(rank),
+        "worker_extension_cls": f"{LoraWorker.__module__}.{LoraWorker.__qualname__}",
     }
 
 

@@ -1,10 +1,9 @@
 """Log-probabilities of a prompt's scored tokens alone.
 
-vLLM's first model runner (all CPUs', and a GPU's without Triton) computes those of every token that
-was not cached: of a context too, for which nobody asks, and request by request, which reads the
-output matrix once for each. With a small model that is half of the work. Here its rows are computed
-for the tokens that are scored, those of all requests of a step together. The second runner does all
-requests at once by itself, and is left alone.
+vLLM's first model runner, that of CPUs, computes those of every token that was not cached: of a
+context too, for which nobody asks, and request by request, which reads the output matrix once for
+each. Here rows are computed for the tokens that are scored, those of all requests of a step
+together. The second runner does all requests at once by itself, and is left alone.
 
 Follows GPUModelRunner._get_prompt_logprobs_dict of vLLM 0.32, which pyproject.toml pins.
 """
@@ -20,18 +19,15 @@ _CHUNK = 512
 _METHOD, _USES = "_get_prompt_logprobs_dict", ("num_prompt_logprobs", "requests", "query_start_loc")
 
 
-class ScoringWorker:
-    """Mixed into vLLM's workers, wherever they run."""
-
-    model_runner: Any
-
-    def score_last_tokens_alone(self) -> bool:
-        """Whether the runner does so from now on: of requests that say how many those are."""
-        runner = self.model_runner
-        if not all(hasattr(runner, name) for name in (_METHOD, *_USES)):
-            return False
-        setattr(runner, _METHOD, MethodType(prompt_logprobs, runner))
-        return True
+def score_last_tokens_alone(worker: Any) -> bool:
+    """Have a worker's runner do so from now on, of requests that say how many those are; whether it
+    is the first runner.
+    """
+    runner = worker.model_runner
+    if not all(hasattr(runner, name) for name in (_METHOD, *_USES)):
+        return False
+    setattr(runner, _METHOD, MethodType(prompt_logprobs, runner))
+    return True
 
 
 def prompt_logprobs(runner: Any, hidden: Any, n_scheduled: Mapping[str, int]) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from evals.generators.checkpoint import prepare_import
 from evals.generators.engine_errors import answering_error, load_error, one_line
 from evals.generators.lora import lora_arguments
 from evals.generators.manner import NEUTRAL
-from evals.generators.scored_rows import N_SCORED
+from evals.generators.scored_rows import N_SCORED, score_last_tokens_alone
 from evals.generators.scoring import Part, in_order, of_candidates, of_prompt, parts_of, vllm_rows
-from evals.generators.worker import WORKER
 from evals.models.adapters import MERGE, some
 from evals.models.prompts import Rendered
 from evals.records import Completion, Output, Scored, finish_reason
@@ -83,8 +82,7 @@ class VllmGenerator:
         given |= lora_arguments(lora_rank) if lora_rank else {}
         self._adapters: dict[str, Any] = {}
         self._adapter: Any = None
-        # What the workers said to it; nothing until there is something to score.
-        self._scores: list[bool] = []
+        self._scores = False
         self._at_close = contextlib.ExitStack()
         if on_cpu and given["enforce_eager"]:
             self._at_close.enter_context(_nothing_compiled())
@@ -95,7 +93,6 @@ class VllmGenerator:
                 tokenizer=tokenizer,
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
-                worker_extension_cls=WORKER,
                 **given,
             )
         except Exception as error:
@@ -162,7 +159,7 @@ class VllmGenerator:
                 ):
                     asked = _Asked(request)
                     if request.scored and not self._scores:
-                        self._scores = self._engine.collective_rpc("score_last_tokens_alone")
+                        self._begin_to_score()
                     for part in asked.parts:
                         send(asked, part)
                     if not asked.parts:
@@ -187,6 +184,13 @@ class VllmGenerator:
             if running:
                 with contextlib.suppress(Exception):
                     self._engine.abort_request(list(running))
+
+    def _begin_to_score(self) -> None:
+        """Once, and not before there is something to score."""
+        self._scores = True
+        # A function reaches an engine in this process, as a CPU's is; another's is sent names only.
+        if not hasattr(self._engine.engine_core, "resources"):
+            self._engine.collective_rpc(score_last_tokens_alone)
 
     def close(self) -> None:
         """Free the engine's memory, or end its processes."""

@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--chat", action="store_true")
     parser.add_argument("--theirs", action="store_true")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.theirs:
         theirs(given.folder, given.work, given.names, given.model, given.chat)
         return

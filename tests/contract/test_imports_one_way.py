@@ -108,12 +108,13 @@ def test_the_engine_never_imports_a_task_by_name() -> None:
     assert importers("tasks", "evals", "scripts") == set()
 
 
-def test_only_the_engine_its_configuration_its_devices_and_its_parsers_import_vllm() -> None:
+def test_only_the_engine_what_runs_in_it_its_devices_and_its_parsers_import_vllm() -> None:
     assert importers("vllm", "evals", "tasks", "scripts") == {
         "evals/generators/checkpoint.py",
         "evals/generators/engine_args.py",
         "evals/generators/placing.py",
         "evals/generators/reasoning_parsers.py",
+        "evals/generators/scored_rows.py",
         "evals/generators/vllm.py",
     }
 

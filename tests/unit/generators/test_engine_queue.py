@@ -5,6 +5,7 @@ once; a score whose continuation lay in the prefix cache is asked again without 
 from types import SimpleNamespace
 from typing import Any
 
+from evals.generators.scored_rows import score_last_tokens_alone
 from evals.generators.vllm import VllmGenerator
 from evals.models.rendered import Rendered
 from evals.records import Completion, ItemId, Sampling, Scored
@@ -19,10 +20,11 @@ class Engine:
         self.cached = cached
         self.waiting: list[tuple[str, list[int], Any]] = []
         self.sent: list[tuple[list[int], Any]] = []
-        self.told: list[str] = []
+        self.told: list[Any] = []
+        self.engine_core = object()
 
-    def collective_rpc(self, name: str) -> list[bool]:
-        self.told.append(name)
+    def collective_rpc(self, function: Any) -> list[bool]:
+        self.told.append(function)
         return [True]
 
     def add_request(self, name: str, prompt: Any, params: Any, lora_request: Any = None) -> None:
@@ -58,7 +60,7 @@ def test_every_kind_of_request_is_answered_once() -> None:
     generator = object.__new__(VllmGenerator)
     engine = Engine(cached=(1, 2, 4, 5))
     generator._engine, generator._adapter, generator.batch = engine, None, 2
-    generator._scores = []
+    generator._scores = False
     requests = [
         request("text"),
         request("choice", candidates=(("A", 3), ("B", 4))),
@@ -69,7 +71,7 @@ def test_every_kind_of_request_is_answered_once() -> None:
     answers = {one.item_id: found for done in generator.stream(requests) for one, found in done}
     assert list(map(str, answers)).count("score") == 1
     # Once, however many are scored.
-    assert engine.told == ["score_last_tokens_alone"]
+    assert engine.told == [score_last_tokens_alone]
     assert set(answers) == {one.item_id for one in requests}
     text, choice, score, nothing = (
         answers[ItemId(name)] for name in ("text", "choice", "score", "nothing")

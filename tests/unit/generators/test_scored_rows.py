@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.generators import scored_rows
-from evals.generators.scored_rows import N_SCORED, ScoringWorker, prompt_logprobs
-from evals.generators.worker import Worker
+from evals.generators.scored_rows import N_SCORED, prompt_logprobs, score_last_tokens_alone
 
 N_IDS, SIZE = 11, 4
 
@@ -102,11 +101,9 @@ def test_rows_are_those_that_vllm_computes_for_the_same_tokens(asked: Any) -> No
 
 
 def test_a_runner_of_another_build_is_left_alone() -> None:
-    worker: Any = Worker()
-    worker.model_runner = SimpleNamespace(requests={})
-    assert worker.score_last_tokens_alone() is False
+    worker = SimpleNamespace(model_runner=SimpleNamespace(requests={}))
+    assert score_last_tokens_alone(worker) is False
     assert vars(worker.model_runner) == {"requests": {}}
-    assert isinstance(worker, ScoringWorker)
 
 
 def test_the_runner_that_is_changed_is_vllms() -> None:
@@ -115,7 +112,5 @@ def test_the_runner_that_is_changed_is_vllms() -> None:
     runner: Any = object.__new__(GPUModelRunner)
     runner.num_prompt_logprobs, runner.requests = {}, {}
     runner.query_start_loc = None
-    worker: Any = Worker()
-    worker.model_runner = runner
-    assert worker.score_last_tokens_alone() is True
+    assert score_last_tokens_alone(SimpleNamespace(model_runner=runner)) is True
     assert runner._get_prompt_logprobs_dict(torch.zeros(0, SIZE), {}) == {}
