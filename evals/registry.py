@@ -25,7 +25,7 @@ from evals.benchmark import (
 from evals.cards.card import Card
 from evals.cards.published import card_named, card_of_run
 from evals.errors import EnvironmentFault, EvalsError, InputError, first_line, nearest
-from evals.records import Column
+from evals.records import Column, Sampling
 
 # As texts: whoever lists the names imports no benchmark.
 BENCHMARKS = {
@@ -121,6 +121,14 @@ def harness_tasks(name: str) -> list[str]:
     where lm-evaluation-harness has no such name.
     """
     found: list[str] = _harness().expanded(name)
+    return found
+
+
+def harness_sampling(where: str, how: Mapping[str, Any]) -> Sampling:
+    """Generation arguments of lm-evaluation-harness as a Sampling of one answer. Raises InputError,
+    which `where` begins, for one that is not known here.
+    """
+    found: Sampling = import_module("tasks.harness.build").sampling_of(where, how, 1)
     return found
 
 

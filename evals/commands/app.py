@@ -16,6 +16,7 @@ from evals.commands.card import card
 from evals.commands.compare import check, compare
 from evals.commands.data import cards, data_fetch, data_list, data_verify, list_tasks
 from evals.commands.fidelity import judge_calibrate, replay
+from evals.commands.harness import lm_eval
 from evals.commands.judges import judge_labels, judge_list, judge_sample
 from evals.commands.report import export, report, show
 from evals.commands.run import prompts, run, score
@@ -61,6 +62,10 @@ for command in (run, report, card, export, compare, check, replay, prompts, scor
     app.command()(command)
 # What it does not know are options of `run`.
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(watch)
+# Nor does this one: they are lm-evaluation-harness' own.
+app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    lm_eval
+)
 app.command()(cards)
 app.command("tasks")(list_tasks)
 judge_app.command("list")(judge_list)
