@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from evals.errors import InputError
 from evals.generators import EngineSettings
@@ -54,6 +55,11 @@ def places(settings: EngineSettings) -> Places:
                 "--data-parallel-size with Ray: copies that Ray places are servers' (vllm serve"
                 " MODEL --data-parallel-size N --data-parallel-backend ray); evaluate"
                 " openai:NAME@URL."
+            )
+        if find_spec("ray") is None:
+            raise InputError(
+                "--distributed-executor-backend ray needs Ray, which is not installed: pip install"
+                " ray here and on every node, and ray start there."
             )
         return ONE
     prepare_import(settings)

@@ -9,6 +9,7 @@ from typing import Literal
 from evals.errors import InputError
 from evals.generators import EngineSettings
 from evals.generators.engine_args import check_engine_args
+from evals.generators.placing import devices_of_a_copy
 from evals.generators.waiting import seconds
 from evals.models.prompting import AS_IT_IS, PromptSettings, template_arguments
 from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, check_reasoning
@@ -16,6 +17,7 @@ from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, check_reasoni
 Suite = Literal["card", "full", "smoke"]
 DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 """vLLM's names."""
+BACKENDS = ("mp", "uni", "ray")
 SUITES: tuple[Suite, ...] = ("card", "full", "smoke")
 MOST_REPEATS = 1000
 
@@ -89,6 +91,16 @@ def _check_engine(engine: EngineSettings) -> None:
     """What can be seen to be wrong before the engine is asked."""
     if engine.dtype not in DTYPES:
         raise InputError(f"--dtype {engine.dtype}: known are {', '.join(DTYPES)}.")
+    backend = engine.distributed_executor_backend
+    if backend is not None and backend not in BACKENDS:
+        raise InputError(
+            f"--distributed-executor-backend {backend}: known are {', '.join(BACKENDS)}."
+        )
+    if backend == "uni" and devices_of_a_copy(engine) > 1:
+        raise InputError(
+            "--distributed-executor-backend uni is one process, which splits no weights: leave it"
+            " out, or the sizes."
+        )
     for name in (
         "tensor_parallel_size",
         "pipeline_parallel_size",

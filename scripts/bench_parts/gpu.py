@@ -62,8 +62,8 @@ SHAPES: Mapping[str, Shape] = {
         1000, 256,
     ),
     "tiny": Shape(
-        {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-         "num_attention_heads": 4, "num_key_value_heads": 2},
+        {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+         "num_attention_heads": 2, "num_key_value_heads": 1},
         2, 8,
     ),
 }  # fmt: skip

@@ -97,10 +97,10 @@ def seconds_inside(engine: VllmGenerator) -> Iterator[list[float]]:
     step, add = core.step, core.add_request
 
     def timed(call: Any) -> Any:
-        def called(*args: Any) -> Any:
+        def called(*args: Any, **named: Any) -> Any:
             start = time.monotonic()
             try:
-                return call(*args)
+                return call(*args, **named)
             finally:
                 inside.append(time.monotonic() - start)
 

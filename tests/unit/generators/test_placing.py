@@ -1,12 +1,14 @@
 """Which copy gets which devices: all that are visible, in their order, none twice."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.errors import InputError
-from evals.generators import EngineSettings
-from evals.generators.placing import on_cores, on_gpus
+from evals.generators import EngineSettings, placing
+from evals.generators.placing import ONE, on_cores, on_gpus, places
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -71,6 +73,19 @@ def test_a_cpus_cores_are_split_or_taken_as_they_are_bound(
 def test_a_cpu_that_has_too_few_is_refused(n: int, bound: str) -> None:
     with pytest.raises(InputError, match=f"--data-parallel-size {n} needs {n} (cores|parts)"):
         on_cores(settings(n), range(7), bound)
+
+
+def test_ray_that_is_not_installed_is_refused_before_anything_loads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = EngineSettings(8, distributed_executor_backend="ray")
+    monkeypatch.setattr(placing, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match="pip install ray here and on every node"):
+        places(asked)
+    monkeypatch.setattr(placing, "find_spec", lambda name: name)
+    assert places(asked) == ONE
+    with pytest.raises(InputError, match="--data-parallel-size with Ray"):
+        places(replace(asked, data_parallel_size=2))
 
 
 @given(st.integers(2, 9), st.integers(1, 3), st.integers(0, 40))

@@ -48,6 +48,24 @@ def test_model_and_data_and_judge_are_told_together() -> None:
 
 
 @pytest.mark.parametrize(
+    ("engine", "says"),
+    [
+        (EngineSettings(distributed_executor_backend="rai"), "rai: known are mp, uni, ray"),
+        (EngineSettings(2, distributed_executor_backend="uni"), "which splits no weights"),
+        (EngineSettings(1, distributed_executor_backend="uni"), None),
+    ],
+)
+def test_how_an_engines_processes_are_started_is_held_to_what_there_is(
+    engine: EngineSettings, says: str | None
+) -> None:
+    if says is None:
+        check_settings(RunSettings("m", engine=engine))
+        return
+    with pytest.raises(InputError, match=says):
+        check_settings(RunSettings("m", engine=engine))
+
+
+@pytest.mark.parametrize(
     "name", ["tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_num_seqs"]
 )
 def test_a_count_below_one_is_named_as_the_user_wrote_it(name: str) -> None:
