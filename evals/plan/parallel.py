@@ -20,8 +20,9 @@ SHARE = 0.9
 """Of a GPU's memory an engine takes, where --gpu-memory-utilization does not say."""
 _WEIGHTS_ROOM = 0.8
 """Of that, weights that take more leave too little for keys and values to advise it."""
-_BESIDE, _BESIDE_ROOM = 9e9, 3e9
-"""Of each that shares a GPU: what it needs beside its weights, and what of it is no cache."""
+_BESIDE, ACTIVATIONS = 9e9, 3e9
+"""What an engine that shares a GPU needs beside its weights, and what of a GPU is neither weights
+nor cache."""
 _GB = 1e9
 
 
@@ -90,7 +91,7 @@ def side_by_side(
     for n in range(len(weights), 1, -1):
         left = (room - sum(weights[:n])) / n
         if min(weights) > 0 and left >= _BESIDE:
-            return [_part(settings, where, one + left, left - _BESIDE_ROOM) for one in weights[:n]]
+            return [_part(settings, where, one + left, left - ACTIVATIONS) for one in weights[:n]]
     return []
 
 

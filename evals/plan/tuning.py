@@ -6,8 +6,10 @@ prefill, the share of the memory.
 import json
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from evals.generators import EngineSettings
@@ -15,7 +17,7 @@ from evals.generators.placing import Places, devices_of_a_copy, own_batch
 from evals.models.prompts import Rendered
 from evals.models.resolve import Model
 from evals.plan.gpu_hours import BLOCK, Shape, typical_new_tokens
-from evals.plan.parallel import SHARE, bytes_in_memory, shape_for
+from evals.plan.parallel import ACTIVATIONS, SHARE, bytes_in_memory, shape_for
 from evals.plan.prefix import cached_each
 
 _FEWEST, _SMALLEST = 8, 256
@@ -62,12 +64,12 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that a rule goes by. weights: bytes of a copy.  was_eager: how this run's answers so far
-    were computed, None where there are none.
+    """All that a rule goes by. room: bytes of a copy's cache.  was_eager: how this run's answers so
+    far were computed, None where there are none.
     """
 
     shape: Shape
-    weights: float
+    room: float
     queue: Queue
     machine: Machine
     was_eager: bool | None = None
@@ -118,11 +120,10 @@ def _sequences(case: Case) -> Found:
     """No more at once than the cache holds: vLLM would begin others, take their place back, and
     compute them again.
     """
-    machine, room = case.machine, case.machine.memory * case.machine.n * SHARE - case.weights
-    if machine.kind != "GPU" or not machine.memory or case.queue.own < 1 or room <= 0:
+    if case.machine.kind != "GPU" or case.queue.own < 1 or case.room <= 0:
         return None
-    n = max(_FEWEST, int(room / (case.shape.kv_bytes * case.queue.own)))
-    if n >= machine.own_seqs:
+    n = max(_FEWEST, int(case.room / (case.shape.kv_bytes * case.queue.own)))
+    if n >= case.machine.own_seqs:
         return None
     return n, f"{n} sequences at once, since the cache holds no more"
 
@@ -147,7 +148,7 @@ def _eager(case: Case) -> Found:
     if case.was_eager is not None:
         return case.was_eager, f"{_word(case.was_eager)}, as this run's answers so far"
     if not case.machine.can_compile:
-        return True, "eager, for there is no C++ compiler"
+        return True, "eager, for there is no C++ compiler, or no Python.h"
     tokens = case.queue.new + case.queue.prompt * _PROMPT_SHARE
     generate_s = tokens * case.shape.parameters / (_CPU_PACE * case.machine.n)
     saves = generate_s * _COMPILED_SAVES
@@ -199,11 +200,23 @@ def tuned(
         n = max(1, where.n_devices // len(where.each))
     machine = Machine(where.kind, n, where.memory, *own_batch(settings), _has_compiler())
     weights = bytes_in_memory(model.files, settings.dtype, settings.quantization)
+    asked = settings.arguments()
     case = Case(
-        shape, weights or shape.weight_bytes, queue_of(requests, len(where.each)), machine,
+        shape, room_of(weights or shape.weight_bytes, machine, asked),
+        queue_of(requests, len(where.each)), machine,
         _was_eager(before) if where.kind == "core" else None,
     )  # fmt: skip
-    return tune(case, settings.arguments())
+    return tune(case, asked)
+
+
+def room_of(weights: float, machine: Machine, asked: Mapping[str, Any]) -> float:
+    """Bytes of a copy's cache, about; 0 or less where it is not known or there is none."""
+    if not machine.memory:
+        return 0
+    if said := asked.get("kv_cache_memory_bytes"):
+        return float(said) * machine.n
+    share: float = asked.get("gpu_memory_utilization", SHARE)
+    return (machine.memory * share - ACTIVATIONS) * machine.n - weights
 
 
 def queue_of(requests: Sequence[Rendered], copies: int = 1) -> Queue:
@@ -227,7 +240,10 @@ def queue_of(requests: Sequence[Rendered], copies: int = 1) -> Queue:
 
 
 def _has_compiler() -> bool:
-    return any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++"))))
+    """What torch compiles with: a compiler, and Python's own headers."""
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    names = filter(None, (os.environ.get("CXX"), "g++", "clang++"))
+    return headers.exists() and any(map(shutil.which, names))
 
 
 def _was_eager(before: Mapping[str, Any]) -> bool | None:

@@ -14,7 +14,7 @@ from evals.plan import tuning
 from evals.plan.gpu_hours import Shape
 from evals.plan.make import Plan, make_plan
 from evals.plan.settings import RunSettings
-from evals.plan.tuning import RULES, Case, Machine, Queue, _was_eager, queue_of, tune
+from evals.plan.tuning import RULES, Case, Machine, Queue, _was_eager, queue_of, room_of, tune
 from evals.records import Sampling
 from evals.report.dry_run import describe
 from evals.runs.progress import Progress
@@ -26,16 +26,33 @@ LLAMA_8B = Shape(8.03e9, 131_072, 128_256)
 LLAMA_70B = Shape(70.6e9, 327_680, 128_256)
 SMALL = Shape(135e6, 23_040, 49_152)
 H100 = Machine("GPU", 1, 80e9, 1024, 16_384, True)
+TIGHT = replace(H100, n=2, memory=90e9)
 CORES = Machine("core", 2, 0, 256, 4096, True)
 CARD = Queue(2_460_000, 1_150_000, 300, 0)
 """About what the whole card asks."""
+
+
+@pytest.mark.parametrize(
+    ("asked", "room"),
+    [
+        ({}, 80e9 * 0.9 - 3e9 - 16e9),
+        ({"gpu_memory_utilization": 0.5}, 80e9 * 0.5 - 3e9 - 16e9),
+        ({"kv_cache_memory_bytes": 10**9, "gpu_memory_utilization": 0.5}, 1e9),
+    ],
+)
+def test_the_caches_room_is_what_the_weights_leave_or_what_was_said(
+    asked: dict[str, float], room: float
+) -> None:
+    assert room_of(16e9, H100, asked) == pytest.approx(room)
+    assert room_of(0, replace(H100, n=4), {"kv_cache_memory_bytes": 5}) == 20
+    assert room_of(16e9, replace(H100, memory=0), asked) == 0
 
 
 COMPILED = {"tuning": {"set": {"enforce_eager": False}}}
 
 
 def case(shape: Shape, queue: Queue, machine: Machine, was_eager: bool | None = None) -> Case:
-    return Case(shape, shape.weight_bytes, queue, machine, was_eager)
+    return Case(shape, room_of(shape.weight_bytes, machine, {}), queue, machine, was_eager)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +62,14 @@ def case(shape: Shape, queue: Queue, machine: Machine, was_eager: bool | None = 
         (LLAMA_8B, H100, CARD, {}),
         (LLAMA_8B, replace(H100, memory=141e9), CARD, {}),
         (LLAMA_70B, replace(H100, n=4), CARD, {}),
-        # 72 GB less 65.6: 21 thousand tokens.
-        (Shape(32.8e9, 262_144), H100, CARD, {"max_num_seqs": 81}),
-        (LLAMA_70B, replace(H100, n=2), CARD, {"max_num_seqs": 28}),
-        (Shape(35.9e9, 262_144), H100, CARD, {"max_num_seqs": 8}),
+        # 69 GB less 65.6: 13 thousand tokens.
+        (Shape(32.8e9, 262_144), H100, CARD, {"max_num_seqs": 43}),
+        (LLAMA_70B, TIGHT, CARD, {"max_num_seqs": 150}),
+        (Shape(34.4e9, 262_144), H100, CARD, {"max_num_seqs": 8}),
         # What does not fit at all is refused elsewhere.
         (LLAMA_70B, H100, CARD, {}),
         # Answers that are all of one token take no place for long.
-        (LLAMA_70B, replace(H100, n=2), replace(CARD, own=0), {}),
+        (LLAMA_70B, TIGHT, replace(CARD, own=0), {}),
         # 3.2 GB for logits of 128,256 words.
         (LLAMA_8B, H100, replace(CARD, longest_scored=2496),
          {"long_prefill_token_threshold": 2495}),
@@ -154,14 +171,14 @@ def test_what_is_set_reaches_the_engine_beside_what_was_asked() -> None:
         max_num_seqs=7, engine_args=json.dumps({"watermark": 0.1, "block_size": 32})
     )
     scored = replace(CARD, longest_scored=9999)
-    found = tune(case(LLAMA_70B, scored, replace(H100, n=2)), asked.arguments())
+    found = tune(case(LLAMA_70B, scored, TIGHT), asked.arguments())
     assert found.apply(asked).arguments() == asked.arguments() | {
-        "long_prefill_token_threshold": 2495
+        "long_prefill_token_threshold": 2806
     }
     asked = EngineSettings(engine_args=json.dumps({"long_prefill_token_threshold": 100}))
-    found = tune(case(LLAMA_70B, scored, replace(H100, n=2)), asked.arguments())
-    assert found.apply(asked).arguments() == asked.arguments() | {"max_num_seqs": 28}
-    assert found.at_a_time == (28, 16_384)
+    found = tune(case(LLAMA_70B, scored, TIGHT), asked.arguments())
+    assert found.apply(asked).arguments() == asked.arguments() | {"max_num_seqs": 150}
+    assert found.at_a_time == (150, 16_384)
     assert tune(case(LLAMA_8B, CARD, H100), {"max_num_batched_tokens": 2048}).line() == (
         "engine: at a time up to 1,024 sequences, 2,048 tokens"
     )
