@@ -16,7 +16,7 @@ from evals.generators import EngineSettings
 from evals.generators.placing import Places, devices_of_a_copy, own_batch
 from evals.models.prompts import Rendered
 from evals.models.resolve import Model
-from evals.plan.gpu_hours import BLOCK, Shape, typical_new_tokens
+from evals.plan.gpu_hours import BLOCK, Shape, prompts_of, typical_new_tokens
 from evals.plan.parallel import ACTIVATIONS, SHARE, bytes_in_memory, shape_for
 from evals.plan.prefix import cached_each
 
@@ -222,11 +222,12 @@ def room_of(weights: float, machine: Machine, asked: Mapping[str, Any]) -> float
 def queue_of(requests: Sequence[Rendered], copies: int = 1) -> Queue:
     """One copy's share of what is asked."""
     prompt = new = own = 0.0
-    cached = cached_each((request.token_ids for request in requests), BLOCK)
-    for request, shared in zip(requests, cached, strict=True):
+    asked = [(request, ids) for request in requests for ids in prompts_of(request)]
+    cached = cached_each((ids for _, ids in asked), BLOCK)
+    for (request, ids), shared in zip(asked, cached, strict=True):
         task = "" if request.check else request.item_id.partition("/")[0]
         length, n = typical_new_tokens(task, request.max_new_tokens), request.sampling.n
-        computed = len(request.token_ids) - shared
+        computed = len(ids) - shared
         prompt, new = prompt + computed, new + length * n
         own += length * (computed + n * length / 2)
     scored = (
