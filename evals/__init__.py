@@ -21,23 +21,26 @@ Card is a card as `evals cards` lists them, Benchmark the class that a benchmark
 derives from (tasks/README.md).
 """
 
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 __version__ = "0.1.0"
 __all__ = [
-    "Benchmark", "Card", "Cell", "EvalsError", "Result",
+    "Benchmark", "Card", "Cell", "EvalsError", "Result", "Settings",
     "check", "diff", "run", "run_adapters", "score", "table",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
+    from typing import Unpack
 
     from evals.benchmark import Benchmark
     from evals.cards.card import Card
     from evals.compare.gate import Gate
     from evals.compare.runs import Comparison
     from evals.errors import EvalsError
+    from evals.plan.named import Settings, SettingsOfEach
     from evals.report.result import Cell, Result
 
     PathLike = str | os.PathLike[str]
@@ -48,7 +51,11 @@ _CLASSES = {
     "Cell": "evals.report.result",
     "EvalsError": "evals.errors",
     "Result": "evals.report.result",
+    "Settings": "evals.plan.named",
 }
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def __getattr__(name: str) -> Any:
@@ -64,6 +71,29 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_CLASSES})
 
 
+def _said(function: "Callable[_P, _R]") -> "Callable[_P, _R]":
+    """Arguments that it does not take are an InputError, with the nearest name, as all else is."""
+
+    @wraps(function)
+    def call(*args: _P.args, **given: _P.kwargs) -> _R:
+        import inspect
+
+        from evals.errors import InputError, nearest
+
+        signature = inspect.signature(function)
+        try:
+            signature.bind(*args, **given)
+        except TypeError as error:
+            known = [name for name in signature.parameters if name != "settings"]
+            wrong = [name for name in given if name not in known]
+            hint = f" {nearest(wrong[0], known)}" if wrong else ""
+            raise InputError(f"evals.{function.__name__}: {error}.{hint}") from None
+        return function(*args, **given)
+
+    return call
+
+
+@_said
 def run(
     model: str,
     *,
@@ -71,12 +101,12 @@ def run(
     on_note: "Callable[[str], object] | None" = None,
     log: str | None = None,
     step: int | None = None,
-    **settings: Any,
+    **settings: "Unpack[Settings]",
 ) -> "Result":
     """Evaluate `model` and write its run folder; the same call goes on where one was stopped.
 
-    settings: the options of `evals run --help` by name, with underscores: suite="card",
-    tasks="mmlu,gsm8k", data="/data/evals", judge="xstest=strmatch", dtype="float32",
+    settings: the options of `evals run --help` by name, with underscores, as Settings types them:
+    suite="card", tasks="mmlu,gsm8k", data="/data/evals", judge="xstest=strmatch", dtype="float32",
     chat_template_kwargs={"enable_thinking": False}; several judges, tasks, stops: a list. Those
     about tasks of lm-evaluation-harness are variables here: EVALS_INCLUDE_PATH,
     EVALS_CONFIRM_RUN_UNSAFE_CODE, HF_DATASETS_TRUST_REMOTE_CODE.
@@ -108,13 +138,14 @@ def run(
     return result
 
 
+@_said
 def run_adapters(
     adapters: "Sequence[str]",
     base: str = "",
     *,
     on_progress: "Callable[[str, int, int], object] | None" = None,
     on_note: "Callable[[str], object] | None" = None,
-    **settings: Any,
+    **settings: "Unpack[SettingsOfEach]",
 ) -> "list[Result]":
     """Evaluate LoRA adapters of one base on one engine, a run folder each, below out= if given.
 
@@ -130,6 +161,7 @@ def run_adapters(
     return [_result(one.folder.path, one.summary, one.n_missing) for one in done]
 
 
+@_said
 def score(
     run: "PathLike",
     *,
@@ -153,6 +185,7 @@ def score(
     return _result(Path(run), summary, n_missing)
 
 
+@_said
 def diff(
     baseline: "PathLike",
     candidate: "PathLike",
@@ -173,6 +206,7 @@ def diff(
     return compare(*runs, _path(data), _text("card", card))
 
 
+@_said
 def check(
     baseline: "PathLike",
     candidate: "PathLike",
@@ -205,6 +239,7 @@ def check(
     return gate.check(*runs, rules, data=_path(data), strict=strict, card=card)
 
 
+@_said
 def table(
     *runs: "PathLike",
     published: bool = False,

@@ -5,7 +5,7 @@ The seam where the outside world enters: one method that streams answers back as
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -67,14 +67,24 @@ def n_characters(answer: Completion) -> int:
     return sum(len(output.text) for output in answer.outputs)
 
 
+class Moved(list[tuple[Rendered, Completion | Failure]]):
+    """No answers, but a sign of life. n_tokens: of answers that are not finished, by the requests'
+    kind.
+    """
+
+    def __init__(self, n_tokens: Mapping[str, int]) -> None:
+        super().__init__()
+        self.n_tokens = n_tokens
+
+
 class Generator(Protocol):
     """Answers requests in whatever order they finish."""
 
     def stream(
         self, requests: Sequence[Rendered]
     ) -> Iterator[list[tuple[Rendered, Completion | Failure]]]:
-        """Yield the answers that finished since the last yield; each request is answered exactly
-        once.
+        """Yield the answers that finished since the last yield, now and then a Moved; each request
+        is answered exactly once.
         """
 
     def close(self) -> None:

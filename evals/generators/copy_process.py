@@ -3,8 +3,8 @@ a connection.
 
 It gets one Start, and then messages, pairs of a word and what goes with it: ("ask", numbered
 requests), ("serve", an adapter's folder), ("drop", None) for what is under way, ("close", None).
-It answers ("ready", its batch), ("done", numbered answers), ("served", None), ("refused", error)
-where it goes on, ("failed", error) where it ends.
+It answers ("ready", its batch), ("done", numbered answers), ("moved", tokens of unfinished ones),
+("served", None), ("refused", error) where it goes on, ("failed", error) where it ends.
 """
 
 import os
@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any
 
 from evals.errors import EnvironmentFault, EvalsError
-from evals.generators import EngineSettings
+from evals.generators import EngineSettings, Moved
 from evals.generators.vllm import VllmGenerator
 from evals.models.prompts import Rendered
 
@@ -145,6 +145,9 @@ def _work(engine: VllmGenerator, inbox: _Inbox, connection: Connection) -> None:
             inbox.take(what)
             try:
                 for done in engine.stream(inbox):
+                    if isinstance(done, Moved):
+                        connection.send(("moved", done.n_tokens))
+                        continue
                     of = inbox.numbers
                     connection.send(("done", [(of.pop(id(one)), answer) for one, answer in done]))
             except _Dropped:

@@ -7,12 +7,13 @@ again. Of several servers one may be lost: the others answer what it left, and i
 time to time, and asked again once it is back.
 """
 
+import contextlib
 import logging
 import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from evals.errors import EnvironmentFault, EvalsError, InputError
@@ -33,6 +34,8 @@ from evals.records import Completion
 _TIMEOUT_S = 1800.0
 _CONNECT_S = 10.0
 _REJOIN_S = 20.0
+_SILENT_S = 60.0
+_LOOK_S = 1.0
 _RETRIES = 8
 # a connection that is refused or breaks, while another server could answer
 _RETRIES_BESIDE_OTHERS = 3
@@ -77,6 +80,8 @@ class OpenAIGenerator:
     n_beside: generators that share the connections a server is given.
     first_wait_s: seconds before the first time, doubled each time after.  timeout_s: seconds a
     request may take.  rejoin_s: seconds between two looks for a server that was lost.
+    silent_s: seconds after which a server that lets all requests wait is named on the terminal, and
+    again whenever its silence has doubled.
     Raises InputError when a server refuses (wrong key, no such model, every request) and
     EnvironmentFault when none can be reached, both once what is under way has come back; a request
     that fails by itself is a Failure.
@@ -93,6 +98,7 @@ class OpenAIGenerator:
         timeout_s: float = _TIMEOUT_S,
         n_beside: int = 1,
         rejoin_s: float = _REJOIN_S,
+        silent_s: float = _SILENT_S,
     ) -> None:
         import openai
 
@@ -116,7 +122,7 @@ class OpenAIGenerator:
         self._n_beside = n_beside
         self._retries = retries
         self._first_wait_s = first_wait_s
-        self._rejoin_s = rejoin_s
+        self._rejoin_s, self._silent_s = rejoin_s, silent_s
         self._has_answered = False
         self._n_refused = 0
         self._streams: list[tuple[Event, Spread]] = []
@@ -144,6 +150,8 @@ class OpenAIGenerator:
         try:
             while n_working:
                 answered: list[tuple[Rendered, Outcome]] = []
+                for said in filter(None, (one.silence(self._silent_s) for one in self._servers)):
+                    _log.warning(said)
                 for entry in _arrived(done):
                     if isinstance(entry, int):
                         n_working += entry
@@ -238,9 +246,10 @@ class OpenAIGenerator:
             n_asked += 1
             try:
                 ask = ask_by_ids if request.token_ids else ask_by_messages
-                answer = (score_by_ids if request.scored else ask)(
-                    server.client, self._name, request, manner
-                )
+                with server.waited_for():
+                    answer = (score_by_ids if request.scored else ask)(
+                        server.client, self._name, request, manner
+                    )
             except self._openai.APIError as error:
                 if self._has_adapted(server, manner, error) and not stopped.is_set():
                     n_asked -= 1
@@ -398,7 +407,8 @@ class OpenAIGenerator:
 
 
 def _arrived(done: SimpleQueue[Done]) -> Iterator[Done]:
-    """What has arrived, after waiting for the first of it."""
-    yield done.get()
+    """What has arrived, after waiting a little for the first of it."""
+    with contextlib.suppress(Empty):
+        yield done.get(timeout=_LOOK_S)
     while not done.empty():
         yield done.get()

@@ -2,14 +2,17 @@
 server left goes to the others.
 """
 
+import contextlib
 import resource
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from threading import Condition, Event, Lock
+from threading import Condition, Event, Lock, get_ident
 from typing import Any, Protocol
 
 from evals.generators.manner import Manner
+from evals.generators.waiting import said_of
 from evals.models.prompts import Rendered
 
 _TAKEN_AT_ONCE = 32
@@ -49,6 +52,8 @@ class Server:
     nothing is sent to it again.
     manner: how it takes requests, as far as it has said.  first: whoever holds it asks first.
     is_known: that one has come back.
+    asked: when each thread began to wait for it.  heard: when it last said anything.  said_s: the
+    length of its silence that was told last.  All in seconds of the monotonic clock.
     """
 
     url: str
@@ -59,6 +64,34 @@ class Server:
     manner: Manner = field(default_factory=Manner)
     first: Lock = field(default_factory=Lock)
     is_known: Event = field(default_factory=Event)
+    asked: dict[int, float] = field(default_factory=dict)
+    heard: float = 0.0
+    said_s: float = 0.0
+
+    @contextlib.contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Meanwhile this thread waits for its answer."""
+        self.asked[get_ident()] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self.asked[get_ident()]
+            self.heard, self.said_s = time.monotonic(), 0.0
+
+    def silence(self, least_s: float) -> str:
+        """What to say of a server that has let all wait that ask it for so long, and for twice as
+        long as was told last; else "".
+        """
+        asked = list(self.asked.values())
+        since = max(self.heard, min(asked, default=0.0))
+        silent_s = time.monotonic() - since if asked else 0.0
+        if silent_s < max(least_s, 2 * self.said_s):
+            return ""
+        self.said_s = silent_s
+        return (
+            f"{self.url} has said nothing for {said_of(silent_s)}, and {len(asked)} requests wait"
+            " for it. Ctrl-C stops; the same command goes on."
+        )
 
 
 class Spread:

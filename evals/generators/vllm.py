@@ -3,13 +3,15 @@
 import contextlib
 import gc
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
 from evals.errors import EnvironmentFault, InputError
-from evals.generators import EngineSettings, Failure
+from evals.generators import EngineSettings, Failure, Moved
 from evals.generators.checkpoint import prepare_import
 from evals.generators.engine_errors import answering_error, load_error, one_line
 from evals.generators.lora import lora_arguments
@@ -22,6 +24,7 @@ from evals.records import Completion, Output, Scored, finish_reason
 
 WINDOW = 2  # requests kept in the engine, in units of its batch size: enough to never drain it
 _LOOK_S = 1.0
+_MOVED_S = 1.0
 _CPU_KV_CACHE_SHARE = 0.3
 """Of the memory that is free. vLLM's own default takes most of it; a cache too small for the
 batch's longest answers makes the engine drop sequences half way and compute them again."""
@@ -139,7 +142,7 @@ class VllmGenerator:
         """
         waiting = iter(requests)
         running: dict[str, tuple[_Asked, Part | None]] = {}
-        n_sent = 0
+        n_sent, said = 0, time.monotonic()
 
         def send(asked: _Asked, part: Part | None, *, cached: bool = True) -> None:
             nonlocal n_sent
@@ -178,6 +181,9 @@ class VllmGenerator:
                         done.append((asked.request, asked.completion()))
                 if done:
                     yield done
+                if time.monotonic() - said > _MOVED_S:
+                    said = time.monotonic()
+                    yield Moved(self._n_under_way(running))
         except Exception as error:
             raise answering_error(error) from error
         finally:
@@ -191,6 +197,15 @@ class VllmGenerator:
         # A function reaches an engine in this process, as a CPU's is; another's is sent names only.
         if not hasattr(self._engine.engine_core, "resources"):
             self._engine.collective_rpc(score_last_tokens_alone)
+
+    def _n_under_way(self, running: Mapping[str, tuple["_Asked", Part | None]]) -> Counter[str]:
+        """Tokens of answers that are not finished, as this process has received them."""
+        found: Counter[str] = Counter()
+        for one in self._engine.output_processor.request_states.values():
+            asked = running.get((one.parent_req or one).external_req_id)
+            if asked is not None and one.detokenizer is not None:
+                found[asked[0].request.kind] += one.detokenizer.num_output_tokens()
+        return found
 
     def close(self) -> None:
         """Free the engine's memory, or end its processes."""

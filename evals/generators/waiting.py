@@ -62,23 +62,24 @@ def wait_until_up(urls: Sequence[str], most_s: float, *, poll_s: float = 2.0) ->
     begun = said = time.monotonic()
     waiting = [url for url in dict.fromkeys(urls) if not is_up(url)]
     for url in waiting:
-        _log.info("%s is not up yet: waiting for it, %s at most", url, _said(most_s))
+        _log.info("%s is not up yet: waiting for it, %s at most", url, said_of(most_s))
     while waiting:
         now = time.monotonic()
         if now - begun >= most_s:
             raise EnvironmentFault(
                 f"{' and '.join(waiting)} {'is' if len(waiting) == 1 else 'are'} not up after"
-                f" {_said(most_s)}. Start it, or give a longer --wait; the same command goes on."
+                f" {said_of(most_s)}. Start it, or give a longer --wait; the same command goes on."
             )
         time.sleep(min(poll_s, most_s))
         there = [url for url in waiting if is_up(url)]
         for url in there:
-            _log.info("%s is up after %s", url, _said(time.monotonic() - begun))
+            _log.info("%s is up after %s", url, said_of(time.monotonic() - begun))
         waiting = [url for url in waiting if url not in there]
         if waiting and now - said >= _SAY_S:
-            _log.info("still waiting for %s, since %s", " and ".join(waiting), _said(now - begun))
+            _log.info("still waiting for %s, since %s", " and ".join(waiting), said_of(now - begun))
             said = now
 
 
-def _said(duration_s: float) -> str:
+def said_of(duration_s: float) -> str:
+    """A duration in words."""
     return f"{duration_s:.0f} s" if duration_s < 100 else f"{duration_s / 60:.0f} min"

@@ -44,6 +44,11 @@ class Rendered:
 
     keeps_special: bool = False
 
+    @property
+    def kind(self) -> str:
+        """Whose answers are alike in length: the judge's role, else the benchmark."""
+        return self.check or self.item_id.partition("/")[0]
+
     def key(self, fingerprint: str) -> str:
         """The store key: a hash of what determines the answer, and of nothing else."""
         prompt: object = self.token_ids or [

@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from evals.errors import InputError, nearest
 from evals.generators import EngineSettings
@@ -16,9 +16,67 @@ from evals.plan.settings import RunSettings
 
 _GROUPS = {"engine": EngineSettings, "prompts": PromptSettings, "reading": ReasoningSettings}
 _AS_OPTIONS = {"judge": "judges", "price": "prices", "eager": "enforce_eager"}
-"""Options whose name is not their setting's, since on a command line they are repeated."""
+"""Options whose name is not their setting's."""
 REASONING_MARKS = "<think>,</think>"
 _SEVERAL = ("tasks", "judges", "prices", "stop")
+
+_PathLike = str | os.PathLike[str]
+_Texts = str | Sequence[str]
+
+
+class SettingsOfEach(TypedDict, total=False):
+    """What each of several runs may be told; see Settings."""
+
+    name: str | None
+    suite: Literal["card", "full", "smoke"]
+    card: str | None
+    tasks: _Texts
+    data: _PathLike | None
+    out: _PathLike | None
+    limit: int | None
+    repeats: int
+    temperature: float | None
+    chat_format: Literal["auto", "tulu", "tokenizer", "none"]
+    system_prompt: str | None
+    chat_template: _PathLike | None
+    chat_template_kwargs: str | Mapping[str, Any] | None
+    stop: _Texts | None
+    stop_token_ids: str | int | Sequence[int] | None
+    leave_out_added: bool
+    reasoning: Literal["auto", "strip", "keep"]
+    reasoning_marks: str | tuple[str, str]
+    reasoning_tokens: int
+    reasoning_parser: str | None
+    revision: str | None
+    tokenizer: str | None
+    judge: _Texts | None
+    sandbox: Literal["auto", "require"]
+    store: _PathLike | None
+    offline: bool
+    price: _Texts | None
+    max_cost: float | None
+    wait: str
+    tensor_parallel_size: int | None
+    pipeline_parallel_size: int | None
+    data_parallel_size: int | None
+    distributed_executor_backend: Literal["mp", "uni", "ray"] | None
+    dtype: str
+    quantization: str | None
+    max_model_len: int | None
+    gpu_memory_utilization: float | None
+    max_num_seqs: int | None
+    eager: bool | None
+    seed: int
+    trust_remote_code: bool
+    batch_invariant: bool
+
+
+class Settings(SettingsOfEach, total=False):
+    """What a run may be told, by the names of the options of `evals run`, whose --help says what
+    each does. What may be repeated there may be a list here.
+    """
+
+    base: str | None
 
 
 def settings_by_name(model: object, given: Mapping[str, Any]) -> RunSettings:
@@ -30,17 +88,14 @@ def settings_by_name(model: object, given: Mapping[str, Any]) -> RunSettings:
     from pydantic import TypeAdapter, ValidationError
 
     members = {group: {field.name for field in fields(of)} for group, of in _GROUPS.items()}
-    # The clock is a plan's own, the model an argument.
-    known = {field.name for field in fields(RunSettings)} - {"clock", "model", *_GROUPS}
-    known = known.union(*members.values())
     asked: dict[str, Any] = {}
     for name, value in given.items():
+        if name not in Settings.__annotations__:
+            known = sorted(Settings.__annotations__)
+            raise InputError(f"evals.run has no setting {name!r}. {nearest(name, known)}")
         setting = _AS_OPTIONS.get(name, name)
-        if setting not in known:
-            every = sorted({*known, *_AS_OPTIONS})
-            raise InputError(f"evals.run has no setting {name!r}. {nearest(name, every)}")
-        if setting in asked:
-            raise InputError(f"evals.run was given {setting} twice, as {name} too: leave one out.")
+        if value in (None, "") and setting in (*_SEVERAL, "stop_token_ids"):
+            continue
         # a bare text would be taken for a sequence of letters
         asked[setting] = [value] if setting in _SEVERAL and isinstance(value, str) else value
     if isinstance(asked.get("reasoning_marks"), str):
@@ -60,6 +115,7 @@ def settings_by_name(model: object, given: Mapping[str, Any]) -> RunSettings:
     except ValidationError as error:
         first = error.errors()[0]
         name = next(str(part) for part in first["loc"] if part not in _GROUPS)
+        name = next((option for option, setting in _AS_OPTIONS.items() if setting == name), name)
         what = "give a path" if first["type"] == "path_type" else first["msg"].lower()
         raise InputError(f"evals.run: {name} is {first['input']!r}: {what}.") from None
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evals.generators import Generator
+from evals.generators.waiting import said_of
 from evals.models.prompts import Rendered
 from evals.plan.make import Plan
 from evals.plan.parallel import expected
 from evals.plan.tuning import Tuning, tuned
 from evals.records import Completion
-from evals.runs.asking import Asker, Waiting, work
+from evals.runs.asking import Asker, Waiting, ahead
 from evals.runs.early import EarlyJudges
 from evals.runs.landing import Landing
-from evals.runs.progress import duration
 
 _REPLAYED_AT_ONCE = 250
 """Recorded answers that share a commit."""
@@ -67,7 +67,7 @@ class Answering:
                 self.landing.programs.prepare()
             plan, begun = self._tuned(_seeded(self.plan, waiting), waiting), time.monotonic()
             self.asker.load(self.plan.model.argument, lambda: self.start(plan))
-            progress.start("generate", len(waiting), work(waiting))
+            progress.start("generate", len(waiting), ahead(waiting))
             self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
             self._compare(waiting, time.monotonic() - begun)
 
@@ -85,7 +85,7 @@ class Answering:
         plan, asked = self.plan, [requests[0] for _, requests in waiting]
         found = expected(plan.model, plan.settings.engine, plan.places, asked)
         if found is not None:
-            about, took = duration(found.wall_s), duration(took_s)
+            about, took = said_of(found.wall_s), said_of(took_s)
             self.asker.progress.note(f"estimated {about} on {found.where}, took {took}")
 
     def _replay(self) -> None:

@@ -5,18 +5,16 @@ starts, feeds and stops engines.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from evals.generators import Failure, Generator
+from evals.generators import Failure, Generator, Moved
 from evals.models.prompts import Rendered, Renderer
-from evals.plan.gpu_hours import prompts_of, typical_new_tokens
 from evals.records import Completion, ItemId
+from evals.runs.ahead import Ahead
 from evals.runs.budget import Budget
 from evals.runs.progress import Progress
 from evals.storage.store import Store
 
 Land = Callable[[Rendered, Completion], None]
 Waiting = list[tuple[str, list[Rendered]]]
-# a prompt token costs about a tenth of a generated one; only the time left uses it
-_TOKENS_PER_PREFILL = 10
 
 
 def longest_first(waiting: Waiting) -> Waiting:
@@ -82,6 +80,9 @@ class Asker:
         # through all its token ids.
         of = {id(requests[0]): (key, requests) for key, requests in waiting}
         for done in self._engine.stream([requests[0] for _, requests in waiting]):
+            if isinstance(done, Moved):
+                self.progress.moved(done.n_tokens)
+                continue
             answered = [
                 (*of[id(request)], whole(renderer.cut(request, answer)))
                 for request, answer in done
@@ -94,11 +95,10 @@ class Asker:
             for _, requests, answer in answered:
                 for request in requests:
                     land(request, answer)
-            self.progress.advance(
-                len(done),
-                sum(_work(request) for request, _ in done),
-                **counts(answer for _, _, answer in answered),
-            )
+            if (ahead := self.progress.ahead) is not None:
+                for request, found in done:
+                    ahead.answered(request, found if isinstance(found, Completion) else None)
+            self.progress.advance(len(done), **counts(answer for _, _, answer in answered))
 
     def fail(self, requests: Sequence[Rendered], reason: str) -> None:
         """These requests have no answer, for this reason."""
@@ -141,15 +141,9 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def work(waiting: Waiting) -> float:
-    """What it costs to answer what waits, about, in generated tokens."""
-    return sum(_work(requests[0]) for _, requests in waiting)
-
-
-def _work(request: Rendered) -> float:
-    task = "" if request.check else request.item_id.partition("/")[0]
-    new = typical_new_tokens(task, request.max_new_tokens) * request.sampling.n
-    return sum(len(prompt) / _TOKENS_PER_PREFILL + new for prompt in prompts_of(request))
+def ahead(waiting: Waiting) -> Ahead:
+    """What it costs to answer what waits."""
+    return Ahead(requests[0] for _, requests in waiting)
 
 
 def counts(answers: Iterable[Completion]) -> dict[str, float]:

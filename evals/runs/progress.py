@@ -6,8 +6,11 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from evals.generators.waiting import said_of
+from evals.runs.ahead import Ahead
 
 
 class Progress:
@@ -34,16 +37,16 @@ class Progress:
         self._phase = ""
         self._total = 0
         self._done = 0
-        self._work = [0.0, 0.0]
+        self.ahead: Ahead | None = None
         self._before: dict[str, float] = {}
         self._started = self._said = 0.0
 
-    def start(self, phase: str, total: int = 0, work: float = 0.0) -> None:
-        """Begin a phase of `total` steps; work: expected token cost of all of them, for the time
-        left (0: all cost the same).
+    def start(self, phase: str, total: int = 0, ahead: Ahead | None = None) -> None:
+        """Begin a phase of `total` steps. ahead: what they cost, which whoever counts them tells
+        it; None: all the same.
         """
         self.stop()
-        self._phase, self._total, self._done, self._work = phase, total, 0, [0.0, work]
+        self._phase, self._total, self._done, self.ahead = phase, total, 0, ahead
         self._started = self._said = self._clock()
         # A phase may begin again (generate does, once the engine is there): its rate is this
         # time's.
@@ -53,21 +56,32 @@ class Progress:
         if sys.stderr.isatty():
             self._bar = _bar()
             self._bar.start()
-            self._bar_task = self._bar.add_task(phase, total=total, rate="")
+            self._bar_task = self._bar.add_task(phase, total=1.0, rate="", count="")
         else:
             self.note(f"{phase}: {total:,} to do")
 
-    def advance(self, n: int = 1, work: float = 0.0, **counts: float) -> None:
+    def advance(self, n: int = 1, **counts: float) -> None:
         """`n` steps are done; counts (prompt_tokens, output_tokens, …) are added to the phase's."""
         self._done += n
-        self._work[0] += work
         figures = self.phases[self._phase]
         for name, value in counts.items():
             figures[name] = figures.get(name, 0) + value
+        self._show()
+
+    def moved(self, n_tokens: Mapping[str, int]) -> None:
+        """So many tokens are there of answers that are not finished, by kind."""
+        if self.ahead is not None:
+            self.ahead.moved(n_tokens)
+        self._show()
+
+    def _show(self) -> None:
         now = self._clock()
         if self._bar is not None:
             self._bar.update(
-                self._bar_task, completed=self._done, rate=f"{self._rate(now)}{self._left(now)}"
+                self._bar_task,
+                completed=self._share(),
+                rate=f"{self._rate(now)}{self._left(now)}",
+                count=f"{self._done:,}/{self._total:,}",
             )
         elif not self._quiet and now - self._said >= self._every_s:
             self._said = now
@@ -79,8 +93,6 @@ class Progress:
     def spare(self, n: int) -> None:
         """`n` of the phase's steps need not be done."""
         self._total -= n
-        if self._bar is not None:
-            self._bar.update(self._bar_task, total=self._total)
 
     def credit(self, phase: str, **counts: float) -> None:
         """What another phase than the one under way did beside it: requests, wall_s, tokens."""
@@ -101,7 +113,7 @@ class Progress:
         elif self._done >= self._total > 0:
             self.note(
                 f"{self._phase}: {self._done:,} of {self._total:,} in"
-                f" {duration(self._clock() - self._started)}"
+                f" {said_of(self._clock() - self._started)}"
             )
         self._phase = ""
 
@@ -121,6 +133,7 @@ class Progress:
             (figures.get(name, 0) - self._before.get(name, 0)) / elapsed
             for name in ("prompt_tokens", "output_tokens")
         )
+        output += (self.ahead.n_moved if self.ahead else 0) / elapsed
         return (
             f"{prompt:,.0f} tok/s in, {output:,.0f} tok/s out"
             if prompt or output
@@ -128,13 +141,17 @@ class Progress:
         )
 
     def _left(self, now: float) -> str:
-        """What is left by the share of the expected work done;
-        nothing while too little is known.
-        """
-        share = self._work[0] / self._work[1] if self._work[1] else self._done / max(self._total, 1)
+        """What is left at the speed so far; nothing while too little is known."""
+        share = self._share()
         if not 0.1 <= share < 1:
             return ""
-        return f", about {duration((now - self._started) * (1 - share) / share)} left"
+        return f", about {said_of((now - self._started) * (1 - share) / share)} left"
+
+    def _share(self) -> float:
+        """Of the phase's work, what is done."""
+        if self.ahead is not None:
+            return self.ahead.share
+        return self._done / max(self._total, 1)
 
 
 class Reports(Progress):
@@ -151,9 +168,9 @@ class Reports(Progress):
         self._on_progress, self._on_note = on_progress, on_note
         self.hears = on_note is not None
 
-    def advance(self, n: int = 1, work: float = 0.0, **counts: float) -> None:
+    def advance(self, n: int = 1, **counts: float) -> None:
         """As above, and said."""
-        super().advance(n, work, **counts)
+        super().advance(n, **counts)
         if self._on_progress is not None:
             self._on_progress(self._phase, self._done, self._total)
 
@@ -194,19 +211,14 @@ class _Noting(logging.Handler):
 
 def _bar() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress
 
     return RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[rate]}"),
         console=Console(stderr=True),
     )
-
-
-def duration(seconds: float) -> str:
-    """In words."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

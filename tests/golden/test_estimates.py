@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (folder / "gpt4.jsonl").write_text("".join(lines))
     data, said = shared_folder("EVALS_DATA", "data"), f"replay:{folder / 'gpt4.jsonl'}"
-    evals.run(said, judges="xstest=strmatch", data=data, out=folder / "run")
+    evals.run(said, judge="xstest=strmatch", data=data, out=folder / "run")
     return folder / "run"
 
 
@@ -184,7 +184,7 @@ def test_no_cell_of_a_sample_is_a_number_or_a_formula_to_a_spreadsheet(
         )
     )
     data, said = shared_folder("EVALS_DATA", "data"), f"replay:{tmp_path / 'a.jsonl'}"
-    evals.run(said, judges="xstest=strmatch", data=data, out=tmp_path / "run")
+    evals.run(said, judge="xstest=strmatch", data=data, out=tmp_path / "run")
     sample(tmp_path / "run", "xstest", 450, tmp_path / "labels.csv", None)
     rows = _table((tmp_path / "labels.csv").read_text("utf-8"))
     assert {row["answer"] for row in rows} == {"'=1+1", "'- no"}

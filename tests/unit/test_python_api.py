@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
+from pydantic import TypeAdapter
 from typer.main import get_command
 
 import evals
@@ -76,8 +77,9 @@ def test_what_a_callback_raises_ends_the_run_and_the_same_call_goes_on(tmp_path:
         ({"out": 123}, "out is 123: give a path"),
         ({"limit": "x"}, "limit is 'x': .*integer"),
         ({"limit": 0}, "--limit 0: give the number"),
-        ({"judge": 5}, "judges is 5"),
-        ({"judge": "a", "judges": "b"}, "judges twice"),
+        ({"judge": 5}, "judge is 5"),
+        ({"judges": "b"}, r"no setting 'judges'\. Did you mean judge"),
+        ({"eager": "so"}, "eager is 'so'"),
         ({"tasks": [1]}, "tasks is 1: .*string"),
         ({"sandbox": "no"}, "sandbox is 'no': .*'auto' or 'require'"),
         ({"dtype": "flot"}, "--dtype flot: known are auto"),
@@ -102,23 +104,39 @@ def test_a_model_that_is_no_text_is_named() -> None:
         evals.run(None)  # type: ignore[arg-type]
 
 
-def test_every_option_of_the_command_is_a_setting_here() -> None:
+def test_the_options_of_the_command_are_the_settings_here_with_their_defaults() -> None:
     command = get_command(app).commands["run"]  # type: ignore[attr-defined]
-    options = {name for one in command.params for name in [one.name]}
+    defaults = {one.name: one.default for one in command.params}
     # what is an argument of a function, or of no use in a program
-    options -= {"model", "adapter", "dry_run", "parameters", "log", "step", "help"}
+    for name in ("model", "adapter", "dry_run", "parameters", "log", "step"):
+        del defaults[name]
     # variables of the process: EVALS_INCLUDE_PATH, EVALS_CONFIRM_RUN_UNSAFE_CODE
-    options -= {"include_path", "confirm_run_unsafe_code"}
-    for name in options - {"enforce_eager"} | {"eager"}:
-        assert "no setting" not in refusal({name: None}), name
+    del defaults["include_path"], defaults["confirm_run_unsafe_code"]
+    defaults["eager"] = defaults.pop("enforce_eager")
+    types = get_type_hints(evals.Settings)
+    assert defaults.keys() == types.keys()
+    for name, default in defaults.items():
+        TypeAdapter(types[name]).validate_python(default, strict=True)
+    assert settings_by_name("smollm2", defaults) == settings_by_name("smollm2", {})
 
 
-def refusal(given: dict[str, Any]) -> str:
-    try:
-        settings_by_name("smollm2", given)
-    except InputError as error:
-        return str(error)
-    return ""
+@pytest.mark.parametrize(
+    ("function", "given", "says"),
+    [
+        ("run", {"on_progres": print}, "no setting 'on_progres'"),
+        ("run", {"model": "m"}, "evals.run: multiple values for argument 'model'"),
+        ("score", {"dat": "d"}, r"evals.score: .*'dat'\. Did you mean data"),
+        ("diff", {"candidat": "b"}, "evals.diff: missing a required argument: 'candidate'"),
+        ("check", {"candidate": "b", "polic": "p"}, "'polic'. Did you mean policy"),
+        ("table", {"fmt": "csv"}, "evals.table: got an unexpected keyword argument 'fmt'"),
+        ("run_adapters", {"bas": "m"}, r"no setting 'bas'"),
+    ],
+)
+def test_a_wrong_name_is_an_error_of_ours_in_every_function(
+    function: str, given: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        getattr(evals, function)("a", **given)
 
 
 def test_settings_are_taken_as_a_program_has_them(tmp_path: Path) -> None:

@@ -377,7 +377,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def marks(judges: str) -> list[str]:
-    run = evals.run("replay:r.jsonl", suite="smoke", judges=judges)
+    run = evals.run("replay:r.jsonl", suite="smoke", judge=judges)
     cells = run.summary["cells"]
     assert cells["xstest_safe_refused"]["marks"] == cells["xstest_unsafe_followed"]["marks"]
     found: list[str] = cells["xstest_safe_refused"]["marks"]
@@ -395,7 +395,7 @@ def test_a_calibrated_judges_cells_say_how_it_did_and_no_other_judges_do(
         assert kept.name == "openai-j-own-server-xstest.json"
         assert json.loads(kept.read_text())["line"] in marks(judge)
         assert (
-            evals.run("replay:r.jsonl", suite="smoke", judges=judge)
+            evals.run("replay:r.jsonl", suite="smoke", judge=judge)
             .table()
             .count("this judge agrees")
             == 1

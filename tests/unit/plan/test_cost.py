@@ -154,7 +154,7 @@ def test_with_the_answers_there_and_a_tokenizer_the_count_is_what_is_then_sent(
         evals.run(
             recording,
             suite="smoke",
-            judges=f"xstest=openai:j@{server.url}",
+            judge=f"xstest=openai:j@{server.url}",
             out=tmp_path / "served",
         )
         prompts = [body["messages"] for body in server.asked]
@@ -218,7 +218,7 @@ def test_verdicts_that_are_in_the_store_cost_nothing_more(recording: str, tmp_pa
         settings = RunSettings(recording, suite="smoke", judges=(judge,), out=tmp_path / "run")
         assert "8 requests" in line(settings, "xstest")
         assert server.asked == []
-        evals.run(recording, suite="smoke", judges=judge, out=tmp_path / "run")
+        evals.run(recording, suite="smoke", judge=judge, out=tmp_path / "run")
         assert "0 requests, 0 tokens in" in line(settings, "xstest")
         assert len(server.asked) == 8
 

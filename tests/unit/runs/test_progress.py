@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from evals.generators.fake import FakeGenerator
 from evals.models.prompts import Rendered
 from evals.plan.gpu_hours import typical_new_tokens
-from evals.records import Completion, ItemId, Sampling
+from evals.records import Completion, ItemId, Output, Sampling
 from evals.registry import BENCHMARKS, benchmark_class
-from evals.runs.asking import Asker, longest_first, work
+from evals.runs.ahead import Ahead
+from evals.runs.asking import Asker, longest_first
 from evals.runs.progress import Progress
 from evals.storage.store import Store
 
@@ -28,16 +29,23 @@ def left(lines: Sequence[str]) -> list[str]:
     return [found[1] if (found := re.search(r", about (.*) left$", line)) else "" for line in lines]
 
 
+def answer(n_tokens: int, n_prompt: int = 0, n_cached: int = 0) -> Completion:
+    return Completion((Output("x", token_ids=(7,) * n_tokens),), None, None, n_prompt, n_cached)
+
+
 def test_the_time_left_goes_by_the_work_that_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     """Ten long requests are answered first, in 100 s; ninety short ones of a tenth of the work each
     take 90 s more, not 900.
     """
     times = iter([0.0, 100.0, 145.0, 200.0, 200.0, 200.0])
     progress = Progress(clock=lambda: next(times))
-    progress.start("generate", 100, 10 * 100 + 90 * 10)
-    progress.advance(10, 1000, prompt_tokens=500, output_tokens=1000)
-    progress.advance(45, 450)
-    progress.advance(45, 450)
+    long = [request(f"one/{at}", 1000) for at in range(10)]
+    short = [request(f"two/{at}", 100) for at in range(90)]
+    progress.start("generate", 100, Ahead([*long, *short]))
+    for asked, n in ((long, 1000), (short[:45], 100), (short[45:], 100)):
+        for one in asked:
+            progress.ahead.answered(one, answer(n))  # type: ignore[union-attr]
+        progress.advance(len(asked), prompt_tokens=500, output_tokens=n * len(asked))
     progress.stop()
     started, *lines, ended = capsys.readouterr().err.splitlines()
     assert started == "generate: 100 to do"
@@ -46,9 +54,48 @@ def test_the_time_left_goes_by_the_work_that_is_left(capsys: pytest.CaptureFixtu
         "generate: 55 of 100",
         "generate: 100 of 100",
     ]
-    assert "5 tok/s in, 10 tok/s out" in lines[0]
+    assert "5 tok/s in, 100 tok/s out" in lines[0]
     assert left(lines) == ["90 s", "45 s", ""]
     assert ended == "generate: 100 of 100 in 3 min"
+
+
+def test_tokens_of_answers_that_are_not_finished_count_and_none_counts_twice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    times = iter([0.0, 50.0, 100.0, 100.0])
+    progress = Progress(clock=lambda: next(times), every_s=10.0)
+    asked = [request(f"one/{at}", 1000) for at in range(4)]
+    progress.start("generate", 4, Ahead(asked))
+    progress.moved({"one": 1000})
+    for one in asked[:2]:
+        progress.ahead.answered(one, answer(1000))  # type: ignore[union-attr]
+    progress.advance(2, output_tokens=2000)
+    _, moved, landed = capsys.readouterr().err.splitlines()
+    assert moved == "generate: 0 of 4, 0 tok/s in, 20 tok/s out, about 3 min left"
+    assert landed == "generate: 2 of 4, 0 tok/s in, 20 tok/s out, about 2 min left"
+
+
+def test_what_answers_turn_out_to_be_corrects_what_was_expected() -> None:
+    asked = [request(f"one/{at}", 100) for at in range(1000)]
+    ahead = Ahead(asked)
+    assert ahead.share == 0
+    for one in asked[:500]:
+        ahead.answered(one, answer(10))
+    # By the limits 0.05: half as many answers as before are left, as short as those that came.
+    assert 0.4 < ahead.share < 0.5
+    ahead.answered(asked[500], None)
+    for one in asked[501:]:
+        ahead.answered(one, answer(10))
+    assert ahead.share == 1.0
+
+
+def test_prompts_count_by_what_is_to_be_computed_of_them() -> None:
+    """Of four equal ones the second to fourth are nearly all in the cache."""
+    first, *others = [request(f"one/{at}", 1, n_prompt=1600) for at in range(4)]
+    ahead = Ahead([first, *others])
+    ahead.answered(first, answer(1, 1600))
+    assert ahead.share > 0.3
+    assert Ahead([others[0], request("two/0", 1, n_prompt=10)]).share == 0
 
 
 def test_a_phase_that_breaks_off_has_no_closing_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,8 +135,9 @@ def test_alpaca_evals_limit_of_8192_tokens_does_not_count_as_their_number() -> N
         request("humaneval/0", 512, n=20),
         request("mmlu/x/0", 1, n_prompt=750),
     ]
-    assert [work([(one.item_id, [one])]) for one in asked] == [400, 20 * 150, 76]
-    assert work([("j", [request("alpaca_eval/0", 300, check="alpaca_eval_1")])]) == 300
+    ahead = Ahead([request("alpaca_eval/0", 8192), request("j/0", 400)])
+    ahead.answered(request("j/0", 400), answer(400))
+    assert ahead.share == 0.5
     waiting = [(one.item_id, [one]) for one in asked]
     assert [key for key, _ in longest_first(waiting[::-1])] == [
         "humaneval/0",

@@ -1,0 +1,120 @@
+"""How much of what a model is asked is done, by what its answers turn out to cost: the time left
+goes by it.
+
+Benchmarks are asked one after the other, the longest answers first, and in each the short answers
+come first. So what is left is not what was expected less what is done: the answers of a benchmark
+are as long as those that came and those under way say together (the mean of lifetimes of which some
+are not over), and those of one that has not begun are longer or shorter than usual as the others'.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from evals.models.prompts import Rendered
+from evals.plan.gpu_hours import prompts_of, typical_new_tokens
+from evals.plan.prefix import cached_each
+from evals.records import Completion
+
+_PROMPT_COST = 0.28
+"""Of a prompt token that is computed, in generated ones: with a full batch about 0.35 on
+GPUs, less on CPUs."""
+_BLOCK = 16
+_PRIOR = 8
+"""What is usual for a benchmark counts as much as so many of its answers."""
+_PRIOR_OF_ALL, _MOST_OF_ONE = 60, 50
+"""That all are as usual counts as much as so many answers, those of one benchmark for at most so
+many."""
+_SAVED = 0.6
+"""Of what an answer under way has, what is spared later: nothing, were lengths as random
+as can be, all of it, were all equally long."""
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Requests of one benchmark, or of one judge's role. prompt, new: tokens to compute and to
+    generate of a request, as expected; own_prompt, own_new: of all answers that came.  moved:
+    generated of those that did not.
+    """
+
+    n: int = 0
+    n_left: int = 0
+    prompt: float = 0.0
+    new: float = 0.0
+    n_done: int = 0
+    own_prompt: float = 0.0
+    own_new: float = 0.0
+    moved: float = 0.0
+
+    def left(self, longer: float) -> float:
+        """The cost of what is not answered yet. longer: than usual, the answers of all."""
+        n = _PRIOR + self.n_done
+        prompt = (_PRIOR * self.prompt + self.own_prompt) / n
+        new = (_PRIOR * self.new * longer + self.own_new + self.moved) / n
+        return self.n_left * _PROMPT_COST * prompt + max(0, self.n_left * new - _SAVED * self.moved)
+
+
+class Ahead:
+    """Requests that wait to be answered, in their order. Costs are in generated tokens."""
+
+    def __init__(self, requests: Iterable[Rendered]) -> None:
+        self._kinds: dict[str, _Kind] = {}
+        asked = list(requests)
+        prompts = ((request, prompt) for request in asked for prompt in prompts_of(request))
+        cached = cached_each(
+            (prompt for request in asked for prompt in prompts_of(request)), _BLOCK
+        )
+        computed: Counter[int] = Counter()
+        n_prompts: Counter[int] = Counter()
+        for (request, prompt), held in zip(prompts, cached, strict=True):
+            computed[id(request)] += len(prompt) - held
+            n_prompts[id(request)] += 1
+        for request in asked:
+            kind = self._kinds.setdefault(request.kind, _Kind())
+            task = "" if request.check else request.kind
+            new = typical_new_tokens(task, request.max_new_tokens) * request.sampling.n
+            new *= n_prompts[id(request)]
+            kind.n += 1
+            kind.n_left += 1
+            kind.prompt += (computed[id(request)] - kind.prompt) / kind.n
+            kind.new += (new - kind.new) / kind.n
+
+    def answered(self, request: Rendered, answer: Completion | None) -> None:
+        """One has its answer; None: it has none, and cost nothing."""
+        kind = self._kinds[request.kind]
+        kind.n_left -= 1
+        if answer is not None:
+            # Choices and scores are tokens that nobody keeps.
+            new = answer.n_output_tokens or len(prompts_of(request))
+            kind.n_done += 1
+            kind.own_prompt += answer.n_prompt_tokens - answer.n_cached_tokens
+            kind.own_new += new
+            kind.moved = max(0.0, kind.moved - new)
+
+    def moved(self, n_tokens: Mapping[str, int]) -> None:
+        """So many are generated of answers that are not finished, by kind."""
+        for name, kind in self._kinds.items():
+            kind.moved = n_tokens.get(name, 0)
+
+    @property
+    def n_moved(self) -> float:
+        """Tokens of answers that are not finished."""
+        return sum(one.moved for one in self._kinds.values())
+
+    @property
+    def share(self) -> float:
+        """Of the whole cost, what is done."""
+        kinds, longer = self._kinds.values(), self._longer()
+        done = sum(one.own_new + one.moved + _PROMPT_COST * one.own_prompt for one in kinds)
+        left = sum(one.left(longer) for one in kinds)
+        return done / (done + left) if done else 0.0
+
+    def _longer(self) -> float:
+        """How much longer than usual the answers are, of the benchmarks that have some."""
+        found = weights = float(_PRIOR_OF_ALL)
+        for one in self._kinds.values():
+            if one.n_done and one.new > 1:
+                weight = min(one.n_done, _MOST_OF_ONE)
+                found += weight * (one.own_new + one.moved) / one.n_done / one.new
+                weights += weight
+        return found / weights
