@@ -5,6 +5,9 @@ once; a score whose continuation lay in the prefix cache is asked again without 
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from evals.generators import Moved, vllm
 from evals.generators.scored_rows import score_last_tokens_alone
 from evals.generators.vllm import VllmGenerator
 from evals.models.rendered import Rendered
@@ -22,6 +25,7 @@ class Engine:
         self.sent: list[tuple[list[int], Any]] = []
         self.told: list[Any] = []
         self.engine_core = object()
+        self.output_processor = SimpleNamespace(request_states={})
 
     def collective_rpc(self, function: Any) -> list[bool]:
         self.told.append(function)
@@ -90,3 +94,27 @@ def test_every_kind_of_request_is_answered_once() -> None:
     cached = [params.skip_reading_prefix_cache for ids, params in engine.sent if ids[2:] == [4, 5]]
     assert cached == [False, True]
     assert [params.skip_special_tokens for _, params in engine.sent].count(False) == 9
+
+
+def test_meanwhile_it_tells_how_many_tokens_unfinished_answers_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vllm, "_MOVED_S", -1.0)
+    generator = object.__new__(VllmGenerator)
+    engine = Engine(cached=())
+    generator._engine, generator._adapter, generator.batch = engine, None, 2
+
+    def state(of: str, n: int, parent: str = "") -> Any:
+        said = SimpleNamespace(num_output_tokens=lambda: n)
+        above = SimpleNamespace(external_req_id=parent) if parent else None
+        return SimpleNamespace(external_req_id=of, parent_req=above, detokenizer=said)
+
+    states = [state("0", 3), state("s_1", 5, "1"), state("s_2", 6, "1"), state("another's", 9)]
+    engine.output_processor.request_states = dict(enumerate(states))
+    steps: list[list[Any]] = [[], []]
+    finish = engine.step
+    monkeypatch.setattr(engine, "step", lambda: steps.pop() if steps else finish())
+    asked = [request("gsm8k/1"), request("bbh/1")]
+    done = list(generator.stream(asked))
+    assert next(one.n_tokens for one in done if isinstance(one, Moved)) == {"gsm8k": 3, "bbh": 11}
+    assert [str(one.item_id) for told in done for one, _ in told] == ["gsm8k/1", "bbh/1"]
