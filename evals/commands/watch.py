@@ -210,14 +210,14 @@ class _Watch:
             print(f"warning: {why}", file=sys.stderr)
 
     def _draw(self) -> None:
-        from evals.compare.steps import page
+        from evals.compare.series_page import watch_page
         from evals.storage.run_folder import RunFolder
 
         done = sorted(self._done().items(), key=lambda item: item[1]["step"])
         rows = [
             (one["step"], self.out / name, one["verdict"], one["against"]) for name, one in done
         ]
-        RunFolder(self.out).write_bytes(PAGE, page(self.name, rows).encode("utf-8"))
+        RunFolder(self.out).write_bytes(PAGE, watch_page(self.name, rows).encode("utf-8"))
 
     def _done(self) -> dict[str, Any]:
         """What is measured: by name, of those whose run folder is still there."""

@@ -1,28 +1,18 @@
-"""The runs of a training run's checkpoints: which is the best, and a page of all of them."""
+"""The runs of a training run's checkpoints: which is the best, and what their page shows."""
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 from evals.cards.card import AVERAGE
 from evals.cards.published import card_of_run
-from evals.records import Column
-from evals.report.run_row import row_from_summary
-from evals.report.table import MISSING, TableCell, TableRow, table_columns
+from evals.compare.series import Series, Steps
+from evals.report.run_row import cells_under, row_from_summary
+from evals.report.table import TableRow, table_columns
 from evals.storage.run_folder import RunFolder
 
 Step = tuple[int, Path, str, str | None]
 """A checkpoint's step, its run folder, the gate's verdict and the run it was held against."""
-
-_STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:2em;color:#222;background:#fff}
-div{overflow-x:auto}table{border-collapse:collapse}th,td{padding:.3em .7em;text-align:right;
-border-bottom:1px solid #ddd;white-space:nowrap}small{color:#888}.regressed{background:#fdd}
-figure{display:inline-block;width:270px;vertical-align:bottom;margin:0 1.5em 1em 0}
-svg{display:block}svg *{fill:none;stroke:#27c}
-@media(prefers-color-scheme:dark){body{color:#ddd;background:#111}.regressed{background:#511}}"""
-_WIDE, _HIGH = 260, 90
-"""Of a plot, in px."""
 
 
 def best_run(runs: Sequence[Path]) -> Path:
@@ -48,64 +38,20 @@ def best_run(runs: Sequence[Path]) -> Path:
     return runs[max(range(len(runs)), key=worth)]
 
 
-def page(name: str, steps: Sequence[Step]) -> str:
-    """Columns over steps as one page of HTML, which draws itself again every minute.
-
-    steps: in their order.  Raises InputError where a folder is no run.
+def watched(steps: Sequence[Step]) -> tuple[Series, list[TableRow]]:
+    """The runs of a watch as a series without differences, which `evals compare` has, and their
+    rows. Raises InputError where a folder is no run.
     """
-    rows = [row_from_summary(RunFolder(run).read_json("summary.json")) for _, run, _, _ in steps]
-    columns = table_columns(rows)
-    heads = ["Step", "Run", *(one.heading for one in columns), "Gate"]
-    lines = [f"<tr>{''.join(f'<th>{html.escape(head)}</th>' for head in heads)}</tr>"]
-    for (step, run, verdict, against), row in zip(steps, rows, strict=True):
-        cells = [f"{step:,}", html.escape(run.name), *(_cell(row.cell(one.key)) for one in columns)]
-        held = f"{verdict} against {against}" if against else verdict
-        cells.append(html.escape(held))
-        kind = "regressed" if verdict == "regressed" else ""
-        lines.append(f'<tr class="{kind}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    plots = [_plot(column, [one[0] for one in steps], rows) for column in columns]
-    title = html.escape(name)
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width"><meta http-equiv="refresh"'
-        f' content="60"><style>{_STYLE}</style>\n<h1>{title}</h1>\n'
-        f"{''.join(plots)}\n<p>Percent; in brackets 95 % intervals.</p>\n<div><table>\n"
-        + "\n".join(lines)
-        + "\n</table></div></html>\n"
-    )
-
-
-def _plot(column: Column, steps: Sequence[int], rows: Sequence[TableRow]) -> str:
-    """A column over steps, with its intervals; "" where fewer than two have a number."""
-    cells = [row.cell(column.key) for row in rows]
-    found = [
-        (step, *(float(end) for end in (cell.text, *(cell.ci95 or (cell.text, cell.text)))))
-        for step, cell in zip(steps, cells, strict=True)
-        if cell.text != MISSING
-    ]
-    if len(found) < 2:
-        return ""
-    low, high = min(one[2] for one in found), max(one[3] for one in found)
-    first, last = found[0][0], found[-1][0]
-
-    def at(step: float, value: float) -> str:
-        x = 4 + (_WIDE - 8) * (step - first) / ((last - first) or 1)
-        return f"{x:.1f},{4 + (_HIGH - 8) * (high - value) / ((high - low) or 1):.1f}"
-
-    line = " ".join(at(step, value) for step, value, *_ in found)
-    bars = "".join(f"M{at(step, below)}L{at(step, above)}" for step, _, below, above in found)
-    better = "↓ lower" if column.lower_is_better else "↑ higher"
-    return (
-        f"<figure><figcaption>{html.escape(column.heading)}<br><small>{better} is better;"
-        f' {low:g} to {high:g}</small></figcaption><svg width="{_WIDE}" height="{_HIGH}">'
-        f'<polyline points="{line}"/><path opacity=".4" d="{bars}"/></svg></figure>'
-    )
-
-
-def _cell(cell: TableCell) -> str:
-    text = html.escape(cell.text)
-    if cell.ci95:
-        text += f" <small>[{cell.ci95[0]}, {cell.ci95[1]}]</small>"
-    if cell.marks and cell.text != MISSING:
-        text = f'<span title="{html.escape("; ".join(cell.marks))}">{text}*</span>'
-    return text
+    summaries = [RunFolder(run).read_json("summary.json") for _, run, _, _ in steps]
+    rows = [row_from_summary(summary) for summary in summaries]
+    cells = [cells_under(card_of_run(one), one) for one in summaries]
+    found = []
+    for column in table_columns(rows):
+        its = tuple(one.get(column.key, {}) for one in cells)
+        sign = -1 if column.lower_is_better else 1
+        valued = {
+            at: sign * cell["value"] for at, cell in enumerate(its) if cell.get("value") is not None
+        }
+        if len(valued) > 1:
+            found.append(Steps(column, its, {}, {}, max(valued, key=valued.__getitem__), None))
+    return Series(tuple(run.name for _, run, _, _ in steps), tuple(found), (), ()), rows

@@ -3,6 +3,7 @@ others. What a checkpoint's own process does is played by recorded runs; tests/e
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 
 from evals.cards.published import shipped
 from evals.commands import watch as module
-from evals.compare.steps import best_run, page
+from evals.compare.series_page import watch_page as page
+from evals.compare.steps import best_run
 from evals.report import trackers
 from evals.runs.checkpoints import Checkpoint, checkpoints
 from evals.runs.writing import RunResult
@@ -328,17 +330,23 @@ def test_the_page_escapes_what_it_is_told(tmp_path: Path) -> None:
     text = page("<script>", [(1000, run, "pass", "<u>")])
     for tag in ("<script>", "<b>", "<i>", "<u>"):
         assert tag not in text
-    assert "<td>1,000</td>" in text
+    assert '<th scope="row">1,000</th>' in text
     assert "65.5 <small>[60.0, 70.0]</small>" in text
+    assert 'http-equiv="refresh" content="60"' in text
 
 
 def test_the_page_draws_each_column_over_its_steps(tmp_path: Path) -> None:
-    """Two numbers 20 points apart: the plot goes from its foot to its head."""
+    """At their steps; a run without a number has no point, one alone no plot."""
     runs = [run_folder(tmp_path / str(n), value=value) for n, value in enumerate((0.6, 0.7, None))]
-    text = page("t", [(100 * n, run, "pass", None) for n, run in enumerate(runs)])
+    text = page("t", [(100 * n**2, run, "pass", None) for n, run in enumerate(runs)])
     assert text.count("<svg") == len(shipped().printed)
-    assert '<polyline points="4.0,86.0 256.0,4.0"/>' in text
-    assert "XSTest safe but ref.<br><small>↓ lower is better; 60 to 70<" in text
+    assert text.count("<circle") == 2 * len(shipped().printed)
+    first, second = (float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)[:2])
+    # 0, 100, 400: a quarter of the way.
+    assert second - first == pytest.approx((520 - 44) * 2 / 3 / 4, abs=0.2)
+    assert 'text-anchor="middle">100</text>' in text
+    assert 'XSTest safe but ref. <span class="quiet">lower is better' in text
+    assert "Differences, in points" not in text
     one = page("t", [(0, runs[0], "the first", None)])
     assert "<svg" not in one
     assert "<td>the first</td>" in one
