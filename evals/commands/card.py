@@ -57,6 +57,13 @@ def card(
         bool, typer.Option("--dry-run", help="With --push: print the diff, and send nothing.")
     ] = False,
     columns: CardOption = None,
+    leaderboards: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Leaderboards of the hub beside those that are known, as leaderboards.toml.",
+        ),
+    ] = None,
 ) -> None:
     """Put the table and the hub's metadata into a model card and .eval_results/ beside it, here or
     on the hub; all else stays byte for byte.
@@ -79,9 +86,9 @@ def card(
         source = items.url
         _say(items.left_out)
     if push:
-        _push(push, run, source, columns, items, public, send=not dry_run)
+        _push(push, run, source, columns, leaderboards, items, public, send=not dry_run)
     elif readme:
-        _here(readme, run, source, columns, items, public, write=not check)
+        _here(readme, run, source, columns, leaderboards, items, public, write=not check)
 
 
 def _here(
@@ -89,6 +96,7 @@ def _here(
     run: list[Path],
     source: str | None,
     columns: str | None,
+    boards: Path | None,
     items: "Items | None",
     public: bool,
     *,
@@ -96,10 +104,10 @@ def _here(
 ) -> None:
     from evals.report.card import read_card, renewed, update
 
-    _say(renewed(read_card(readme), run, source, columns).left_out)
+    _say(renewed(read_card(readme), run, source, columns, boards).left_out)
     if items:
         _upload(items, public)
-    changed = update(readme, run, source, write=write, card=columns)
+    changed = update(readme, run, source, write=write, card=columns, boards=boards)
     if changed and not write:
         raise CheckFailed(
             f"stale: {', '.join(map(str, changed))}. To renew: the same command without --check."
@@ -112,6 +120,7 @@ def _push(
     run: list[Path],
     source: str | None,
     columns: str | None,
+    boards: Path | None,
     items: "Items | None",
     public: bool,
     *,
@@ -122,7 +131,7 @@ def _push(
     if send:
         require_token()
     # Before anything is sent: the card may be one that is refused.
-    proposal = propose(repo, run, source, columns)
+    proposal = propose(repo, run, source, columns, boards)
     _say(proposal.left_out)
     if not send:
         if items:

@@ -68,14 +68,18 @@ class Renewed(NamedTuple):
 
 
 def renewed(
-    before: str, runs: Sequence[Path], source: str | None = None, card: str | None = None
+    before: str,
+    runs: Sequence[Path],
+    source: str | None = None,
+    card: str | None = None,
+    boards: Path | None = None,
 ) -> Renewed:
     """A card's text brought up to date with runs; the first is the card's model, and the metadata
     is about it alone.
 
     A run of a part of the data gives its row and no metadata: its numbers are not the datasets'.
     source: address where the results can be looked up.  card: whose columns, as --card names it;
-    None: the runs' own.
+    None: the runs' own.  boards: a table of leaderboards of one's own.
     Raises InputError for a card that cannot be edited safely, or whose metadata is about another
     model.
     """
@@ -88,7 +92,7 @@ def renewed(
         said = [f"{runs[0]} is a run with {part}, not of the datasets the hub would show it under"]
     else:
         cells = measured(summaries[0], rows[0])
-        found = results(summaries[0], rows[0], _day(runs[0]), source)
+        found = results(summaries[0], rows[0], _day(runs[0]), source, boards)
         said = list(found.left_out)
     text = new_text(before, rows, cells, summaries[0], source)
     return Renewed(text, {f"{PREFIX}{name}.yaml": one for name, one in found.entries.items()}, said)
@@ -101,6 +105,7 @@ def update(
     *,
     write: bool = True,
     card: str | None = None,
+    boards: Path | None = None,
 ) -> list[Path]:
     """Bring a card and the result files beside it up to date; see renewed.
 
@@ -108,7 +113,7 @@ def update(
     Returns the files that changed, removed ones among them.  Raises InputError for a card that
     cannot be read or edited safely.
     """
-    new = renewed(read_card(readme), runs, source, card)
+    new = renewed(read_card(readme), runs, source, card, boards)
     home = readme.parent / RESULTS
     files: dict[Path, str | None] = {readme: new.text}
     files |= dict.fromkeys(sorted(home.glob(f"{PREFIX}*.yaml")))

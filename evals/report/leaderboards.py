@@ -1,18 +1,19 @@
 """A run's numbers on the leaderboards of the Hugging Face hub: .eval_results/*.yaml, a file a
-benchmark, only of what leaderboards.toml says belongs there.
+benchmark, only of what leaderboards.toml, or a table of one's own like it, says belongs there.
 
 Sources: the hub's page "Evaluation Results"; huggingface_hub's EvalResultEntry.
 """
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field, fields
 from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from evals.benchmark import other_settings
-from evals.registry import Variant, off_card, read_settings, variants
+from evals.errors import InputError, first_line, nearest
+from evals.registry import Variant, benchmark_class, off_card, read_settings, variants
 from evals.report.run_row import cells_under
 from evals.report.table import MISSING, TableRow
 
@@ -26,23 +27,69 @@ class Leaderboard:
 
     dataset: str
     task: str
-    config: str
-    split: str
     n: int
     benchmark: str
     metric: str
-    settings: Mapping[str, Any]
-    scale: float
     notes: str
-    read: str
-    sources: Sequence[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scale: float = 100.0
+    config: str = ""
+    split: str = ""
+    read: str = ""
+    sources: Sequence[str] = ()
 
 
-@cache
-def leaderboards() -> tuple[Leaderboard, ...]:
-    """The leaderboards that are known."""
+def leaderboards(own: Path | None = None) -> tuple[Leaderboard, ...]:
+    """The leaderboards that are known, and those of a table of one's own, which come before ours of
+    the same task. Raises InputError where that table cannot be read or names what there is not.
+    """
     text = resources.files("evals.report").joinpath("leaderboards.toml").read_text("utf-8")
-    return tuple(Leaderboard(**one) for one in tomllib.loads(text)["leaderboard"])
+    found = {(one.dataset, one.task): one for one in _table(text, "leaderboards.toml")}
+    if own is not None:
+        try:
+            text = own.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{own} cannot be read ({first_line(error)}).") from error
+        found |= {(one.dataset, one.task): one for one in _table(text, str(own))}
+    return tuple(found.values())
+
+
+def _table(text: str, file: str) -> Iterator[Leaderboard]:
+    try:
+        rows = tomllib.loads(text)["leaderboard"]
+        assert all(isinstance(row, dict) for row in rows)
+    except (tomllib.TOMLDecodeError, KeyError, AssertionError, TypeError) as error:
+        raise InputError(
+            f"{file} is no table of leaderboards ({first_line(error)}). Write [[leaderboard]] and"
+            " below it dataset, task, n, benchmark, metric, notes."
+        ) from error
+    for number, row in enumerate(rows, 1):
+        try:
+            yield _leaderboard(row)
+        except InputError as error:
+            raise InputError(f"{file}, leaderboard {number}: {error}") from error
+
+
+def _leaderboard(row: Mapping[str, Any]) -> Leaderboard:
+    from pydantic import TypeAdapter, ValidationError
+
+    names = [one.name for one in fields(Leaderboard)]
+    for name in row:
+        if name not in names:
+            raise InputError(f"there is no {name!r}. {nearest(name, names)}")
+    try:
+        found = TypeAdapter(Leaderboard).validate_python(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{first['loc'][0]}: {first['msg'].lower()}.") from None
+    cls = benchmark_class(found.benchmark)
+    read_settings(cls, found.settings)
+    metrics = [one.name for one in cls.metrics]
+    if found.metric not in metrics:
+        raise InputError(
+            f"{cls.name} has no metric {found.metric!r}. {nearest(found.metric, metrics)}"
+        )
+    return found
 
 
 class Results(NamedTuple):
@@ -55,24 +102,27 @@ class Results(NamedTuple):
 
 
 def results(
-    summary: Mapping[str, Any], row: TableRow, date: str | None, source: str | None
+    summary: Mapping[str, Any],
+    row: TableRow,
+    date: str | None,
+    source: str | None,
+    own: Path | None = None,
 ) -> Results:
     """What of a run belongs on leaderboards.
 
     row: as printed; its numbers are taken.  date: when it was measured, YYYY-MM-DD.  source: where
-    the items can be looked up.
+    the items can be looked up.  own: see leaderboards.
     """
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     entries: dict[str, list[dict[str, Any]]] = {}
     left_out: list[str] = []
     unknown: dict[str, None] = {}
+    known = leaderboards(own)
     for variant, column in _columns(summary, row):
         key = column.key
         boards = [
-            one
-            for one in leaderboards()
-            if (one.benchmark, one.metric) == (variant.cls.name, column.metric)
+            one for one in known if (one.benchmark, one.metric) == (variant.cls.name, column.metric)
         ]
         if not boards:
             unknown[variant.cls.dataset.hub_id] = None
@@ -98,7 +148,10 @@ def results(
             )
             entries.setdefault(variant.cls.name, []).extend(eval_result_entries_to_yaml([entry]))
     if unknown:
-        left_out.append(f"no leaderboard of the hub is known for {', '.join(unknown)}")
+        left_out.append(
+            f"no leaderboard of the hub is known for {', '.join(unknown)}"
+            " (more: --leaderboards FILE)"
+        )
     return Results(entries, left_out)
 
 

@@ -76,13 +76,17 @@ def require_token() -> None:
 
 
 def propose(
-    repo: str, runs: Sequence[Path], source: str | None = None, card: str | None = None
+    repo: str,
+    runs: Sequence[Path],
+    source: str | None = None,
+    card: str | None = None,
+    boards: Path | None = None,
 ) -> Proposal:
     """The model card in a repository brought up to date with runs, against what is there now.
 
     A number that stands there already, in another's file or in an open pull request, is left out.
-    source, card: see evals.report.card.renewed.  Raises InputError where the repository is not to
-    be had or is of another model, EnvironmentFault where the hub does not answer.
+    source, card, boards: see evals.report.card.renewed.  Raises InputError where the repository is
+    not to be had or is of another model, EnvironmentFault where the hub does not answer.
     """
     model = RunFolder(runs[0]).read_json("summary.json")["model"]
     if not (is_called(repo, model) or is_called(repo.rsplit("/", 1)[-1], model)):
@@ -96,7 +100,7 @@ def propose(
         if README not in there.files:
             raise InputError(f"{repo} has no {README}. Make the card first.")
         before = there.read(README)
-        new = renewed(before, runs, source, card)
+        new = renewed(before, runs, source, card, boards)
         said = list(new.left_out)
         changes = [Change(README, before, new.text)]
         taken = dict(_taken(there, there, repo))
