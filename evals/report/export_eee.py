@@ -202,6 +202,8 @@ def _row(item: ExportedItem, key: str, score: float, lower_is_better: bool) -> d
     gold = [item.gold] if item.gold else []
     answer = item.answer
     good = goodness({"score": score}, lower_is_better)
+    told = [text or "" for text in item.row.get("reasoning") or ()]
+    thought = {"reasoning_trace": told} if any(told) else {}
     return {
         "evaluation_name": key,
         "evaluation_result_id": key,
@@ -216,7 +218,7 @@ def _row(item: ExportedItem, key: str, score: float, lower_is_better: bool) -> d
             "reference": gold,
             "choices": list(item.choices) or None,
         },
-        "output": {"raw": [str(answer)] if item.is_choice else list(item.row["outputs"])},
+        "output": {"raw": [str(answer)] if item.is_choice else list(item.row["outputs"])} | thought,
         "answer_attribution": []
         if answer is None
         else [

@@ -126,14 +126,20 @@ def _metrics(heading: str, cell: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sample(item: ExportedItem, model: str) -> dict[str, Any]:
     asked = [{"role": one.role, "content": one.content} for one in item.request.messages]
+    n = len(item.row["outputs"])
     said = [
         {
-            "message": {"role": "assistant", "content": text, "source": "generate"},
+            "message": {
+                "role": "assistant",
+                "content": _content(text, thought),
+                "source": "generate",
+            },
             "stop_reason": _STOPS.get(reason, "unknown"),
         }
-        for text, reason in zip(
+        for text, thought, reason in zip(
             item.row["outputs"],
-            item.row.get("finish_reasons", ["other"] * len(item.row["outputs"])),
+            item.row.get("reasoning") or [None] * n,
+            item.row.get("finish_reasons", ["other"] * n),
             strict=True,
         )
     ]
@@ -141,7 +147,9 @@ def _sample(item: ExportedItem, model: str) -> dict[str, Any]:
         message = {"role": "assistant", "content": item.answer or "", "source": "generate"}
         said = [{"message": message, "stop_reason": "stop"}]
     evidence = {
-        name: value for name, value in item.row.items() if name not in ("id", "outputs", "scores")
+        name: value
+        for name, value in item.row.items()
+        if name not in ("id", "outputs", "scores", "reasoning")
     }
     sample: dict[str, Any] = {
         "id": item.id,
@@ -158,3 +166,10 @@ def _sample(item: ExportedItem, model: str) -> dict[str, Any]:
         "metadata": doc(item) | ({"prompt": item.prompt} if item.is_sent and item.prompt else {}),
     }
     return sample | ({"choices": list(item.choices)} if item.choices else {})
+
+
+def _content(text: str, thought: str | None) -> str | list[dict[str, str]]:
+    """A message; what the model reasoned before it is a block of its own."""
+    if thought is None:
+        return text
+    return [{"type": "reasoning", "reasoning": thought}, {"type": "text", "text": text}]

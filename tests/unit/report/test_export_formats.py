@@ -339,3 +339,36 @@ def test_the_command_names_its_files_and_what_has_no_number(
     aggregate = json.loads(Path(out.splitlines()[0]).read_text("utf-8"))
     assert [one["evaluation_name"] for one in aggregate["evaluation_results"]] == ["truthfulqa"]
     assert all(r["sample_id"][:5] != "gsm8k" for r in lines(Path(out.splitlines()[1])))
+
+
+def test_reasoning_is_told_from_the_answer_where_a_format_has_a_place_for_it(
+    recorded: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inspect_ai.log import read_eval_log
+
+    def aloud(row: dict[str, Any]) -> dict[str, Any]:
+        if "outputs" not in row:
+            return row
+        # Of several outputs only the first came with it.
+        return row | {"reasoning": ["Let me see: " + HOSTILE, *[None] * (len(row["outputs"]) - 1)]}
+
+    run = recorded("aloud", aloud)
+    known = samples(run)
+    n = 0
+    for file in write_format("inspect", run, tmp_path / "inspect")[0]:
+        for sample in read_eval_log(str(file)).samples or ():
+            row = known[str(sample.id)]
+            first = sample.output.choices[0].message if row["outputs"] else None
+            if first is None or isinstance(first.content, str):
+                continue
+            thought, text = first.content
+            assert (thought.type, text.type) == ("reasoning", "text")
+            assert thought.reasoning == shown(row["reasoning"][0])  # type: ignore[union-attr]
+            assert text.text == shown(row["outputs"][0])  # type: ignore[union-attr]
+            assert all(isinstance(one.message.content, str) for one in sample.output.choices[1:])
+            n += 1
+    assert n > 20
+    aggregate, items = write_format("eee", run, tmp_path / "eee")[0]
+    traces = [one["output"].get("reasoning_trace") for one in lines(items)]
+    assert sum(trace is not None for trace in traces) > 20
+    assert validated(aggregate.parents[4], monkeypatch)[0] == 0
