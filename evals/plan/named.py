@@ -69,6 +69,7 @@ class SettingsOfEach(TypedDict, total=False):
     seed: int
     trust_remote_code: bool
     batch_invariant: bool
+    engine_args: Mapping[str, Any] | _Texts | None
 
 
 class Settings(SettingsOfEach, total=False):
@@ -94,7 +95,7 @@ def settings_by_name(model: object, given: Mapping[str, Any]) -> RunSettings:
             known = sorted(Settings.__annotations__)
             raise InputError(f"evals.run has no setting {name!r}. {nearest(name, known)}")
         setting = _AS_OPTIONS.get(name, name)
-        if value in (None, "") and setting in (*_SEVERAL, "stop_token_ids"):
+        if value in (None, "") and setting in (*_SEVERAL, "stop_token_ids", "engine_args"):
             continue
         # a bare text would be taken for a sequence of letters
         asked[setting] = [value] if setting in _SEVERAL and isinstance(value, str) else value
@@ -105,8 +106,8 @@ def settings_by_name(model: object, given: Mapping[str, Any]) -> RunSettings:
             asked[name] = os.path.expanduser(asked[name])
     if isinstance(more := asked.get("engine_args"), Mapping):
         more = json.dumps(more)
-    if isinstance(more, str) and more:
-        asked["engine_args"] = engine_args_of([more])
+    if isinstance(more, str | list | tuple):
+        asked["engine_args"] = engine_args_of([more] if isinstance(more, str) else more)
     for group, names in members.items():
         own = {name: asked.pop(name) for name in sorted(names & asked.keys())}
         asked[group] = _prompts(own) if group == "prompts" else own
