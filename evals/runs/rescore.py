@@ -97,15 +97,18 @@ def so_far(folder: Path, data: Path | None) -> dict[str, Any]:
         for _ in grading.rows((item, answer, None) for item, answer in answered):
             pass
         results.append(grading.result())
-        marks[name] = (
-            f"unfinished: {len(answered):,} of {len(items):,} items answered so far, no fair draw"
-            " of them"
-        )
+        if len(answered) < len(items):
+            marks[name] = (
+                f"unfinished: {len(answered):,} of {len(items):,} items answered so far, no fair"
+                " draw of them"
+            )
     summary = summarize(record["summary_header"], results, skipped)
     for result in results:
+        # Of one that is answered whole the number is the run's own.
+        if (mark := marks.get(result.benchmark.name)) is None:
+            continue
         for column in result.benchmark.columns:
             cell = summary["cells"][column.key]
-            mark = marks[result.benchmark.name]
             if cell["value"] is None:
                 cell["reason"] = f"{mark}; {cell['reason'] or 'no value'}"
             else:
