@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock, Thread
 
-from evals.errors import EvalsError
+from evals.errors import EvalsError, first_line
 from evals.generators import Generator
 
 Start = Callable[[], Generator]
@@ -44,6 +44,9 @@ class Beside:
             engine = start()
         except EvalsError as error:
             own.why = str(error)
+            return
+        except Exception as error:  # noqa: BLE001  alone it says so where it is met
+            own.why = first_line(error)
             return
         with own.lock:
             if not own.is_left:

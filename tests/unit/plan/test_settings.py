@@ -8,6 +8,7 @@ import pytest
 from evals.errors import InputError
 from evals.generators import EngineSettings
 from evals.plan.make import make_plan
+from evals.plan.named import settings_by_name
 from evals.plan.settings import RunSettings, check_settings
 
 ALL_WRONG = RunSettings(
@@ -63,6 +64,15 @@ def test_how_an_engines_processes_are_started_is_held_to_what_there_is(
         return
     with pytest.raises(InputError, match=says):
         check_settings(RunSettings("m", engine=engine))
+
+
+@pytest.mark.parametrize(
+    "given", [{"watermark": 0.1, "block-size": 32}, '{"block_size": 32, "watermark": 0.1}']
+)
+def test_a_program_gives_vllms_own_arguments_as_a_mapping_or_as_text(given: object) -> None:
+    engine = settings_by_name("m", {"engine_args": given}).engine
+    assert engine.engine_args == '{"block_size": 32, "watermark": 0.1}'
+    assert engine.arguments()["block_size"] == 32
 
 
 @pytest.mark.parametrize(
