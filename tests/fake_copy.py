@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,8 @@ from evals.generators import Failure
 from evals.generators.copy_process import Start, connection_of, main
 from evals.generators.vllm import VllmGenerator
 from evals.models.prompts import Rendered
-from evals.records import Completion, Output
+from evals.models.scoring import pairs_of
+from evals.records import Completion, Output, Scored
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = (
@@ -26,6 +28,28 @@ COMMAND = (
     "-c",
     f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests import fake_copy; fake_copy.run()",
 )
+
+
+def weight(before: Sequence[int], token: int) -> float:
+    """A log-probability that hangs on the token and on what stands before it."""
+    return -1 - (zlib.crc32(repr((tuple(before[-9:]), token)).encode()) % 997) / 100
+
+
+def likeliest(before: Sequence[int]) -> float:
+    """The greatest there, but for a token that is asked for and is more."""
+    return -1 - (zlib.crc32(repr(tuple(before[-9:])).encode()) % 700) / 100
+
+
+def scored(request: Rendered) -> Completion:
+    """What an engine of these log-probabilities says of a request."""
+    found = []
+    for context, rest in pairs_of(request.scored):
+        whole = context + rest
+        places = range(len(context), len(whole))
+        each = [weight(whole[:at], whole[at]) for at in places]
+        is_greedy = all(one >= likeliest(whole[:at]) for one, at in zip(each, places, strict=True))
+        found.append(Scored(sum(each), is_greedy, len(rest)))
+    return Completion(scores=tuple(found))
 
 
 class FakeEngine:
@@ -84,9 +108,9 @@ class FakeEngine:
                 os.kill(os.getpid(), signal.SIGKILL)
             said = f"{self.place}/{self.seed}/{self.adapter}"
             memory = self.memory.name if self.how.get("lasting") else ""
+            text = f"{said}/{','.join(map(str, self.pids))}/{memory}"
             yield [
-                (one, Completion((Output(f"{said}/{','.join(map(str, self.pids))}/{memory}"),)))
-                for one in done
+                (one, scored(one) if one.scored else Completion((Output(text),))) for one in done
             ]
 
     def _may_die(self) -> bool:
