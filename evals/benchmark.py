@@ -236,8 +236,9 @@ def unusable(cls: type[Benchmark[Any]]) -> str:
     if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
         return f"it has no {' and no '.join(lacking)}"
     name, metrics = getattr(cls, "name", None), getattr(cls, "metrics", None)
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z]\w*", name, re.ASCII):
-        return f"its name is {name!r}; take small letters, digits and _, the first a letter"
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z]\w{,59}", name, re.ASCII):
+        may = "take 60 small letters, digits and _ at most, the first a letter"
+        return f"its name is {str(name)[:80]!r}; {may}"
     measures = metrics if isinstance(metrics, tuple) else ()
     if not measures or any(not isinstance(one, Measure) for one in measures):
         return "its metrics are no tuple of Measure"
@@ -285,7 +286,12 @@ def chat_only(settings: Any) -> str:
 def variant_name(cls: type[Benchmark[Any]], settings: Any) -> str:
     """What a benchmark under these settings is called: mmlu, mmlu.shots-0."""
     words = [f".{name}-{_brief(value)}" for name, value in other_settings(settings).items()]
-    return cls.name + re.sub(r"[^\w.-]", "_", "".join(words)).lower()
+    found = re.sub(r"[^\w.-]", "_", "".join(words)).lower()
+    return cls.name + (found if len(found.encode()) <= _LONGEST else f".settings-{_brief(found)}")
+
+
+_LONGEST = 160
+"""Bytes of a variant's settings in its name, which is a file's too: of such a one 255 are taken."""
 
 
 def _brief(value: Json) -> str:

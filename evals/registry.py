@@ -3,15 +3,17 @@ card asks.
 """
 
 import contextlib
+import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
-from importlib import import_module, metadata, resources
-from importlib.util import find_spec
-from pathlib import Path
+from functools import cache, partial, partialmethod
+from importlib import import_module, metadata
+from itertools import islice
+from types import FunctionType
 from typing import Any
 
 from evals.benchmark import (
@@ -24,8 +26,18 @@ from evals.benchmark import (
 )
 from evals.cards.card import Card
 from evals.cards.published import card_named, card_of_run
-from evals.errors import EnvironmentFault, EvalsError, InputError, first_line, nearest
-from evals.records import Column, Sampling
+from evals.errors import EvalsError, InputError, first_line, nearest
+from evals.records import (
+    Check,
+    Choose,
+    Column,
+    Generate,
+    Grade,
+    Item,
+    Metric,
+    Sampling,
+    Score,
+)
 
 # As texts: whoever lists the names imports no benchmark.
 BENCHMARKS = {
@@ -64,7 +76,8 @@ class Variant:
     def make(self, *, chat: bool) -> Benchmark[Any]:
         """The benchmark itself. Raises InputError for what its class makes of this."""
         try:
-            found = self.cls(chat=chat, settings=self.settings, columns=self.columns)
+            cls = self.cls if _is_ours(self.cls) else _guarded(self.cls)
+            found = cls(chat=chat, settings=self.settings, columns=self.columns)
         except EvalsError:
             raise
         except Exception as error:  # another's code
@@ -78,6 +91,10 @@ class Variant:
     def drawn(self, draw: int) -> "Variant":
         """The same, asked for another answer to each item under ids of its own."""
         return replace(self, name=draw_name(self.name, draw))
+
+
+def _is_ours(cls: type[Benchmark[Any]]) -> bool:
+    return BENCHMARKS.get(cls.name) == f"{cls.__module__}:{cls.__name__}"
 
 
 def benchmark_class(name: str) -> type[Benchmark[Any]]:
@@ -297,33 +314,91 @@ def n_draws(tasks: Iterable[str], name: str) -> int:
     return max((draw for found, draw in map(of_draw, tasks) if found == name), default=1)
 
 
-def write_skeleton(name: str, folder: Path) -> list[Path]:
-    """A benchmark of the user's own to begin with: module, card and smoke items in `folder`.
-    Returns the files. Raises InputError for a name that is no module's or is taken, or where a file
-    is there already.
+# --- those of others ------------------------------------------------------------------------------
+
+_GIVES: Mapping[str, tuple[type, ...]] = {"request": (Generate, Choose, Score), "grade": (Grade,),
+                                          "summarize": (Mapping,)}  # fmt: skip
+_GIVES_EACH: Mapping[str, type] = {"items": Item, "drawn": Item, "checks": Check,
+                                   "lacks": str, "notes": str}  # fmt: skip
+
+
+@cache
+def _guarded(cls: type[Benchmark[Any]]) -> type[Benchmark[Any]]:
+    """Another's class, whose own methods and rules raise InputError, one sentence that says what
+    and where, for whatever goes wrong in them, and where they give what is not of its form.
     """
-    if not re.fullmatch(r"[a-z]\w*", name, re.ASCII) or find_spec(name) or name in BENCHMARKS:
-        raise InputError(
-            f"{name!r} cannot be a benchmark's name here: take letters, digits and _, the first a"
-            " small letter, and no name of a module that Python knows."
-        )
-    files = {
-        "benchmark.py.txt": folder / f"{name}.py",
-        "card.toml.txt": folder / f"{name}.toml",
-        "test.jsonl.txt": folder / "smoke" / name / "test.jsonl",
+    own: dict[str, Any] = {"__doc__": cls.__doc__, "__module__": cls.__module__}
+    for name in vars(Benchmark):
+        method = getattr(cls, name)
+        is_own = isinstance(method, FunctionType) and method is not getattr(Benchmark, name)
+        if is_own and not name.startswith("_"):
+            own[name] = partialmethod(_call, cls, name, method)
+    own["rules"] = {
+        name: partial(_call, None, cls, f"rule {name}", lambda _, text, rule=rule: rule(text))
+        for name, rule in cls.rules.items()
     }
-    for path in files.values():
-        if path.exists():
-            raise InputError(f"{path} is there already. Name another folder.")
-    texts = resources.files("tasks").joinpath("skeleton")
+    made: Any = type(cls)
+    found: type[Benchmark[Any]] = made(cls.__name__, (cls,), own)
+    return found
+
+
+def _call(self: Any, cls: type[Any], what: str, method: Any, *args: Any, **named: Any) -> Any:
+    item = next((one for one in args if isinstance(one, Item)), None)
+    at = f" of {item.id}" if item else ""
+    with _telling(cls, what, at):
+        found = method(self, *args, **named)
+        if what == "items":
+            return _each(cls, iter(found))
+        if what in _GIVES_EACH:
+            found = list(found)
+        _check_form(what, item, found)
+    return found
+
+
+def _each(cls: type[Any], items: Iterator[Any]) -> Iterator[Any]:
+    """The items as they are taken: a method that yields them goes wrong then."""
+    while True:
+        with _telling(cls, "items", ""):
+            taken = list(islice(items, 1))
+            _check_form("items", None, taken)
+        if not taken:
+            return
+        yield taken[0]
+
+
+def _check_form(what: str, item: Item | None, found: Any) -> None:
+    """Raise TypeError where what a method gives is not of its form, ValueError for a grade that
+    is another item's or cannot be written.
+    """
+    kinds = _GIVES.get(what)
+    if kinds and not isinstance(found, kinds):
+        known = " nor ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"a {type(found).__name__}, neither {known}")
+    each = Metric if what == "summarize" else _GIVES_EACH.get(what)
+    for one in found.values() if what == "summarize" else found if each else ():
+        if each and not isinstance(one, each):
+            raise TypeError(f"a {type(one).__name__} where a {each.__name__} belongs")
+    if what == "grade" and item:
+        if (found.id, found.group) != (item.id, item.group):
+            raise ValueError(f"the grade has the id or group of another item: {found.id}")
+        json.dumps([found.details, found.extracted])  # as samples will hold them
+
+
+@contextlib.contextmanager
+def _telling(cls: type[Any], what: str, at: str) -> Iterator[None]:
     try:
-        for source, path in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            text = texts.joinpath(source).read_text("utf-8")
-            path.write_text(text.replace("NAME", name), "utf-8")
-    except OSError as error:
-        raise EnvironmentFault(f"{folder} cannot be written ({error}).") from error
-    return list(files.values())
+        yield
+    except EvalsError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        module = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        line = next((f", line {one.lineno}" for one in frames[::-1] if one.filename == module), "")
+        raise InputError(
+            f"The benchmark {cls.name} goes wrong in {cls.__name__}.{what}{at}"
+            f" ({first_line(error)[:300]}{line}). What was answered is kept; once it is mended, the"
+            " same command goes on."
+        ) from error
 
 
 # --- settings -------------------------------------------------------------------------------------

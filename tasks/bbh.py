@@ -127,7 +127,11 @@ class Settings:
 
     shots: int = setting(N_SHOTS, "worked examples before each question", range(N_SHOTS + 1))
     items: int | str = setting(
-        40, "questions of each task, drawn by a fixed seed", "all", ANY_NUMBER
+        # As many as the smallest of the tasks has.
+        40,
+        "questions of each task, drawn by a fixed seed",
+        "all",
+        range(1, 147),
     )
     turns: bool = setting(
         False, "the examples are turns of the chat, not one text", False, True, chat=(True,)

@@ -64,7 +64,7 @@ class Settings:
     """GSM8K's settings."""
 
     shots: int = setting(N_SHOTS, "worked examples before each problem", range(N_SHOTS + 1))
-    items: int | str = setting(200, "problems drawn by a fixed seed", "all", ANY_NUMBER)
+    items: int | str = setting(200, "problems drawn by a fixed seed", "all", range(1, 1319))
     turns: bool = setting(
         False, "the examples are turns of the chat, not one text", False, True, chat=(True,)
     )

@@ -29,14 +29,16 @@ def list_tasks(
     """List the benchmarks, ours and those of installed packages; or say what one measures, its
     metrics, settings, judges, licence and cards.
     """
-    from evals.registry import write_skeleton
     from evals.report.pages import check_page, task_page, tasks_list
+    from evals.runs.contract import write_skeleton
 
     if name is None and (check or new is not None):
         raise typer.BadParameter("--new and --check need the benchmark's name, TASK.")
     if name is None:
         print(tasks_list())
     elif new is not None:
+        from evals.runs.contract import write_skeleton
+
         print(*write_skeleton(name, new), sep="\n")
     elif not check:
         print(task_page(name))

@@ -467,4 +467,8 @@ def score(
     from evals.plan.named import reading_by_name
     from evals.runs.rescore import rescore
 
-    show_rows([rescore(run_folder, data, reading_by_name(reasoning, reasoning_marks))])
+    summary = rescore(run_folder, data, reading_by_name(reasoning, reasoning_marks))
+    show_rows([summary])
+    tasks = summary["tasks"].values()
+    if n_missing := sum(task["n_items"] - task["n_answered"] for task in tasks):
+        raise Incomplete(f"{n_missing:,} answers are missing: the run's own command asks for them.")

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from evals.benchmark import Benchmark
 from evals.data.load import load_smoke_data
-from evals.errors import InputError, first_line
+from evals.errors import EnvironmentFault, InputError, first_line
 from evals.generators.replay import finding_from_json
 from evals.records import (
     Choose,
@@ -28,7 +31,7 @@ from evals.records import (
     Score,
     Scored,
 )
-from evals.registry import Variant, benchmark_class, read_settings
+from evals.registry import BENCHMARKS, Variant, benchmark_class, read_settings
 from evals.runs.grading import grade_task
 from evals.storage.spool import put_away
 
@@ -285,3 +288,32 @@ def check(name: str) -> Iterator[tuple[str, list[str]]]:
     variant = Variant(cls.name, cls, cls.Settings(), cls.own_columns())
     for rule in RULES:
         yield (rule.__doc__ or "").rstrip("."), broken(rule, variant)
+
+
+def write_skeleton(name: str, folder: Path) -> list[Path]:
+    """A benchmark of the user's own to begin with: module, card and smoke items in `folder`.
+    Returns the files. Raises InputError for a name that is no module's or is taken, or where a file
+    is there already.
+    """
+    if not re.fullmatch(r"[a-z]\w*", name, re.ASCII) or find_spec(name) or name in BENCHMARKS:
+        raise InputError(
+            f"{name!r} cannot be a benchmark's name here: take letters, digits and _, the first a"
+            " small letter, and no name of a module that Python knows."
+        )
+    files = {
+        "benchmark.py.txt": folder / f"{name}.py",
+        "card.toml.txt": folder / f"{name}.toml",
+        "test.jsonl.txt": folder / "smoke" / name / "test.jsonl",
+    }
+    for path in files.values():
+        if path.exists():
+            raise InputError(f"{path} is there already. Name another folder.")
+    texts = resources.files("tasks").joinpath("skeleton")
+    try:
+        for source, path in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = texts.joinpath(source).read_text("utf-8")
+            path.write_text(text.replace("NAME", name), "utf-8")
+    except OSError as error:
+        raise EnvironmentFault(f"{folder} cannot be written ({error}).") from error
+    return list(files.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.registry import write_skeleton
+from evals.runs.contract import write_skeleton
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = """

@@ -11,7 +11,8 @@ from evals.cards.form import read_card
 from evals.data.load import load_smoke_data
 from evals.errors import InputError
 from evals.records import Choose, Generate
-from evals.registry import bound, variants, write_skeleton
+from evals.registry import bound, variants
+from evals.runs.contract import write_skeleton
 from tests.unit.conftest import Call
 
 NAME = "sums_of_a_stranger"

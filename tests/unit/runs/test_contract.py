@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from evals.errors import InputError
-from evals.registry import Variant, benchmark_class, write_skeleton
-from evals.runs.contract import RULES, broken
+from evals.registry import Variant, benchmark_class
+from evals.runs.contract import RULES, broken, write_skeleton
 from tests.unit.conftest import Call
 
 PLAIN = 'return Generate((Message("user", item.question),), sampling)'
@@ -116,6 +116,7 @@ def test_every_rule_has_something_that_breaks_it() -> None:
 UNUSABLE = {
     "abstract": ("def grade(", "def grading(", "it has no grade"),
     "name": ('    name = "NAME"', '    name = "No Name"', "its name is 'No Name'"),
+    "long": ('    name = "NAME"', f'    name = "{"a" * 61}"', "60 small letters"),
     "ours": ('    name = "NAME"', '    name = "gsm8k"', "which is one of ours"),
     "metrics": ('metrics = (Measure("accuracy"', 'metrics = [Measure("accuracy"', "no tuple"),
     "headline": ("    Settings = Settings", '    headline = ("acc",)', "headline has acc"),
@@ -150,3 +151,53 @@ def test_the_command_tries_them_and_says_which_are_broken(
     assert re.search(r"breaks \d of the rules", err)
     code, out, err = evals("tasks", "--check")
     assert (code, "TASK" in err) == (2, True)
+
+
+RAISING = {
+    # what: old text, new text, what is said of where and why
+    "items": ('return questions(source, "NAME")', "return 1 / 0",
+              "Written.items (ZeroDivisionError"),
+    "yielded": ('yield Question(item_id, "",', 'yield 1 / 0 if number else Question(item_id, "",',
+                "Written.items (ZeroDivisionError"),
+    "leaves": ('return questions(source, "NAME")', "raise SystemExit(0)",
+               "Written.items (SystemExit: 0, line"),
+    "no items": ('return questions(source, "NAME")', "return [1]", "a int where a Item belongs"),
+    "request": (PLAIN, "return item.no_such_field", "Written.request of NAME/0 (AttributeError"),
+    "a text": (PLAIN, "return item.question",
+               "Written.request of NAME/0 (TypeError: a str, neither Generate nor Choose"),
+    "grade": (SCORE, "score = float('a half')", "Written.grade of NAME/0 (ValueError"),
+    "none": (SCORE, "return None", "Written.grade of NAME/0 (TypeError: a NoneType, neither Grade"),
+    "another": ("return Grade(item.id,", 'return Grade(ItemId("NAME/1"),',
+                "the id or group of another item: NAME/1"),
+    "no JSON": ("unparsed=not read.found)", "unparsed=not read.found, details={'a': {1}})",
+                "set is not JSON serializable"),
+    "summarize": (SUM, "return {}[0]", "Written.summarize (KeyError: 0, line"),
+    "no metrics": (SUM, 'return {"accuracy": 0.5}', "a float where a Metric belongs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RAISING)
+def test_what_a_method_raises_in_a_run_is_one_sentence_with_class_method_and_item(
+    case: str, variant_of: Callable[..., Variant], evals: Call
+) -> None:
+    old, new, words = RAISING[case]
+    # Not what its class's check refuses: a run of it may have begun before it was broken so.
+    name = variant_of("Written", old, new).cls.name
+    Path("said.jsonl").write_text(
+        "".join(f'{{"id": "{name}/{n}", "outputs": ["{n}"]}}\n' for n in range(3))
+    )
+    asked = ("run", "replay:said.jsonl", "--card", f"{name}.toml", "--suite", "smoke")
+    code, out, err = evals(*asked, "--out", "run")
+    assert (code, out, "Traceback" in err) == (2, "", False), err
+    (said,) = [line for line in err.splitlines() if line.startswith("evals: ")]
+    assert f"The benchmark {name} goes wrong in " in said
+    assert words.replace("NAME", name) in said
+
+
+def test_another_s_rule_is_watched_too(variant_of: Callable[..., Variant]) -> None:
+    rules = '    rules = {"sure": lambda text: text[9]}\n    Settings = Settings'
+    variant = variant_of("Written", "    Settings = Settings", rules)
+    rule = variant.make(chat=True).rules["sure"]
+    assert rule("0123456789") == "9"
+    with pytest.raises(InputError, match=r"Written.rule sure \(IndexError"):
+        rule("")

@@ -7,17 +7,20 @@ The expectations are written from what is known of OLMES (`gsm8k::tulu`, `bbh:co
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from evals.benchmark import Benchmark, variant_name
+from evals.benchmark import Benchmark, setting, variant_name
 from evals.cards.card import Card
 from evals.cards.form import read_card
-from evals.data.load import load_smoke_data
+from evals.data.load import load_card_data, load_smoke_data
 from evals.errors import InputError
 from evals.models.prompts import glue, tulu_text
 from evals.plan.items import plan_task
@@ -442,6 +445,9 @@ def test_pass_at_1_and_at_10_of_any_number_of_samples() -> None:
 IMPOSSIBLE: Sequence[tuple[str, Mapping[str, Any], str]] = [
     ("mmlu", {"ask": "cot-summarize"}, "Set shots = 0"),
     ("mmlu", {"ask": "cot"}, "'letter' or 'cot-summarize' or 'cot-tulu3'"),
+    ("gsm8k", {"items": 1319}, "'all' or 1 to 1318"),  # all that there are
+    ("gsm8k", {"items": 5000}, "'all' or 1 to 1318"),
+    ("bbh", {"items": 147}, "'all' or 1 to 146"),
     ("gsm8k", {"turns": 1}, "false or true"),
     ("gsm8k", {"turns": "yes"}, "false or true"),
     ("gsm8k", {"grading": "olmes:cot"}, "'open-instruct' or 'olmes'"),
@@ -492,6 +498,27 @@ def test_a_whole_number_is_the_same_fraction() -> None:
     one, other = (read_settings(cls, {"temperature": value}) for value in (1, 1.0))
     assert variant_name(cls, one) == variant_name(cls, other) == "humaneval.temperature-1.0"
     assert str(read_settings(cls, {"temperature": -0.0, "n": 1}).temperature) == "0.0"
+
+
+def test_what_may_be_drawn_is_what_there_is(data_dir: Path) -> None:
+    for name, most in {"gsm8k": 1318, "bbh": 146}.items():
+        benchmark = made(name, {"items": most})
+        items = list(benchmark.items(load_card_data([benchmark.dataset], data_dir)[name]))
+        sizes = Counter(item.group for item in items).values()
+        assert most == (min(sizes) if name == "bbh" else sum(sizes) - 1)
+        assert len(benchmark.drawn(items)) == most * len(sizes)
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=12))
+def test_whatever_is_set_the_name_is_a_file_s(texts: list[str]) -> None:
+    cls = benchmark_class("gsm8k")
+    names = [f"setting_{n}" for n in range(len(texts))]
+    kind = make_dataclass(
+        "Many", [(n, str, setting("", "a text", str)) for n in names], frozen=True
+    )
+    name = variant_name(cls, kind(**dict(zip(names, texts, strict=True))))
+    assert len(f"{name}@1000.jsonl.gz.part".encode()) <= 255
+    assert "/" not in name
 
 
 CHAT_ONLY: Sequence[tuple[str, Mapping[str, Any], str]] = [
