@@ -388,9 +388,9 @@ def _check_form(what: str, item: Item | None, found: Any) -> None:
 def _telling(cls: type[Any], what: str, at: str) -> Iterator[None]:
     try:
         yield
-    except EvalsError:
+    except (EvalsError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a method may leave by SystemExit
         frames = traceback.extract_tb(error.__traceback__)
         module = getattr(sys.modules.get(cls.__module__), "__file__", None)
         line = next((f", line {one.lineno}" for one in frames[::-1] if one.filename == module), "")

@@ -108,7 +108,7 @@ class FakeEngine:
                 os.kill(os.getpid(), signal.SIGKILL)
             said = f"{self.place}/{self.seed}/{self.adapter}"
             memory = self.memory.name if self.how.get("lasting") else ""
-            text = f"{said}/{','.join(map(str, self.pids))}/{memory}"
+            text = f"{said}/{','.join(map(str, self.pids))}/{memory}/{self.n}"
             yield [
                 (one, scored(one) if one.scored else Completion((Output(text),))) for one in done
             ]

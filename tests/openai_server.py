@@ -70,6 +70,18 @@ class OpenAIServer(ThreadingHTTPServer):
 
 
 @contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody else gets: connections to it are refused until a server of ours, which
+    may bind it beside this socket, listens there.
+    """
+    with socket.socket() as held:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            held.setsockopt(socket.SOL_SOCKET, option, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
+
+
+@contextmanager
 def serving(script: Script, port: int = 0) -> Iterator[OpenAIServer]:
     """A server in a thread, gone afterwards. port: 0 for a free one."""
     server = OpenAIServer(script, port)

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.openai_server import reserved_port
+
 ROOT = Path(__file__).resolve().parents[1]
-PORT = 8000 + os.getpid() % 20000
 SERVED_LEN = 1536
 """The context that the server is given."""
 SHORT = ["--dtype", "float32", "--offline"]
@@ -79,11 +80,18 @@ def cut_short(folder: Path, n_layers: int) -> Path:
 
 @contextmanager
 def vllm_server(
-    log: Path, port: int, folder: Path | None = None
+    log: Path, folder: Path | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """vLLM's own OpenAI server with the small model, or that of a folder: its URL and its process;
     gone afterwards, with its engine.
     """
+    with reserved_port() as port:
+        yield from _served(log, port, folder)
+
+
+def _served(
+    log: Path, port: int, folder: Path | None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     from evals.models.embedded import embedded_folder
 
     environment = os.environ | {
@@ -121,11 +129,11 @@ def vllm_server(
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=60)
+        server.wait(timeout=300)
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()[-2000:]
         try:

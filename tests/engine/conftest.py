@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real_engine import PORT, own_sampling, vllm_server
+from tests.real_engine import own_sampling, vllm_server
 
 
 @pytest.fixture(scope="module")
@@ -20,5 +20,5 @@ def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server, as MODEL and --judge take it."""
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with vllm_server(log, PORT, served_folder) as (url, _):
+    with vllm_server(log, served_folder) as (url, _):
         yield f"openai:small@{url}"

@@ -2,15 +2,24 @@
 
 import gzip
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.real_engine import SERVED_LEN, SHORT, evals
+from evals.errors import InputError
+from evals.generators import EngineSettings
+from evals.plan.make import make_plan
+from evals.plan.settings import RunSettings
+from evals.report.show import prompt_lines
+from tests.real_engine import SERVED_LEN, SHORT, answers_in, evals, vllm_server
 from tests.without_network import NO_NAMESPACE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,9 +150,7 @@ def test_letters_and_greedy_text_agree_with_transformers(smoke: Path) -> None:
     shown = {
         task: [
             json.loads(line)
-            for line in evals(
-                "prompts", task, "--model", "smollm2", "--suite", "smoke"
-            ).stdout.splitlines()
+            for line in prompt_lines(RunSettings("smollm2", suite="smoke", tasks=(task,)))
         ]
         for task in ("mmlu", "truthfulqa")
     }
@@ -170,39 +177,21 @@ def test_letters_and_greedy_text_agree_with_transformers(smoke: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        (["--batch-invariant"], "--batch-invariant needs a GPU"),
+        (EngineSettings(batch_invariant=True), "--batch-invariant needs a GPU"),
         (
-            ["--tensor-parallel-size", "8"],
+            EngineSettings(tensor_parallel_size=8),
             ": Total number of attention heads (9) must be divisible by tensor parallel size (8)",
         ),
     ],
 )
 def test_what_the_engine_cannot_do_is_refused_before_weights_load(
-    tmp_path: Path, option: list[str], reason: str
+    option: EngineSettings, reason: str
 ) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "evals",
-        "run",
-        "smollm2",
-        "--suite",
-        "smoke",
-        "--tasks",
-        "mmlu",
-        *option,
-        "--offline",
-    ]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "run")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 2
-    assert reason in done.stderr
-    assert "Traceback" not in done.stderr
+    """A plan is made before anything is loaded."""
+    with pytest.raises(InputError, match=re.escape(reason)):
+        make_plan(
+            RunSettings("smollm2", suite="smoke", tasks=("mmlu",), engine=option, offline=True)
+        )
 
 
 def test_vllms_own_server_gives_the_same_greedy_answers_and_letters(
@@ -315,3 +304,82 @@ def test_vllms_own_server_judges_a_finished_run_without_the_model(
         ]
         == 0
     )
+
+
+def test_of_two_servers_one_is_killed_and_the_other_finishes_the_row(
+    served: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with vllm_server(tmp_path / "second.log") as (url, second):
+        command = [
+            sys.executable,
+            "-m",
+            "evals",
+            "run",
+            f"{served},{url}",
+            "--tokenizer",
+            "smollm2",
+            "--suite",
+            "smoke",
+            "--tasks",
+            "mmlu,gsm8k,bbh,ifeval",
+            "--offline",
+            "--out",
+            str(run),
+        ]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 600
+        while (
+            answers_in(run / "store.sqlite") < 3
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.05)
+        os.killpg(second.pid, signal.SIGKILL)
+        kept = answers_in(run / "store.sqlite")
+        _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    assert said.count(f"{url} is lost") == 1
+    tasks = json.loads((run / "summary.json").read_text())["tasks"]
+    assert all(task["n_answered"] == task["n_items"] for task in tasks.values())
+    n_items = sum(task["n_items"] for task in tasks.values())
+    assert 3 <= kept < n_items, "the kill came too late to prove anything"
+    generated = json.loads((run / "run.json").read_text())["sessions"][-1]["phases"]["generate"]
+    assert generated["requests"] == n_items  # each answered once
+
+
+def test_vllms_own_server_is_calibrated_as_a_judge(
+    served: str, data_dir: Path, replay_dir: Path, tmp_path: Path
+) -> None:
+    command = [
+        "judge",
+        "calibrate",
+        "--judge",
+        f"xstest={served}",
+        "--judge",
+        f"truth={served}",
+        "--limit",
+        "8",
+        "--price",
+        "all=1,2",
+        "--replay",
+        str(replay_dir),
+        "--data",
+        str(data_dir),
+        "--offline",
+        "--out",
+        str(tmp_path),
+    ]
+    said = evals(*command).stdout
+    for role in ("xstest", "truth"):
+        record = json.loads((tmp_path / f"openai-small-own-server-{role}.json").read_text())
+        assert (
+            record["recorded"]["n"],
+            record["cost"]["requests"],
+            record["cost"]["is_exact_in"],
+        ) == (8, 8, True)
+        assert all(sum(map(sum, held["table"])) == 8 for held in record["against"].values())
+        assert record["time"]["requests"] == 16
+    assert said.count("at 1 in and 2 out per million") == 2

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from evals.records import Program
 
 OUTSIDE = "@OUTSIDE@"
+PATIENT_S = 120.0
 MARKER = "the-answer-is-4711"
 CHECKS = """
 def check(candidate):
@@ -47,8 +48,11 @@ class Attack:
     wall_s: float = 3.0
 
     def program(self, outside: str) -> Program:
-        """The program, aimed at a folder."""
-        return Program(self.source.replace(OUTSIDE, outside), self.checks, wall_s=self.wall_s)
+        """The program, aimed at a folder. What does not end by running out of time has plenty, for
+        a machine that others use.
+        """
+        wall_s = self.wall_s if "time" in self.verdicts else PATIENT_S
+        return Program(self.source.replace(OUTSIDE, outside), self.checks, wall_s=wall_s)
 
 
 def _forging(name: str, source: str, *verdicts: str) -> Attack:

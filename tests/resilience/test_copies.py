@@ -33,7 +33,8 @@ def copies(folder: Path, places: Places = PLACES, **how: Any) -> CopiesGenerator
 
 
 def answers(engine: CopiesGenerator, n: int, first: int = 0) -> dict[int, list[str]]:
-    """By request, what the copy said that answered: place, seed, adapter, processes, memory."""
+    """By request, what the copy said that answered: place, seed, adapter, processes, memory, and
+    how many it had answered."""
     found: dict[int, list[str]] = {}
     requests = [ids_request(number) for number in range(first, first + n)]
     for done in engine.stream(requests):
@@ -53,7 +54,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def gone(pids: set[int], memory: set[str], within_s: float = 20.0) -> bool:
+def gone(pids: set[int], memory: set[str], within_s: float = 120.0) -> bool:
     deadline = time.monotonic() + within_s
     while any(map(alive, pids)) or any(Path("/dev/shm", name).exists() for name in memory):
         if time.monotonic() > deadline:
@@ -131,9 +132,9 @@ def test_a_stream_that_is_left_is_dropped_and_the_next_has_answers_of_its_own(
         stream = engine.stream([ids_request(number) for number in range(1000)])
         next(stream)
         stream.close()
-        begun = time.monotonic()
         answers(engine, 4, first=5000)
-        assert time.monotonic() - begun < 25  # and not the thousand's: 1000 / 2 / 2 steps of 50 ms
+        told = [int(one[5]) for one in answers(engine, 40, first=6000).values()]
+        assert max(told) < 250  # of the thousand a copy would have answered half
     finally:
         engine.close()
 
@@ -170,7 +171,7 @@ def test_nothing_outlives_the_run(*, is_killed: bool, tmp_path: Path) -> None:
     engines: set[int] = set()
     memory: set[str] = set()
     while len(engines) < 2:
-        *_, listed, name = run.stdout.readline().strip().split("/")
+        *_, listed, name, _ = run.stdout.readline().strip().split("/")
         own = list(map(int, listed.split(",")))
         engines.add(own[0])
         pids.update(own, children(own[1]))
@@ -182,16 +183,16 @@ def test_nothing_outlives_the_run(*, is_killed: bool, tmp_path: Path) -> None:
         victim = min(engines)
         os.kill(victim, signal.SIGKILL)
         # Its own are ended while the run goes on; the other copy's are not.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while sum(map(alive, pids)) > 3 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert sum(map(alive, pids)) == 3
         assert run.poll() is None
     run.send_signal(signal.SIGKILL if is_killed else signal.SIGINT)
     run.stdout.close()
-    run.wait(timeout=60)
+    run.wait(timeout=300)
     assert gone(pids, memory)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while list(scratch.glob("evals-engine-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not list(scratch.glob("evals-engine-*"))

@@ -15,11 +15,12 @@ import pytest
 from evals.records import Outcome, Program
 from evals.sandbox.launch import _BOOT, Level
 from evals.sandbox.pool import Sandbox
-from tests.resilience.hostile import CORPUS, Attack
+from tests.resilience.hostile import CORPUS, PATIENT_S, Attack
 
 GOOD = Program(
     "import os\nassert os.listdir('.') == []\ndef double(x):\n    return x + x",
     "assert double(2) == 4",
+    wall_s=PATIENT_S,
 )
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -111,7 +112,7 @@ def aftermath(request: pytest.FixtureRequest) -> Iterator[Aftermath]:
 
 def _reap(keep: set[int]) -> None:
     """Waits for those that were killed: on a busy machine a process takes a while to die."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 120
     while (left := set(children()) - keep) and time.monotonic() < until:
         for pid in left:
             with contextlib.suppress(ChildProcessError):
@@ -186,9 +187,9 @@ def test_without_filters_and_file_rules_daemons_and_mass_murder_still_end_with_t
         assert "seccomp" not in sandbox.level_reason
         assert "landlock" not in sandbox.level_reason
         idle = len(children())
-        assert sandbox.run(Program(DAEMONS)).status == "passed"
+        assert sandbox.run(Program(DAEMONS, wall_s=PATIENT_S)).status == "passed"
         assert len(children()) == idle
-        outcome = sandbox.run(Program("import posix\nposix.kill(-1, 9)"))
+        outcome = sandbox.run(Program("import posix\nposix.kill(-1, 9)", wall_s=PATIENT_S))
         assert outcome.status in ("exited", "passed", "forbidden", "exception"), outcome
         assert sandbox.run(Program("import posix\nposix.kill(1, 9)\nraise LookupError")).status in (
             "exception",

@@ -217,7 +217,7 @@ def test_what_was_under_way_when_the_run_stopped_is_handed_over_first() -> None:
 
     def script(body: Body, before: int) -> Reply:
         if body["prompt"][1] == 0:
-            slow.wait(5)
+            slow.wait(120)
             return error(401)
         slow.set()
         return Reply(completion(body).body, wait_s=0.2)

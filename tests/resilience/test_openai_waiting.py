@@ -3,7 +3,6 @@ back.
 """
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,13 +17,7 @@ from evals.generators.waiting import is_up, seconds, wait_until_up
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from tests.openai_requests import answered, ids_request
-from tests.openai_server import Body, OpenAIServer, Reply, completion, serving
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+from tests.openai_server import Body, OpenAIServer, Reply, completion, reserved_port, serving
 
 
 @contextmanager
@@ -82,23 +75,22 @@ def test_a_server_that_comes_up_late_is_waited_for_with_a_line_that_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/v1"
-    asked = RunSettings(
-        f"openai:m@{url}", suite="smoke", tasks=("xstest",), out=tmp_path, tokenizer="smollm2",
-        wait="60s",
-    )  # fmt: skip
-    with started_after(0.5, port, tokens=1536):
+    with reserved_port() as port, started_after(0.5, port, tokens=1536):
+        url = f"http://127.0.0.1:{port}/v1"
+        asked = RunSettings(
+            f"openai:m@{url}", suite="smoke", tasks=("xstest",), out=tmp_path,
+            tokenizer="smollm2", wait="10m",
+        )  # fmt: skip
         plan = make_plan(asked)
     # Not guessed while it was away: its own word.
     assert (plan.view.max_len, plan.view.said_by) == (1536, "as the server says")
-    assert f"{url} is not up yet: waiting for it, 60 s at most" in caplog.messages
+    assert f"{url} is not up yet: waiting for it, 600 s at most" in caplog.messages
     assert any(line.startswith(f"{url} is up after") for line in caplog.messages)
 
 
 def test_one_that_does_not_come_is_named_and_those_that_are_there_are_not() -> None:
-    with serving(lambda body, _: completion(body)) as server:
-        away = f"http://127.0.0.1:{free_port()}/v1"
+    with serving(lambda body, _: completion(body)) as server, reserved_port() as port:
+        away = f"http://127.0.0.1:{port}/v1"
         with pytest.raises(EnvironmentFault) as caught:
             wait_until_up([server.url, away], 0.1, poll_s=0.02)
     assert str(caught.value).startswith(f"{away} is not up after 0 s. Start it")
@@ -107,12 +99,19 @@ def test_one_that_does_not_come_is_named_and_those_that_are_there_are_not() -> N
 def test_a_server_that_was_lost_rejoins_and_nothing_is_asked_twice(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    is_back = threading.Event()
+
     def slow(body: Body, before: int) -> Reply:
+        if body["prompt"][1] >= 390:  # the last ones wait for it
+            is_back.wait(300)
         return Reply(completion(body).body, wait_s=0.01)
 
-    port = free_port()
+    def back(body: Body, before: int) -> Reply:
+        is_back.set()
+        return slow(body, before)
+
     lived: list[OpenAIServer] = []
-    with serving(slow) as steady:
+    with serving(slow) as steady, reserved_port() as port:
         with serving(slow, port) as first:
             lived.append(first)
             urls = [first.url, steady.url]
@@ -123,7 +122,7 @@ def test_a_server_that_was_lost_rejoins_and_nothing_is_asked_twice(
                 found += next(stream)
         while "is lost" not in caplog.text:
             found += next(stream)
-        with serving(slow, port) as second:
+        with serving(back, port) as second:
             lived.append(second)
             for done in stream:
                 found += done

@@ -7,6 +7,7 @@ import json
 import shutil
 import sqlite3
 import time
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings, Failure
 from evals.generators.fake import FakeGenerator
 from evals.models.prompts import Rendered, Renderer
-from evals.records import Completion, ItemId, Output, Sampling
+from evals.records import Completion, ItemId, Outcome, Output, Program, Sampling
 from evals.report.run_row import row_from_summary
 from evals.report.show import describe_item
 from evals.report.table import markdown
@@ -26,6 +27,7 @@ from evals.runs.asking import Asker
 from evals.runs.progress import Progress
 from evals.runs.rescore import rescore
 from evals.runs.session import run
+from evals.sandbox.pool import Sandbox
 from evals.storage.store import Store
 from tests.resilience.fake_runs import SERVER, Engines, reply, results, settings, stored
 
@@ -437,13 +439,29 @@ def test_answers_leave_memory_once_they_are_graded(tmp_path: Path) -> None:
     assert most - before <= 6  # what one batch holds, not the run's 32
 
 
-def test_a_programs_outcome_is_committed_while_others_are_still_generated(tmp_path: Path) -> None:
+def test_a_programs_outcome_is_committed_while_others_are_still_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
 
     def slowly(request: Rendered) -> Completion | Failure:
-        # time for the first item's twenty programs
-        time.sleep(0.0 if len(engines.asked) == 1 else 2.0)
+        deadline = time.monotonic() + 300
+        while len(engines.asked) > 1 and not first_ended() and time.monotonic() < deadline:
+            time.sleep(0.01)
         return reply(request)
+
+    def first_ended() -> bool:
+        """Whether the first item's first program has ended."""
+        return bool(futures) and futures[0].done()
+
+    futures: list[Future[Outcome]] = []
+    submit = Sandbox.submit
+
+    def noted(self: Sandbox, program: Program) -> "Future[Outcome]":
+        futures.append(submit(self, program))
+        return futures[-1]
+
+    monkeypatch.setattr(Sandbox, "submit", noted)
 
     engines = Engines(slowly, fails_after=2)
     with pytest.raises(KeyboardInterrupt):

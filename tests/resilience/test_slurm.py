@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.openai_server import Body, OpenAIServer, Reply, completion, serving
+from tests.real_engine import answers_in
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("--suite", "smoke", "--tasks", "xstest", "--judge", "xstest=strmatch", "--offline")
@@ -63,7 +65,7 @@ def test_one_queue_goes_to_every_node_and_the_job_ends_with_the_row(tmp_path: Pa
     with serving(lambda body, _: completion(body)) as server:
         server.about = TOLD
         job = start(tmp_path, server, "smollm2", *OPTIONS, "--out", str(tmp_path / "run"))
-        out, err = job.communicate(timeout=200)
+        out, err = job.communicate(timeout=600)
         assert job.returncode == 0, err
     assert any(line.startswith("| smollm2") for line in out.splitlines())
     asked = (tmp_path / "srun").read_text()
@@ -76,26 +78,34 @@ def test_one_queue_goes_to_every_node_and_the_job_ends_with_the_row(tmp_path: Pa
 def test_near_the_time_limit_the_job_keeps_what_it_has_and_goes_on_when_submitted_again(
     tmp_path: Path,
 ) -> None:
-    def slow(body: Body, before: int) -> Reply:
-        return Reply(
-            completion(body).body, wait_s=0.0 if len(server.asked) < 4 or is_second else 60.0
-        )
+    lock, n_given, is_second = threading.Lock(), 0, False
 
-    is_second = False
+    def slow(body: Body, before: int) -> Reply:
+        nonlocal n_given
+        with lock:
+            is_given = is_second or n_given < 3
+            n_given += is_given
+        return Reply(completion(body).body, wait_s=0.0 if is_given else 600.0)
+
     with serving(slow) as server:
         server.about = TOLD
         arguments = ("smollm2", *OPTIONS, "--out", str(tmp_path / "run"))
         job = start(tmp_path, server, *arguments)
-        deadline = time.monotonic() + 100
-        while len(server.asked) < 5 and job.poll() is None and time.monotonic() < deadline:
+        deadline = time.monotonic() + 300
+        store = tmp_path / "run" / "store.sqlite"
+        # A fourth is waited for, and the three that were answered are kept.
+        while (
+            (len(server.asked) < 4 or answers_in(store) < 3)
+            and job.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
-        time.sleep(0.5)
         job.send_signal(signal.SIGTERM)
-        assert job.wait(timeout=60) != 0
+        assert job.wait(timeout=600) != 0
         is_second = True
         first = len(server.asked)
         again = start(tmp_path, server, *arguments)
-        _, err = again.communicate(timeout=200)
+        _, err = again.communicate(timeout=600)
         assert again.returncode == 0, err
     n_items = json.loads((tmp_path / "run" / "summary.json").read_text())["tasks"]["xstest"][
         "n_items"
@@ -107,7 +117,7 @@ def test_servers_that_do_not_answer_are_given_up_after_a_time(tmp_path: Path) ->
     with serving(lambda body, _: completion(body)) as server:
         pass  # its port is nobody's now
     job = start(tmp_path, server, "m", EVALS_WAIT="0")
-    _, err = job.communicate(timeout=60)
+    _, err = job.communicate(timeout=600)
     assert job.returncode == 2
     assert err.startswith("slurm: localhost did not answer within 0 s (EVALS_WAIT); ")
 
@@ -125,7 +135,7 @@ def test_what_is_wrong_is_one_sentence(
     tmp_path: Path, arguments: tuple[str, ...], more: dict[str, str], says: str
 ) -> None:
     job = start(tmp_path, None, *arguments, **more)
-    _, err = job.communicate(timeout=60)
+    _, err = job.communicate(timeout=600)
     assert job.returncode == 2
     assert says in err
     assert len(err.splitlines()) == 1

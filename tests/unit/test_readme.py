@@ -429,7 +429,7 @@ def test_a_digit_is_traced_by_the_commands_that_are_shown() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=100,
+            timeout=600,
         )
         assert shown.strip() in [out.strip() for out in done.stdout.splitlines()], command
 

@@ -182,7 +182,7 @@ def run_step(folder: Path, name: str, **environment: str) -> subprocess.Complete
         env=os.environ | empty | job | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from evals.data.load import load_smoke_data
 from evals.registry import benchmark_class
 from tests.openai_server import Body, Reply, chat, serving
+from tests.real_engine import answers_in
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -62,7 +63,7 @@ def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(
 
     def script(body: Body, before: int) -> Reply:
         if "bread" not in body["messages"][0]["content"]:
-            stuck.wait(300)
+            stuck.wait(900)
         return chat(body, "Some text.")
 
     with serving(script) as server:
@@ -77,23 +78,23 @@ def test_ctrl_c_ends_a_run_at_once_and_what_was_answered_is_kept(
             tmp_path / "run",
         )
         process = started(*command, cwd=tmp_path)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
+        # All were asked, and the one that is answered is kept.
         while (
-            (len(server.asked) < 6 or server.running > 5)
+            (len(server.asked) < 6 or answers_in(tmp_path / "run" / "store.sqlite") < 1)
             and time.monotonic() < deadline
             and process.poll() is None
         ):
             time.sleep(0.05)
-        time.sleep(0.5)
         process.send_signal(sent)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 130, err
         assert "evals: stopped. What was answered is kept; the same command goes on." in err
         assert "Traceback" not in err
         assert (tmp_path / "run" / "run.json").exists()
         stuck.set()
         again = started(*command, cwd=tmp_path)
-        out, err = again.communicate(timeout=120)
+        out, err = again.communicate(timeout=600)
         assert again.returncode == 0, err
         assert "IFEval" in out
         assert sorted(server.times.values()) == [1, 2, 2, 2, 2, 2]
@@ -134,13 +135,13 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(tmp_path: Path) -> 
         said += (line := process.stderr.readline())
         assert line, said
     process.send_signal(signal.SIGINT)
-    said += process.communicate(timeout=60)[1]
+    said += process.communicate(timeout=600)[1]
     assert process.returncode == 130
     assert said.rstrip().endswith(
         "evals: stopped at once. What was answered is kept; the same command goes on."
     )
     assert "Traceback" not in said
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while (left := [pid for pid in servers if is_running(pid)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left
@@ -187,7 +188,7 @@ def test_a_server_that_slams_the_door_is_an_error_and_no_silent_death(tmp_path: 
         tmp_path / "run",
         cwd=tmp_path,
     )
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     listener.close()
     assert process.returncode == 4, err
     assert "cannot be reached" in err
@@ -201,5 +202,5 @@ def test_a_reader_who_closes_the_pipe_gets_no_traceback(tmp_path: Path, data_dir
     assert json.loads(process.stdout.readline())["id"] == "gsm8k/1309"
     process.stdout.close()
     err = process.stderr.read()
-    assert process.wait(60) == 1
+    assert process.wait(600) == 1
     assert err == ""

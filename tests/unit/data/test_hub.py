@@ -337,7 +337,7 @@ def _fetch_from(address: str, revision: str, tmp_path: Path) -> subprocess.Compl
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "-c", FETCH, revision]
     return subprocess.run(
-        command, env=environment, cwd=root, capture_output=True, text=True, timeout=120, check=False
+        command, env=environment, cwd=root, capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -138,7 +138,7 @@ def asked(
         | variables
     )
     command = [sys.executable, "-c", ASK, json.dumps(questions)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -22,7 +22,7 @@ def script(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Comple
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 
@@ -43,7 +43,7 @@ def test_setup_keeps_the_kind_that_is_there(
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in pinned)).hexdigest()
     (tmp_path / ".venv" / ".ready").write_text(f"{there} {digest}\n")
     command = [tmp_path / "scripts" / "setup", *asked]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     assert done.stderr == ""
     assert sorted(file.name for file in (tmp_path / ".venv").iterdir()) == [".ready"]
 
