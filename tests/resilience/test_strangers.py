@@ -276,7 +276,10 @@ FILES = ("summary.json", "run.json", "samples/gsm8k.jsonl.gz", "samples/xstest.j
 
 
 @pytest.mark.parametrize("reader", AGAINST.values(), ids=AGAINST)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(draw=st.data(), name=st.sampled_from(FILES), new=ANYTHING)
 def test_a_run_changed_anywhere_is_read_or_refused_in_one_sentence(
     harmless: Path,

@@ -208,7 +208,9 @@ edits = st.lists(
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(edits)
 def test_a_file_that_was_mangled_is_a_card_or_one_sentence_that_names_it(

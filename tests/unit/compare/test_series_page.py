@@ -64,7 +64,10 @@ def test_a_plot_has_a_point_a_run_in_order_and_a_better_one_stands_higher(found:
         assert 0 <= float(circle.attrib["cy"]) <= 220
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(st.text(max_size=20), min_size=3, max_size=3))
 def test_a_name_is_only_a_text(found: Series, names: list[str]) -> None:
     hostile = [f"</title><script>{name}" for name in names]

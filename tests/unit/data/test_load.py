@@ -260,7 +260,9 @@ def test_rows_that_can_be_read_but_not_kept_are_told_with_their_file(tmp_path: P
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(position=st.integers(0, len(LINES) - 1), byte=st.integers(0, 255))
 def test_any_single_changed_byte_is_caught(position: int, byte: int, tmp_path: Path) -> None:
@@ -274,7 +276,9 @@ def test_any_single_changed_byte_is_caught(position: int, byte: int, tmp_path: P
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     raw=st.binary(max_size=60)

@@ -76,7 +76,9 @@ def test_an_answer_comes_back_as_it_was_put_also_after_reopening(path: Path) -> 
     store.close()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(st.lists(st.text(st.characters(), max_size=30), max_size=3), st.floats(allow_nan=False))
 def test_any_text_and_number_survives(store: Store, texts: list[str], logprob: float) -> None:
     answer = Completion(tuple(Output(text) for text in texts), {"A": logprob})
