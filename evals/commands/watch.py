@@ -228,7 +228,7 @@ class _Watch:
             kept, before = state["done"], state["asked"]
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(
                 f"{self.out / STATE} cannot be read ({error}). Move it away; runs that are"
                 " finished are not asked again."

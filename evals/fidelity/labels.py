@@ -169,7 +169,9 @@ def _kept(run: RunFolder) -> dict[str, dict[str, dict[str, str]]]:
         for role, labels in kept.items():
             if not {one["label"] for one in labels.values()} <= set(allowed(role)[1]):
                 raise ValueError(f"a label of {role} is none")
-    except (OSError, ValueError, LookupError, AttributeError, TypeError, InputError) as error:
+    except (
+        OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError, InputError
+    ) as error:  # fmt: skip
         raise InputError(
             f"{path} cannot be read ({first_line(error)}). Move it away, and read the labels again:"
             " evals judge labels."

@@ -87,9 +87,11 @@ def _replay_corpus(folder: Path, data: Path | None, progress: Progress) -> Itera
             for figure in recording.figures:
                 yield _line(name, recording, figure, scored)
     except UNREADABLE as error:
+        said = (
+            f"there is no {str(error)[:120]}" if isinstance(error, KeyError) else first_line(error)
+        )
         raise InputError(
-            f"{folder} is not the corpus its README.json describes ({first_line(error)}). Get its"
-            " files again."
+            f"{folder} is not the corpus its README.json describes ({said}). Get its files again."
         ) from error
 
 

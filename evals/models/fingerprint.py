@@ -64,7 +64,7 @@ class _RememberedHashes:
         )
         try:
             loaded = json.loads(self.path.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             loaded = {}
         self.known: dict[str, str] = loaded if isinstance(loaded, dict) else {}
         self.is_changed = False

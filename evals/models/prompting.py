@@ -75,9 +75,9 @@ def template_arguments(given: str | None) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(given)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
-            f"--chat-template-kwargs {given}: no JSON ({error}). Write e.g. "
+            f"--chat-template-kwargs {given[:200]}: no JSON ({error}). Write e.g. "
             "'{\"enable_thinking\": false}'."
         ) from None
     if not isinstance(found, dict):

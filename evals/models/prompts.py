@@ -28,6 +28,7 @@ from evals.models.reasoning import AS_IT_COMES, ReasoningSettings, can_reason, o
 from evals.models.rendered import Rendered as Rendered
 from evals.models.rendered import check_room as check_room
 from evals.models.scoring import Scorer, rendered_score, scored_text
+from evals.models.weights import broken_json
 from evals.records import (
     Choose,
     Completion,
@@ -72,11 +73,15 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     # tokenizers raises Exception itself, and a model's own code may raise anything.
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason, way_out = lines[0], "Put the tokenizer's files beside the weights."
-        # It reads config.json too, whose faults have their field in the first line only.
-        if any((Path(path) / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-            reason = " ".join(" ".join(lines).split())[:300].rstrip(".") + "."
+        text = " ".join(str(error).split()) or type(error).__name__
+        # Whole sentences, and of a long one whole words.
+        cut = text[:300].rpartition(". ")[0] or f"{text[:300].rpartition(' ')[0]} …"
+        reason = (text if len(text) <= 300 else cut).rstrip(".") + "."
+        way_out = "Put the tokenizer's files beside the weights."
+        # It reads all of them, and does not say which it is about.
+        if broken := broken_json(Path(path)):
+            reason, way_out = f"{broken} is no JSON.", "Copy that file again."
+        elif any((Path(path) / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
             way_out = "Mend the file of the folder that this is about, or copy it again."
         raise InputError(f"No tokenizer could be read from {path}: {reason} {way_out}") from error
     return tokenizer

@@ -359,7 +359,7 @@ def model_json(path: Path) -> dict[str, Any]:
     """A JSON file of a model's folder. Raises InputError when it is damaged."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path.parent.name}/{path.name} cannot be read as JSON ({error}). The model's folder"
             " is damaged: copy it again."

@@ -170,7 +170,10 @@ def calibration_of(judge: Judge, fingerprint: str | None) -> Mapping[str, Any] |
     for folder in (CALIBRATIONS, Path(__file__).resolve().parents[2] / CALIBRATIONS):
         path = folder / calibration_file(judge)
         if path.is_file():
-            kept: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                kept: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            except RecursionError as error:
+                raise ValueError(f"{path}: {error}") from None
             how = {name: kept[name] for name in ("prompt", "asked", "after") if name in kept}
             is_same = (kept["judge"], how) == (public_name(judge.model), judge.record())
             return kept if is_same and fingerprint in (None, kept["fingerprint"]) else None

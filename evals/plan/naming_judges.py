@@ -137,7 +137,7 @@ def _of_file(path: Path, roles: Sequence[str], rules: Mapping[str, Sequence[str]
 
     try:
         table = tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--judge {path}: cannot be read ({first_line(error)}).") from None
     if not table:
         raise InputError(f"--judge {path} names no judge: write a table a role, e.g. [xstest].")

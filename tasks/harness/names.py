@@ -67,7 +67,7 @@ def _shipped() -> dict[str, Known]:
         content = json.loads(kept.read_text("utf-8"))
         if content["of"] == stamp:
             return {name: Known(k, p, tuple(t)) for name, (k, p, t) in content["names"].items()}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
     found = _indexed(root)
     names = {name: [one.kind, one.path, one.tasks] for name, one in found.items()}

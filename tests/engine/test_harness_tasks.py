@@ -15,7 +15,7 @@ CHATS = ("ends_own_shots", "sums")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tasks(tmp_path_factory.mktemp("tasks"), n=8)
+    return write_tasks(tmp_path_factory.mktemp("tasks"), n=5)
 
 
 def lines(folder: Path, work: Path, names: tuple[str, ...], *, chat: bool) -> dict[str, Any]:

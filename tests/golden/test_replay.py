@@ -5,6 +5,7 @@ that is not as released is noticed.
 import gzip
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -13,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from evals.data.load import load_card_data
 from evals.errors import InputError
+from evals.fidelity.corpora import recordings
 from evals.fidelity.replay import as_text, replay
+from evals.registry import benchmark_class
 from tests.replayed import Whole, command, replayed
 
 BENCHMARKS = ("bbh", "gsm8k", "humaneval", "mmlu")
@@ -236,3 +240,26 @@ def test_rows_that_are_not_as_released_are_refused_in_one_sentence(
         list(replay(folder, data_dir))
     assert str(caught.value).startswith(f"{folder} is not the corpus its README.json describes (")
     assert "\n" not in str(caught.value)
+
+
+def test_another_models_files_of_the_same_form_are_read(
+    tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
+    """Names of models stand in files' names; of a second model beside it is said which is meant."""
+    files = {"ifeval": "*gpt4_20231107*", "bbh": "code-davinci-002-*"}
+    for name, named in files.items():
+        folder = shutil.copytree(replay_dir / name, tmp_path / name)
+        for file in folder.glob(named):
+            renamed = re.sub("gpt4_20231107(_145030)?|code-davinci-002", "mine-7b", file.name)
+            file.rename(folder / renamed)
+        about = json.loads((folder / "README.json").read_text("utf-8"))
+        benchmark = benchmark_class(name)(chat=True)
+        source = load_card_data([benchmark.dataset], data_dir)[name]
+        items = list(benchmark.items(source))
+        first = next(recordings(name, folder, about, items))
+        assert set(first.answers) <= {item.id for item in items}
+        assert len(first.answers) == len(items)
+        assert first.name == ("mine-7b cot" if name == "bbh" else about["published"][0]["model"])
+    (tmp_path / "bbh" / "theirs-cot").mkdir()
+    with pytest.raises(ValueError, match=r"2 of its files are called \*-cot; one should"):
+        next(recordings(name, folder, about, items))

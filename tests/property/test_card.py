@@ -146,7 +146,7 @@ def is_well_formed(text: str) -> bool:
         return False
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cards())
 def test_all_but_ours_stays_and_a_second_time_changes_nothing(text: str) -> None:
     assume(is_well_formed(text))

@@ -133,6 +133,16 @@ def recordings(
     return found
 
 
+def only(folder: Path, pattern: str) -> Path:
+    """The file, or folder, that a pattern is of, whatever model is in its name. Raises ValueError
+    where there is none, or several.
+    """
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} of its files are called {pattern}; one should")
+    return found[0]
+
+
 _RELEASED = "released"
 
 

@@ -1,5 +1,5 @@
-"""code-davinci-002 on tasks of BIG-Bench Hard, with its chain of thought (cot) and without
-(direct), as the paper's authors released it.
+"""A model (code-davinci-002) on tasks of BIG-Bench Hard, with its chain of thought (cot) and
+without (direct), as the paper's authors released it.
 
 A file holds one task's outputs in the order of its questions, each with its whole prompt. The
 paper's rule, under which every accuracy was published: the text after "the answer is " (cot;
@@ -18,11 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from evals.fidelity.corpora import Figure, Recording, Value, metric, share
+from evals.fidelity.corpora import Figure, Recording, Value, metric, only, share
 from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
 
-_MODEL = "code-davinci-002"
 _RULES = {
     "cot": 'the paper\'s: the text after "the answer is", letter for letter',
     "direct": "the paper's: the output, letter for letter",
@@ -48,11 +47,12 @@ def recordings(
     """
     source = f"{about['published_where'].partition(';')[0]}, {about['source']}"
     for mode in _RULES:
+        home = only(folder, f"*-{mode}")
         answers: dict[ItemId, Recorded] = {}
         figures: list[Figure] = []
         for record in about["published"]:
             task = record["task"]
-            file = folder / f"{_MODEL}-{mode}" / f"{task}_few_shot_template_0-255000.json.gz"
+            file = only(home, f"{task}_*.json.gz")
             rows = json.loads(gzip.decompress(file.read_bytes()))["outputs"]
             texts = []
             for item, row in zip([item for item in items if item.group == task], rows, strict=True):
@@ -61,7 +61,7 @@ def recordings(
                 texts.append((item, row["prediction"]))
                 answers[item.id] = Recorded(Completion((Output(row["prediction"]),)), {})
             figures += _figures(task, mode, record[mode], texts, source)
-        yield Recording(f"{_MODEL} {mode}", answers, figures, chat=False)
+        yield Recording(f"{home.name.removesuffix(mode)[:-1]} {mode}", answers, figures, chat=False)
 
 
 def _figures(

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evals.data.files import Row, read_jsonl, read_jsonl_gz
-from evals.fidelity.corpora import Figure, Recording, Scored, Value
+from evals.fidelity.corpora import Figure, Recording, Scored, Value, only
 from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
 from evals.registry import benchmark_class
 
 Verdicts = Mapping[ItemId, Sequence[bool]]
 
-_ANSWERS = "input_response_data_gpt4_20231107_145030.jsonl"
+_ANSWERS = "input_response_data_*.jsonl"
 _VERDICTS = {
-    "google": "gpt4_20231107_eval_results_{mode}.540rows.jsonl.gz",
+    "google": "*_eval_results_{mode}*.jsonl.gz",
     "m-ifeval": "m-ifeval/{model}/eval_results_{mode}.jsonl.gz",
 }
 _DRAWS = 40
@@ -68,7 +68,7 @@ def recordings(
     for record in about["published"]:
         rows, address = released_rows(folder, record, items), addresses[record["set"]]
         answered = (
-            _joined(items, list(read_jsonl((folder / _ANSWERS).read_bytes())))
+            _joined(items, list(read_jsonl(only(folder, _ANSWERS).read_bytes())))
             if record["set"] == "google"
             else rows["strict"]
         )
@@ -87,7 +87,7 @@ def released_rows(
 ) -> dict[str, dict[ItemId, Row]]:
     """Mode, strict or loose -> the rows released with verdicts for one entry of README.json."""
     files = {
-        mode: folder / _VERDICTS[record["set"]].format(mode=mode, model=record["model"])
+        mode: only(folder, _VERDICTS[record["set"]].format(mode=mode, model=record["model"]))
         for mode in ("strict", "loose")
     }
     return {

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,36 @@ def test_weights_that_are_not_whole_are_refused_before_anything_loads(
     assert f"is damaged: model.safetensors {says}" in refused(folder).replace(
         f"has {len(raw):,} bytes, ", ""
     )
+
+
+def test_an_archive_of_weights_that_breaks_off_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    file = folder / "pytorch_model.bin"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", b"x" * 99)
+    whole = file.read_bytes()
+    require_weights(resolve(str(folder)))
+    file.write_bytes(b"\x80\x02 a bare pickle, of which nothing is known")
+    require_weights(resolve(str(folder)))
+    dry = RunSettings(str(folder), suite="smoke", offline=True)
+    pointer = b"version https://git-lfs.github.com/spec/v1"
+    for raw, says in ((whole[:-30], "breaks off ("), (b"", "breaks off ("), (pointer, "is a Git")):
+        file.write_bytes(raw)
+        assert f"is damaged: pytorch_model.bin {says}" in refused(folder)
+        assert "is damaged" in failure(lambda: make_plan(dry, need_judges=False))
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "adapter_config.json", "tokenizer.json",
+             "tokenizer_config.json", "model.safetensors.index.json"],
+)  # fmt: skip
+def test_json_nested_without_end_is_one_sentence_that_names_its_file(
+    folder: Path, name: str
+) -> None:
+    (folder / name).write_text('{"a":' * 50_000)
+    said = failure(lambda: make_plan(RunSettings(str(folder), suite="smoke", offline=True)))
+    assert name in said
+    assert "\n" not in said
 
 
 def test_the_index_of_a_format_that_was_not_downloaded_is_no_gap(folder: Path) -> None:
