@@ -71,7 +71,9 @@ class Landing:
     def _run(
         self, item_id: ItemId, check: str, program: Program, found: dict[str, Finding]
     ) -> bool:
-        if check in found and self.plan.settings.sandbox != "require":
+        # What was run here before, under --sandbox require, stays what it is.
+        is_recorded = check in found and self.plan.settings.sandbox != "require"
+        if is_recorded and not self.programs.has_run(program):
             found[check] = replace(found[check], by=RECORDED)
             return False
         found.pop(check, None)

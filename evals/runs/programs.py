@@ -61,14 +61,14 @@ class Programs:
         """Have a program run; its finding comes with `collect`. Raises EnvironmentFault when the
         policy cannot be met.
         """
-        from evals.sandbox.pool import SANDBOX_VERSION
-
-        key = hashlib.sha256(
-            json.dumps([SANDBOX_VERSION, asdict(program)]).encode("utf-8", "surrogatepass")
-        ).hexdigest()
+        key = _key(program)
         if key not in self._uncommitted:
             self._uncommitted[key] = self._outcome_of(key, program)
         self._running.append((item_id, check, key, self._uncommitted[key]))
+
+    def has_run(self, program: Program) -> bool:
+        """Whether the store has what this sandbox made of it."""
+        return isinstance(self.store.get(_key(program)), Outcome)
 
     def _outcome_of(self, key: str, program: Program) -> Future[Outcome]:
         if isinstance(known := self.store.get(key), Outcome):
@@ -111,3 +111,10 @@ class Programs:
         """End the sandbox and whatever still runs in it."""
         if self._sandbox is not None:
             self._sandbox.close()
+
+
+def _key(program: Program) -> str:
+    from evals.sandbox.pool import SANDBOX_VERSION
+
+    identity = json.dumps([SANDBOX_VERSION, asdict(program)])
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()

@@ -2,7 +2,6 @@
 and they are gone with the process.
 """
 
-import errno
 import os
 import pickle
 import sqlite3
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar, overload
 
 from evals.errors import EnvironmentFault, InputError, first_line
+from evals.storage.files import no_files_left
 
 T = TypeVar("T")
 _BLOCK = 16
@@ -37,24 +37,12 @@ class Scratch:
             return self._db.execute(query, values)
         except sqlite3.Error as error:
             where = "SQLITE_TMPDIR" if os.environ.get("SQLITE_TMPDIR") else "TMPDIR"
-            if _has_no_files_left():
-                raise EnvironmentFault(
-                    "This process has as many files open as it may, so that no temporary file can"
-                    " be opened. Raise the limit (ulimit -n); the same command then goes on."
-                ) from error
+            if fault := no_files_left():
+                raise fault from error
             raise EnvironmentFault(
                 f"A temporary file cannot be written or read ({error}). Set {where} to a folder"
                 " with room; the same command then goes on."
             ) from error
-
-
-def _has_no_files_left() -> bool:
-    """SQLite tells of it in the words of a missing file."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        return error.errno == errno.EMFILE
-    return False
 
 
 class Spool(Sequence[T]):

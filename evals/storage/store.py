@@ -20,6 +20,7 @@ from typing import Any
 
 from evals.errors import EnvironmentFault
 from evals.records import Completion, ItemId, Outcome, Output, Scored
+from evals.storage.files import no_files_left
 
 SCHEMA = 1
 _MAGIC = b"SQLite format 3\x00"
@@ -239,6 +240,8 @@ def _refuse_foreign_file(path: Path) -> None:
 
 
 def _fault(path: Path, error: Exception) -> EnvironmentFault:
+    if fault := no_files_left():
+        return fault
     text = str(error).lower()
     # By its words first: a full disk may also be an OSError.
     if "full" in text or "no space" in text:
