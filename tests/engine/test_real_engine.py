@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,9 +13,6 @@ from typing import Any
 
 import pytest
 
-from evals.errors import InputError
-from evals.generators import EngineSettings
-from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from evals.report.show import prompt_lines
 from tests.real_engine import SERVED_LEN, SHORT, answers_in, evals, vllm_server
@@ -177,21 +173,39 @@ def test_letters_and_greedy_text_agree_with_transformers(smoke: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        (EngineSettings(batch_invariant=True), "--batch-invariant needs a GPU"),
+        (["--batch-invariant"], "--batch-invariant needs a GPU"),
         (
-            EngineSettings(tensor_parallel_size=8),
+            ["--tensor-parallel-size", "8"],
             ": Total number of attention heads (9) must be divisible by tensor parallel size (8)",
         ),
     ],
 )
 def test_what_the_engine_cannot_do_is_refused_before_weights_load(
-    option: EngineSettings, reason: str
+    tmp_path: Path, option: list[str], reason: str
 ) -> None:
-    """A plan is made before anything is loaded."""
-    with pytest.raises(InputError, match=re.escape(reason)):
-        make_plan(
-            RunSettings("smollm2", suite="smoke", tasks=("mmlu",), engine=option, offline=True)
-        )
+    command = [
+        sys.executable,
+        "-m",
+        "evals",
+        "run",
+        "smollm2",
+        "--suite",
+        "smoke",
+        "--tasks",
+        "mmlu",
+        *option,
+        "--offline",
+    ]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_vllms_own_server_gives_the_same_greedy_answers_and_letters(

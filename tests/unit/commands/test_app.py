@@ -394,8 +394,8 @@ def test_a_recording_with_gaps_is_incomplete_and_says_so(evals: Call, tmp_path: 
     )
     assert code == 3
     assert "1 answers or verdicts are missing" in err
-    scored, _, err = evals("score", tmp_path / "run")
-    assert (scored, "1 answers are missing: the run's own command" in err) == (3, True)
+    again, _, said = evals("score", tmp_path / "run")
+    assert (again, "1 answers are missing: the run's own command" in said) == (3, True)
     assert (
         json.loads((tmp_path / "run" / "summary.json").read_text())["cells"]["gsm8k"]["value"]
         is None
