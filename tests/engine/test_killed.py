@@ -4,15 +4,20 @@ twice.
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.real_engine import ROOT, SHORT, answers_in
+from evals.records import Completion
+from evals.storage.store import Store
+from tests.real_engine import ROOT, SHORT, answers_in, evals, vllm_server
 
 COMMAND = [
     sys.executable,
@@ -38,49 +43,135 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-DIES = """
-import os, signal, sys
-from evals.commands.app import main
-from evals.storage.store import Store
-put, most = Store.put, int(sys.argv.pop(1))
-def put_and_die(self, answers):
-    put(self, answers)
-    if self.count() >= most:
-        os.kill(os.getpid(), signal.SIGKILL)
-Store.put = put_and_die
-main()
-"""
-"""The program, killed once its store holds so many answers."""
-
-
 def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(
     whole: Path, tmp_path: Path
 ) -> None:
-    """The program is killed first. Then, under the same command, its engine's process is, as out of
-    memory the kernel does it; vLLM itself leaves its caller waiting for ever then. Then it ends.
-    """
     broken = tmp_path / "broken"
-    store = broken / "store.sqlite"
-    command = [*COMMAND, "--out", str(broken)]
-    dies = [sys.executable, "-c", DIES, "3", *command[3:]]
-    died = subprocess.run(dies, cwd=ROOT, capture_output=True, timeout=900, check=False)
-    assert died.returncode == -signal.SIGKILL, died.stderr
-    kept = answers_in(store)
-    assert 3 <= kept < answers_in(whole / "store.sqlite")
-
-    kill_the_engine(command)
-    now = answers_in(store)
-    assert kept <= now < answers_in(whole / "store.sqlite")
-    assert not (broken / "summary.json").exists()
-
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
+    victim = subprocess.Popen(
+        [*COMMAND, "--out", str(broken)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 600
+    while (
+        answers_in(broken / "store.sqlite") < 3
+        and victim.poll() is None
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    kept = answers_in(broken / "store.sqlite")
+    assert 3 <= kept < answers_in(whole / "store.sqlite"), (
+        "the kill came too late to prove anything"
+    )
+    subprocess.run(
+        [*COMMAND, "--out", str(broken)], cwd=ROOT, check=True, capture_output=True, timeout=900
+    )
     assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
     phases = json.loads((broken / "run.json").read_text())["sessions"][-1]["phases"]
-    assert phases["generate"]["requests"] + now == answers_in(whole / "store.sqlite")
+    assert phases["generate"]["requests"] + kept == answers_in(whole / "store.sqlite")
 
 
-def kill_the_engine(command: list[str]) -> None:
-    """Run the command, and kill its engine's process when it begins to generate: one sentence."""
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder of few characters."""
+    with tempfile.TemporaryDirectory(prefix="e", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.skipif(
+    "EVALS_TEST_COPIES" not in os.environ,
+    reason="two engines more beside those of the suite: EVALS_TEST_COPIES=1 runs it, alone",
+)
+def test_two_copies_answer_as_one_engine_does_and_a_killed_run_leaves_nothing_behind(
+    whole: Path, tmp_path: Path, short_folder: Path
+) -> None:
+    """As on GPUs, each copy's engine has processes of its own, below the copy's."""
+    run = tmp_path / "run"
+    # Short: the engine's sockets lie below it, and a socket's path has 107 characters at most.
+    scratch = short_folder
+    more = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "TMPDIR": str(scratch),
+    }
+    said = tmp_path / "said"
+    with said.open("wb") as written:
+        victim = subprocess.Popen(
+            [*COMMAND, "--data-parallel-size", "2", "--out", str(run)],
+            cwd=ROOT,
+            env=os.environ | more,
+            stdout=subprocess.DEVNULL,
+            stderr=written,
+        )
+    deadline = time.monotonic() + 600
+    while answers_in(run / "store.sqlite") < 2 and time.monotonic() < deadline:
+        assert victim.poll() is None, said.read_text()
+        time.sleep(0.05)
+    below = processes_below(victim.pid)
+    assert sum("EngineCore" in Path(f"/proc/{pid}/cmdline").read_text() for pid in below) == 2
+    victim.kill()
+    victim.wait()
+    deadline = time.monotonic() + 120
+    while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+    assert not list(scratch.glob("evals-engine-*"))
+    assert {"copy-1.log", "copy-2.log"} == {log.name for log in run.glob("logs/*/*.log")}
+    kept, all_of_it = stored(run), stored(whole)
+    assert len(kept) >= 2
+    assert kept.items() <= all_of_it.items()
+
+
+def stored(run: Path) -> dict[str, str]:
+    """A run's answers by their keys, but for what they cost."""
+    store = Store(run / "store.sqlite")
+    try:
+        keys = [key for (key,) in store._db.execute("SELECT key FROM answers")]
+        found = {key: store.get(key) for key in keys}
+    finally:
+        store.close()
+    assert all(isinstance(answer, Completion) for answer in found.values())
+    return {
+        key: repr(replace(answer, n_cached_tokens=0))
+        for key, answer in found.items()
+        if isinstance(answer, Completion)
+    }
+
+
+def processes_below(pid: int) -> set[int]:
+    """Children, and theirs."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        found.update(map(int, task.read_text().split()))
+    return found.union(*map(processes_below, found))
+
+
+def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(
+    tmp_path: Path,
+) -> None:
+    """vLLM itself leaves its caller waiting for ever then; out of memory, the kernel ends the
+    engine so.
+    """
+    run = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "evals",
+        "run",
+        "smollm2",
+        "--suite",
+        "smoke",
+        "--tasks",
+        "gsm8k",
+        "--limit",
+        "1",
+        *SHORT,
+    ]
+    command += ["--out", str(run)]
     environment = os.environ | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -95,19 +186,22 @@ def kill_the_engine(command: list[str]) -> None:
     )
     assert process.stderr
     said = ""
-    while not re.search(r"generate: \d+ to do", said):
+    while "generate: 1 to do" not in said:
         line = process.stderr.readline()
         assert line, said
         said += line
     for engine in engines_of(process.pid):
         os.kill(engine, signal.SIGKILL)
-    out, rest = process.communicate(timeout=900)
+    out, rest = process.communicate(timeout=300)
     assert process.returncode == 4, said + rest
     assert (
         "evals: The engine died: its process ended. Nothing is lost; the same command goes on."
         in rest.splitlines()
     )
     assert out == ""
+    assert not (run / "summary.json").exists()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=900)
+    assert answers_in(run / "store.sqlite") == 1
 
 
 def engines_of(pid: int) -> list[int]:
@@ -124,3 +218,82 @@ def engines_of(pid: int) -> list[int]:
     named = [child for child, name in names.items() if "EngineCore" in name]
     assert named, "no engine process was found"
     return named
+
+
+def test_of_two_servers_one_is_killed_and_the_other_finishes_the_row(
+    served: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with vllm_server(tmp_path / "second.log") as (url, second):
+        command = [
+            sys.executable,
+            "-m",
+            "evals",
+            "run",
+            f"{served},{url}",
+            "--tokenizer",
+            "smollm2",
+            "--suite",
+            "smoke",
+            "--tasks",
+            "mmlu,gsm8k,bbh,ifeval",
+            "--offline",
+            "--out",
+            str(run),
+        ]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 600
+        while (
+            answers_in(run / "store.sqlite") < 3
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.05)
+        os.killpg(second.pid, signal.SIGKILL)
+        kept = answers_in(run / "store.sqlite")
+        _, said = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    assert said.count(f"{url} is lost") == 1
+    tasks = json.loads((run / "summary.json").read_text())["tasks"]
+    assert all(task["n_answered"] == task["n_items"] for task in tasks.values())
+    n_items = sum(task["n_items"] for task in tasks.values())
+    assert 3 <= kept < n_items, "the kill came too late to prove anything"
+    generated = json.loads((run / "run.json").read_text())["sessions"][-1]["phases"]["generate"]
+    assert generated["requests"] == n_items  # each answered once
+
+
+def test_vllms_own_server_is_calibrated_as_a_judge(
+    served: str, data_dir: Path, replay_dir: Path, tmp_path: Path
+) -> None:
+    command = [
+        "judge",
+        "calibrate",
+        "--judge",
+        f"xstest={served}",
+        "--judge",
+        f"truth={served}",
+        "--limit",
+        "8",
+        "--price",
+        "all=1,2",
+        "--replay",
+        str(replay_dir),
+        "--data",
+        str(data_dir),
+        "--offline",
+        "--out",
+        str(tmp_path),
+    ]
+    said = evals(*command).stdout
+    for role in ("xstest", "truth"):
+        record = json.loads((tmp_path / f"openai-small-own-server-{role}.json").read_text())
+        assert (
+            record["recorded"]["n"],
+            record["cost"]["requests"],
+            record["cost"]["is_exact_in"],
+        ) == (8, 8, True)
+        assert all(sum(map(sum, held["table"])) == 8 for held in record["against"].values())
+        assert record["time"]["requests"] == 16
+    assert said.count("at 1 in and 2 out per million") == 2

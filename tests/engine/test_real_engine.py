@@ -2,20 +2,15 @@
 
 import gzip
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evals.plan.settings import RunSettings
-from evals.report.show import prompt_lines
-from tests.real_engine import SERVED_LEN, SHORT, answers_in, evals, vllm_server
+from tests.real_engine import SERVED_LEN, SHORT, evals
 from tests.without_network import NO_NAMESPACE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,7 +141,9 @@ def test_letters_and_greedy_text_agree_with_transformers(smoke: Path) -> None:
     shown = {
         task: [
             json.loads(line)
-            for line in prompt_lines(RunSettings("smollm2", suite="smoke", tasks=(task,)))
+            for line in evals(
+                "prompts", task, "--model", "smollm2", "--suite", "smoke"
+            ).stdout.splitlines()
         ]
         for task in ("mmlu", "truthfulqa")
     }
@@ -318,82 +315,3 @@ def test_vllms_own_server_judges_a_finished_run_without_the_model(
         ]
         == 0
     )
-
-
-def test_of_two_servers_one_is_killed_and_the_other_finishes_the_row(
-    served: str, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    with vllm_server(tmp_path / "second.log") as (url, second):
-        command = [
-            sys.executable,
-            "-m",
-            "evals",
-            "run",
-            f"{served},{url}",
-            "--tokenizer",
-            "smollm2",
-            "--suite",
-            "smoke",
-            "--tasks",
-            "mmlu,gsm8k,bbh,ifeval",
-            "--offline",
-            "--out",
-            str(run),
-        ]
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 600
-        while (
-            answers_in(run / "store.sqlite") < 3
-            and process.poll() is None
-            and time.monotonic() < deadline
-        ):
-            time.sleep(0.05)
-        os.killpg(second.pid, signal.SIGKILL)
-        kept = answers_in(run / "store.sqlite")
-        _, said = process.communicate(timeout=900)
-    assert process.returncode == 0, said
-    assert said.count(f"{url} is lost") == 1
-    tasks = json.loads((run / "summary.json").read_text())["tasks"]
-    assert all(task["n_answered"] == task["n_items"] for task in tasks.values())
-    n_items = sum(task["n_items"] for task in tasks.values())
-    assert 3 <= kept < n_items, "the kill came too late to prove anything"
-    generated = json.loads((run / "run.json").read_text())["sessions"][-1]["phases"]["generate"]
-    assert generated["requests"] == n_items  # each answered once
-
-
-def test_vllms_own_server_is_calibrated_as_a_judge(
-    served: str, data_dir: Path, replay_dir: Path, tmp_path: Path
-) -> None:
-    command = [
-        "judge",
-        "calibrate",
-        "--judge",
-        f"xstest={served}",
-        "--judge",
-        f"truth={served}",
-        "--limit",
-        "8",
-        "--price",
-        "all=1,2",
-        "--replay",
-        str(replay_dir),
-        "--data",
-        str(data_dir),
-        "--offline",
-        "--out",
-        str(tmp_path),
-    ]
-    said = evals(*command).stdout
-    for role in ("xstest", "truth"):
-        record = json.loads((tmp_path / f"openai-small-own-server-{role}.json").read_text())
-        assert (
-            record["recorded"]["n"],
-            record["cost"]["requests"],
-            record["cost"]["is_exact_in"],
-        ) == (8, 8, True)
-        assert all(sum(map(sum, held["table"])) == 8 for held in record["against"].values())
-        assert record["time"]["requests"] == 16
-    assert said.count("at 1 in and 2 out per million") == 2
