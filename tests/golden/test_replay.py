@@ -257,8 +257,9 @@ def test_another_models_files_of_the_same_form_are_read(
         source = load_card_data([benchmark.dataset], data_dir)[name]
         items = list(benchmark.items(source))
         first = next(recordings(name, folder, about, items))
-        assert set(first.answers) <= {item.id for item in items}
-        assert len(first.answers) == len(items)
+        tasks = {record.get("task", "") for record in about["published"]}
+        wanted = {one.id for one in items if name == "ifeval" or one.group in tasks}
+        assert set(first.answers) == wanted
         assert first.name == ("mine-7b cot" if name == "bbh" else about["published"][0]["model"])
     (tmp_path / "bbh" / "theirs-cot").mkdir()
     with pytest.raises(ValueError, match=r"2 of its files are called \*-cot; one should"):
