@@ -132,7 +132,7 @@ def _built(name: str, config: Mapping[str, Any]) -> str:
     try:
         task = Invented(config={k: v for k, v in whole.items() if k not in ("tag", "group")})
         task.shots_of_its_own = task.get_config("num_fewshot")
-        for item in build.items_of(name, task, task_module.Settings(limit=2)):
+        for item in build.items_of(name, task, task_module.Settings(limit=2), name):
             build.request_of(item)
     except EvalsError as error:
         if "cannot build its prompts" in str(error):

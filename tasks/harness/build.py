@@ -185,9 +185,9 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def items_of(name: str, task: Any, settings: Any) -> Iterator[HarnessItem]:
-    """A task's documents with their requests, in its order; ids without what stands before the
-    task's own name. Raises TaskFault for requests that cannot be asked here.
+def items_of(name: str, task: Any, settings: Any, start: str) -> Iterator[HarnessItem]:
+    """A task's documents with their requests, in its order. start: how their ids begin. Raises
+    TaskFault for requests that cannot be asked here.
     """
     shots = _shots(name, task, settings.num_fewshot)
     system = settings.system_instruction or None
@@ -224,7 +224,7 @@ def items_of(name: str, task: Any, settings: Any) -> Iterator[HarnessItem]:
                 f"lm-eval:{name} asks several kinds of answers of one document, or several texts,"
                 " which is not done here."
             )
-        item = ItemId(f"{name}/{number}")
+        item = ItemId(f"{start}/{number}")
         made = HarnessItem(item, name, first.doc, number, first.request_type, asked, first.repeats)
         request_of(made)  # what cannot be asked is told before anything loads
         yield made
@@ -259,7 +259,7 @@ def request_of(item: HarnessItem) -> Request:
     """What to ask of one document. Raises TaskFault for what cannot be asked here."""
     for one in item.asked:
         if not all(isinstance(text, str) for text in one[: 1 if item.kind[0] == "g" else 2]):
-            raise TaskFault(f"lm-eval:{item.id}: a request of lm-evaluation-harness is not a text.")
+            raise TaskFault(f"{item.id}: a request of lm-evaluation-harness is not a text.")
     is_chat = any(one[0].startswith(_CHAT) for one in item.asked)
     if item.kind == "generate_until":
         context, how = item.asked[0]

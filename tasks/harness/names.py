@@ -59,7 +59,7 @@ def _shipped() -> dict[str, Known]:
     """Those that come with lm-evaluation-harness. To read its 14,000 files takes ten seconds, so
     what stands where is kept, for this version of it.
     """
-    root = Path(str(package().__file__)).parent / "tasks"
+    root = Path(str(package().__file__)).resolve().parent / "tasks"
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evals"
     kept = base / f"lm-eval-{metadata.version('lm_eval')}.json"
     stamp = [str(root), root.stat().st_mtime_ns]

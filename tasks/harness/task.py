@@ -99,14 +99,10 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
 
     def items(self, source: Source) -> Iterator[HarnessItem]:
         """Every document, task by task; ids as `NAME/number`, in a group `NAME/task/number`."""
-        tasks = tasks_of(self.task)
-        for name, task in tasks.items():
-            for item in items_of(name, task, self.settings):
-                place = f"{_word(name)}/{item.number}" if self.weighed_by else str(item.number)
-                yield HarnessItem(
-                    type(item.id)(f"{type(self).name}/{place}"), name, item.doc, item.number,
-                    item.kind, item.asked, item.repeats,
-                )  # fmt: skip
+        own = type(self).name
+        for name, task in tasks_of(self.task).items():
+            start = f"{own}/{_word(name)}" if self.weighed_by else own
+            yield from items_of(name, task, self.settings, start)
 
     def request(self, item: HarnessItem) -> Request:
         """What lm-eval asks of the document."""

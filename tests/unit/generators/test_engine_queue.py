@@ -11,6 +11,7 @@ from evals.generators import Moved, vllm
 from evals.generators.scored_rows import score_last_tokens_alone
 from evals.generators.vllm import VllmGenerator
 from evals.models.rendered import Rendered
+from evals.plan.gpu_hours import prompts_of, work_of
 from evals.records import Completion, ItemId, Sampling, Scored
 
 
@@ -91,6 +92,10 @@ def test_every_kind_of_request_is_answered_once() -> None:
         Scored(-16.0, False, 2),
     )  # fmt: skip
     assert nothing == Completion(scores=(Scored(0.0, True, 0),))
+    # A dry run counts what the engine then does.
+    work = work_of([one for one in requests if one.scored])
+    assert work.prompt == score.n_prompt_tokens + nothing.n_prompt_tokens == 2 + 4 + 3
+    assert len(prompts_of(requests[2])) == 3
     cached = [params.skip_reading_prefix_cache for ids, params in engine.sent if ids[2:] == [4, 5]]
     assert cached == [False, True]
     assert [params.skip_special_tokens for _, params in engine.sent].count(False) == 9
