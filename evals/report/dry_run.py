@@ -85,7 +85,7 @@ def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = No
         ),
     ]
     known = known_answers(plan)
-    total, lacks = Asked(), list[Rendered]()
+    total, lacks, seen = Asked(), list[Rendered](), set[str]()
     for name, task in plan.tasks.items():
         if task.skipped:
             lines.append(
@@ -93,7 +93,7 @@ def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = No
                 f" {'-':>11}  {task.skipped}"
             )
             continue
-        of_task = _lacking(plan, name, known)
+        of_task = _lacking(plan, name, known, seen)
         lacks += of_task
         asked = _asked(of_task)
         total += asked
@@ -138,9 +138,11 @@ def _judging(plan: Plan, judge: Judge, known: Store | None, priced: Priced | Non
     return f"{said}; {found.text()}"
 
 
-def _lacking(plan: Plan, task: str, known: Store | None) -> list[Rendered]:
+def _lacking(plan: Plan, task: str, known: Store | None, seen: set[str]) -> list[Rendered]:
+    """seen: what the tasks before it ask, by key, which is asked once; the task's is added."""
     keys = {plan.key(request): request for request in plan.render(task)}
-    there = known.known(keys) if known else set()
+    there = (known.known(keys) if known else set()) | (seen & keys.keys())
+    seen.update(keys)
     return [request for key, request in keys.items() if key not in there]
 
 

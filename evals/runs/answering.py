@@ -57,8 +57,9 @@ class Answering:
             keyed += of_task
         progress.start("generate")
         waiting = self.asker.ask("", keyed, self.landing.land)
-        if 0 < len(waiting) < len(keyed):
-            n_kept = len(keyed) - len(waiting)
+        # Of equal requests one is asked.
+        n_kept = len(keyed) - sum(len(requests) for _, requests in waiting)
+        if 0 < n_kept < len(keyed):
             progress.note(f"{n_kept:,} of {len(keyed):,} answers are kept; the others are asked")
         if waiting:
             # The sandbox takes a second to start, the engine half a minute: beside it, it costs
