@@ -80,9 +80,12 @@ class Ahead:
             kind.new += (new - kind.new) / kind.n
 
     def answered(self, request: Rendered, answer: Completion | None) -> None:
-        """One has its answer; None: it has none, and cost nothing."""
-        kind = self._kinds[request.kind]
-        kind.n_left -= 1
+        """One has its answer; None: it has none, and cost nothing. One that was not foreseen does
+        not count.
+        """
+        if (kind := self._kinds.get(request.kind)) is None:
+            return
+        kind.n_left = max(0, kind.n_left - 1)
         if answer is not None:
             # Choices and scores are tokens that nobody keeps.
             new = answer.n_output_tokens or len(prompts_of(request))
