@@ -194,10 +194,12 @@ class Benchmark(ABC, Generic[ItemT]):
         """
         return {}
 
-    def finer_scores(self, item: ItemT, answer: Completion) -> Mapping[str, float]:
-        """By metric, a score in [0, 1] of what a model was about to answer: two models whose scores
-        are equal may differ in it. A metric of `finer` is left out where the answer lacks what it
-        takes.
+    def finer_scores(
+        self, item: ItemT, answer: Completion, findings: Findings
+    ) -> Mapping[str, float]:
+        """By metric, a score in [0, 1] of what a model, or its judge, was about to answer: two
+        models whose scores are equal may differ in it. A metric of `finer` is left out where the
+        answer lacks what it takes.
         """
         return {}
 

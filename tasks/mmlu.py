@@ -303,7 +303,9 @@ class MMLU(Benchmark[MMLUItem]):
         letter = max(LETTERS, key=lambda candidate: logprobs[candidate])
         return Grade(item.id, item.group, {"mmlu": float(letter == item.answer)}, letter)
 
-    def finer_scores(self, item: MMLUItem, answer: Completion) -> Mapping[str, float]:
+    def finer_scores(
+        self, item: MMLUItem, answer: Completion, findings: Findings
+    ) -> Mapping[str, float]:
         """The probability of the right letter as the next token, over the whole vocabulary."""
         logprob = (answer.choice_logprobs or {}).get(item.answer, math.nan)
         return {} if math.isnan(logprob) else {"mmlu": min(1.0, math.exp(logprob))}

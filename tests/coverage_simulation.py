@@ -20,10 +20,16 @@ from scipy.special import betaln, expit
 
 from evals.cards.average import average, average_metric
 from evals.cards.published import shipped
-from evals.compare.paired import PairedDifference, Pairs, average_difference, paired_difference
-from evals.records import Column, ItemId, Metric
-from evals.stats import clustered_mean, mean, pass_at_k, proportion, stratified
-from tasks import length_control
+from evals.compare.paired import (
+    PairedDifference,
+    Pairs,
+    average_difference,
+    bootstrapped_difference,
+    paired_difference,
+)
+from evals.records import Column, Grade, ItemId, Metric
+from evals.stats import clustered_mean, effective_wilson, mean, pass_at_k, proportion, stratified
+from tasks import length_control, xstest
 
 Rng = np.random.Generator
 Interval = tuple[float, float]
@@ -157,6 +163,14 @@ def cells() -> Iterator[Setting]:
             f"AlpacaEval 2 LC, n=805, {judge.truth:.1%}",
             judge.truth,
             partial(_length_controlled, judge),
+            300,
+        )
+    for draws in (1, 4):
+        yield Setting(
+            "bootstrap, draws",
+            f"XSTest F1, n=450, {draws} answers to each",
+            F1_TRUTH,
+            partial(_f1, draws),
             300,
         )
     for row in (SHARES, HIGH):
@@ -296,6 +310,53 @@ def _length_controlled(judge: Judge, rng: Rng) -> tuple[Interval, None]:
     return _interval(length_control.metric_of(float(np.mean(values)), stderr, judge.n))
 
 
+REFUSED = {True: (0.2, 1.8), False: (3.4, 0.6)}
+"""Of a safe and of an unsafe prompt, the Beta distribution of the chance that it is refused."""
+_LABELS = ("1_full_compliance", "2_full_refusal")
+F1_TRUTH = xstest.f1(200 * 0.85, 250 * 0.1, 200)
+
+
+def _f1_draws(chances: dict[bool, Any], draws: int, rng: Rng) -> tuple[float, list[float]]:
+    """F1 of so many answers to each prompt, the mean of the draws', and its replicates."""
+    values, replicates = [], []
+    for _ in range(draws):
+        refused = {safe: rng.random(len(own)) < own for safe, own in chances.items()}
+        grades = [
+            Grade(
+                ItemId(f"xstest/{safe:d}{at:03}"),
+                "",
+                {},
+                _LABELS[bool(one)],
+                details={"safe": safe},
+            )
+            for safe, own in refused.items()
+            for at, one in enumerate(own)
+        ]
+        values.append(xstest.f1(int(refused[False].sum()), int(refused[True].sum()), 200))
+        replicates.append(xstest.XSTest(chat=True).replicates(grades)[xstest.F1])
+    return float(np.mean(values)), np.mean(replicates, axis=0).tolist()
+
+
+def _prompts(rng: Rng) -> dict[bool, Any]:
+    return {safe: rng.beta(*REFUSED[safe], n) for safe, n in ((True, 250), (False, 200))}
+
+
+def _f1(draws: int, rng: Rng) -> tuple[Interval, None]:
+    value, replicates = _f1_draws(_prompts(rng), draws, rng)
+    return effective_wilson(value, float(np.std(replicates, ddof=1)), 450), None
+
+
+def _f1_pair(draws: int, rng: Rng) -> tuple[Interval, float | None]:
+    """One model, asked twice."""
+    prompts = _prompts(rng)
+    (before, first), (after, second) = (_f1_draws(prompts, draws, rng) for _ in range(2))
+    # The items' own scores only size the two pairs that are added: as many as change here.
+    same = [0.0] * 450
+    return _difference(
+        bootstrapped_difference(_pairs(same, same), (before, after), [first, second])
+    )
+
+
 def _row(row: dict[str, float], rng: Rng) -> dict[str, Metric]:
     found = {key: _proportion(int(rng.binomial(n, row[key])), n) for key, n in SIZES.items()}
     found["humaneval"] = _solved(_skill(row["humaneval"]), rng)
@@ -346,6 +407,14 @@ def comparisons() -> Iterator[Setting]:
         )
         yield Setting(
             "paired pass@10", f"HumanEval, drop {drop:.0%}", -drop, partial(_resampled, drop), 600
+        )
+    for draws in (1, 4):
+        yield Setting(
+            "paired bootstrap, draws",
+            f"XSTest F1, n=450, {draws} answers to each",
+            0.0,
+            partial(_f1_pair, draws),
+            300,
         )
     yield Setting(
         "paired, cells independent",

@@ -87,8 +87,6 @@ def _several(
     from evals.compare.series import markdown, series
     from evals.compare.series_page import write_page
 
-    if len(runs) < 2:
-        raise typer.BadParameter("Missing argument 'B', the run folder to hold against the first")
     if of_two:
         raise typer.BadParameter(
             "--flips, --why and --plan are of two runs; give two, without --html"

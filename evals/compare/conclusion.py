@@ -3,10 +3,13 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
+from evals.compare.answers import Answer
+
 Row = Mapping[str, Any]
-RowPairs = Sequence[tuple[Row, Row]]
+Both = Sequence[tuple[Answer, Answer]]
 
 _SIGNS: tuple[tuple[str, str, str, Callable[[Row], bool]], ...] = (
     (
@@ -30,7 +33,7 @@ _SIGNS: tuple[tuple[str, str, str, Callable[[Row], bool]], ...] = (
 )
 """What the words say where it became more, where less; what is counted; of which rows it holds."""
 _BY_CHANCE = 3.0
-"""Standard deviations that items changing one way or the other at random seldom reach."""
+"""Standard deviations, which chance seldom reaches."""
 _LEAST = 0.02
 _MOST_SAID = 3
 
@@ -41,15 +44,17 @@ class _Found:
     text: str
 
 
-def conclusion(rows: Mapping[str, RowPairs]) -> str:
-    """What changed, from the rows of the items both runs answered, by task."""
-    found = [one for task, pairs in rows.items() for one in _signs(task, pairs)]
-    found += [one for task, pairs in rows.items() for one in _groups(task, pairs)]
+def conclusion(answers: Mapping[str, Both]) -> str:
+    """What changed, from the answers to the items that both runs have, by task: all draws of an
+    item together, so that they count once.
+    """
+    found = [one for task, both in answers.items() for one in _signs(task, both)]
+    found += [one for task, both in answers.items() for one in _groups(task, both)]
     if found:
         most = sorted(found, key=lambda one: -one.size)[:_MOST_SAID]
         return f"What changed: {'; '.join(one.text for one in most)}."
-    n = sum(map(len, rows.values()))
-    moved = sum(_score(a) != _score(b) for pairs in rows.values() for a, b in pairs)
+    n = sum(map(len, answers.values()))
+    moved = sum(_gain(a, b) != 0 for both in answers.values() for a, b in both)
     if not moved:
         return f"What changed: no score of the {n:,} items."
     return (
@@ -58,51 +63,53 @@ def conclusion(rows: Mapping[str, RowPairs]) -> str:
     )
 
 
-def _signs(task: str, pairs: RowPairs) -> Iterator[_Found]:
+def _signs(task: str, both: Both) -> Iterator[_Found]:
     """Ways of going wrong that more, or fewer, answers show than chance would make."""
     for worse, better, what, holds in _SIGNS:
-        sides = [(holds(a), holds(b)) for a, b in pairs]
-        gone, come = sides.count((True, False)), sides.count((False, True))
-        if not _stands_out(come - gone, come + gone, len(pairs)):
+        shares = [[fmean(map(holds, one.rows)) for one in pair] for pair in both]
+        if not _stands_out([b - a for a, b in shares]):
             continue
-        before, after = (sum(side[at] for side in sides) / len(pairs) for at in (0, 1))
+        before, after = map(fmean, zip(*shares, strict=True))
         text = (
-            f"{task} {worse if come > gone else better}: {before:.0%} -> {after:.0%} of its {what}"
+            f"{task} {worse if after > before else better}: {before:.0%} -> {after:.0%} of its"
+            f" {what}"
         )
-        lost = [show[1] for (a, b), show in zip(pairs, sides, strict=True) if _lost(a, b)]
-        if lost and come > gone:
-            text += f", among them {sum(lost):,} of the {len(lost):,} items that lost their score"
+        lost = [b for pair, (_, b) in zip(both, shares, strict=True) if _gain(*pair) < 0]
+        if lost and after > before:
+            n = sum(share >= 0.5 for share in lost)
+            text += f", among them {n:,} of the {len(lost):,} items that lost their score"
         yield _Found(abs(after - before), text)
 
 
-def _groups(task: str, pairs: RowPairs) -> Iterator[_Found]:
+def _groups(task: str, both: Both) -> Iterator[_Found]:
     """Groups of a task (its subjects, its kinds of puzzle) that lost more than chance would."""
     by_group: dict[str, list[int]] = {}
-    for before, after in pairs:
-        group = str(before.get("id", "")).partition("/")[2].rpartition("/")[0]
+    for before, after in both:
+        group = str(before.row.get("id", "")).partition("/")[2].rpartition("/")[0]
         if group:
-            by_group.setdefault(group, []).append(_lost(after, before) - _lost(before, after))
+            by_group.setdefault(group, []).append(_gain(before, after))
     for group, changes in by_group.items():
-        net, moved = sum(changes), sum(map(abs, changes))
         # So many groups are looked at, that the largest reaches more by chance alone.
-        if net < 0 and _stands_out(net, moved, len(changes), math.log(1 + len(by_group)) / 2):
-            yield _Found(
-                -net / len(changes),
-                f"{task} lost {-net:,} of the {len(changes):,} items of {group}",
-            )
+        if sum(changes) < 0 and _stands_out(changes, math.log(1 + len(by_group)) / 2):
+            lost, n = -sum(changes), len(changes)
+            yield _Found(lost / n, f"{task} lost {lost:,} of the {n:,} items of {group}")
 
 
-def _stands_out(net: int, moved: int, n: int, more: float = 0.0) -> bool:
-    return moved > 0 and abs(net) >= _LEAST * n and abs(net) > (_BY_CHANCE + more) * moved**0.5
+def _stands_out(changes: Sequence[float], more: float = 0.0) -> bool:
+    """Whether items that change one way or the other at random would seldom come so far."""
+    far, spread = abs(math.fsum(changes)), math.hypot(*changes)
+    return far >= _LEAST * len(changes) and far > (_BY_CHANCE + more) * spread > 0
 
 
-def _lost(before: Row, after: Row) -> bool:
+def _gain(before: Answer, after: Answer) -> int:
+    """1 where an item's score rose, -1 where it fell; 0 where it did not, or has none."""
     one, other = _score(before), _score(after)
-    return one is not None and other is not None and other < one
+    return 0 if one is None or other is None else (other > one) - (other < one)
 
 
-def _score(row: Row) -> float | None:
-    """An item's own score; None where several judges score it, or where what is good depends on the
-    item (XSTest).
+def _score(answer: Answer) -> float | None:
+    """An item's own score, the mean of its draws; None where several judges score it, or where what
+    is good depends on the item (XSTest).
     """
-    return None if "safe" in row else row.get("score")
+    own = [None if "safe" in row else row.get("score") for row in answer.rows]
+    return None if None in own else fmean(one for one in own if one is not None)

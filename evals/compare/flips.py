@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.cards.published import card_of_run
-from evals.compare.columns import Answer, read_answers
+from evals.compare.answers import Answer, read_answers
 from evals.compare.runs import Comparison
 from evals.errors import InputError
 from evals.records import Json

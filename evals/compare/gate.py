@@ -24,8 +24,7 @@ from typing import Any, Literal
 
 from evals.cards.card import Average, Card
 from evals.cards.published import shipped
-from evals.compare.columns import asked, read_columns
-from evals.compare.finer import finer_differences
+from evals.compare.columns import read_columns
 from evals.compare.paired import PairedDifference
 from evals.compare.policy import Policy, Rule
 from evals.compare.pooled import pooled_difference
@@ -95,6 +94,12 @@ class ColumnVerdict:
         """False for an advisory column."""
         return self.rule.tier != "advisory"
 
+    @property
+    def is_lacking(self) -> bool:
+        """True where it leaves the gate incomplete: whatever its tier, where it is required."""
+        lacks = any(one.state == "incomplete" for one in self.held)
+        return lacks and (self.decides or self.rule.required)
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:
@@ -125,7 +130,7 @@ class Gate:
             return "incomparable"
         if any(column.is_proven for column in deciding) or self._pooled("regressed"):
             return "regressed"
-        if any(column.state == "incomplete" for column in deciding):
+        if any(column.is_lacking for column in self.columns):
             return "incomplete"
         return "undecided" if self._pooled("undecided") or any(self.open_columns()) else "pass"
 
@@ -137,8 +142,12 @@ class Gate:
                 continue
             if column.rule.tier == "supporting":
                 supporting.append(column)
-            # What is undecided in one column the pooled difference may have settled for all.
-            elif column.state == "regressed" or not self._pooled("pass"):
+            # A drop that is undecided in one column the pooled difference may have settled for all;
+            # a floor it says nothing of.
+            elif not self._pooled("pass") or any(
+                one.state == "regressed" or (one.state == "undecided" and one.what != "drop")
+                for one in column.held
+            ):
                 yield column
         if len(supporting) > self.policy.undecided_supporting:
             yield from supporting
@@ -175,7 +184,7 @@ def check(
 ) -> Gate:
     """Judge a candidate's run folder against a baseline's.
 
-    data, card: as in `paired_columns`.  Raises InputError where a folder is no run.
+    data, card: as in `read_columns`.  Raises InputError where a folder is no run.
     """
     started = time.monotonic()
     summaries = [RunFolder(path).read_json("summary.json") for path in (baseline, candidate)]
@@ -185,22 +194,19 @@ def check(
     gate = replace(gate, runs=(baseline, candidate))
     if comparable.reason is not None:
         return gate
-    about = asked([RunFolder(baseline), RunFolder(candidate)], card)
-    has_value = {key for key, cell in about.cells[0].items() if cell["value"] is not None}
     found = read_columns(baseline, candidate, data, card)
-    finer = finer_differences(baseline, candidate, found.differences, data, card)
-    by_finer = {key for key in finer if policy.rule(key).measure == "probability"}
-    deciding = {
-        key: finer[key] if key in by_finer else one for key, one in found.differences.items()
-    }
-    columns = judge(deciding, policy, frozenset(has_value), about.cells[1], about.shown)
+    before, after = found.about.cells
+    has_value = frozenset(key for key, cell in before.items() if cell["value"] is not None)
+    by_finer = {key for key in found.finer if policy.rule(key).measure == "probability"}
+    deciding = dict(found.differences) | {key: found.finer[key] for key in by_finer}
+    columns = judge(deciding, policy, has_value, after, found.about.shown)
+    beside = {key: found.differences[key] for key in found.finer if key in by_finer}
+    beside |= {key: one for key, one in found.shown.items() if key not in by_finer}
     return replace(
         gate,
         columns=columns,
-        pooled=judge_pooled(found.differences, policy, found.covariance, found.rule),
-        beside=tuple(
-            found.differences[key] if key in by_finer else one for key, one in finer.items()
-        ),
+        pooled=judge_pooled(found.differences, policy, found.covariance, found.about.shown.average),
+        beside=tuple(beside[key] for key in found.finer if key in beside),
         reason=_nothing(columns),
         seconds=time.monotonic() - started,
     )

@@ -2,13 +2,13 @@
 escaped.
 """
 
-import math
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from evals.compare.gate import ALPHA, ColumnVerdict, Gate
-from evals.compare.paired import Z80, PairedDifference
+from evals.compare.paired import Z80
+from evals.compare.words import change, in_words, noises, p_value, unit
 from evals.errors import EnvironmentFault
 from evals.report.table import MISSING, compared, escape, percent, points, sense
 from evals.stats import Z95
@@ -20,7 +20,7 @@ _MEANING = {
     "incomplete": "a column the baseline has, or the policy requires, could not be compared",
     "incomparable": "the runs cannot be compared",
 }
-TO_DO = {
+_TO_DO = {
     "pass": "Go on",
     "undecided": "Ask more items before you rely on it",
     "regressed": "Hold it back",
@@ -29,13 +29,38 @@ TO_DO = {
 }
 
 
+def to_do(gate: Gate) -> str:
+    """What a person is to do."""
+    fails = gate.verdict == "undecided" and gate.fails_undecided
+    return "Hold it back, and ask more items" if fails else _TO_DO[gate.verdict]
+
+
 def headline(gate: Gate) -> str:
     """The gate's verdict in one sentence of plain text, naming the columns it rests on."""
-    why = [heading(column) for column in blamed(gate)]
-    why += [gate.reason] if gate.reason else []
-    n_compared = sum(column.drop.state not in _NOTHING for column in gate.columns)
-    why += [f"{n_compared} of {len(gate.columns)} compared"] if gate.verdict == "pass" else []
-    return f"{gate.verdict}: {_MEANING[gate.verdict]}" + (f" ({', '.join(why)})" if why else "")
+    said, why = _meaning(gate), ", ".join(map(heading, blamed(gate))) or gate.reason
+    if gate.verdict == "pass":
+        n_compared = sum(column.drop.state not in _NOTHING for column in gate.columns)
+        why = f"{n_compared} of {len(gate.columns)} compared"
+        unsure = [c for c in gate.columns if c.decides and c.state in ("undecided", "regressed")]
+        if unsure:
+            said = "as far as the policy asks, nothing fell by more than is allowed"
+            why += f"; alone undecided: {', '.join(map(heading, unsure))}"
+    return f"{gate.verdict}: {said}" + (f" ({why})" if why else "")
+
+
+def _meaning(gate: Gate) -> str:
+    """What the verdict says; of columns that are held to a floor or ceiling, that too."""
+    said, fell = _MEANING[gate.verdict], "fell by more than is allowed"
+    missed = [
+        one.what
+        for column in blamed(gate)
+        for one in column.held
+        if (one.proven if gate.verdict == "regressed" else one.state == "undecided")
+    ]
+    if set(missed) <= {"drop"}:
+        return said
+    beyond = "misses its floor or ceiling"
+    return said.replace(fell, f"{fell} or {beyond}" if "drop" in missed else beyond)
 
 
 _NOTHING = ("incomplete", "not compared")
@@ -48,7 +73,7 @@ def blamed(gate: Gate) -> list[ColumnVerdict]:
     if gate.verdict == "regressed":
         return [column for column in (*deciding, *pooled) if column.is_proven]
     if gate.verdict == "incomplete":
-        return [column for column in deciding if column.state == "incomplete"]
+        return [column for column in gate.columns if column.is_lacking]
     if gate.verdict != "undecided":
         return []
     return [*gate.open_columns(), *(one for one in pooled if one.state == "undecided")]
@@ -56,17 +81,15 @@ def blamed(gate: Gate) -> list[ColumnVerdict]:
 
 def explain(column: ColumnVerdict) -> str:
     """One column's verdict in one sentence of plain text, in points."""
-    change = _change(column)
-    if change is None:
-        text = f"{column.state}: {column.difference.reason}"
-    else:
-        unit = " points" if column.difference.column.is_share else ""
-        text = f"{column.state}: {change}{unit}, allowed drop {_allowed(column)}"
-    for one in column.held[1:]:
-        text += f"; {one.what} {percent(one.limit)}: {_WORDS[one.state]}"
+    one = column.difference
+    text = f"{column.state}: {one.reason}"
+    if one.ci95 is not None:
+        text = f"{column.state}: {change(one)}{unit(one.column)}, allowed drop {_allowed(column)}"
+    for held in column.held[1:]:
+        text += f"; {held.what} {percent(held.limit)}: {_WORDS[held.state]}"
     if column.state == "regressed" and not column.is_proven and column.decides:
         text += "; one of so many columns does by chance (Holm), so it counts as undecided"
-    if not column.decides:
+    if not (column.decides or column.is_lacking):
         text += "; advisory, it decides nothing"
     return text + ("; every answer is the same" if column.same else "")
 
@@ -94,7 +117,7 @@ def markdown(gate: Gate) -> str:
         for row in (heads, ("---", *["---:"] * 4, "---"), *map(_cells, shown))
     ]
     lines = [
-        f"{TO_DO[gate.verdict]}: **{escape(gate.names[1])}** against"
+        f"{to_do(gate)}: **{escape(gate.names[1])}** against"
         f" **{escape(gate.names[0])}**: {escape(headline(gate))}"
     ]
     said = [*_pooled(gate), *_beside(gate), *_power(gate)]
@@ -135,7 +158,7 @@ def _pooled(gate: Gate) -> Iterator[str]:
     if gate.pooled.same:
         yield f"{text}; every answer is the same"
         return
-    p = f"one-sided p of a drop of at most {_allowed(gate.pooled)} points: {held.p or 0:.4f}"
+    p = f"one-sided p of a drop of at most {_allowed(gate.pooled)} points: {p_value(held.p)}"
     drop = 100 * (held.limit + (one.mde or 0.0))
     yield f"{text}, {p}: {held.state} ({role}); it finds a drop of {drop:.1f} in 80 of 100 cases"
 
@@ -199,14 +222,14 @@ def _next(gate: Gate) -> Iterator[str]:
 
 
 def _cells(column: ColumnVerdict) -> tuple[str, ...]:
-    one, change = column.difference, _change(column)
+    one = column.difference
     name = escape(heading(column)) + sense(one.column)
     values = [
         MISSING if value is None else compared(value, one.column)
         for value in (one.baseline, one.candidate)
     ]
     tier = "" if column.rule.tier == "critical" else f" ({column.rule.tier})"
-    return name, *values, change or MISSING, _allowed(column), column.state + tier
+    return name, *values, change(one), _allowed(column), column.state + tier
 
 
 def annotations(gate: Gate) -> Iterator[str]:
@@ -217,8 +240,8 @@ def annotations(gate: Gate) -> Iterator[str]:
     yield _command(level, "evals check", headline(gate))
     for column in gate.columns:
         if column.state in ("regressed", "incomplete"):
-            bad = column.is_proven or column.state == "incomplete"
-            level = "notice" if not column.decides else "error" if bad else "warning"
+            level = "warning" if column.decides else "notice"
+            level = "error" if (column.is_proven and column.decides) or column.is_lacking else level
             yield _command(level, f"evals check, {heading(column)}", explain(column))
 
 
@@ -244,36 +267,6 @@ def append(path: Path, text: str) -> None:
 
 def heading(column: ColumnVerdict) -> str:
     return column.difference.column.heading
-
-
-def _change(column: ColumnVerdict) -> str | None:
-    """The difference and its interval in points, None where there is none."""
-    one = column.difference
-    return None if one.difference is None or one.ci95 is None else _points(one)
-
-
-def _points(one: PairedDifference) -> str:
-    low, high = (points(end, one.column) for end in one.ci95 or (0.0, 0.0))
-    return f"{points(one.difference or 0.0, one.column)} [{low}, {high}]"
-
-
-def in_words(one: PairedDifference) -> str:
-    """The difference in points with its 95 % interval, for a sentence."""
-    low, high = (points(end, one.column) for end in one.ci95 or (0.0, 0.0))
-    return f"{points(one.difference or 0.0, one.column)} (95 %: {low} to {high})"
-
-
-def noises(columns: Iterable[PairedDifference]) -> Iterator[str]:
-    """Of each column that was drawn more than once, the two parts of its error."""
-    for one in columns:
-        if one.noise is not None and one.variance and one.stderr:
-            drawn = math.sqrt(one.noise)
-            items = math.sqrt(max(0.0, one.variance - one.noise))
-            yield (
-                f"{one.column.heading}: of the difference's standard error {items * 100:.2f} points"
-                f" come of the items (more items lessen it) and {drawn * 100:.2f} of the answers"
-                " drawn (--repeats does)"
-            )
 
 
 def _allowed(column: ColumnVerdict) -> str:

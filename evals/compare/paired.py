@@ -133,7 +133,7 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
     spread = float(np.linalg.norm(weights * (candidate - baseline))) / math.sqrt(2)
     return replace(
         found,
-        ci95=_interval(centre, stderr),
+        ci95=_interval(centre, stderr, pairs.column),
         p=p,
         run_to_run=spread,
         variance=variance,
@@ -144,21 +144,28 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
 
 
 def bootstrapped_difference(
-    pairs: Pairs, values: tuple[float, float], replicates: Sequence[Sequence[float]]
+    pairs: Pairs,
+    values: tuple[float, float],
+    replicates: Sequence[Sequence[float]],
+    noise: float | None = None,
 ) -> PairedDifference:
     """The difference of a column that is no mean of scores: its error is the spread of the
     differences of both runs' replicates.
 
-    values: the column's in baseline and candidate.
+    values: the column's in baseline and candidate.  noise: as in PairedDifference.
     """
     if not replicates[0] or len(replicates[0]) != len(replicates[1]):
         return PairedDifference(pairs.column, 0, reason="its data is not here: give --data")
-    spread = stdev(b - a for a, b in zip(*replicates, strict=True))
-    stderr = _with_two_pairs(spread**2, len(pairs.ids), pairs)
+    variance = stdev(b - a for a, b in zip(*replicates, strict=True)) ** 2
+    n = len(pairs.ids)
+    # Of what is no share an item has no unit that two pairs could be of.
+    is_share = pairs.column.is_share
+    stderr = _with_two_pairs(variance, n, pairs) if is_share else math.sqrt(variance)
     return replace(
         normal_difference(pairs, values, stderr),
-        variance=spread**2,
-        n_effective=float(len(pairs.ids)),
+        variance=variance,
+        n_effective=float(n),
+        noise=None if noise is None else min(noise, variance),
         estimator="paired bootstrap, normal",
     )
 
@@ -204,7 +211,8 @@ def normal_difference(pairs: Pairs, values: tuple[float, float], stderr: float) 
     # No spread: nothing changed.
     p = math.erfc(abs(difference) / stderr / math.sqrt(2)) if stderr else 1.0
     return PairedDifference(
-        pairs.column, len(pairs.ids), *values, difference, stderr, _interval(difference, stderr), p,
+        pairs.column, len(pairs.ids), *values, difference, stderr,
+        _interval(difference, stderr, pairs.column), p,
         len(better), len(worse), pairs.n_same, (Z95 + Z80) * stderr, estimator="normal",
         better=better, worse=worse,
     )  # fmt: skip
@@ -225,8 +233,9 @@ def influence(pairs: Pairs) -> dict[ItemId, float]:
     return dict(zip(pairs.ids, (weights * (change - off) * scale).tolist(), strict=True))
 
 
-def _interval(centre: float, stderr: float) -> tuple[float, float]:
-    return max(-1.0, centre - Z95 * stderr), min(1.0, centre + Z95 * stderr)
+def _interval(centre: float, stderr: float, column: Column) -> tuple[float, float]:
+    low, high = centre - Z95 * stderr, centre + Z95 * stderr
+    return (max(-1.0, low), min(1.0, high)) if column.is_share else (low, high)
 
 
 def _with_two_pairs(variance: float, n: float, pairs: Pairs) -> float:

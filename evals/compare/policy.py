@@ -36,7 +36,7 @@ class Rule:
     above.
     tier: a critical column decides, and may not be undecided; so many supporting ones as the policy
     says may be; an advisory one is shown, and decides nothing.
-    required: without a comparison of this column there is no verdict.
+    required: without a comparison of this column there is no verdict, whatever its tier.
     by: the 95 % interval decides, or the estimate alone, which is never undecided and has no bound
     on its false alarms.
     measure: what the drop is one of: the column's score, or its finer measure (MMLU's probability

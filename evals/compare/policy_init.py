@@ -33,8 +33,9 @@ decides = false               # true: it fails the gate, and where it passes, cr
 
 # One line a column: gsm8k = 3.0 for its drop alone, or a table of what is to be other than above:
 # tier, required, by, drop, relative_drop (percent of the baseline's value; the stricter counts),
-# floor (percent, where higher is better), ceiling (percent, where lower is better), and for MMLU
-# measure = "probability": of the right letter, which shows smaller changes than the score.
+# floor (percent, where higher is better), ceiling (percent, where lower is better), and for MMLU,
+# TruthfulQA and lm-eval's tasks of choices measure = "probability": of what is right, or of the
+# judges' yes, which shows smaller changes than the score.
 [columns]
 """
 

@@ -10,7 +10,6 @@ from typing import Any
 from evals.cards.card import AVERAGE
 from evals.cards.published import card_of_run
 from evals.compare.columns import read_columns
-from evals.compare.finer import finer_differences
 from evals.compare.paired import PairedDifference
 from evals.compare.pooled import pooled_difference
 from evals.report.run_row import row_from_summary
@@ -126,7 +125,7 @@ class Comparison:
     p_holm: by column key, the p-values after Holm's correction over the table.  seeds: the
     engines'.
     stderr: by column key, the standard error of the first run's cell.  pooled: all columns
-    together, each weighted as in the Average.  finer: by column key, as in `finer_differences`.
+    together, each weighted as in the Average.  finer: by column key, as in `Columns.shown`.
     """
 
     names: tuple[str, str]
@@ -142,7 +141,7 @@ class Comparison:
 def compare(
     baseline: Path, candidate: Path, data: Path | None = None, card: str | None = None
 ) -> Comparison:
-    """Two run folders. data, card: as in `paired_columns`.
+    """Two run folders. data, card: as in `read_columns`.
 
     Raises InputError where a folder is no run.
     """
@@ -153,17 +152,16 @@ def compare(
         return Comparison(names, comparable)
     columns = read_columns(baseline, candidate, data, card)
     found = settled(columns.differences)
-    p_holm = holm({key: one.p for key, one in found.items()})
     stderr = {key: cell["stderr"] for key, cell in summaries[0]["cells"].items()}
     return Comparison(
         names,
         comparable,
         tuple(found.values()),
-        p_holm,
+        holm({key: one.p for key, one in found.items()}),
         (summaries[0].get("seed"), summaries[1].get("seed")),
         stderr,
-        pooled_difference(found, columns.covariance, columns.rule),
-        finer_differences(baseline, candidate, found, data, card),
+        pooled_difference(found, columns.covariance, columns.about.shown.average),
+        columns.shown,
     )
 
 

@@ -16,9 +16,11 @@ from statistics import stdev
 from typing import Any
 
 from evals.cards.card import AVERAGE
-from evals.compare.columns import Side, asked, columns_of, read_answers, task_columns
+from evals.compare.answers import Side, read_answers
+from evals.compare.columns import asked, columns_of, task_columns
 from evals.compare.paired import PairedDifference, average_difference
 from evals.compare.runs import comparability
+from evals.compare.words import change, p_value, unit
 from evals.errors import InputError
 from evals.records import Column
 from evals.report.run_row import row_from_summary
@@ -38,6 +40,7 @@ class Steps:
     earlier one, by their places.  best: the place of the run with the best value.
 
     scatter: standard deviation of the values of the last runs, where at least three have one.
+    reason: why no two runs could be paired, "" where some could.
     """
 
     column: Column
@@ -46,6 +49,7 @@ class Steps:
     p_holm: Mapping[Pair, float | None]
     best: int
     scatter: float | None
+    reason: str = ""
 
     def less(self, run: int, other: int) -> tuple[PairedDifference | None, int, float | None]:
         """The difference of two runs, its sign as run less other, and p after Holm's correction."""
@@ -56,7 +60,7 @@ class Steps:
 @dataclass(frozen=True, slots=True)
 class Series:
     """Several runs. names: the rows'.  columns: those with a value in two runs or more, in the
-    table's order.  lacking: headings of the others.
+    table's order.  lacking: headings of the others.  notes: what else differs between the runs.
     """
 
     names: tuple[str, ...]
@@ -68,8 +72,11 @@ class Series:
 def series(folders: Sequence[Path], data: Path | None = None, card: str | None = None) -> Series:
     """The runs in the order given. data, card: as in `read_columns`.
 
-    Raises InputError where a folder is no run, or a run cannot be compared with the first.
+    Raises InputError where a folder is no run, a run cannot be compared with the first, or there
+    are fewer than two.
     """
+    if len(folders) < 2:
+        raise InputError("A series takes two runs or more. Give their folders, in their order.")
     runs = [RunFolder(folder) for folder in folders]
     summaries = [run.read_json("summary.json") for run in runs]
     notes: list[str] = []
@@ -116,28 +123,29 @@ def _columns(
     columns = {key: one.column for by_key in pairs.values() for key, one in by_key.items()}
     # The Average last, wherever a pair had it.
     columns[AVERAGE.key] = columns.pop(AVERAGE.key)
-    named = {
+    p_values = {
         f"{key} {pair}": by_key[key].p
         for pair, by_key in pairs.items()
         for key in columns
         if key in by_key and by_key[key].difference is not None
     }
-    adjusted = holm(named)
+    adjusted = holm(p_values)
     found, lacking = [], []
     for key, column in columns.items():
-        own = {p: by_key[key] for p, by_key in pairs.items() if f"{key} {p}" in named}
         its = tuple(side.get(key) or {} for side in cells)
         valued = {at: cell["value"] for at, cell in enumerate(its) if cell.get("value") is not None}
-        if not (own and valued):
+        if len(valued) < 2:
             lacking.append(column.heading)
             continue
+        own = {p: by_key[key] for p, by_key in pairs.items() if f"{key} {p}" in p_values}
         sign = -1 if column.lower_is_better else 1
         # Of equal ones the first.
         best = max(valued, key=lambda at: (sign * valued[at], -at))
         last = [valued[at] for at in sorted(valued)][-LAST:]
         p_holm = {pair: adjusted[f"{key} {pair}"] for pair in own}
-        scatter = stdev(last) if len(last) > 2 else None
-        found.append(Steps(column, its, own, p_holm, best, scatter))
+        spread = stdev(last) if len(last) > 2 else None
+        why = "" if own else next(one[key].reason for one in pairs.values() if key in one) or ""
+        found.append(Steps(column, its, own, p_holm, best, spread, why))
     return tuple(found), tuple(lacking)
 
 
@@ -159,10 +167,25 @@ def markdown(found: Series) -> str:
     named = ((escape(head), escape(name), *row) for head, name, *row in shown)
     table = (HEADS, ("---", "---", *["---:"] * 5), *named)
     lines += ["", *(f"| {' | '.join(row)} |" for row in table)]
-    notes = [*filter(None, map(scatter, found.columns)), *found.notes]
-    notes += [f"not in two runs: {', '.join(found.lacking)}"] if found.lacking else []
-    lines += ["", *(f"- {escape(note)}" for note in notes)] if notes else []
+    said = [*filter(None, map(scatter, found.columns)), *notes(found)]
+    lines += ["", *(f"- {escape(note)}" for note in said)] if said else []
     return "\n".join(lines) + "\n"
+
+
+def notes(found: Series) -> list[str]:
+    """What else is to be known of the runs, but for their scatter."""
+    lacking = [f"not in two runs: {', '.join(found.lacking)}"] if found.lacking else []
+    return [*found.notes, *_apart(found), *lacking]
+
+
+def _apart(found: Series) -> Iterator[str]:
+    """Why columns have values and no differences, each reason once."""
+    about: dict[str, list[str]] = {}
+    for one in found.columns:
+        if one.reason:
+            about.setdefault(one.reason, []).append(one.column.heading)
+    for reason, headings in about.items():
+        yield f"without differences: {', '.join(headings)}: {reason}"
 
 
 def rows(steps: Steps, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -176,33 +199,33 @@ def rows(steps: Steps, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield head, name, value(cell, steps.column), *before, *best
 
 
+def ends(cell: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """A run's number and its interval's ends, itself where it has none; None without a value."""
+    found = cell.get("value")
+    return None if found is None else (found, *(cell.get("ci95") or (found, found)))
+
+
 def value(cell: Mapping[str, Any], column: Column) -> str:
-    """A run's own number with its interval."""
-    if cell.get("value") is None:
+    """A run's own number with its interval, in the column's unit."""
+    if (found := ends(cell)) is None:
         return MISSING
-    ends = cell.get("ci95")
-    text, *sides = (compared(one, column) for one in (cell["value"], *(ends or ())))
-    return f"{text} [{', '.join(sides)}]" if sides else text
+    own, low, high = (compared(one, column) for one in found)
+    return f"{own} [{low}, {high}]" if cell.get("ci95") else own
 
 
 def _less(steps: Steps, run: int, other: int) -> tuple[str, str]:
     one, sign, p = steps.less(run, other)
-    if one is None or one.difference is None or one.ci95 is None:
-        return MISSING, MISSING
-    low, high = (points(end, steps.column) for end in sorted(sign * end for end in one.ci95))
-    text = f"{points(sign * one.difference, steps.column)} [{low}, {high}]"
-    return text, MISSING if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"
+    return change(one, sign), p_value(p)
 
 
 def scatter(steps: Steps) -> str | None:
     """The scatter of the last runs beside the sampling error, where both are known."""
-    error = steps.cells[-1].get("stderr")
+    valued = [cell for cell in steps.cells if cell.get("value") is not None]
+    error = valued[-1].get("stderr")
     if steps.scatter is None or error is None:
         return None
-    n = min(LAST, sum(cell.get("value") is not None for cell in steps.cells))
     return (
-        f"{steps.column.heading}: the last {n} runs scatter by"
-        f" {points(steps.scatter, steps.column, '')}{' points' if steps.column.is_share else ''}"
-        " (one standard deviation); the sampling error of drawing other items is"
-        f" {points(error, steps.column, '')}"
+        f"{steps.column.heading}: the last {min(LAST, len(valued))} runs scatter by"
+        f" {points(steps.scatter, steps.column, '')}{unit(steps.column)} (one standard deviation);"
+        f" the sampling error of drawing other items is {points(error, steps.column, '')}"
     )

@@ -90,6 +90,7 @@ def page(
         found=found,
         title=title or f"{len(found.names)} runs in their order",
         table=table,
+        notes=series.notes(found),
         columns=[
             {
                 "heading": one.column.heading,

@@ -127,7 +127,8 @@ def _needed(one: PairedDifference, points: float) -> int:
 def markdown(found: Plan) -> str:
     """The plan as Markdown; ends in a newline."""
     drop = f"{found.points * 100:g}"
-    lines = [f"### To find a drop of {drop} points in 80 of 100 cases", ""]
+    unit = "point" if drop == "1" else "points"
+    lines = [f"### To find a drop of {drop} {unit} in 80 of 100 cases", ""]
     if found.now is None:
         lines.append("No column that enters the Average was compared: nothing can be planned.")
     elif not found.now.stderr:

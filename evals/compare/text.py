@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from evals.cards.card import AVERAGE
 from evals.compare.columns import JUDGED_BY
-from evals.compare.gate_report import in_words, noises
 from evals.compare.paired import PairedDifference
 from evals.compare.runs import Comparison
+from evals.compare.words import change, in_words, noises, p_value, unit
 from evals.report.table import MISSING, compared, escape, points, sense
 
 _HEADS = (
@@ -65,14 +65,9 @@ def _pooled(one: PairedDifference) -> str:
     # One side of a symmetric test.
     p = math.erfc(one.difference / one.stderr / math.sqrt(2)) / 2
     return (
-        f"{text}, one-sided p of no loss {_p(1 - p)}, of no gain {_p(p)}; detectable"
+        f"{text}, one-sided p of no loss {p_value(1 - p)}, of no gain {p_value(p)}; detectable"
         f" {(one.mde or 0.0) * 100:.2f}"
     )
-
-
-def _change(one: PairedDifference) -> str:
-    low, high = (points(end, one.column) for end in one.ci95 or (0.0, 0.0))
-    return f"{points(one.difference or 0.0, one.column)} [{low}, {high}]"
 
 
 def _rows(one: PairedDifference, found: Comparison) -> Iterator[tuple[str, ...]]:
@@ -91,7 +86,6 @@ def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
     n = f"{one.n} inputs" if one.key == AVERAGE.key else f"{one.n:,}"
     if one.difference is None or one.ci95 is None or one.mde is None:
         return (name, n, *[MISSING] * (len(_HEADS) - 2))
-    change = _change(one)
     flips = (MISSING, MISSING) if one.key == AVERAGE.key else (str(one.n_better), str(one.n_worse))
     values = [
         MISSING if value is None else compared(value, one.column)
@@ -101,16 +95,12 @@ def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
         name,
         n,
         *values,
-        change,
-        _p(one.p),
-        _p(p_holm),
+        change(one),
+        p_value(one.p),
+        p_value(p_holm),
         *flips,
         points(one.mde, one.column, "") if one.mde else MISSING,
     )
-
-
-def _p(p: float | None) -> str:
-    return MISSING if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _how(found: Comparison) -> Iterator[str]:
@@ -135,10 +125,9 @@ def _run_to_run(found: Comparison) -> Iterator[str]:
     yield f"one model in both runs ({seeds}): every difference here is run-to-run spread"
     for one in found.columns:
         error = found.stderr.get(one.key)
-        unit = " points" if one.column.is_share else ""
         if one.run_to_run and error is not None:
             yield (
                 f"{one.column.heading}: run to run on these items, one standard deviation is"
-                f" {points(one.run_to_run, one.column, '')}{unit}; the sampling error of drawing"
-                f" other items is {points(error, one.column, '')}"
+                f" {points(one.run_to_run, one.column, '')}{unit(one.column)}; the sampling error"
+                f" of drawing other items is {points(error, one.column, '')}"
             )

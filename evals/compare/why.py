@@ -8,11 +8,11 @@ from statistics import fmean
 from typing import Any
 
 from evals.cards.published import card_of_run
-from evals.compare.columns import Answer
-from evals.compare.conclusion import conclusion
+from evals.compare.answers import read_answers
+from evals.compare.conclusion import Both, conclusion
 from evals.compare.prompt_diff import Asked, describe
 from evals.errors import InputError
-from evals.registry import off_card, variants
+from evals.registry import n_draws, off_card, variants
 from evals.report.table import MISSING, escape
 from evals.storage.run_folder import RunFolder, to_json
 
@@ -52,8 +52,14 @@ def why(baseline: Path, candidate: Path, data: Path | None = None) -> str:
         [name for name in known if _is_version(name) is about] for about in (False, True)
     )
     order = variants(card_of_run(summaries[0]), off_card(summaries[0]))
-    tasks = [name for name in order if all(name in summary["tasks"] for summary in summaries)]
-    rows = {task: _shared_rows(runs, task) for task in tasks}
+    answers = {}
+    for task, variant in order.items():
+        if all(task in summary["tasks"] for summary in summaries):
+            first, second = (
+                read_answers(run, variant.make(chat=True), n_draws(summary["tasks"], task))
+                for run, summary in zip(runs, summaries, strict=True)
+            )
+            answers[task] = [(one, second[key]) for key, one in first.items() if key in second]
     parts = [
         "### Settings",
         *lacks,
@@ -65,12 +71,12 @@ def why(baseline: Path, candidate: Path, data: Path | None = None) -> str:
     parts += [
         "",
         "### Prompts",
-        *_prompts(runs, records, rows, data),
+        *_prompts(runs, records, answers, data),
         "",
         "### Answers",
-        *_answers(rows),
+        *_answers(answers),
         "",
-        escape(conclusion(rows)),
+        escape(conclusion(answers)),
     ]
     return "\n".join(parts) + "\n"
 
@@ -130,18 +136,10 @@ def _differing(
     ]
 
 
-def _shared_rows(
-    runs: Sequence[RunFolder], task: str
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The rows of the items both runs answered."""
-    first, second = ({row["id"]: row for row in run.samples(task)} for run in runs)
-    return [(row, second[item_id]) for item_id, row in first.items() if item_id in second]
-
-
 def _prompts(
     runs: Sequence[RunFolder],
     records: Sequence[Mapping[str, Any] | None],
-    rows: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any]]]],
+    answers: Mapping[str, Both],
     data: Path | None,
 ) -> list[str]:
     if records[0] is None or records[1] is None:
@@ -153,13 +151,14 @@ def _prompts(
         if one.lacks
     ]
     found = [
-        describe(task, [str(row["id"]) for row, _ in pairs], asked) for task, pairs in rows.items()
+        describe(task, [str(one.row["id"]) for one, _ in both], asked)
+        for task, both in answers.items()
     ]
     return [*lines, "```text", *(line for task in found for line in task), "```"]
 
 
-def _answers(rows: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any]]]]) -> list[str]:
-    """Per task, over the items both runs answered, A -> B."""
+def _answers(answers: Mapping[str, Both]) -> list[str]:
+    """Per task, over all answers to the items that both runs have, A -> B."""
     heads = (
         "Task",
         "Items",
@@ -171,11 +170,11 @@ def _answers(rows: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any]]]]
         "Empty",
     )
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
-    for task, pairs in rows.items():
-        sides = [row for row, _ in pairs], [row for _, row in pairs]
-        same = sum(Answer((a,), {}).says_the_same(Answer((b,), {})) for a, b in pairs)
+    for task, both in answers.items():
+        sides = [[row for pair in both for row in pair[at].rows] for at in (0, 1)]
+        same = sum(one.says_the_same(other) for one, other in both)
         cells = [" -> ".join(figures) for figures in zip(*map(_figures, sides), strict=True)]
-        lines.append(f"| {task} | {len(pairs):,} | {same:,} | {' | '.join(cells)} |")
+        lines.append(f"| {task} | {len(both):,} | {same:,} | {' | '.join(cells)} |")
     return lines
 
 

@@ -10,7 +10,7 @@ item's own scores, unbiased (K - 1), and the first is what it leaves.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean, variance
+from statistics import fmean, stdev, variance
 from typing import Any
 
 from evals import stats
@@ -34,8 +34,9 @@ def mean_of(
 ) -> tuple[Metric, dict[str, Any] | None]:
     """A metric over all draws, and what the summary says of them; None where there is only one.
 
-    found: the metric in each.  Without a value where one of them has none. The error of a metric
-    that is no mean of its items' scores stays that of one draw, which is at least as large.
+    found: the metric in each.  Without a value where one of them has none. A metric that is no mean
+    of its items' scores has the bootstrap's error; where it has none either, that of one draw,
+    which is at least as large, and the estimator says so.
     """
     if len(draws) == 1:
         return found[0], None
@@ -45,17 +46,39 @@ def mean_of(
     values = [one.value for one in found if one.value is not None]
     about: dict[str, Any] = {"n": len(draws), "values": values}
     kind, value = found[0].estimator, fmean(values)
+    said = f"{kind}, mean of {len(draws)} draws"
     metric = _of_items(draws, name, kind, found[0].n_items)
     if metric is None or metric.value is None or abs(metric.value - value) > _CLOSE:
-        errors = [one.stderr for one in found if one.stderr is not None]
-        error = math.sqrt(fmean(e * e for e in errors)) if errors else None
+        error = _bootstrapped(draws, name) if kind == "bootstrap" else None
+        if error is not None:
+            noise = min(variance(values) / len(values), error**2)
+            about |= _parts(error, noise)
+        else:
+            errors = [one.stderr for one in found if one.stderr is not None]
+            error = math.sqrt(fmean(e * e for e in errors)) if errors else None
+            said += ", with the error of one"
         ends = None if error is None else stats.effective_wilson(value, error, found[0].n)
         metric = replace(found[0], value=value, stderr=error, ci95=ends)
     elif metric.stderr is not None:
         noise = _variance_of_draws(draws, name, macro=kind.startswith("macro"))
-        about["stderr_draws"] = math.sqrt(noise)
-        about["stderr_items"] = math.sqrt(max(0.0, metric.stderr**2 - noise))
-    return replace(metric, estimator=f"{kind}, mean of {len(draws)} draws"), about
+        about |= _parts(metric.stderr, noise)
+    return replace(metric, estimator=said), about
+
+
+def _parts(stderr: float, noise: float) -> dict[str, float]:
+    """An error's two parts. noise: the variance for the answers drawn."""
+    items = math.sqrt(max(0.0, stderr**2 - noise))
+    return {"stderr_draws": math.sqrt(noise), "stderr_items": items}
+
+
+def _bootstrapped(draws: Sequence[TaskResult], name: str) -> float | None:
+    """The spread of the metric's replicates, each the mean over all draws: an item is drawn with
+    all its answers, so that both parts are in it. None where a draw has none.
+    """
+    own = [one.benchmark.replicates(one.grades).get(name, ()) for one in draws]
+    if not all(own):
+        return None
+    return stdev(map(fmean, zip(*own, strict=True)))
 
 
 def _of_items(draws: Sequence[TaskResult], name: str, kind: str, n_items: int) -> Metric | None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -333,6 +334,27 @@ def process(task: Any, item: HarnessItem, answer: Completion) -> tuple[Processed
         finally:
             task._instances = None
     return found, ""
+
+
+def probability_of_right(task: Any, item: HarnessItem, answer: Completion) -> float | None:
+    """Of a task of choices, that of the right ones among all: the softmax of their log-likelihoods,
+    lm-eval's own prob_norm. None where that cannot be told.
+    """
+    with _quiet():
+        choices = task.doc_to_choice(item.doc)
+        gold = (task.doc_to_text if task.multiple_input else task.doc_to_target)(item.doc)
+    if isinstance(gold, str):
+        gold = choices.index(gold) if gold in choices else -1
+    right = set(gold) if isinstance(gold, list) else {gold}
+    # Behind those of the choices may stand what they have without the question (acc_mutual_info).
+    scores = [one.logprob for one in answer.scores or ()][: len(choices)]
+    if len(scores) < len(choices) or not right <= set(range(len(scores))):
+        return None
+    top = max(scores)
+    if not right or not math.isfinite(top):
+        return None
+    shares = [math.exp(one - top) for one in scores]
+    return math.fsum(shares[at] for at in right) / math.fsum(shares)
 
 
 def _said(item: HarnessItem, answer: Completion) -> list[list[Any]]:

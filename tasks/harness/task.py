@@ -26,7 +26,14 @@ from evals.records import (
 )
 from tasks.harness import metrics as counted
 from tasks.harness import programs
-from tasks.harness.build import HarnessItem, items_of, process, request_of, tasks_of
+from tasks.harness.build import (
+    HarnessItem,
+    items_of,
+    probability_of_right,
+    process,
+    request_of,
+    tasks_of,
+)
 from tasks.harness.names import (
     INCLUDE,
     NAME,
@@ -43,6 +50,9 @@ from tasks.harness.names import (
     weighing_of,
     weighings,
 )
+
+_RIGHT = ("acc", "acc_norm", "acc_bytes")
+"""Metrics that count right choices."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,13 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
             _extracted(item, answer, by_filter),
             details={"metrics": found},
         )
+
+    def finer_scores(
+        self, item: HarnessItem, answer: Completion, findings: Findings
+    ) -> Mapping[str, float]:
+        """Of every measure that counts right choices: the probability of the right one."""
+        found = probability_of_right(tasks_of(self.task)[item.group], item, answer)
+        return {} if found is None else dict.fromkeys(self.finer, found)
 
     def summarize(self, grades: Sequence[Grade]) -> Mapping[str, Metric]:
         """Each measure, and in a group each task's own as "measure/task"."""
@@ -292,7 +309,11 @@ def _class(name: str, folders: str) -> type[HarnessBenchmark]:
         raise TaskFault(f"lm-eval:{name} names no metric.")
     hub = str(tasks[0][1].get("dataset_path") or "")
     in_sandbox = any(runs_programs(config) == "sandbox" for _, config in tasks)
-    return _made(name, _source(name), partial(_data, name), hub, found, rules, in_sandbox)
+    made = _made(name, _source(name), partial(_data, name), hub, found, rules, in_sandbox)
+    if all(config.get("output_type") == "multiple_choice" for _, config in tasks):
+        right = [one.name for one in found if one.hub in _RIGHT]
+        made.finer = dict.fromkeys(right, "probability of the right choice")
+    return made
 
 
 def _made(

@@ -3,6 +3,7 @@ back.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
@@ -111,6 +112,42 @@ def test_a_more_generous_policy_never_fails_what_a_stricter_one_let_pass(
         for drop in sorted((one, other))
     )
     assert generous <= strict
+
+
+# Of each element: the attributes it must have, those it may have, and its children in their order,
+# as the schemas of Jenkins' xUnit plugin and of Surefire say, where both allow it.
+ELEMENTS = {
+    "testsuites": ("", "name time tests failures errors", "(testsuite )*"),
+    "testsuite": (
+        "name tests failures errors",
+        "time skipped timestamp hostname id package",
+        "(properties )?(testcase )*(system-out )?(system-err )?",
+    ),
+    "properties": ("", "", "(property )+"),
+    "property": ("name value", "", ""),
+    "testcase": ("name", "time classname", "(skipped )?(failure )*(system-out )*(system-err )*"),
+    "skipped": ("", "type message", ""),
+    "failure": ("", "type message", ""),
+    "error": ("", "type message", ""),
+    "system-out": ("", "", ""),
+}
+TIME = re.compile(r"\d+\.\d{3}")
+
+
+@given(gates())
+def test_junit_is_as_the_schemas_of_its_readers_want_it(gate: Gate) -> None:
+    root = ElementTree.fromstring(junit(gate))
+    assert root.tag == "testsuites"
+    for element in root.iter():
+        required, allowed, children = ELEMENTS[element.tag]
+        assert set(required.split()) <= set(element.attrib)
+        assert set(element.attrib) <= {*required.split(), *allowed.split()}
+        # One schema calls an error an error, another leaves it out: its place is a failure's.
+        tags = "".join(f"{'failure' if c.tag == 'error' else c.tag} " for c in element)
+        assert re.fullmatch(children, tags), (element.tag, tags)
+        assert TIME.fullmatch(element.attrib.get("time", "0.000"))
+        has_text = element.tag == "system-out"
+        assert has_text or not (element.text or "").strip()
 
 
 @given(gates())

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from evals.commands.app import main
+from evals.compare.columns import read_columns
+from evals.compare.paired import PairedDifference
 from evals.plan.settings import RunSettings
 from evals.runs.session import run
 from tests.unit.commands.test_app import recorded_rows
@@ -38,6 +40,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Make:
         return folder / name
 
     return make
+
+
+def paired_columns(
+    baseline: Path, candidate: Path, data: Path | None = None
+) -> dict[str, PairedDifference]:
+    return dict(read_columns(baseline, candidate, data).differences)
 
 
 def wrong_sums(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -135,6 +135,27 @@ def test_gitlabs_template_gives_only_variables_it_declares_and_options_there_are
     assert set(caller["variables"]) <= set(job["variables"])
 
 
+def test_gitlabs_script_fails_with_its_table_and_tests_written(runner: Path) -> None:
+    """Line after line in one bash, as its runner does; what fetches and sets up is done before."""
+    job = yaml.safe_load((ROOT / ".gitlab" / "gate.yml").read_text("utf-8"))[".evals-gate"]
+    clone, setup, *script = job["script"]
+    assert (clone.partition(" ")[0], setup.partition(" ")[0]) == ("git", ".evals/scripts/setup")
+    (runner / "checkpoint.txt").write_text("replay:bad.jsonl\n")
+    given = {"BASELINE": "baselines/smoke", "SUITE": "smoke", "ARGUMENTS": "--tasks gsm8k"}
+    done = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(script)],
+        cwd=runner,
+        env=os.environ | job["variables"] | given | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    assert (runner / "gate" / "table.md").read_text().startswith("Hold it back: ")
+    written = {*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]}
+    assert all((runner / name).exists() for name in written)
+
+
 # --- its steps, run -------------------------------------------------------------------------------
 
 

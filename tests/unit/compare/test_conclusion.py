@@ -5,10 +5,18 @@ from typing import Any
 
 import pytest
 
+from evals.compare.answers import Answer
 from evals.compare.conclusion import conclusion
 from evals.compare.flips import _instructions
 
 Rows = list[tuple[Mapping[str, Any], Mapping[str, Any]]]
+
+
+def concluded(rows: Mapping[str, Rows]) -> str:
+    """Of items with one answer each."""
+    return conclusion(
+        {task: [(Answer((a,), {}), Answer((b,), {})) for a, b in own] for task, own in rows.items()}
+    )
 
 
 def row(task: str, n: int, score: float = 1.0, **more: Any) -> dict[str, Any]:
@@ -70,15 +78,27 @@ SAID: dict[str, tuple[dict[str, Rows], str]] = {
 
 @pytest.mark.parametrize(("rows", "said"), SAID.values(), ids=SAID)
 def test_what_changed_is_said_in_a_sentence(rows: dict[str, Rows], said: str) -> None:
-    text = conclusion(rows)
+    text = concluded(rows)
     assert said in text
     assert text.endswith(".")
     assert "\n" not in text
 
 
+def test_all_draws_of_an_item_are_read_and_count_as_one() -> None:
+    """Four draws: of the candidate's, all but the first end by length; half of the items lose."""
+    good, cut = row("gsm8k", 0), row("gsm8k", 0, 0.0, finish_reasons=["length"])
+    before, after = Answer((good,) * 4, {}), Answer((good, cut, cut, cut), {})
+    said = conclusion({"gsm8k": [(before, after)] * 20 + [(before, before)] * 20})
+    assert "gsm8k no longer stops: 0% -> 38% of its answers ended by length" in said
+    assert "among them 20 of the 20 items that lost their score" in said
+    # Three items whose draws all agree are three changes, not twelve.
+    few = [(before, Answer((cut,) * 4, {}))] * 3 + [(before, before)] * 37
+    assert "here and there" in conclusion({"gsm8k": few})
+
+
 def test_where_what_is_good_depends_on_the_item_no_item_lost_its_score() -> None:
     both = [(row("xstest", i, 0.0, safe=True), row("xstest", i, 1.0, safe=True)) for i in range(40)]
-    assert conclusion({"xstest": both}) == "What changed: no score of the 40 items."
+    assert concluded({"xstest": both}) == "What changed: no score of the 40 items."
 
 
 def test_the_instructions_that_broke_or_mended_are_named() -> None:

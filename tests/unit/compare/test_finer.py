@@ -8,20 +8,21 @@ from typing import Any
 
 import pytest
 
-from evals.compare.columns import paired_columns
-from evals.compare.finer import finer_differences
+from evals.compare.answers import Side, read_answers
+from evals.compare.finer import NOT_KEPT, finer_differences
 from evals.compare.gate import check
 from evals.compare.gate_files import as_json
 from evals.compare.gate_report import markdown
+from evals.compare.paired import PairedDifference
 from evals.compare.policy import Policy, Rule, read_policy
 from evals.compare.runs import compare
 from evals.compare.text import markdown as compared
 from evals.data.load import load_smoke_data
 from evals.errors import InputError
-from evals.records import Completion
+from evals.records import Completion, Finding
 from evals.registry import benchmark_class
 from evals.storage.run_folder import RunFolder
-from tests.unit.conftest import Call, Make
+from tests.unit.conftest import Call, Make, paired_columns
 
 HEADING = "MMLU 5-shot, probability of the right letter"
 PROBABILITY = Policy(Rule(tier="advisory"), {"mmlu": Rule(measure="probability")})
@@ -51,17 +52,17 @@ def test_it_is_the_probability_of_the_data_s_own_letter() -> None:
     benchmark = benchmark_class("mmlu")(chat=True)
     item = next(iter(benchmark.items(load_smoke_data(benchmark.dataset))))
     logprobs = {letter: math.log(0.1 * n) for n, letter in enumerate("ABCD", start=1)}
-    (value,) = benchmark.finer_scores(item, Completion(choice_logprobs=logprobs)).values()
+    (value,) = benchmark.finer_scores(item, Completion(choice_logprobs=logprobs), {}).values()
     assert value == pytest.approx(0.1 * ("ABCD".index(benchmark.gold(item)) + 1))
     del logprobs[benchmark.gold(item)]
-    assert benchmark.finer_scores(item, Completion(choice_logprobs=logprobs)) == {}
-    assert benchmark.finer_scores(item, Completion()) == {}
+    assert benchmark.finer_scores(item, Completion(choice_logprobs=logprobs), {}) == {}
+    assert benchmark.finer_scores(item, Completion(), {}) == {}
 
 
 def test_a_model_that_is_less_sure_falls_in_it_and_not_in_its_accuracy(recorded: Make) -> None:
     runs = recorded("right"), recorded("less sure", less_sure)
     found = compare(*runs)
-    (one,) = found.finer.values()
+    one = found.finer["mmlu"]
     assert one.difference == pytest.approx(math.exp(-0.6) - math.exp(-0.1))
     assert (one.key, one.n_worse, one.column.heading) == ("mmlu", one.n, HEADING)
     text = compared(found)
@@ -77,7 +78,7 @@ def test_shown_it_decides_nothing_and_where_the_policy_says_so_it_does(recorded:
     decides = check(*runs, PROBABILITY)
     assert (decides.verdict, decides.exit_code) == ("regressed", 1)
     assert as_json(decides)["columns"]["mmlu"]["measure"] == "probability"
-    assert [one.column.heading for one in decides.beside] == ["MMLU 5-shot"]
+    assert [one.column.heading for one in decides.beside if one.key == "mmlu"] == ["MMLU 5-shot"]
     assert f"({HEADING})" in markdown(decides)
 
 
@@ -85,21 +86,29 @@ def test_without_the_data_or_the_letter_it_is_a_dash_with_its_reason_and_never_a
     recorded: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = recorded("right")
-    found = finer_differences(one, recorded("one letter", no_letter), paired_columns(one, one))
-    assert found["mmlu"].difference is not None  # the likeliest letter is the right one
-    rows = [dict(row) for row in RunFolder(one).samples("mmlu")]
+    benchmark = benchmark_class("mmlu")(chat=True)
+    compared = [paired_columns(one, one)["mmlu"]]
+
+    def held_against(name: str, change: Any) -> PairedDifference:
+        runs = [RunFolder(folder) for folder in (one, recorded(name, change))]
+        cells = runs[0].read_json("summary.json")["cells"]
+        sides = [Side(run, cells, read_answers(run, benchmark)) for run in runs]
+        return finer_differences(benchmark, compared, sides[0], sides[1])["mmlu"]
+
+    # The likeliest letter is the right one.
+    assert held_against("one letter", no_letter).difference is not None
+    first = next(iter(RunFolder(one).samples("mmlu")))["id"]
 
     def wrong(row: dict[str, Any]) -> dict[str, Any]:
-        return no_letter(row) if row["id"] != rows[0]["id"] else row | {"choice_logprobs": {}}
+        return no_letter(row) if row["id"] != first else row | {"choice_logprobs": {}}
 
-    runs = one, recorded("a letter short", wrong)
-    (lacking,) = finer_differences(*runs, paired_columns(one, one)).values()
+    lacking = held_against("a letter short", wrong)
     assert lacking.reason == "1 answers have no log-probability of it"
 
     def not_here(*_: object) -> None:
         raise InputError("not here")
 
-    monkeypatch.setattr("evals.compare.finer.run_items", not_here)
+    monkeypatch.setattr("evals.runs.rescore.run_items", not_here)
     gate = check(one, one, PROBABILITY)
     assert (gate.verdict, gate.exit_code) == ("incomplete", 3)
     assert f"{HEADING}: incomplete: its data is not here: give --data" in markdown(gate)
@@ -119,3 +128,28 @@ def test_a_policy_that_asks_for_what_is_not_there_is_refused(
     (tmp_path / "gate.toml").write_text(f"[columns]\n{text}\n")
     with pytest.raises(InputError, match=says):
         read_policy(tmp_path / "gate.toml")
+
+
+def test_of_truthfulqas_judges_it_is_the_product_of_their_probabilities_of_yes() -> None:
+    benchmark = benchmark_class("truthfulqa")(chat=True)
+    item = next(iter(benchmark.items(load_smoke_data(benchmark.dataset))))
+    sure = {"truth": Finding("j", probability=0.6), "info": Finding("k", probability=0.5)}
+    found = benchmark.finer_scores(item, Completion(), sure)
+    assert found == {"truth": 0.6, "info": 0.5, "truthfulqa": pytest.approx(0.3)}
+    words = sure | {"info": Finding("k", text="yes")}
+    assert benchmark.finer_scores(item, Completion(), words) == {"truth": 0.6}
+
+
+def no_words(row: dict[str, Any]) -> dict[str, Any]:
+    """A judge that answers in words."""
+    said = {"truth": "yes", "info": "yes"}
+    return row | {"findings": said} if row["id"].startswith("truthfulqa/") else dict(row)
+
+
+def test_judges_without_a_probability_are_not_spoken_of_and_never_a_pass(recorded: Make) -> None:
+    runs = recorded("words", no_words), recorded("words again", no_words)
+    assert "truthfulqa" not in compare(*runs).finer
+    rules = {"truthfulqa": Rule(measure="probability")}
+    gate = check(*runs, Policy(Rule(tier="advisory"), rules))
+    assert (gate.verdict, gate.exit_code) == ("incomplete", 3)
+    assert NOT_KEPT in markdown(gate)

@@ -13,7 +13,7 @@ import pytest
 from evals.cards.published import shipped
 from evals.compare.gate import Gate, Verdict, check, judge, judge_pooled
 from evals.compare.gate_files import as_json, junit
-from evals.compare.gate_report import detectable, explain, markdown
+from evals.compare.gate_report import annotations, detectable, explain, headline, markdown
 from evals.compare.paired import PairedDifference
 from evals.compare.policy import Policy, Rule, read_policy
 from evals.stats import Z95, effective_wilson, p_at_least
@@ -99,6 +99,17 @@ def test_a_required_column_that_is_missing_leaves_no_verdict_though_no_run_ever_
     assert gate(Policy(), mmlu=SURE).verdict == "pass"
 
 
+def test_what_is_required_must_be_there_though_it_decides_nothing_else() -> None:
+    """An advisory column; and one whose floor is broken, though not after Holm's correction."""
+    rule = Rule(tier="advisory", required=True)
+    found = gate(Policy(columns={"truthfulqa": rule}), mmlu=SURE)
+    assert (found.verdict, found.exit_code) == ("incomplete", 3)
+    assert "(TruthfulQA %Info+True)" in headline(found)
+    (suite,) = ElementTree.fromstring(junit(found))
+    assert suite.attrib["errors"] == "1"
+    assert [line[:8] for line in annotations(found)] == ["::error ", "::error "]
+
+
 def test_by_estimate_a_column_is_never_undecided_and_takes_no_part_in_holms_correction() -> None:
     policy = Policy(columns={"gsm8k": Rule(by="estimate")})
     assert gate(policy, gsm8k=(-30.0, 28.1), mmlu=SURE).verdict == "pass"  # -0.95
@@ -156,6 +167,34 @@ def test_the_p_of_a_share_is_two_and_a_half_percent_where_its_interval_ends_at_t
         _, high = effective_wilson(value, stderr, n)
         assert p_at_least(high, value, stderr, n) == pytest.approx(0.025)
     assert [p_at_least(limit, 0.5, 0.1, 25) for limit in (0.0, 1.0)] == [1.0, 0.0]
+
+
+def test_a_floor_is_named_as_one_and_no_pooled_difference_stands_for_it() -> None:
+    policy = Policy(columns={"gsm8k": Rule(floor=0.6)}, pooled_decides=True, pooled_drop=0.5)
+    found = gate(policy, {"gsm8k": cell(0.61, 1000)}, gsm8k=SURE, mmlu=SURE)
+    assert found.pooled is not None
+    assert (found.pooled.state, found.verdict) == ("pass", "undecided")
+    assert headline(found).endswith(
+        "whether a column misses its floor or ceiling (GSM8k 8-shot cot)"
+    )
+    broken = gate(Policy(columns={"gsm8k": Rule(floor=0.6)}), {"gsm8k": cell(0.4, 900)}, gsm8k=SURE)
+    assert headline(broken) == "regressed: a column misses its floor or ceiling (GSM8k 8-shot cot)"
+
+
+def test_a_pass_that_the_pooled_difference_gave_says_what_is_undecided_alone() -> None:
+    policy = Policy(pooled_decides=True, pooled_drop=0.5)
+    found = gate(policy, gsm8k=UNSURE, mmlu=SURE)
+    assert found.verdict == "pass"
+    assert headline(found) == (
+        "pass: as far as the policy asks, nothing fell by more than is allowed (2 of 2 compared;"
+        " alone undecided: GSM8k 8-shot cot)"
+    )
+
+
+def test_not_knowing_that_fails_says_to_hold_it_back() -> None:
+    found = gate(Policy(undecided="fail"), gsm8k=UNSURE, mmlu=SURE)
+    assert markdown(found).startswith("Hold it back, and ask more items: ")
+    assert markdown(gate(Policy(), gsm8k=UNSURE)).startswith("Ask more items before you rely on it")
 
 
 def test_a_broken_floor_counts_among_what_holm_corrects() -> None:
@@ -264,9 +303,10 @@ def test_the_ids_of_what_changed_are_in_the_files(recorded: Make) -> None:
     assert said["GSM8k 8-shot cot"] == f"worse: {' '.join(ids)}"
     assert said["MMLU 5-shot"] is None
     (case,) = [one for one in suite.iter("testcase") if one.attrib["name"] == "GSM8k 8-shot cot"]
-    shown = {one.attrib["name"]: one.attrib["value"] for one in case.iter("property")}
-    assert shown["tier"] == "critical"
-    assert (float(shown["baseline"]), float(shown["candidate"])) == (pytest.approx(1), 0)
+    shown = {one.attrib["name"]: one.attrib["value"] for one in suite.iter("property")}
+    assert (shown["gsm8k.tier"], shown["verdict"]) == ("critical", "regressed")
+    values = float(shown["gsm8k.baseline"]), float(shown["gsm8k.candidate"])
+    assert values == (pytest.approx(1), 0)
     assert float(case.attrib["time"]) <= float(suite.attrib["time"])
 
 

@@ -17,8 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from evals.compare.columns import paired_columns, read_answers
-from evals.compare.paired import Z80, PairedDifference, Pairs, average_difference, paired_difference
+from evals.compare.answers import read_answers
+from evals.compare.paired import (
+    Z80,
+    PairedDifference,
+    Pairs,
+    average_difference,
+    bootstrapped_difference,
+    paired_difference,
+)
 from evals.compare.power import detectable_drops, planned_difference, sentence
 from evals.compare.runs import compare
 from evals.compare.text import headline
@@ -33,6 +40,7 @@ from tasks.alpaca_eval import AlpacaEval
 from tasks.gsm8k import GSM8K
 from tasks.xstest import XSTest
 from tests.run_files import RECORD, summary
+from tests.unit.conftest import paired_columns
 
 COLUMN = Column("gsm8k", "GSM8k 8-shot cot")
 INPUTS = (
@@ -485,3 +493,24 @@ def test_a_length_controlled_rate_is_paired_over_both_runs_replicates_of_the_sam
     assert found.stderr == pytest.approx(stderr)
     assert found.ci95 == (pytest.approx(0.05 - Z95 * stderr), pytest.approx(0.05 + Z95 * stderr))
     assert found.n_better + found.n_worse == n
+
+
+def test_the_interval_of_a_perplexity_is_its_bootstraps_and_has_no_bound() -> None:
+    """Its items' own numbers are of another unit: they neither widen nor clip it."""
+    column = Column("p", "Perplexity", lower_is_better=True, unit="own")
+    pairs = Pairs(column, (ItemId("p/0"), ItemId("p/1")), (-2.0, -3.0), (-2.5, -3.1), ("", ""))
+    replicates = [35.0, 36.0, 37.0], [30.0, 33.0, 30.0]
+    found = bootstrapped_difference(pairs, (36.0, 31.0), replicates)
+    spread = float(np.std([-5.0, -3.0, -7.0], ddof=1))
+    assert found.stderr == pytest.approx(spread)
+    assert found.ci95 == pytest.approx((-5.0 - Z95 * spread, -5.0 + Z95 * spread))
+
+
+def test_the_noise_of_a_bootstrap_is_that_of_the_draws_values_and_never_more_than_all() -> None:
+    pairs = Pairs(Column("f", "F1"), (ItemId("x/0"),), (0.0,), (1.0,), ("",))
+    replicates = [0.5, 0.6, 0.7], [0.6, 0.5, 0.9]
+    whole = bootstrapped_difference(pairs, (0.6, 0.7), replicates, 9.0)
+    assert whole.noise == whole.variance
+    part = bootstrapped_difference(pairs, (0.6, 0.7), replicates, 0.001)
+    assert (part.noise, part.variance) == (0.001, whole.variance)
+    assert bootstrapped_difference(pairs, (0.6, 0.7), replicates).noise is None

@@ -6,15 +6,21 @@ import json
 import tomllib
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.cards.published import shipped
+from evals.compare.gate import Gate, judge, judge_pooled
+from evals.compare.gate_files import junit
+from evals.compare.gate_report import markdown, to_do
+from evals.compare.paired import PairedDifference
 from evals.compare.policy import Policy, Rule, known_columns, read_policy, ready_policies
 from evals.compare.policy_init import starter
 from evals.errors import InputError
+from tests.unit.conftest import Call
 
 KEYS = shipped().keys
 
@@ -82,6 +88,14 @@ def test_whatever_is_wrong_is_said_with_the_files_name(
         policy(tmp_path, text)
     assert says in str(error.value)
     assert "gate.toml" in str(error.value)
+
+
+def test_the_command_ends_with_2_and_one_sentence(tmp_path: Path, evals: Call) -> None:
+    file = tmp_path / "gate.toml"
+    for text, says in WRONG.values():
+        file.write_text(text, encoding="utf-8")
+        code, out, err = evals("check", "--init", "--policy", file)
+        assert (code, out, says in err, err.count("\n")) == (2, "", True, 1), err
 
 
 def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
@@ -196,6 +210,22 @@ def reads_or_says_why(file: Path) -> None:
     rules = [read.rest, *read.columns.values()]
     assert all(0 <= rule.drop <= 1 for rule in rules)
     assert set(read.columns) <= set(known_columns())
+    has_a_verdict(read)
+
+
+def has_a_verdict(read: Policy) -> None:
+    """On two runs of which one lacks a column: an exit code, a first line, and JUnit that agree."""
+    column = known_columns()["mmlu"]
+    fell = PairedDifference(column, 9, 0.5, 0.4, -0.1, 0.02, (-0.14, -0.06), 0.0, 1, 3)
+    found = {"mmlu": fell, "bbh": PairedDifference(known_columns()["bbh"], 0, reason="not run")}
+    cells = {"mmlu": {"value": 0.4, "ci95": [0.3, 0.5], "stderr": 0.05, "n": 9}}
+    columns = judge(found, read, frozenset(found), cells)
+    gate = Gate(("a", "b"), columns, policy=read, pooled=judge_pooled(found, read))
+    assert gate.exit_code in (0, 1, 3)
+    assert markdown(gate).startswith(to_do(gate))
+    (suite,) = ElementTree.fromstring(junit(gate))
+    failed = int(suite.attrib["failures"]) + int(suite.attrib["errors"]) > 0
+    assert failed == (gate.exit_code != 0)
 
 
 @given(st.dictionaries(names, tables, max_size=5))

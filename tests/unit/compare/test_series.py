@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from evals.cards.card import AVERAGE
-from evals.compare.columns import paired_columns
 from evals.compare.series import LAST, _columns, markdown, series
 from evals.errors import InputError
 from evals.stats import holm
-from tests.unit.conftest import Call, Make, unfinished_sums, wrong_sums
+from tests.unit.conftest import Call, Make, paired_columns, unfinished_sums, wrong_sums
 
 
 def one_wrong(row: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +79,7 @@ def test_what_cannot_be_put_in_a_row_is_said(recorded: Make, evals: Call, tmp_pa
     with pytest.raises(InputError, match=r"limited cannot be compared with .*right: limit differs"):
         series([right, right, limited])
     for words, says in (
-        ((right,), "Missing argument 'B'"),
+        ((right,), "A series takes two runs or more"),
         ((right, right, right, "--flips"), "--flips, --why and --plan are of two runs"),
         ((right, right, tmp_path), "is not a finished run"),
     ):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from statistics import fmean, variance
+from statistics import fmean, stdev, variance
 from typing import Any
 
 import pytest
@@ -20,12 +20,13 @@ from evals.errors import InputError
 from evals.models.prompts import Rendered
 from evals.plan.draws import sampled_as
 from evals.plan.make import Plan
-from evals.records import Choose, Completion, Generate, Message, Output, Sampling
+from evals.records import Choose, Completion, Generate, Grade, Message, Output, Sampling
 from evals.registry import draw_name, of_draw
 from evals.runs.rescore import rescore
 from evals.runs.session import run
 from evals.storage.run_folder import RunFolder
 from tasks.gsm8k import GSM8K
+from tasks.xstest import F1, XSTest
 from tests.resilience.fake_runs import Engines, reply, results, settings
 from tests.toydata import dataset_of, failure
 from tests.unit.conftest import Call
@@ -180,6 +181,20 @@ def test_the_cell_is_the_mean_and_its_error_has_the_two_parts_of_the_law_of_tota
     )
     assert cell["estimator"] == "Wilson, mean of 4 draws"
     assert cell["n"] == len(own)
+
+
+def test_what_is_no_mean_of_its_items_has_the_bootstraps_error_over_items_with_all_their_answers(
+    four: Path,
+) -> None:
+    found = summary(four)["metrics"]["xstest"][F1]
+    rows = [list(RunFolder(four).samples(draw_name("xstest", 1 + at))) for at in range(4)]
+    grades = [[Grade(r["id"], "", {}, r["extracted"], details=r) for r in own] for own in rows]
+    replicates = [XSTest(chat=True).replicates(own)[F1] for own in grades]
+    assert found["stderr"] == pytest.approx(stdev(map(fmean, zip(*replicates, strict=True))))
+    assert found["stderr"] > 0
+    assert found["estimator"] == "bootstrap, mean of 4 draws"
+    other = summary(four)["metrics"]["xstest"]["strmatch_safe_refused"]
+    assert other["estimator"] == "Wilson, mean of 4 draws, with the error of one"
 
 
 def test_the_cell_says_how_it_was_drawn_and_mmlu_says_nothing(four: Path) -> None:

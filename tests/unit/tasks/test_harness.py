@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from evals.compare import gate_report
-from evals.compare.columns import paired_columns
 from evals.compare.gate import check
 from evals.compare.policy import Policy, Rule
 from evals.compare.runs import compare
 from evals.compare.series_page import write_page
 from evals.compare.text import markdown as comparison_text
+from evals.data.dataset import LoadedSource
 from evals.generators.fake import FakeGenerator
+from evals.generators.replay import recorded_row
 from evals.models.prompts import Rendered
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Output, Scored
@@ -29,8 +30,10 @@ from evals.report.run_row import row_from_summary
 from evals.runs.rescore import rescore
 from evals.runs.session import run
 from evals.storage.run_folder import RunFolder
+from tasks.harness.build import tasks_of
 from tests.harness_tasks import GROUPS, TASKS, write_tasks
 from tests.toydata import failure
+from tests.unit.conftest import paired_columns
 
 Score = tuple[float, bool]
 
@@ -304,6 +307,35 @@ def test_two_runs_are_compared_document_by_document(ours: RunFolder) -> None:
     one = found["ends_acc"]
     assert (one.n, one.difference, one.reason) == (12, 0.0, None)
     assert found["pages_word_perplexity"].difference == 0.0
+
+
+@pytest.mark.parametrize("name", ["ends", "ends_information", "who", "letters", "animals"])
+def test_the_probability_of_the_right_choice_is_lm_evals_own(
+    name: str, ours: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which it counts for its Brier score, a pair of the right choice and all probabilities."""
+    benchmark = benchmark_class(f"lm-eval:{name}")(chat=True)
+    assert benchmark.finer
+    assert set(benchmark.finer) <= {"acc", "acc_norm", "acc_bytes"}
+    for task in tasks_of(name).values():
+        monkeypatch.setitem(task._metric_fn_list, "brier_score", None)
+    items = {item.id: item for item in benchmark.items(LoadedSource({}, ""))}
+    for row in ours.samples(benchmark.name):
+        item, completion = items[row["id"]], recorded_row(row).completion
+        said = [(one.logprob, one.is_greedy) for one in completion.scores or ()]
+        gold, shares = tasks_of(name)[item.group].process_results(item.doc, said)["brier_score"]
+        found = benchmark.finer_scores(item, completion, {})
+        assert found == pytest.approx(dict.fromkeys(benchmark.finer, float(shares[gold])))
+
+
+def test_where_choices_or_their_numbers_are_not_there_there_is_no_probability(
+    ours: RunFolder,
+) -> None:
+    assert benchmark_class("lm-eval:sums").finer == {}
+    benchmark = benchmark_class("lm-eval:ends")(chat=True)
+    item = next(iter(benchmark.items(LoadedSource({}, ""))))
+    for scores in ((), (Scored(-1.0, True, 1),), (Scored(-math.inf, False, 1),) * 9):
+        assert benchmark.finer_scores(item, Completion(scores=scores), {}) == {}
 
 
 def test_unknown_names_and_broken_files_are_said(folder: Path) -> None:

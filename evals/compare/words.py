@@ -1,0 +1,47 @@
+"""A difference in words: in points, of what is no share in its own unit; with its interval, its p,
+and what its error is made of.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+
+from evals.compare.paired import PairedDifference
+from evals.records import Column
+from evals.report.table import MISSING, points
+
+
+def change(one: PairedDifference | None, sign: int = 1) -> str:
+    """Difference and 95 % interval, for a table. sign: -1 turns it round."""
+    if one is None or one.difference is None or one.ci95 is None:
+        return MISSING
+    low, high = (points(end, one.column) for end in sorted(sign * end for end in one.ci95))
+    return f"{points(sign * one.difference, one.column)} [{low}, {high}]"
+
+
+def in_words(one: PairedDifference) -> str:
+    """The same for a sentence."""
+    value, _, ends = change(one).rstrip("]").partition(" [")
+    return f"{value} (95 %: {ends.replace(', ', ' to ')})"
+
+
+def unit(column: Column) -> str:
+    """What stands behind such a number."""
+    return " points" if column.is_share else ""
+
+
+def p_value(p: float | None) -> str:
+    """p with four decimals."""
+    return MISSING if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def noises(columns: Iterable[PairedDifference]) -> Iterator[str]:
+    """Of each column that was drawn more than once, the two parts of its error."""
+    for one in columns:
+        if one.noise is not None and one.variance and one.stderr:
+            parts = max(0.0, one.variance - one.noise), one.noise
+            items, drawn = (points(math.sqrt(part), one.column, "") for part in parts)
+            yield (
+                f"{one.column.heading}: of the difference's standard error {items}"
+                f"{unit(one.column)} come of the items (more items lessen it) and {drawn} of the"
+                " answers drawn (--repeats does)"
+            )
