@@ -67,6 +67,7 @@ class FakeEngine:
         self.adapter = ""
         self.n = 0
         self.pids = [os.getpid()]
+        print("OMP_PLACES is", os.environ.get("OMP_PLACES"), flush=True)
         print("INFO Starting to load model", flush=True)
         load = self.how.get("load") if self.how.get("at", self.place) == self.place else None
         if load == "fails":

@@ -197,7 +197,10 @@ def run(
         str,
         typer.Option(
             metavar="TIME",
-            help="How long to wait for servers that are not up yet, e.g. 15m (default: no time).",
+            help=(
+                "How long to wait for servers that are not up yet, or all lost, e.g. 15m (default:"
+                " no time)."
+            ),
         ),
     ] = "",
     tensor_parallel_size: TensorParallelOption = None,

@@ -3,7 +3,7 @@ with those who judged them then.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def calibrate(
         raise InputError(refusal(lost, classes, date.today()))
     price_of = prices_of(prices, judges)
     out, found, questions = settings.out or CALIBRATIONS, Found(), dict[str, list[Question]]()
+    settings = replace(settings, out=out)  # copies of a judge keep their logs there
     sets = {role: read_verdicts(role, settings.data, replay) for role in judges}
     chosen = {role: _spread(sets[role].answers, settings.limit) for role in judges}
     for role, judge in judges.items():

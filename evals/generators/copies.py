@@ -25,7 +25,7 @@ from evals.errors import EnvironmentFault, EvalsError, InputError
 from evals.generators import Failure, Moved, keeper
 from evals.generators.copy_process import Message, Start
 from evals.generators.engine_log import last_lines, phase
-from evals.generators.placing import Places
+from evals.generators.placing import Places, threads
 from evals.generators.spread import Spread
 from evals.generators.vllm import WINDOW
 from evals.models.prompts import Rendered
@@ -145,9 +145,12 @@ class CopiesGenerator:
 
     def _environment(self, number: int) -> dict[str, str]:
         more = {"VLLM_LOGGING_LEVEL": "INFO"}  # into its log, by which its phases are known
-        if self._places.each[number]:
-            more[self._places.variable] = self._places.each[number]
-        return os.environ | more
+        place = self._places.each[number]
+        if place:
+            more[self._places.variable] = place
+        # Whoever sets OpenMP's variables knows better.
+        bound = threads(place) if self._places.kind == "core" else {}
+        return bound | os.environ | more
 
     @staticmethod
     def _tell(copy: _Copy, message: object) -> None:

@@ -23,6 +23,9 @@ _PATIENCE_S = 20.0
 """For processes that the kernel does not let go: a GPU's driver may hold one for a while."""
 _TRACKERS_S = 5.0
 _PR_SET_CHILD_SUBREAPER = 36
+_LONGEST = 40
+"""Bytes of a folder below which sockets may lie: all of a socket's path are 107 at most, of which a
+folder of ours takes 22, and what vLLM calls them 37."""
 _TRACKER = b"multiprocessing.resource_tracker"
 """Removes the shared memory of those whose pipes it holds, once they are gone; then it ends."""
 
@@ -36,7 +39,7 @@ def main(arguments: list[str]) -> int:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # The sockets of a killed engine's processes are files here, which nobody would remove.
-    with tempfile.TemporaryDirectory(prefix="evals-engine-") as sockets:
+    with room_for_sockets() as sockets:
         engine = subprocess.Popen(
             command,
             env=os.environ | {"VLLM_RPC_BASE_PATH": sockets},
@@ -50,6 +53,23 @@ def main(arguments: list[str]) -> int:
         _end_all(engine)
     status = engine.poll()
     return 1 if status is None else status if status >= 0 else 128 - status
+
+
+def has_long_name(folder: str) -> bool:
+    """Whether sockets below it could not be opened."""
+    return len(os.fsencode(folder)) > _LONGEST
+
+
+def room_for_sockets() -> "tempfile.TemporaryDirectory[str]":
+    """A folder of our own among the temporary files, elsewhere where their folder's name is long,
+    as that of a cluster's job may be.
+    """
+    usual = tempfile.gettempdir()
+    short = (one for one in (usual, "/tmp", "/dev/shm") if not has_long_name(one))
+    usable = (one for one in short if os.access(one, os.W_OK | os.X_OK))
+    return tempfile.TemporaryDirectory(
+        prefix="evals-engine-", dir=next(usable, usual), ignore_cleanup_errors=True
+    )
 
 
 def _end_all(engine: "subprocess.Popen[bytes]") -> None:

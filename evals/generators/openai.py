@@ -4,13 +4,14 @@ With a tokenizer at hand the exact token ids go to /completions (vLLM's server a
 one, messages go to /chat/completions and the server renders them. Busy servers (408, 409, 429,
 5xx), lost connections and time-outs are asked again, with back-off; any other 4xx is never asked
 again. Of several servers one may be lost: the others answer what it left, and it is looked for from
-time to time, and asked again once it is back.
+time to time, and asked again once it is back; when all are lost, that is waited for.
 """
 
 import contextlib
 import logging
 import os
 import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -26,7 +27,7 @@ from evals.generators.openai_api import (
     score_by_ids,
 )
 from evals.generators.spread import Server, Spread, affordable
-from evals.generators.waiting import is_up, seconds_of_header
+from evals.generators.waiting import is_up, said_of, seconds_of_header
 from evals.models.prompts import Rendered
 from evals.models.resolve import OPENAI_URL
 from evals.records import Completion
@@ -64,12 +65,12 @@ NO_QUOTA = "the account has no quota left"
 _log = logging.getLogger(__name__)
 
 Outcome = Completion | Failure
-Done = tuple[Rendered, Outcome | EvalsError] | int
-"""An answer, or so many threads more (less, where negative) that ask."""
+Done = tuple[Rendered, Outcome | EvalsError] | EvalsError | int
+"""An answer, why there are no more, or so many threads more (less, where negative) that ask."""
 
 
 class _LostError(Exception):
-    """A server cannot be reached, and another can take its requests."""
+    """A server cannot be reached; another can take its requests, or it is waited for."""
 
 
 class OpenAIGenerator:
@@ -81,7 +82,8 @@ class OpenAIGenerator:
     first_wait_s: seconds before the first time, doubled each time after.  timeout_s: seconds a
     request may take.  rejoin_s: seconds between two looks for a server that was lost.
     silent_s: seconds after which a server that lets all requests wait is named on the terminal, and
-    again whenever its silence has doubled.
+    again whenever its silence has doubled.  wait_s: how long one is waited for once all are lost,
+    since the last answer.
     Raises InputError when a server refuses (wrong key, no such model, every request) and
     EnvironmentFault when none can be reached, both once what is under way has come back; a request
     that fails by itself is a Failure.
@@ -99,6 +101,7 @@ class OpenAIGenerator:
         n_beside: int = 1,
         rejoin_s: float = _REJOIN_S,
         silent_s: float = _SILENT_S,
+        wait_s: float = 0.0,
     ) -> None:
         import openai
 
@@ -122,10 +125,13 @@ class OpenAIGenerator:
         self._n_beside = n_beside
         self._retries = retries
         self._first_wait_s = first_wait_s
-        self._rejoin_s, self._silent_s = rejoin_s, silent_s
+        self._silent_s = silent_s
+        self._rejoin_s = min(rejoin_s, wait_s) if wait_s else rejoin_s
+        self._most_s = wait_s
+        self._none_since: float | None = None
         self._has_answered = False
         self._n_refused = 0
-        self._streams: list[tuple[Event, Spread]] = []
+        self._streams: list[tuple[Event, Spread, SimpleQueue[Done]]] = []
 
     def stream(self, requests: Sequence[Rendered]) -> Iterator[list[tuple[Rendered, Outcome]]]:
         """See Generator. Ctrl-C ends it at once: its threads are daemons, nobody waits for the
@@ -135,26 +141,29 @@ class OpenAIGenerator:
         spread = Spread(requests, self._servers)
         done: SimpleQueue[Done] = SimpleQueue()
         stopped = Event()
-        self._streams.append((stopped, spread))
+        self._streams.append((stopped, spread, done))
         # One renderer made them all, so the first speaks for all; there may be none.
         by_ids = any(request.token_ids for request in requests[:1])
         usual = (_CONCURRENCY_IDS if by_ids else _CONCURRENCY_CHAT) // self._n_beside
         at_once = self._concurrency or max(1, usual)
         n_each = min(affordable(at_once, len(up)), len(requests))
         n_working = self._start(up * n_each, spread, done, stopped)
-        if len(self._servers) > 1:
+        if len(self._servers) > 1 or self._most_s:
             Thread(
                 target=self._look_for_lost, args=(n_each, spread, done, stopped), daemon=True
             ).start()
         fault: EvalsError | None = None
         try:
-            while n_working:
+            # Nobody asks while all are lost; what they left waits.
+            while n_working or (self._most_s and not (fault or spread.is_done)):
                 answered: list[tuple[Rendered, Outcome]] = []
                 for said in filter(None, (one.silence(self._silent_s) for one in self._servers)):
                     _log.warning(said)
                 for entry in _arrived(done):
                     if isinstance(entry, int):
                         n_working += entry
+                    elif isinstance(entry, EvalsError):
+                        fault = fault or entry
                     elif isinstance(entry[1], EvalsError):
                         fault = fault or entry[1]
                     else:
@@ -164,15 +173,16 @@ class OpenAIGenerator:
             if fault is not None:
                 raise fault
         finally:
-            self._streams.remove((stopped, spread))
+            self._streams.remove((stopped, spread, done))
             stopped.set()
             spread.stop()
 
     def close(self) -> None:
         """Ask nothing more, whoever reads a stream, and close the connections."""
-        for stopped, spread in list(self._streams):
+        for stopped, spread, done in list(self._streams):
             stopped.set()
             spread.stop()
+            done.put(0)  # whoever waits looks again
         for server in self._servers:
             server.client.close()
 
@@ -187,8 +197,15 @@ class OpenAIGenerator:
     def _look_for_lost(
         self, n_each: int, spread: Spread, done: SimpleQueue[Done], stopped: Event
     ) -> None:
-        """One thread: whichever lost server is back is asked again, by n_each threads."""
+        """One thread: whichever lost server is back is asked again, by n_each threads. It ends the
+        stream when all have been lost for too long.
+        """
         while not (stopped.wait(self._rejoin_s) or spread.is_done):
+            since, all_out = self._none_since, all(server.is_out for server in self._servers)
+            if all_out and since is not None and time.monotonic() - since >= self._most_s:
+                stopped.set()
+                spread.stop()
+                done.put(self._all_lost(f"no answer for {said_of(self._most_s)}."))
             for server in self._servers:
                 if server.is_out and is_up(server.url) and not stopped.is_set():
                     _log.warning("%s is back, and asked again.", server.url)
@@ -209,8 +226,16 @@ class OpenAIGenerator:
                     done.put((request, self._ask(server, request, stopped)))
                 except _LostError as lost:
                     is_news = spread.lose(server, request)
-                    if not self._has_others(server):  # the last two were lost at once
-                        done.put((request, self._all_lost(lost)))
+                    if not self._has_others(server):
+                        if not self._most_s:  # the last two were lost at once
+                            done.put((request, self._all_lost(self._plain(lost))))
+                        elif is_news:
+                            self._none_since = self._none_since or time.monotonic()
+                            _log.warning(
+                                "%s No server is left: one is waited for, %s at most.",
+                                lost,
+                                said_of(self._most_s),
+                            )
                     elif is_news:
                         _log.warning("%s The other servers go on with what it left.", lost)
                     # `lose` has taken it from those under way; `finish` would do so again.
@@ -274,6 +299,7 @@ class OpenAIGenerator:
                 )
             else:
                 server.was_heard = self._has_answered = True
+                self._none_since = None
                 if isinstance(answer, Completion) and n_characters(answer) > MOST_CHARACTERS:
                     return Failure(f"the answer has {n_characters(answer):,} characters")
                 return answer
@@ -303,6 +329,10 @@ class OpenAIGenerator:
         found = adapted(manner, error.param, str(error.message))
         server.manner = found or manner
         return found is not None
+
+    def _may_lose(self, server: Server) -> bool:
+        """Whether its requests are kept for another, or for its own return."""
+        return self._most_s > 0 or self._has_others(server)
 
     def _has_others(self, server: Server) -> bool:
         return any(not other.is_out for other in self._servers if other is not server)
@@ -346,7 +376,7 @@ class OpenAIGenerator:
         )
         return (
             own_s
-            if n_asked <= (min(most, _RETRIES_BESIDE_OTHERS) if self._has_others(server) else most)
+            if n_asked <= (min(most, _RETRIES_BESIDE_OTHERS) if self._may_lose(server) else most)
             else None
         )
 
@@ -373,9 +403,9 @@ class OpenAIGenerator:
         ):
             return Failure("the server gave no answer in time")
         if isinstance(error, openai.APIConnectionError):
-            if self._has_others(server):
+            if self._may_lose(server):
                 raise _LostError(f"{url} is lost: {self._plain(error)}") from None
-            raise self._all_lost(error) from None
+            raise self._all_lost(self._plain(error)) from None
         if isinstance(error, openai.APIStatusError):
             if error.code == "insufficient_quota":
                 raise EnvironmentFault(
@@ -393,10 +423,10 @@ class OpenAIGenerator:
             return Failure(f"the server answered {error.status_code}: {self._plain(error)}")
         return Failure(f"the server's answer cannot be read: {self._plain(error)}")
 
-    def _all_lost(self, error: Exception) -> EnvironmentFault:
+    def _all_lost(self, why: str) -> EnvironmentFault:
         which = " and ".join(server.url for server in self._servers)
         return EnvironmentFault(
-            f"{which} cannot be reached ({self._plain(error)}) Start it; the same command goes on."
+            f"{which} cannot be reached ({why}) Start it; the same command goes on."
         )
 
     def _plain(self, error: Exception) -> str:

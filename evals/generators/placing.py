@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -130,13 +131,33 @@ def on_cores(settings: EngineSettings, cores: Sequence[int], bound: str) -> Plac
             )
     elif n_parts > len(cores):
         raise InputError(
-            f"{_asked(settings)} needs {n_parts} cores on a CPU; there are {len(cores)}."
+            f"{_asked(settings)} needs {n_parts} cores on a CPU; this process may use {len(cores)}."
+            f" Ask fewer, or let them share: {_CPU_BIND}=nobind."
         )
     else:
         at = [len(cores) * i // n_parts for i in range(n_parts + 1)]
         parts = [",".join(map(str, cores[at[i] : at[i + 1]])) for i in range(n_parts)]
     dealt = ["|".join(parts[i * per_copy : (i + 1) * per_copy]) for i in range(n)]
     return Places(_CPU_BIND, tuple(dealt), "core", len(cores))
+
+
+def threads(place: str) -> dict[str, str]:
+    """Variables by which a copy's process keeps to these cores of a CPU: vLLM itself binds only the
+    processes that it starts, and a copy that computes in its own would take a thread for each of
+    the machine's cores. Nothing for cores that are not named, which is vLLM's to refuse.
+    """
+    cores = set[int]()
+    for part in place.replace("|", ",").split(","):
+        named = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if named is None:
+            return {}
+        cores.update(range(int(named[1]), int(named[2] or named[1]) + 1))
+    one_place = ",".join(map(str, sorted(cores)))
+    return {
+        "OMP_NUM_THREADS": str(len(cores)),
+        "OMP_PLACES": f"{{{one_place}}}",
+        "OMP_PROC_BIND": "true",
+    }
 
 
 def devices_of_a_copy(settings: EngineSettings) -> int:

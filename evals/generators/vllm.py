@@ -3,10 +3,12 @@
 import contextlib
 import gc
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from threading import Event, Thread
 from typing import Any
 
@@ -14,6 +16,7 @@ from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings, Failure, Moved
 from evals.generators.checkpoint import prepare_import
 from evals.generators.engine_errors import answering_error, load_error, one_line
+from evals.generators.keeper import has_long_name, room_for_sockets
 from evals.generators.lora import lora_arguments
 from evals.generators.manner import NEUTRAL
 from evals.generators.scored_rows import N_SCORED, score_last_tokens_alone
@@ -36,6 +39,10 @@ is 128): what two prompts share is found in the cache up to a whole block, so th
 questions took a third less time; generating was no slower."""
 
 
+_SOCKETS = "VLLM_RPC_BASE_PATH"
+"""vLLM's own variable for the folder of the sockets between its processes."""
+
+
 class VllmGenerator:
     """One engine, loaded once, fed from one queue through its own add_request/step loop.
 
@@ -56,6 +63,8 @@ class VllmGenerator:
         n_beside: int = 1,
     ) -> None:
         prepare_import(settings)
+        if _SOCKETS not in os.environ and has_long_name(tempfile.gettempdir()):
+            os.environ[_SOCKETS] = _own_sockets().name
         try:
             import vllm
             from vllm.platforms import current_platform
@@ -268,6 +277,14 @@ def _watch(core: Any, closed: Event) -> None:
                 return
 
     Thread(target=look, name="engine-watch", daemon=True).start()
+
+
+@cache
+def _own_sockets() -> "tempfile.TemporaryDirectory[str]":
+    """One for all engines of this process, as vLLM keeps what it reads of the environment; it is
+    removed when the process ends.
+    """
+    return room_for_sockets()
 
 
 def _use_every_core() -> None:

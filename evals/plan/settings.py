@@ -57,7 +57,8 @@ class RunSettings:
     temperature: float | None = None
     """In place of 0, of the benchmarks whose answers are generated greedily."""
     wait: str = ""
-    """How long to wait for servers that are not up yet: 90s, 15m; "" for not at all."""
+    """How long to wait for servers that are not up yet, or all lost: 90s, 15m; "" for not at
+    all."""
     clock: datetime | None = None
     """What a template that asks the time is told; a plan sets it, once for model and judges."""
 

@@ -8,6 +8,7 @@ from evals.errors import InputError
 from evals.generators import Generator
 from evals.generators.placing import Places, places
 from evals.generators.replay import ReplayGenerator
+from evals.generators.waiting import seconds
 from evals.models.resolve import Model
 from evals.plan.make import Plan
 from evals.plan.settings import RunSettings
@@ -41,7 +42,8 @@ def start_engine(
     if model.kind == "server":
         from evals.generators.openai import OpenAIGenerator
 
-        return OpenAIGenerator(model.source, model.urls, n_beside=n_beside)
+        wait_s = seconds(settings.wait) if settings.wait else 0.0
+        return OpenAIGenerator(model.source, model.urls, n_beside=n_beside, wait_s=wait_s)
     rank = model.adapter.rank if model.adapter else 0
     engine = local_engine(model, settings, rank, where)
     if model.adapter is None:

@@ -2,9 +2,11 @@
 tokens by phase.
 """
 
+import contextlib
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -97,13 +99,16 @@ def host() -> dict[str, Any]:
 
 
 def _accelerators() -> list[str]:
-    import sys
-
     # Not imported for this: a run that needs no engine would wait seconds for it.
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
+    platforms = sys.modules.get("vllm.platforms")
+    if platforms is None or platforms.current_platform.is_cpu():
         return []
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    # By the driver's library. torch would begin a context on each GPU, in a process that has no
+    # use for one, and keep its memory from the engine.
+    here = platforms.current_platform
+    with contextlib.suppress(Exception):  # whatever a driver does not say
+        return [str(here.get_device_name(number)) for number in range(here.device_count())]
+    return []
 
 
 def git_commit() -> str | None:

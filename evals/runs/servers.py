@@ -3,6 +3,7 @@ whether they give log-probabilities, without which some columns cannot be had.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from evals.errors import EvalsError, InputError
 from evals.generators import Generator
@@ -118,7 +119,8 @@ def _starter(plan: Plan, who: str, start: Start | None) -> Start | None:
     if who == plan.model.argument:
         return start
     model = resolve(who, offline=plan.settings.offline)
-    return lambda: engines.start_engine(model, plan.settings)
+    settings = replace(plan.settings, wait="")  # only asked whether it is there
+    return lambda: engines.start_engine(model, settings)
 
 
 def _is_waiting(plan: Plan, store: Store, name: str) -> bool:

@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,27 +73,24 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(
     assert phases["generate"]["requests"] + kept == answers_in(whole / "store.sqlite")
 
 
-@pytest.fixture
-def short_folder() -> Iterator[Path]:
-    """A folder of few characters."""
-    with tempfile.TemporaryDirectory(prefix="e", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
 @pytest.mark.skipif(
     "EVALS_TEST_COPIES" not in os.environ,
     reason="two engines more beside those of the suite: EVALS_TEST_COPIES=1 runs it, alone",
 )
 def test_two_copies_answer_as_one_engine_does_and_a_killed_run_leaves_nothing_behind(
-    whole: Path, tmp_path: Path, short_folder: Path
+    whole: Path, tmp_path: Path
 ) -> None:
-    """As on GPUs, each copy's engine has processes of its own, below the copy's."""
-    run = tmp_path / "run"
-    # Short: the engine's sockets lie below it, and a socket's path has 107 characters at most.
-    scratch = short_folder
+    """As on GPUs, each copy's engine has processes of its own, below the copy's; its temporary
+    files have longer names than a socket may. Both on one core: test processes side by side have
+    no more.
+    """
+    run, scratch = tmp_path / "run", tmp_path / ("a" * 60)
+    scratch.mkdir()
+    core = min(os.sched_getaffinity(0))
     more = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": f"{core}|{core}",
         "TMPDIR": str(scratch),
     }
     said = tmp_path / "said"
@@ -112,6 +107,17 @@ def test_two_copies_answer_as_one_engine_does_and_a_killed_run_leaves_nothing_be
         assert victim.poll() is None, said.read_text()
         time.sleep(0.05)
     below = processes_below(victim.pid)
+    variable = b"VLLM_RPC_BASE_PATH="
+    variables = [
+        one for pid in below for one in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    ]
+    sockets = {
+        Path(os.fsdecode(one.removeprefix(variable)))
+        for one in variables
+        if one.startswith(variable)
+    }
+    assert len(sockets) == 2
+    assert all(list(folder.iterdir()) for folder in sockets)
     assert sum("EngineCore" in Path(f"/proc/{pid}/cmdline").read_text() for pid in below) == 2
     victim.kill()
     victim.wait()
@@ -119,7 +125,9 @@ def test_two_copies_answer_as_one_engine_does_and_a_killed_run_leaves_nothing_be
     while any(Path(f"/proc/{pid}").exists() for pid in below) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
-    assert not list(scratch.glob("evals-engine-*"))
+    while any(folder.exists() for folder in sockets) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [folder for folder in sockets if folder.exists()]
     assert {"copy-1.log", "copy-2.log"} == {log.name for log in run.glob("logs/*/*.log")}
     kept, all_of_it = stored(run), stored(whole)
     assert len(kept) >= 2

@@ -6,9 +6,12 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from evals.errors import EnvironmentFault, InputError
 from evals.generators import EngineSettings
 from evals.generators.copies import CopiesGenerator
 from evals.generators.copy_process import Start
+from evals.generators.keeper import room_for_sockets
 from evals.generators.placing import Places
 from evals.records import Completion
 from tests.fake_copy import COMMAND, ROOT
@@ -75,6 +79,18 @@ def test_each_request_is_answered_once_by_copies_on_devices_of_their_own(tmp_pat
     finally:
         engine.close()
     assert all("closed in order" in log.read_text() for log in (tmp_path / "logs").iterdir())
+
+
+def test_on_a_cpu_each_copy_keeps_to_its_own_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_PLACES", raising=False)
+    copies(tmp_path, Places("FAKE_DEVICES", ("0,1", "2"), "core", 3)).close()
+    logs = sorted((tmp_path / "logs").iterdir())
+    assert [log.read_text().splitlines()[0] for log in logs] == [
+        "OMP_PLACES is {0,1}",
+        "OMP_PLACES is {2}",
+    ]
 
 
 def test_what_a_dead_copy_left_goes_to_the_others_and_it_is_started_again(
@@ -152,12 +168,11 @@ for done in engine.stream([ids_request(number) for number in range(100000)]):
 
 
 @pytest.mark.parametrize("is_killed", [True, False])
-def test_nothing_outlives_the_run(*, is_killed: bool, tmp_path: Path) -> None:
+def test_nothing_outlives_the_run(*, is_killed: bool, tmp_path: Path, short_folder: Path) -> None:
     """A copy is killed, then the run, both with processes in sessions of their own; or it is
     stopped in the middle. No process, shared memory or socket's folder is left.
     """
-    scratch = tmp_path / "tmp"
-    scratch.mkdir()
+    scratch = short_folder
     code = RUN.format(root=str(ROOT), folder=str(tmp_path))
     run = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -196,6 +211,20 @@ def test_nothing_outlives_the_run(*, is_killed: bool, tmp_path: Path) -> None:
     while list(scratch.glob("evals-engine-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not list(scratch.glob("evals-engine-*"))
+
+
+def test_sockets_of_an_engine_have_room_where_temporary_files_have_long_names(
+    tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket is opened below it under a name as long as vLLM's; the kernel's limit is 107."""
+    long = tmp_path / ("a" * 80)
+    long.mkdir()
+    for usual in (long, short_folder):
+        monkeypatch.setattr(tempfile, "tempdir", str(usual))
+        with room_for_sockets() as folder, socket.socket(socket.AF_UNIX) as one:
+            one.bind(f"{folder}/{uuid.uuid4()}")
+            assert (Path(folder).parent == usual) is (usual == short_folder)
+        assert not Path(folder).exists()
 
 
 def children(pid: int) -> set[int]:

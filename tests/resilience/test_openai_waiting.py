@@ -2,11 +2,15 @@
 back.
 """
 
+import contextlib
 import logging
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -16,7 +20,18 @@ from evals.generators.waiting import is_up, seconds, wait_until_up
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from tests.openai_requests import answered, ids_request
-from tests.openai_server import Body, OpenAIServer, Reply, completion, reserved_port, serving
+from tests.openai_server import Body, OpenAIServer, Reply, completion, serving
+
+
+@pytest.fixture
+def ports() -> Iterator[tuple[int, int]]:
+    """Two on which nobody listens, kept from everybody but the servers of the test."""
+    with socket.socket() as one, socket.socket() as other:
+        for held in (one, other):
+            # Two may be bound to one port so, of which one listens.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", 0))
+        yield one.getsockname()[1], other.getsockname()[1]
 
 
 @contextmanager
@@ -25,7 +40,7 @@ def started_once(is_time: Callable[[], bool], port: int, tokens: int = 0) -> Ite
     stopped = threading.Event()
 
     def serve() -> None:
-        while not is_time() and not stopped.wait(0.05):
+        while not is_time() and not stopped.wait(0.01):
             pass
         with serving(lambda body, _: completion(body), port) as server:
             server.about = {"/v1/models": {"data": [{"id": "m", "max_model_len": tokens}]}}
@@ -72,53 +87,44 @@ def test_what_a_gateway_says_of_a_server_that_loads_is_not_an_answer(told: Reply
 
 
 def test_a_server_that_comes_up_late_is_waited_for_with_a_line_that_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, ports: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-
-    def is_waited_for() -> bool:
-        return "is not up yet" in caplog.text
-
-    with reserved_port() as port, started_once(is_waited_for, port, tokens=1536):
-        url = f"http://127.0.0.1:{port}/v1"
-        asked = RunSettings(
-            f"openai:m@{url}", suite="smoke", tasks=("xstest",), out=tmp_path,
-            tokenizer="smollm2", wait="10m",
-        )  # fmt: skip
+    port = ports[0]
+    url = f"http://127.0.0.1:{port}/v1"
+    asked = RunSettings(
+        f"openai:m@{url}", suite="smoke", tasks=("xstest",), out=tmp_path, tokenizer="smollm2",
+        wait="15m",
+    )  # fmt: skip
+    with started_once(lambda: "is not up yet" in caplog.text, port, tokens=1536):
         plan = make_plan(asked)
     # Not guessed while it was away: its own word.
     assert (plan.view.max_len, plan.view.said_by) == (1536, "as the server says")
-    assert f"{url} is not up yet: waiting for it, 10 min at most" in caplog.messages
+    assert f"{url} is not up yet: waiting for it, 15 min at most" in caplog.messages
     assert any(line.startswith(f"{url} is up after") for line in caplog.messages)
 
 
-def test_one_that_does_not_come_is_named_and_those_that_are_there_are_not() -> None:
-    with serving(lambda body, _: completion(body)) as server, reserved_port() as port:
-        away = f"http://127.0.0.1:{port}/v1"
+def test_one_that_does_not_come_is_named_and_those_that_are_there_are_not(
+    ports: tuple[int, int],
+) -> None:
+    with serving(lambda body, _: completion(body)) as server:
+        away = f"http://127.0.0.1:{ports[0]}/v1"
         with pytest.raises(EnvironmentFault) as caught:
             wait_until_up([server.url, away], 0.1, poll_s=0.02)
     assert str(caught.value).startswith(f"{away} is not up after 0 s. Start it")
 
 
+def slow(body: Body, before: int) -> Reply:
+    # Or the threads that hold a connection would go on answering when the server is gone.
+    return Reply(completion(body).body, headers={"Connection": "close"}, wait_s=0.01)
+
+
 def test_a_server_that_was_lost_rejoins_and_nothing_is_asked_twice(
-    caplog: pytest.LogCaptureFixture,
+    ports: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    is_back = threading.Event()
-
-    def slow(body: Body, before: int) -> Reply:
-        return Reply(completion(body).body, wait_s=0.01)
-
-    def waiting(body: Body, before: int) -> Reply:
-        if body["prompt"][1] >= 390:
-            is_back.wait(300)
-        return slow(body, before)
-
-    def back(body: Body, before: int) -> Reply:
-        is_back.set()
-        return slow(body, before)
-
+    port = ports[0]
     lived: list[OpenAIServer] = []
-    with serving(waiting) as steady, reserved_port() as port:
+    with serving(slow) as steady:
         with serving(slow, port) as first:
             lived.append(first)
             urls = [first.url, steady.url]
@@ -129,7 +135,7 @@ def test_a_server_that_was_lost_rejoins_and_nothing_is_asked_twice(
                 found += next(stream)
         while "is lost" not in caplog.text:
             found += next(stream)
-        with serving(back, port) as second:
+        with serving(slow, port) as second:
             lived.append(second)
             for done in stream:
                 found += done
@@ -142,3 +148,71 @@ def test_a_server_that_was_lost_rejoins_and_nothing_is_asked_twice(
     numbers = [body["prompt"][1] for server in (*lived, steady) for body in server.asked]
     # What was under way when it went, two at most, is all that was asked again.
     assert len(numbers) - len(set(numbers)) <= 2
+
+
+@pytest.mark.parametrize("n_servers", [1, 2])
+def test_when_all_are_lost_one_is_waited_for_and_nothing_is_asked_twice(
+    n_servers: int, ports: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    lived: list[OpenAIServer] = []
+    with contextlib.ExitStack() as alive:
+        lived += [alive.enter_context(serving(slow, port)) for port in ports[:n_servers]]
+        urls = [server.url for server in lived]
+        generator = OpenAIGenerator("m", urls, 2, first_wait_s=0.001, rejoin_s=0.05, wait_s=300)
+        stream = generator.stream([ids_request(number) for number in range(200)])
+        found = next(stream)
+    answers = Thread(target=lambda: found.extend(one for done in stream for one in done))
+    answers.start()
+    while "No server is left: one is waited for, 5 min at most." not in caplog.text:
+        assert answers.is_alive()
+        time.sleep(0.01)
+    with serving(slow, ports[0]) as second:
+        lived.append(second)
+        answers.join()
+    generator.close()
+    assert sorted(answered(answer).text for _, answer in found) == sorted(
+        f"5 {number} #0" for number in range(200)
+    )
+    assert f"{urls[0]} is back, and asked again." in caplog.messages
+    numbers = [body["prompt"][1] for server in lived for body in server.asked]
+    # What was under way when they went, two at most of each.
+    assert len(numbers) - len(set(numbers)) <= 2 * n_servers
+
+
+def test_when_none_comes_back_it_is_one_sentence(ports: tuple[int, int]) -> None:
+    with serving(slow, ports[0]) as only:
+        generator = OpenAIGenerator("m", [only.url], 2, first_wait_s=0.001, wait_s=0.2)
+        stream = generator.stream([ids_request(number) for number in range(200)])
+        next(stream)
+    with pytest.raises(EnvironmentFault) as caught:
+        for _ in stream:
+            pass
+    assert str(caught.value) == (
+        f"{only.url} cannot be reached (no answer for 0 s.) Start it; the same command goes on."
+    )
+
+
+def test_one_that_dies_at_each_request_is_not_waited_for_for_ever() -> None:
+    """It is there whenever it is looked for."""
+    with serving(lambda body, _: Reply(reset=True)) as server:
+        server.about = {"/v1/models": {"data": [{"id": "m"}]}}
+        generator = OpenAIGenerator(
+            "m", [server.url], 2, first_wait_s=0.001, rejoin_s=0.02, wait_s=0.5
+        )
+        with pytest.raises(EnvironmentFault, match="no answer for"):
+            list(generator.stream([ids_request(1)]))
+
+
+def test_whoever_stops_it_does_not_wait_for_one_that_is_lost(ports: tuple[int, int]) -> None:
+    generator = OpenAIGenerator(
+        "m", [f"http://127.0.0.1:{ports[0]}/v1"], 2, first_wait_s=0.001, wait_s=3600
+    )
+    found: list[object] = []
+    reader = Thread(target=lambda: found.extend(generator.stream([ids_request(1)])))
+    reader.start()
+    while not generator._servers[0].is_out:
+        assert reader.is_alive()
+        time.sleep(0.01)
+    generator.close()
+    reader.join()
+    assert not found

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from evals.errors import InputError
 from evals.generators import EngineSettings, placing
-from evals.generators.placing import ONE, on_cores, on_gpus, places
+from evals.generators.placing import ONE, on_cores, on_gpus, places, threads
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -86,6 +86,29 @@ def test_ray_that_is_not_installed_is_refused_before_anything_loads(
     assert places(asked) == ONE
     with pytest.raises(InputError, match="--data-parallel-size with Ray"):
         places(replace(asked, data_parallel_size=2))
+
+
+@pytest.mark.parametrize(
+    ("place", "n", "cores"),
+    [
+        ("0", "1", "{0}"),
+        ("3,4,5,6", "4", "{3,4,5,6}"),
+        ("0-3", "4", "{0,1,2,3}"),
+        ("0-1,8|2,9-10", "6", "{0,1,2,8,9,10}"),
+    ],
+)
+def test_a_copy_has_a_thread_for_each_of_its_own_cores(place: str, n: str, cores: str) -> None:
+    """As vLLM sets them for the processes that it binds (OMPProcessManager)."""
+    assert threads(place) == {
+        "OMP_NUM_THREADS": n,
+        "OMP_PLACES": cores,
+        "OMP_PROC_BIND": "true",
+    }
+
+
+@pytest.mark.parametrize("place", ["", "nobind", "auto", "all", "0-", "0|x"])
+def test_cores_that_are_not_named_bind_nothing(place: str) -> None:
+    assert threads(place) == {}
 
 
 @given(st.integers(2, 9), st.integers(1, 3), st.integers(0, 40))
