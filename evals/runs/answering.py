@@ -27,7 +27,7 @@ class Answering:
 
     early: judges that are asked while the model still answers.  start: how to start the model's
     engine.  before: the run.json that it goes on from.  chose: told what is set of the engine for
-    these requests.
+    these requests.  write_ahead: what is graded may be written.
     """
 
     plan: Plan
@@ -37,6 +37,7 @@ class Answering:
     start: Callable[[Plan], Generator]
     before: Mapping[str, Any]
     chose: Callable[[Tuning], None]
+    write_ahead: Callable[[], None]
 
     def answer_all(self) -> None:
         """Land what the store has, and have the engine answer the rest."""
@@ -126,6 +127,7 @@ class Answering:
     def _land_and_judge(self, request: Rendered, answer: Completion) -> None:
         self.landing.land(request, answer)
         self.early.ask(self.landing.known.questions)
+        self.write_ahead()
 
 
 def _seeded(plan: Plan, waiting: Waiting) -> Plan:

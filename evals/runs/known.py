@@ -1,6 +1,6 @@
 """What a run has found out so far about its items."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +20,8 @@ class Known:
     nothing.  findings: of those that wait.
     capped: by task that was asked as a whole, how many requests are cut to the room left in the
     model's context.
-    questions: by judge's model.  n_bos: begin-of-sequence ids of the first prompt, None while there
+    questions: by judge's model.  n_ready: by task, so many of its first items are graded.  n_bos:
+    begin-of-sequence ids of the first prompt, None while there
     is none.
     """
 
@@ -34,6 +35,8 @@ class Known:
     questions: dict[str, list[Question]] = field(default_factory=dict)
     judge_notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     n_bos: int | None = None
+    n_ready: Counter[str] = field(default_factory=Counter)
+    _later: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
 
     def expect(self, task: str, places: range, keyed: Sequence[tuple[str, Rendered]]) -> None:
         """These requests are asked for neighbouring items of a task, each with its store key, in
@@ -48,6 +51,15 @@ class Known:
         )
         self.graded[task].extend(None for _ in keyed)
         self.keys[task].extend(key for key, _ in keyed)
+
+    def grade(self, task: str, place: int, graded: Graded) -> None:
+        """An item waits for nothing more."""
+        self.graded[task][place] = graded
+        later = self._later[task]
+        later.add(place)
+        while self.n_ready[task] in later:
+            later.remove(self.n_ready[task])
+            self.n_ready[task] += 1
 
     def found(self, item_id: ItemId, check: str, finding: Finding) -> None:
         """A check of an item that waits is decided."""

@@ -42,7 +42,7 @@ class Landing:
         ):
             self.known.findings[item.id] = found
         else:
-            self.known.graded[task][place] = Graded(*ends.grade(benchmark, item, answer, found))
+            self.known.grade(task, place, Graded(*ends.grade(benchmark, item, answer, found)))
         self.programs.collect(self.known.found, wait=False)
 
     def _start(

@@ -92,7 +92,8 @@ def execute(
                 writing.record(finished=False)
 
             start = make_generator or generator_for
-            answering = Answering(plan, asker, landing, early, start, previous, chose)
+            ahead = writing.write_ahead
+            answering = Answering(plan, asker, landing, early, start, previous, chose, ahead)
             try:
                 own = (lambda: generator_for(plan)) if make_generator is None else None
                 require_servers(plan, asker.store, own, progress.note)

@@ -1,9 +1,10 @@
 """What a run leaves in its folder: samples, summary.json and run.json."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from evals.errors import EnvironmentFault
 from evals.plan.make import Plan
 from evals.records import Completion
 from evals.runs.asking import Asker
@@ -12,8 +13,13 @@ from evals.runs.known import Known
 from evals.runs.programs import Programs
 from evals.runs.provenance import run_record
 from evals.runs.summary import header, summarize
-from evals.storage.run_folder import RunFolder
+from evals.storage.run_folder import Packed, RunFolder
 from evals.storage.spool import Spool
+
+_AT_ONCE = 64
+"""Items that are written ahead at a time: some ten milliseconds."""
+_IN_MEMORY = 500
+"""Items that are in memory at a time at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,15 @@ class RunResult:
         return {key: cell["value"] for key, cell in self.summary["cells"].items()}
 
 
+@dataclass(slots=True)
+class _Ahead:
+    """What is written of a task before its end: its first n items."""
+
+    grading: Grading
+    samples: Packed
+    n: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Writing:
     """Writes a run's folder from what is known. made_with: versions and commit, as they are when
@@ -51,6 +66,27 @@ class Writing:
     programs: Programs
     made_with: Mapping[str, Any]
     previous: Mapping[str, Any]
+    _ahead: dict[str, _Ahead] = field(default_factory=dict)
+
+    def write_ahead(self) -> None:
+        """Write what is graded, in items' order, while the engine answers: or the run's end would
+        wait for all of it.
+        """
+        for task, n_ready in self.known.n_ready.items():
+            ahead = self._ahead.get(task)
+            n = ahead.n if ahead else 0
+            if n_ready - n < _AT_ONCE:
+                continue
+            try:
+                if ahead is None:
+                    ahead = self._ahead[task] = _Ahead(self._grading(task), Packed())
+                ahead.samples.write(self._rows(task, ahead.grading, n, n_ready))
+            except OSError as error:
+                raise EnvironmentFault(
+                    f"A temporary file cannot be written ({error}). Set TMPDIR to a folder with"
+                    " room; the same command then goes on."
+                ) from error
+            ahead.n = n_ready
 
     def grade_and_write(self) -> RunResult:
         """Grade what waited, and write everything."""
@@ -102,24 +138,31 @@ class Writing:
 
     def _graded(self, task: str) -> TaskResult:
         """A task's samples written, and its result."""
-        plan = self.plan.tasks[task]
-        grading = Grading(
-            plan.benchmark,
-            self.known.findings,
-            self.known.capped[task],
-            Spool(),
-            self.plan.settings.reading,
-        )
-        answered = zip(plan.items, self._answers(task), self.known.graded[task], strict=True)
-        self.folder.write_samples(task, grading.rows(answered))
+        ahead = self._ahead.pop(task, None)
+        grading = ahead.grading if ahead else self._grading(task)
+        grading.capped = self.known.capped[task]
+        rest = self._rows(task, grading, ahead.n if ahead else 0, len(self.plan.tasks[task].items))
+        self.folder.write_samples(task, rest, ahead.samples if ahead else None)
         return grading.result()
 
-    def _answers(self, task: str) -> Iterator[Completion | None]:
-        """The task's answers out of the store as they are read, in item order;
-        an item of a failed request has none.
+    def _grading(self, task: str) -> Grading:
+        benchmark, reading = self.plan.tasks[task].benchmark, self.plan.settings.reading
+        return Grading(benchmark, self.known.findings, grades=Spool(), reading=reading)
+
+    def _rows(self, task: str, grading: Grading, first: int, end: int) -> Iterator[dict[str, Any]]:
+        """The lines of items from the first to the one before the end."""
+        items, graded = self.plan.tasks[task].items, self.known.graded[task]
+        for at in range(first, end, _IN_MEMORY):
+            part = slice(at, min(at + _IN_MEMORY, end))
+            answers = self._answers(task, part)
+            yield from grading.rows(zip(items[part], answers, graded[part], strict=True))
+
+    def _answers(self, task: str, part: slice) -> Iterator[Completion | None]:
+        """Answers of the task out of the store as they are read, in item order; an item of a failed
+        request has none.
         """
-        answers = self.asker.store.get_each(self.known.keys[task])
-        for item, (_, answer) in zip(self.plan.tasks[task].items, answers, strict=True):
+        answers = self.asker.store.get_each(self.known.keys[task][part])
+        for item, (_, answer) in zip(self.plan.tasks[task].items[part], answers, strict=True):
             yield self.plan.read(task, item, answer) if isinstance(answer, Completion) else None
 
     def _header(self) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import gzip
 import json
 import math
 import os
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -65,15 +67,16 @@ class RunFolder:
         finally:
             lock.release()
 
-    def write_samples(self, task: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write one task's graded items; the same rows give the same bytes."""
-        with (
-            self._writing(self.samples_path(task)) as file,
-            # A gzip header holds a name and a time: equal rows would not be equal bytes.
-            gzip.GzipFile("", "wb", 6, file, mtime=0) as stream,
-        ):
-            for row in rows:
-                stream.write(_bytes(to_json(row, indent=None)))
+    def write_samples(
+        self, task: str, rows: Iterable[Mapping[str, Any]], ahead: "Packed | None" = None
+    ) -> None:
+        """Write one task's graded items; the same rows give the same bytes. ahead: the first of
+        them, written before.
+        """
+        with self._writing(self.samples_path(task)) as file:
+            packed = ahead or Packed(file)
+            packed.write(rows)
+            packed.finish(file)
 
     def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
         """Write a file of JSON lines; how many there were."""
@@ -184,6 +187,30 @@ class RunFolder:
                 f"{path} could not be written ({error.strerror or error}). The same command goes on"
                 " once that is mended."
             ) from error
+
+
+class Packed:
+    """Graded items as they lie in a run's folder, in a file, or in a temporary one until they are
+    put into theirs. Raises OSError.
+    """
+
+    def __init__(self, file: IO[bytes] | None = None) -> None:
+        self._file = file or tempfile.TemporaryFile()  # noqa: SIM115 - closed in finish
+        # A gzip header holds a name and a time: equal rows would not be equal bytes.
+        self._stream = gzip.GzipFile("", "wb", 6, self._file, mtime=0)
+
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Further rows."""
+        for row in rows:
+            self._stream.write(_bytes(to_json(row, indent=None)))
+
+    def finish(self, file: IO[bytes]) -> None:
+        """No more rows come; all of them into their file, where they are not."""
+        self._stream.close()
+        if self._file is not file:
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, file)
+            self._file.close()
 
 
 def _bytes(line: str) -> bytes:

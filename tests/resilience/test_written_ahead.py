@@ -1,0 +1,86 @@
+"""What is graded is written while the engine answers: in whatever order answers come, samples and
+summary are the same bytes, and little is left for the end.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.errors import EnvironmentFault
+from evals.generators import Failure
+from evals.generators.fake import FakeGenerator
+from evals.models.prompts import Rendered
+from evals.plan.make import Plan
+from evals.records import Completion
+from evals.runs import writing
+from evals.runs.session import run
+from evals.storage.run_folder import Packed, RunFolder
+from tests.resilience.fake_runs import Answer, reply, results, settings
+
+Order = Callable[[Sequence[Rendered]], list[Rendered]]
+
+
+def shuffled(requests: Sequence[Rendered]) -> list[Rendered]:
+    return random.Random(7).sample(requests, len(requests))
+
+
+class InOrder(FakeGenerator):
+    """Answers in an order of its own."""
+
+    def __init__(self, order: Order, answer: Answer, _: Plan) -> None:
+        super().__init__(answer, batch=3)
+        self.order = order
+
+    def stream(self, requests: Sequence[Rendered]) -> Any:
+        return super().stream(self.order(requests))
+
+
+def refuses_one(request: Rendered) -> Completion | Failure:
+    return Failure("no") if request.item_id.endswith("/3") else reply(request)
+
+
+@pytest.mark.parametrize("answer", [reply, refuses_one])
+def test_the_order_of_answers_changes_no_byte_and_those_in_order_are_written_ahead(
+    answer: Answer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(settings(tmp_path / "end"), make_generator=partial(InOrder, list, answer))
+    expected = results(tmp_path / "end")  # of few items nothing is written ahead
+    held: list[Packed | None] = []
+    write = RunFolder.write_samples
+
+    def seen(folder: RunFolder, task: str, rows: Any, ahead: Packed | None = None) -> None:
+        held.append(ahead)
+        write(folder, task, rows, ahead)
+
+    monkeypatch.setattr(RunFolder, "write_samples", seen)
+    monkeypatch.setattr(writing, "_AT_ONCE", 2)
+    orders: dict[str, Order] = {
+        "forward": list,
+        "backward": lambda requests: list(reversed(requests)),
+        "shuffled": shuffled,
+    }
+    for name, order in orders.items():
+        held.clear()
+        run(settings(tmp_path / name), make_generator=partial(InOrder, order, answer))
+        assert results(tmp_path / name) == expected
+        if name == "forward":
+            assert all(held)
+
+
+def test_a_temporary_file_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_AT_ONCE", 2)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Packed, "write", full)
+    with pytest.raises(EnvironmentFault, match="Set TMPDIR to a folder with room"):
+        run(settings(tmp_path / "run"), make_generator=partial(InOrder, list, reply))
