@@ -33,7 +33,7 @@ PARTS = (
 
 def machine(options: Options) -> Figures:
     """What the figures were measured on, and with which program and weights."""
-    import vllm.platforms  # noqa: F401  host() names the GPUs that a loaded vLLM sees
+    import_module("vllm.platforms")  # host() names the GPUs that a loaded vLLM sees
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next(
