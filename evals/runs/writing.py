@@ -18,6 +18,8 @@ from evals.storage.spool import Spool
 
 _AT_ONCE = 64
 """Items that are written ahead at a time: some ten milliseconds."""
+_MOST_TASKS = 32
+"""That are written ahead: each has files open."""
 _IN_MEMORY = 500
 """Items that are in memory at a time at most."""
 
@@ -75,18 +77,19 @@ class Writing:
         for task, n_ready in self.known.n_ready.items():
             ahead = self._ahead.get(task)
             n = ahead.n if ahead else 0
-            if n_ready - n < _AT_ONCE:
+            end = n + _AT_ONCE
+            if n_ready < end or (ahead is None and len(self._ahead) == _MOST_TASKS):
                 continue
             try:
                 if ahead is None:
                     ahead = self._ahead[task] = _Ahead(self._grading(task), Packed())
-                ahead.samples.write(self._rows(task, ahead.grading, n, n_ready))
+                ahead.samples.write(self._rows(task, ahead.grading, n, end))
             except OSError as error:
                 raise EnvironmentFault(
                     f"A temporary file cannot be written ({error}). Set TMPDIR to a folder with"
                     " room; the same command then goes on."
                 ) from error
-            ahead.n = n_ready
+            ahead.n = end
 
     def grade_and_write(self) -> RunResult:
         """Grade what waited, and write everything."""
