@@ -4,7 +4,6 @@ back.
 
 import contextlib
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,18 +19,14 @@ from evals.generators.waiting import is_up, seconds, wait_until_up
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from tests.openai_requests import answered, ids_request
-from tests.openai_server import Body, OpenAIServer, Reply, completion, serving
+from tests.openai_server import Body, OpenAIServer, Reply, completion, reserved_port, serving
 
 
 @pytest.fixture
 def ports() -> Iterator[tuple[int, int]]:
     """Two on which nobody listens, kept from everybody but the servers of the test."""
-    with socket.socket() as one, socket.socket() as other:
-        for held in (one, other):
-            # Two may be bound to one port so, of which one listens.
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.bind(("127.0.0.1", 0))
-        yield one.getsockname()[1], other.getsockname()[1]
+    with reserved_port() as one, reserved_port() as other:
+        yield one, other
 
 
 @contextmanager
@@ -123,8 +118,19 @@ def test_a_server_that_was_lost_rejoins_and_nothing_is_asked_twice(
     ports: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     port = ports[0]
+    is_back = threading.Event()
+
+    def waiting(body: Body, before: int) -> Reply:
+        if body["prompt"][1] >= 390:
+            is_back.wait(300)
+        return slow(body, before)
+
+    def back(body: Body, before: int) -> Reply:
+        is_back.set()
+        return slow(body, before)
+
     lived: list[OpenAIServer] = []
-    with serving(slow) as steady:
+    with serving(waiting) as steady:
         with serving(slow, port) as first:
             lived.append(first)
             urls = [first.url, steady.url]
@@ -135,7 +141,7 @@ def test_a_server_that_was_lost_rejoins_and_nothing_is_asked_twice(
                 found += next(stream)
         while "is lost" not in caplog.text:
             found += next(stream)
-        with serving(slow, port) as second:
+        with serving(back, port) as second:
             lived.append(second)
             for done in stream:
                 found += done
