@@ -63,8 +63,9 @@ _SAFE: Mapping[str, str] = {
 SAFE = frozenset(name for names in _SAFE.values() for name in names.split())
 """Names whose every value asks for the same answers, to the rounding that another batch or kernel
 brings as well. All others are refused: of what they change a row would say nothing."""
-_NOT_SO = {"load_format": ("dummy",)}
-"""Values of theirs that do not."""
+_NOT_SO = {"load_format": ("dummy", "tensorizer")}
+"""Values of theirs that do not, in small letters, as vLLM reads them: no weights, or another's than
+MODEL's."""
 
 
 def engine_args_of(given: Sequence[str]) -> str:
@@ -118,7 +119,7 @@ def check_engine_args(settings: EngineSettings) -> None:
         if name not in known:
             hint = nearest(name, sorted(SAFE & known | _OURS.keys()))
             raise InputError(f"--engine-args {name}: vLLM's engine has no such argument. {hint}")
-        if name not in SAFE or value in _NOT_SO.get(name, ()):
+        if name not in SAFE or str(value).lower() in _NOT_SO.get(name, ()):
             raise InputError(
                 f"--engine-args {name}={value}: it could change what is answered, and the row would"
                 f" not say so. Only what leaves answers as they are may be set: {', '.join(_SAFE)}."

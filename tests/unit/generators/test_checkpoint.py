@@ -283,6 +283,8 @@ def test_arguments_of_vllms_names_reach_its_engine(
         (["kv_cache_dtype=fp8"], "kv_cache_dtype=fp8: it could change what is answered"),
         (["speculative_config={}"], "could change what is answered"),
         (["load_format=dummy"], "could change what is answered"),
+        (["load_format=Dummy"], "could change what is answered"),  # vLLM puts it in small letters
+        (["load_format=tensorizer"], "could change what is answered"),
         (["tensor_parallel_size=2"], "give --tensor-parallel-size instead"),
         (['{"hf_token": "secret"}'], "give HF_TOKEN in the environment instead"),
         (["max_num_batched_tokens=many"], "invalid human_readable_int value: 'many'"),
