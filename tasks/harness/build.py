@@ -20,6 +20,7 @@ from tasks.harness.names import (
     TRUST,
     UNSAFE,
     find,
+    is_set,
     members,
     package,
     runs_programs,
@@ -64,10 +65,8 @@ def loaded(name: str, folders: str) -> dict[str, Any]:
 
         manager = TaskManager(include_defaults=False)
         manager._index = _Names()
-        with_sandbox = any(runs_programs(config) == "sandbox" for _, config in members(name))
-        instead = in_the_place_of_code_eval() if with_sandbox else contextlib.nullcontext()
         try:
-            with _seeded(), instead:
+            with _seeded(), _code_eval_of(name):
                 found: dict[str, Any] = manager.load([name])["tasks"]
         except EvalsError:
             raise
@@ -80,6 +79,18 @@ def loaded(name: str, folders: str) -> dict[str, Any]:
         # What it is under no setting of ours, for it is shared by several.
         task.shots_of_its_own = task.get_config("num_fewshot") if _is_usual(task) else None
     return found
+
+
+def _code_eval_of(name: str) -> contextlib.AbstractContextManager[None]:
+    """Ours, whoever loads it and when, but for tasks that a flag lets execute by themselves."""
+    ran = _executed(name, os.environ.get(INCLUDE, ""))
+    is_own = "here" in ran and "sandbox" not in ran
+    return contextlib.nullcontext() if is_own else in_the_place_of_code_eval()
+
+
+@cache
+def _executed(name: str, folders: str) -> frozenset[str]:
+    return frozenset(runs_programs(config) for _, config in members(name))
 
 
 class _Names(dict[str, Any]):
@@ -115,13 +126,13 @@ def _is_usual(task: Any) -> bool:
 def _refuse_unsafe(name: str) -> None:
     """Raise InputError for code that runs only where a flag says so."""
     unsafe = [task for task, config in members(name) if runs_programs(config) == "here"]
-    if unsafe and not os.environ.get(UNSAFE):
+    if unsafe and not is_set(UNSAFE):
         raise InputError(
             f"lm-eval:{name} runs programs that the model writes, in this process and not in the"
             f" sandbox ({_some(unsafe)}). --confirm-run-unsafe-code says that this is wanted."
         )
     # Later ones run no code of a data set's, and lm-eval leaves the wish out.
-    if int(metadata.version("datasets").partition(".")[0]) >= 4 or os.environ.get(TRUST):
+    if int(metadata.version("datasets").partition(".")[0]) >= 4 or is_set(TRUST):
         return
     kwargs = ((task, config.get("dataset_kwargs") or {}) for task, config in members(name))
     trusting = [task for task, one in kwargs if one.get("trust_remote_code")]
@@ -307,9 +318,9 @@ def sampling_of(where: str, how: Mapping[str, Any], repeats: int) -> Sampling:
 Processed = dict[str, tuple[Any, dict[str, Any]]]
 
 
-def process(task: Any, item: HarnessItem, answer: Completion) -> tuple[Processed, str]:
+def process(name: str, task: Any, item: HarnessItem, answer: Completion) -> tuple[Processed, str]:
     """By filter what it made of the first answer, and the metrics that the task counts of it; or
-    why it cannot.
+    why it cannot. name: what the task was loaded as.
     """
     from lm_eval.api.instance import Instance
 
@@ -321,13 +332,13 @@ def process(task: Any, item: HarnessItem, answer: Completion) -> tuple[Processed
     for instance, said in zip(instances, _said(item, answer), strict=True):
         instance.resps = said
     found: Processed = {}
-    with _quiet():
+    with _quiet(), _code_eval_of(name):
         task._instances = instances
         try:
             task.apply_filters()
-            for name in instances[0].filtered_resps:
-                left = [one.filtered_resps[name] for one in instances]
-                found[name] = left[0], task.process_results(item.doc, left)
+            for kind in instances[0].filtered_resps:
+                left = [one.filtered_resps[kind] for one in instances]
+                found[kind] = left[0], task.process_results(item.doc, left)
         # The task's own code, on whatever a model may write.
         except Exception as error:  # noqa: BLE001
             return {}, f"lm-evaluation-harness cannot grade it ({first_line(error)})"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,11 @@ def version_of(config: Config) -> str:
     return str(about.get("version", "")) if isinstance(about, Mapping) else ""
 
 
+def is_set(variable: str) -> bool:
+    """Whether a variable of the environment says yes, as `datasets` reads its own."""
+    return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def runs_programs(config: Config) -> str:
     """Where a task's programs, which the model writes, are executed: "sandbox", or "here", by its
     own code in this process; "" where none are.
@@ -233,8 +239,22 @@ def _modules(part: Any) -> Iterator[Path]:
         for one in part:
             yield from _modules(one)
     elif isinstance(part, str) and part.startswith(os.sep):
-        path = Path(part.rpartition(".")[0] + ".py")
-        yield from [path] if path.is_file() else []
+        # As lm-eval finds it: below the task's folder, else where Python does.
+        folder, _, function = part.rpartition(os.sep)
+        module = function.split(".")[:-1]
+        places = [Path(folder, *module).with_suffix(".py"), *_importable(module)]
+        yield from [path for path in places if path.is_file()][:1]
+
+
+def _importable(module: Sequence[str]) -> list[Path]:
+    """Where a module may lie that Python can import; nothing is imported."""
+    top = find_spec(module[0]) if module and module[0].isidentifier() else None
+    if top is None:
+        return []
+    if not module[1:]:
+        return [Path(top.origin or "")]
+    inside = [Path(one, *module[1:]) for one in top.submodule_search_locations or ()]
+    return [path for one in inside for path in (one.with_suffix(".py"), one / "__init__.py")]
 
 
 # --- what is measured -----------------------------------------------------------------------------

@@ -124,7 +124,7 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
             return ()
         found: dict[Program, None] = {}
         with programs.asked(lambda one: found.setdefault(one) is not None):
-            process(tasks_of(self.task)[item.group], item, answer)
+            process(self.task, tasks_of(self.task)[item.group], item, answer)
         return [Check(f"sample/{at}", one) for at, one in enumerate(found)]
 
     def grade(self, item: HarnessItem, answer: Completion, findings: Findings) -> Grade:
@@ -135,8 +135,8 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
             if finding is None or finding.outcome is None:
                 return Grade(item.id, item.group, {}, missing="its programs were not run")
             ended[check.ask] = finding.outcome.status == "passed"
-        with programs.asked(ended.__getitem__):
-            by_filter, why = process(tasks_of(self.task)[item.group], item, answer)
+        with programs.asked(partial(_how_it_ended, ended)):
+            by_filter, why = process(self.task, tasks_of(self.task)[item.group], item, answer)
         if why:
             return Grade(item.id, item.group, {}, missing=why)
         found = {
@@ -221,6 +221,12 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
     def gold(self, item: HarnessItem) -> str:
         """The task's target."""
         return str(tasks_of(self.task)[item.group].doc_to_target(item.doc))
+
+
+def _how_it_ended(ended: Mapping[Program, bool], program: Program) -> bool:
+    if program not in ended:
+        raise LookupError("its metric executes programs by code_eval, which its file does not show")
+    return ended[program]
 
 
 class _Replicates(Mapping[str, Sequence[float]]):

@@ -130,6 +130,70 @@ def test_where_lm_evals_own_tasks_execute_programs(task: str, where: str) -> Non
     assert runs_programs(config_of(task)) == where
 
 
+LATE = """
+from evaluate import load as fetch
+def passes(references, predictions):
+    metric = fetch(NAME)
+    return metric.compute(references=references, predictions=[predictions], k=[1])[0]["pass@1"]
+"""
+PLAIN = """
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{text}}"
+doc_to_target: "{{test_list[0]}}"
+metric_list:
+- {metric: !function TASK.passes, aggregation: mean, higher_is_better: true}
+"""
+
+
+def test_no_program_runs_in_this_process_whoever_loads_code_eval_and_when(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
+    code = {"late": LATE.replace(" as fetch", "").replace("fetch(NAME", "load('code_eval'"),
+            "unseen": LATE.replace("NAME", "'code_' + 'eval'")}  # fmt: skip
+    for name, text in code.items():
+        (folder / f"{name}.py").write_text(text)
+        plain = PLAIN.replace("DATA", str(folder / "mine_mbpp.jsonl")).replace("TASK", name)
+        (folder / f"{name}.yaml").write_text(f"task: {name}{plain}")
+    ran = tmp_path / "ran"
+    wrote = FakeGenerator(lambda _: Completion((Output(f"open({str(ran)!r}, 'w')"),)))
+    done = run(settings(tmp_path / "run", *code), make_generator=lambda _: wrote)
+    assert not ran.exists()
+    found = done.summary["metrics"]
+    assert found["lm-eval.late"]["passes"]["value"] == 0.0
+    assert found["lm-eval.unseen"]["passes"]["value"] is None
+    row = next(iter(done.folder.samples("lm-eval.unseen")))
+    assert "executes programs by code_eval" in row["missing"]
+
+
+@pytest.mark.parametrize("function", ["deep.er.passes", "of_a_package.er.passes"])
+def test_a_function_is_looked_at_wherever_lm_eval_finds_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    for inside in (folder / "deep", tmp_path / "site" / "of_a_package"):
+        inside.mkdir(parents=True)
+        (inside / "__init__.py").write_text("raise SystemExit('it was imported')\n")
+        (inside / "er.py").write_text((folder / "own.py").read_text())
+    text = (folder / "by_itself.yaml").read_text().replace("own.passes", function)
+    (folder / "by_itself.yaml").write_text(
+        text.replace("unsafe_code: true\n", "") + "unsafe_code: false\n"
+    )
+    assert runs_programs(config_of("by_itself")) == "here"
+
+
+@pytest.mark.parametrize("word", ["0", "false", "no", ""])
+def test_a_variable_that_says_no_allows_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.setenv("EVALS_CONFIRM_RUN_UNSAFE_CODE", word)
+    said = failure(lambda: make_plan(settings(tmp_path / "run", "by_itself")))
+    assert "--confirm-run-unsafe-code says that this is wanted" in said
+
+
 def test_a_task_that_executes_by_itself_wants_the_flag(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
