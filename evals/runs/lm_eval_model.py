@@ -8,13 +8,14 @@ Texts become tokens as its vLLM backend's do; equal contexts behind one another 
 import atexit
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from evals.errors import Incomplete, InputError
+from evals.errors import Incomplete, InputError, nearest
+from evals.generators import EngineSettings
 from evals.models.prompts import Rendered
 from evals.models.resolve import require_weights, resolve
 from evals.plan.engine import fingerprint_of, view_of
@@ -28,6 +29,9 @@ from evals.runs.progress import Progress
 from evals.storage.run_folder import default_folder
 from evals.storage.store import Store
 
+_TAKEN = {"revision", "tokenizer", "out", "store", "offline", "max_model_len", "eager",
+          *(one.name for one in fields(EngineSettings))} - {"enforce_eager"}  # fmt: skip
+"""Of the options of `evals run`; what lm-eval asks and how is its own to say."""
 _NOT_OURS = ("batch_size", "max_batch_size", "device")
 """What lm-eval gives every model: our engine sees to it by itself."""
 
@@ -50,6 +54,12 @@ class EvalsLM:
     def __init__(self, pretrained: str, **given: Any) -> None:
         super().__init__()
         own = {name: value for name, value in given.items() if name not in _NOT_OURS}
+        if idle := [name for name in own if name not in _TAKEN]:
+            raise InputError(
+                f"--model_args {idle[0]}: only options about model and engine are taken here; what"
+                " is asked and how, lm-eval's own say (--gen_kwargs, --limit, ...)."
+                f" {nearest(idle[0], sorted(_TAKEN))}"
+            )
         settings = settings_by_name(pretrained, own)
         self.model = resolve(pretrained, revision=settings.revision, offline=settings.offline)
         require_weights(self.model)

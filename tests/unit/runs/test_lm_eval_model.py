@@ -14,6 +14,7 @@ from evals.generators.fake import FakeGenerator
 from evals.runs import engines
 from evals.runs.lm_eval_model import register
 from tests.harness_tasks import write_tasks
+from tests.toydata import failure
 from tests.unit.tasks.test_harness import answer, theirs
 
 __all__ = ["theirs"]
@@ -80,3 +81,14 @@ def test_its_command_takes_a_chat_and_samples_each_repeat_anew(
     assert len({one.text for one in engine.asked}) == 2
     assert sorted(one.sampling.seed or 0 for one in engine.asked) == [0, 0, 1, 1, 2, 2]
     assert all(one.text.count("<|im_start|>assistant") == 3 for one in engine.asked)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"temperature": 0.7}, {"system_prompt": "a"}, {"limit": 5}, {"base": "b"}, {"dtyp": "c"}],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    folder: Path, tmp_path: Path, given: Mapping[str, Any]
+) -> None:
+    said = failure(lambda: evaluated(folder, {"out": str(tmp_path), **given}, tasks=["ends"]))
+    assert f"--model_args {next(iter(given))}: only options about model and engine" in said
