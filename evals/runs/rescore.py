@@ -18,7 +18,7 @@ from evals.plan.items import spread
 from evals.plan.judges import judge_of_record
 from evals.plan.naming_judges import prompts_of_judges
 from evals.records import Completion, Finding, Findings, Item, ItemId, Outcome, Program
-from evals.registry import of_draw, task_variant
+from evals.registry import n_draws, of_draw, task_variant
 from evals.runs import ends
 from evals.runs.again import Again
 from evals.runs.grading import Grading
@@ -102,6 +102,8 @@ def so_far(folder: Path, data: Path | None) -> dict[str, Any]:
                 f"unfinished: {len(answered):,} of {len(items):,} items answered so far, no fair"
                 " draw of them"
             )
+        elif (n := n_draws(record["tasks"], name)) > 1:
+            marks[name] = f"unfinished: the first of {n} draws alone"
     summary = summarize(record["summary_header"], results, skipped)
     for result in results:
         # Of one that is answered whole the number is the run's own.

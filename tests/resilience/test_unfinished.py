@@ -73,6 +73,15 @@ def test_a_stopped_run_shows_what_it_has(
 KEYS = ("mmlu", "gsm8k", "bbh", "xstest_unsafe_followed")
 
 
+def test_the_first_of_several_draws_is_not_the_runs_number(tmp_path: Path) -> None:
+    of_two = settings(tmp_path / "run", tasks=("gsm8k",), temperature=0.7, repeats=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(of_two, make_generator=Engines(fails_after=N_ITEMS["gsm8k"]))
+    cell = row_of(tmp_path / "run").cell("gsm8k")
+    assert cell.text != "-"
+    assert "unfinished: the first of 2 draws alone" in cell.marks
+
+
 def test_a_run_that_is_at_work_can_be_looked_at(tmp_path: Path) -> None:
     out, seen = tmp_path / "run", list[int]()
 
