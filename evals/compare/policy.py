@@ -17,6 +17,7 @@ from evals.cards.published import card_named, card_of_run, shipped
 from evals.errors import InputError, first_line, nearest
 from evals.records import Column, Json
 from evals.registry import BENCHMARKS, benchmark_class
+from evals.report.run_row import kept_columns
 from evals.storage.run_folder import RunFolder
 
 Tier = Literal["critical", "supporting", "advisory"]
@@ -128,12 +129,16 @@ def ready_policies() -> tuple[str, ...]:
 
 
 def known_columns(run: Path | None = None, card: str | None = None) -> dict[str, Column]:
-    """Every column that a policy can name, by cell key: the card's, then registered benchmarks'."""
-    of_run = card_of_run(RunFolder(run).read_json("summary.json")) if run else shipped()
+    """Every column that a policy can name, by cell key: the card's, those that the run asked
+    besides, then registered benchmarks'.
+    """
+    summary = RunFolder(run).read_json("summary.json") if run else None
+    of_run = card_of_run(summary) if summary else shipped()
     shown = card_named(card) if card else of_run
+    besides = kept_columns(summary) if summary else []
     off_card = [one for name in BENCHMARKS for one in benchmark_class(name).own_columns()]
     found: dict[str, Column] = {}
-    for column in (*shown.printed, *off_card):
+    for column in (*shown.printed, *besides, *off_card):
         found.setdefault(column.key, column)
     return found
 
@@ -185,7 +190,8 @@ def _hold_to_column(path: Path, column: Column, own: Mapping[str, Json]) -> None
             f"{path}: columns.{column.key} has a {no}, but {better} is better there. Give a"
             f" {'ceiling' if no == 'floor' else 'floor'}."
         )
-    if column.lower_is_better and "relative_drop" in own:
+    # Of what is no share the least is not 0, and nothing else can hold it.
+    if column.lower_is_better and column.is_share and "relative_drop" in own:
         raise InputError(
             f"{path}: columns.{column.key} has a relative_drop, but lower is better there: it would"
             " allow the least to the best. Give drop, in points."

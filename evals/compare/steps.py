@@ -7,7 +7,7 @@ from statistics import fmean
 from evals.cards.card import AVERAGE
 from evals.cards.published import card_of_run
 from evals.compare.series import Series, Steps
-from evals.report.run_row import cells_under, row_from_summary
+from evals.report.run_row import cells_under, kept_columns, row_from_summary
 from evals.report.table import TableRow, table_columns
 from evals.storage.run_folder import RunFolder
 
@@ -25,10 +25,12 @@ def best_run(runs: Sequence[Path]) -> Path:
         {key: cell["value"] for key, cell in one["cells"].items() if cell["value"] is not None}
         for one in summaries
     ]
+    columns = [*card_of_run(summaries[0]).columns, *kept_columns(summaries[0])]
+    lower = {one.key for one in columns if one.lower_is_better}
     # What is no share would outweigh all others.
+    no_share = {one.key for one in columns if not one.is_share}
     shares = ({k for k, value in one.items() if 0 <= value <= 1} for one in values)
-    shared = set.intersection(*shares)
-    lower = {one.key for one in card_of_run(summaries[0]).columns if one.lower_is_better}
+    shared = set.intersection(*shares) - no_share
 
     def worth(at: int) -> tuple[float, int]:
         if AVERAGE.key in shared or not shared:

@@ -62,12 +62,16 @@ def cells_under(card: Card, summary: Mapping[str, Any]) -> Mapping[str, Mapping[
     return _of_another(card, own, summary)
 
 
+def kept_columns(summary: Mapping[str, Any]) -> list[Column]:
+    """The columns of what a run asked besides its card, as it wrote them down."""
+    return [Column(**{"metric": one["key"], **one}) for one in summary.get("off_card", ())]
+
+
 def _off_card(card: Card, summary: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Column]:
     """The columns of cells off the card: a perplexity is no percentage. A run keeps them, for its
     benchmarks may not be here any more.
     """
-    kept = (Column(**{"metric": one["key"], **one}) for one in summary.get("off_card", ()))
-    if found := {one.key: one for one in kept if one.key in keys}:
+    if found := {one.key: one for one in kept_columns(summary) if one.key in keys}:
         return found
     try:
         asked = variants(card, off_card(summary)).values()

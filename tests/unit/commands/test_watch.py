@@ -2,6 +2,7 @@
 others. What a checkpoint's own process does is played by recorded runs; tests/engine has it real.
 """
 
+import json
 import os
 import re
 import shutil
@@ -323,6 +324,24 @@ def test_the_best_is_by_what_all_have_each_in_its_own_sense(tmp_path: Path) -> N
     c = run_folder(tmp_path / "c", value=0.5, **none)
     d = run_folder(tmp_path / "d", value=0.6, **none)
     assert best_run([c, d]) == c
+
+
+def test_the_best_knows_the_sense_of_what_is_asked_off_the_card(tmp_path: Path) -> None:
+    bad = {"key": "bad", "heading": "bad", "benchmark": "lm-eval.bad", "lower_is_better": True}
+    of = {
+        "bad": bad,  # a rate of errors
+        "good": {**bad, "key": "good", "lower_is_better": False},
+        "bits": {**bad, "key": "bits", "unit": "own", "decimals": 3},
+    }
+    none = dict.fromkeys((*shipped().keys, "average"))
+    folders = []
+    for name, good, bits in (("a", 0.50, 0.9), ("b", 0.51, 0.1)):
+        folders.append(run_folder(tmp_path / name, **none, bad=good - 0.3, good=good, bits=bits))
+        file = folders[-1] / "summary.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "off_card": [*of.values()]}))
+    assert best_run(folders) == folders[1]  # as good as the other in the mean, and later
+    file.write_text(file.read_text().replace('"value": 0.21', '"value": 0.22'))
+    assert best_run(folders) == folders[0]
 
 
 def test_the_page_escapes_what_it_is_told(tmp_path: Path) -> None:

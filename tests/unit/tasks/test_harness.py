@@ -14,7 +14,7 @@ import pytest
 
 from evals.compare import gate_report
 from evals.compare.gate import check
-from evals.compare.policy import Policy, Rule
+from evals.compare.policy import Policy, Rule, read_policy
 from evals.compare.runs import compare
 from evals.compare.series_page import write_page
 from evals.compare.text import markdown as comparison_text
@@ -243,7 +243,7 @@ PAIR = ("lm-eval:pages", "lm-eval:ends")
 
 
 def test_a_perplexity_is_compared_in_its_own_unit_and_held_by_a_relative_drop(
-    ours: RunFolder, another: RunFolder
+    ours: RunFolder, another: RunFolder, tmp_path: Path
 ) -> None:
     values = [
         f.read_json("summary.json")["cells"]["pages_word_perplexity"] for f in (ours, another)
@@ -265,6 +265,10 @@ def test_a_perplexity_is_compared_in_its_own_unit_and_held_by_a_relative_drop(
     found = {one.difference.key: one for one in check(ours.path, another.path, held).columns}
     assert found["pages_word_perplexity"].drop.limit == pytest.approx(0.0001 * before)
     assert found["pages_word_perplexity"].state in ("regressed", "undecided")
+    file = tmp_path / "policy.toml"
+    file.write_text("[columns]\npages_word_perplexity = {relative_drop = 2.0}\n")
+    rule = read_policy(file, ours.path).columns["pages_word_perplexity"]
+    assert rule.relative_drop == pytest.approx(0.02)
     floor = Policy(columns={"pages_word_perplexity": Rule(floor=0.5)})
     assert "it is no share" in failure(lambda: check(ours.path, another.path, floor))
 
