@@ -223,7 +223,7 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
         return str(tasks_of(self.task)[item.group].doc_to_target(item.doc))
 
 
-def _how_it_ended(ended: Mapping[Program, bool], program: Program) -> bool:
+def _how_it_ended(ended: Mapping[Any, bool], program: Program) -> bool:
     if program not in ended:
         raise LookupError("its metric executes programs by code_eval, which its file does not show")
     return ended[program]
