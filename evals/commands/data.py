@@ -37,8 +37,6 @@ def list_tasks(
     if name is None:
         print(tasks_list())
     elif new is not None:
-        from evals.runs.contract import write_skeleton
-
         print(*write_skeleton(name, new), sep="\n")
     elif not check:
         print(task_page(name))

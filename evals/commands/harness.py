@@ -8,8 +8,9 @@ import typer
 def lm_eval(context: typer.Context) -> None:
     """Run lm-evaluation-harness' own command with our engine and store as its model, "evals".
 
-    Arguments are those of `lm_eval run`, e.g. --tasks hellaswag ; --model_args names the model as
-    `evals run` does, with its options about model and engine: pretrained=out/my-8b,dtype=float32.
+    Arguments are those of `lm_eval run`. --model_args names the model as `evals run` does, with its
+    options about model and engine: --model_args pretrained=out/my-8b,dtype=float32
+    --tasks hellaswag
     """
     from lm_eval.__main__ import cli_evaluate
 

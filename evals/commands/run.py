@@ -227,7 +227,10 @@ def run(
     max_num_seqs: Annotated[int | None, typer.Option(help="Sequences in one batch.")] = None,
     enforce_eager: Annotated[
         bool | None,
-        typer.Option("--eager/--compile", help="Default: eager on CPU, compiled on GPU."),
+        typer.Option(
+            "--eager/--compile",
+            help="Default: compiled on GPUs, and on CPUs where the queue repays it.",
+        ),
     ] = None,
     engine_args: Annotated[
         list[str] | None,

@@ -6,7 +6,6 @@ weights into a running engine (`reload_weights`), but on its CPU build a model w
 its embeddings keeps the old head, and log-probabilities are off by 0.1 without a word.
 """
 
-import re
 import signal
 import subprocess
 import sys
@@ -63,8 +62,10 @@ def watch(
     All other options are those of `evals run` and go on to it: --suite --limit --tasks --card
     --data --judge --chat-format --dtype --offline and so on. The same command again goes on.
     """
+    from evals.generators.waiting import seconds
+
     asked = _run_options(context.args, folder)
-    pause = seconds(every)
+    pause = seconds(every, "--every", least=1)
     if policy is not None:
         from evals.compare.policy import read_policy
 
@@ -87,14 +88,6 @@ def watch(
             time.sleep(pause)
     if worst is not None:
         raise worst
-
-
-def seconds(text: str) -> float:
-    """A length of time, 90s, 10m or 2h, a bare number in seconds. Raises BadParameter."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if not found or float(found[1]) <= 0:
-        raise typer.BadParameter(f"--every {text}: write a time, 30s, 10m or 2h.")
-    return float(found[1]) * {"h": 3600, "m": 60}.get(found[2], 1)
 
 
 def _run_options(words: list[str], folder: Path) -> Mapping[str, Any]:

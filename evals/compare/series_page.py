@@ -10,8 +10,9 @@ from pathlib import Path
 from evals.compare import series
 from evals.compare.series import Series, Steps
 from evals.compare.steps import Step, watched
+from evals.records import Column
 from evals.report import html
-from evals.report.table import compared, table_columns
+from evals.report.table import compared, sense, table_columns
 from evals.storage.run_folder import RunFolder
 
 _HERE = Path(__file__).parent
@@ -61,7 +62,7 @@ def watch_page(name: str, steps: Sequence[Step]) -> str:
     found, rows = watched(steps)
     keys = table_columns(rows)
     table = {
-        "heads": ["Step", "Run", "Gate", *(one.heading for one in keys)],
+        "heads": ["Step", "Run", "Gate", *(_head(one) for one in keys)],
         "rows": [
             {
                 "step": f"{step:,}",
@@ -74,6 +75,10 @@ def watch_page(name: str, steps: Sequence[Step]) -> str:
         ],
     }
     return page(found, name, [step for step, *_ in steps], table)
+
+
+def _head(column: Column) -> str:
+    return column.heading if column.is_share else column.heading + sense(column)
 
 
 def page(
@@ -94,6 +99,7 @@ def page(
         columns=[
             {
                 "heading": one.column.heading,
+                "is_share": one.column.is_share,
                 "better": "lower" if one.column.lower_is_better else "higher",
                 "points": list(_points(one, found.names, places)),
                 "ticks": list(_ticks(one)),

@@ -18,15 +18,16 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 _log = logging.getLogger(__name__)
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, option: str = "--wait", least: float = 0) -> float:
     """A duration as people write it, 90s, 15m or 2h, in seconds; a bare number is of seconds.
 
-    Raises InputError for anything else.
+    Raises InputError for anything else, and for less than the least.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip().lower())
-    if not found:
-        raise InputError(f"--wait {text}: give a time, e.g. 90s, 15m or 2h.")
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    found_s = float(found[1]) * _UNITS[found[2] or "s"] if found else -1
+    if found_s < least:
+        raise InputError(f"{option} {text}: give a time, e.g. 90s, 15m or 2h.")
+    return found_s
 
 
 def seconds_of_header(header: str | None) -> float | None:

@@ -83,7 +83,8 @@ def task_page(name: str) -> str:
     module = inspect.getmodule(cls)
     data = cls.dataset
     lines = [((module and module.__doc__) or cls.__doc__ or "").strip(), ""]
-    lines += [f"Data: {data.hub_id}, {data.licence}, {data.url}", "Metrics:"]
+    about = filter(None, (data.hub_id, data.licence, data.url))
+    lines += [f"Data: {', '.join(about)}", "Metrics:"]
     lines += [
         f"  {one.name}: {one.words}; {'lower' if one.lower_is_better else 'higher'} is better"
         for one in cls.metrics
@@ -95,7 +96,8 @@ def task_page(name: str) -> str:
         f"  {one.name} = {one.default!r}: {one.metadata['words']}; {in_words(one.metadata['may'])}"
         for one in fields(cls.Settings)
     ]
-    return "\n".join([*lines, "Cards:", *_uses(name)])
+    uses = list(_uses(name))
+    return "\n".join([*lines, "Cards:" if uses else "Cards: none", *uses])
 
 
 def check_page(name: str) -> tuple[str, int]:

@@ -7,19 +7,17 @@ are as long as those that came and those under way say together (the mean of lif
 are not over), and those of one that has not begun are longer or shorter than usual as the others'.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from evals.models.prompts import Rendered
-from evals.plan.gpu_hours import prompts_of, typical_new_tokens
+from evals.plan.gpu_hours import BLOCK, prompts_of, typical_new_tokens
 from evals.plan.prefix import cached_each
 from evals.records import Completion
 
 _PROMPT_COST = 0.28
 """Of a prompt token that is computed, in generated ones: with a full batch about 0.35 on
 GPUs, less on CPUs."""
-_BLOCK = 16
 _PRIOR = 8
 """What is usual for a benchmark counts as much as so many of its answers."""
 _PRIOR_OF_ALL, _MOST_OF_ONE = 60, 50
@@ -59,24 +57,17 @@ class Ahead:
 
     def __init__(self, requests: Iterable[Rendered]) -> None:
         self._kinds: dict[str, _Kind] = {}
-        asked = list(requests)
-        prompts = ((request, prompt) for request in asked for prompt in prompts_of(request))
-        cached = cached_each(
-            (prompt for request in asked for prompt in prompts_of(request)), _BLOCK
-        )
-        computed: Counter[int] = Counter()
-        n_prompts: Counter[int] = Counter()
-        for (request, prompt), held in zip(prompts, cached, strict=True):
-            computed[id(request)] += len(prompt) - held
-            n_prompts[id(request)] += 1
-        for request in asked:
+        asked = [(request, prompts_of(request)) for request in requests]
+        cached = cached_each((prompt for _, prompts in asked for prompt in prompts), BLOCK)
+        for request, prompts in asked:
+            computed = sum(len(prompt) - next(cached) for prompt in prompts)
             kind = self._kinds.setdefault(request.kind, _Kind())
             task = "" if request.check else request.kind
             new = typical_new_tokens(task, request.max_new_tokens) * request.sampling.n
-            new *= n_prompts[id(request)]
+            new *= len(prompts)
             kind.n += 1
             kind.n_left += 1
-            kind.prompt += (computed[id(request)] - kind.prompt) / kind.n
+            kind.prompt += (computed - kind.prompt) / kind.n
             kind.new += (new - kind.new) / kind.n
 
     def answered(self, request: Rendered, answer: Completion | None) -> None:

@@ -51,8 +51,10 @@ class EvalsLM:
     results. Raises EvalsError.
     """
 
-    def __init__(self, pretrained: str, **given: Any) -> None:
+    def __init__(self, pretrained: str = "", **given: Any) -> None:
         super().__init__()
+        if not pretrained:
+            raise InputError("Name a model: --model_args pretrained=MODEL, as for `evals run`.")
         own = {name: value for name, value in given.items() if name not in _NOT_OURS}
         if idle := [name for name in own if name not in _TAKEN]:
             raise InputError(

@@ -222,8 +222,8 @@ def test_one_written_again_under_its_name_is_said_and_its_run_stays(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--every", "soon"), "--every soon: write a time"),
-        (("--every", "0"), "--every 0: write a time"),
+        (("--every", "soon"), "--every soon: give a time"),
+        (("--every", "0"), "--every 0: give a time"),
         (("--against", "worst"), "--against worst: known are best, before"),
         (("--suit", "smoke"), "No such option: --suit"),
         (("--step", "0"), "--step is set by the watch itself"),

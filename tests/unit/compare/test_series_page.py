@@ -56,6 +56,14 @@ def test_every_number_of_the_table_is_on_the_page(found: Series) -> None:
     assert not read.tags & {"script", "img", "link", "iframe", "object"}
 
 
+def test_what_is_no_share_is_not_said_to_be_in_points(found: Series) -> None:
+    first = found.columns[0]
+    own = replace(first, column=replace(first.column, unit="own"))
+    text = page(replace(found, columns=(own,)))
+    assert "Differences, in its own unit" in text
+    assert "in points" not in text
+
+
 def test_a_plot_has_a_point_a_run_in_order_and_a_better_one_stands_higher(found: Series) -> None:
     plots = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page(found), re.S)]
     assert len(plots) == len(found.columns)

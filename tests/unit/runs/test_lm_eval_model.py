@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from evals.commands import app
+from evals.errors import InputError
 from evals.generators.fake import FakeGenerator
 from evals.runs import engines
-from evals.runs.lm_eval_model import register
+from evals.runs.lm_eval_model import EvalsLM, register
 from tests.harness_tasks import write_tasks
 from tests.toydata import failure
 from tests.unit.tasks.test_harness import answer, theirs
@@ -56,6 +57,11 @@ def test_its_evaluator_has_the_same_numbers_and_asks_nothing_twice(
                     assert own[metric] == expected[metric], (name, metric)
     assert n == len(engine.asked) > 0
     assert found["results"]["animals"]["acc,none"] == theirs["results"]["animals"]["acc,none"]
+
+
+def test_without_a_model_it_says_how_to_name_one() -> None:
+    with pytest.raises(InputError, match="--model_args pretrained=MODEL"):
+        EvalsLM()
 
 
 def test_its_command_takes_a_chat_and_samples_each_repeat_anew(
