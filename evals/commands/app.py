@@ -16,6 +16,7 @@ from evals.commands.card import card
 from evals.commands.compare import check, compare
 from evals.commands.data import cards, data_fetch, data_list, data_verify, list_tasks
 from evals.commands.fidelity import judge_calibrate, replay
+from evals.commands.grouped import EXAMPLES, Grouped
 from evals.commands.harness import lm_eval
 from evals.commands.judges import judge_labels, judge_list, judge_sample
 from evals.commands.report import export, report, show
@@ -31,17 +32,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     # formatting the help with rich takes longer than everything else it does
     rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
 )
 data_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Where the benchmarks' data comes from, and whether it is on this machine.",
+    help="Where the benchmarks' data comes from, and whether it is here.",
 )
 app.add_typer(data_app, name="data")
 judge_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Judges: which there are, and how far their verdicts stand for the card's.",
+    help="Which judges there are, and what their verdicts are worth.",
 )
 app.add_typer(judge_app, name="judge")
 
@@ -58,7 +60,8 @@ def main_options(
         raise typer.Exit
 
 
-for command in (run, report, card, export, compare, check, replay, prompts, score, show):
+app.command(cls=Grouped, epilog=EXAMPLES)(run)
+for command in (report, card, export, compare, check, replay, prompts, score, show):
     app.command()(command)
 # What it does not know are options of `run`.
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(watch)

@@ -65,8 +65,9 @@ def card(
         ),
     ] = None,
 ) -> None:
-    """Put the table and the hub's metadata into a model card and .eval_results/ beside it, here or
-    on the hub; all else stays byte for byte.
+    """Put the table and the hub's metadata into a model card.
+
+    Here or on the hub, with .eval_results/ beside it; all else stays byte for byte.
     """
     if (readme is None) == (push is None):
         raise typer.BadParameter("give README for a card here, or --push REPO for one on the hub.")

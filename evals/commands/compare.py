@@ -54,8 +54,9 @@ def compare(
     data: DataOption = None,
     card: CardOption = None,
 ) -> None:
-    """Say whether runs are comparable, what differs and how sure that is. Exit 3 where they are
-    not.
+    """Say what differs between runs, and how sure that is.
+
+    Exit 3 where they are not comparable, and why.
     """
     from evals.compare import flips as flipped
     from evals.compare import spend
@@ -133,8 +134,9 @@ def check(
     data: DataOption = None,
     card: CardOption = None,
 ) -> None:
-    """Say whether the candidate fell by more than is allowed: exit 0 no (or undecided), 1 yes, 3
-    incomplete or incomparable.
+    """Say whether the candidate fell by more than is allowed.
+
+    Exit 0: no, or undecided; 1: yes; 3: incomplete or incomparable.
     """
     from evals.compare import gate_files, gate_report
     from evals.compare.gate import check as check_runs

@@ -26,8 +26,9 @@ def list_tasks(
         typer.Option("--check", help="Try on TASK's smoke items what is expected of a benchmark."),
     ] = False,
 ) -> None:
-    """List the benchmarks, ours and those of installed packages; or say what one measures, its
-    metrics, settings, judges, licence and cards.
+    """List the benchmarks, or say what one measures.
+
+    Ours and those of installed packages; of one its metrics, settings, judges, licence and cards.
     """
     from evals.report.pages import check_page, task_page, tasks_list
     from evals.runs.contract import write_skeleton
@@ -60,8 +61,9 @@ def cards(
 
 
 def data_list(data: DataOption = None) -> None:
-    """List every dataset: hub id, revision, licence, public address, files, and
-    whether it is here.
+    """List every dataset, and whether it is here.
+
+    With hub id, revision, licence, public address and files.
     """
     from evals.commands.data_listing import listing
 
@@ -69,8 +71,9 @@ def data_list(data: DataOption = None) -> None:
 
 
 def data_verify(data: DataOption = None) -> None:
-    """Check every file against its checksum and row count; list everything missing or damaged at
-    once.
+    """Check every file against its checksum and row count.
+
+    All that is missing or damaged is listed at once.
     """
     from evals.commands.data_listing import verify
 
@@ -90,7 +93,7 @@ def data_fetch(
         ),
     ] = None,
 ) -> None:
-    """Bring datasets from the hub at their pinned revisions and keep them in the user's cache."""
+    """Bring datasets from the hub at their pinned revisions."""
     from evals.commands.data_listing import fetch_all
 
     for line in fetch_all(names or [], mirror):

@@ -28,9 +28,7 @@ def replay(
         Path | None, typer.Option("--json", metavar="FILE", help="Write every line to FILE too.")
     ] = None,
 ) -> None:
-    """Score recorded outputs of real models and compare with the figures published for them: one
-    line a figure.
-    """
+    """Score recorded outputs again, beside the published figures."""
     from evals.fidelity.replay import as_text, tally, write
     from evals.fidelity.replay import replay as replay_corpora
 
@@ -91,8 +89,9 @@ def judge_calibrate(
     ] = "auto",
     max_model_len: MaxLenOption = None,
 ) -> None:
-    """Hold a judge against recorded verdicts: agreement, Cohen's kappa, the shift it puts on the
-    column, cost and time.
+    """Hold a judge against recorded verdicts.
+
+    Prints agreement, Cohen's kappa, the shift it puts on the column, cost and time.
     """
     from evals.fidelity.calibration import calibrate
     from evals.generators import EngineSettings

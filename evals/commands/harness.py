@@ -6,7 +6,7 @@ import typer
 
 
 def lm_eval(context: typer.Context) -> None:
-    """Run lm-evaluation-harness' own command with our engine and store as its model, "evals".
+    """Run lm-evaluation-harness' own command on our engine and store.
 
     Arguments are those of `lm_eval run`. --model_args names the model as `evals run` does, with its
     options about model and engine: --model_args pretrained=out/my-8b,dtype=float32

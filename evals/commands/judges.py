@@ -13,7 +13,7 @@ RoleOption = Annotated[
 
 
 def judge_list() -> None:
-    """List each role's judges: alive or gone, what they need, about what they cost a row."""
+    """List each role's judges: which live, what they need and cost."""
     from datetime import date
 
     from evals.fidelity.listing import listing
@@ -28,8 +28,9 @@ def judge_sample(
     n: Annotated[int, typer.Option("--n", help="Answers to label, 20 or more.")] = 100,
     data: DataOption = None,
 ) -> None:
-    """Draw a sample of a run's answers for people to label, which `evals judge labels` reads
-    back.
+    """Draw a sample of a run's answers for people to label.
+
+    `evals judge labels` reads it back.
     """
     from evals.fidelity.labels import allowed, sample
 
@@ -45,7 +46,10 @@ def judge_labels(
     role: RoleOption = "xstest",
     data: DataOption = None,
 ) -> None:
-    """Keep the labels that people gave in the run's folder, for `evals report --estimate`."""
+    """Keep people's labels in the run's folder.
+
+    `evals report --estimate` takes them.
+    """
     from evals.fidelity.labels import take
 
     print(f"{take(run_folder, role, file, data)} labels of {role} kept in {run_folder}")

@@ -137,9 +137,7 @@ def export(
     ] = None,
     data: DataOption = None,
 ) -> None:
-    """Write a run's graded items as one table, a line an item, or the run in another tool's
-    format.
-    """
+    """Write a run's graded items as a table, or for another tool."""
     if layout is None:
         if to is None:
             raise typer.BadParameter("name a FILE that ends in .parquet or .csv, or give --format.")
@@ -162,8 +160,9 @@ def show(
     item_id: Annotated[str, typer.Argument(metavar="ITEM_ID")],
     data: DataOption = None,
 ) -> None:
-    """Print everything behind one item: prompt, output, extracted answer, gold, grade, the judge's
-    words.
+    """Print all that is behind one item: prompt, output, gold, grade.
+
+    Also the answer as extracted, and the judge's words.
     """
     from evals.report.show import describe_item
 

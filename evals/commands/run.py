@@ -102,17 +102,19 @@ def run(
         ),
     ] = None,
     base: BaseOption = None,
-    name: Annotated[
-        str | None, typer.Option(help="The row's name in the table (default: the model's).")
+    revision: Annotated[
+        str | None, typer.Option(help="MODEL's revision on the hub: branch, tag or commit.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokenizer's folder or hub id, for openai:NAME@URL: exact token ids are then sent."
+        ),
     ] = None,
     suite: SuiteOption = "card",
     card: CardOption = None,
     tasks: TasksOption = "",
     data: DataOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Run folder (default: results/<model>-<suite>)."),
-    ] = None,
     limit: LimitOption = None,
     repeats: Annotated[
         int,
@@ -128,43 +130,14 @@ def run(
         float | None,
         typer.Option(metavar="T", help="Sample what the card generates greedily; marked so."),
     ] = None,
-    chat_format: FormatOption = "auto",
-    system_prompt: SystemPromptOption = None,
-    chat_template: ChatTemplateOption = None,
-    chat_template_kwargs: TemplateKwargsOption = None,
-    stop: StopOption = None,
-    stop_token_ids: StopIdsOption = None,
-    leave_out_added: LeaveOutOption = False,
-    reasoning: ReasoningOption = "auto",
-    reasoning_marks: ReasoningMarksOption = REASONING_MARKS,
-    reasoning_tokens: ReasoningTokensOption = 0,
-    reasoning_parser: ReasoningParserOption = None,
-    revision: Annotated[
-        str | None, typer.Option(help="MODEL's revision on the hub: branch, tag or commit.")
+    include_path: IncludeOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folder (default: results/<model>-<suite>)."),
     ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokenizer's folder or hub id, for openai:NAME@URL: exact token ids are then sent."
-        ),
+    name: Annotated[
+        str | None, typer.Option(help="The row's name in the table (default: the model's).")
     ] = None,
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ROLE=MODEL",
-            help=(
-                "Roles: alpaca_eval_1, alpaca_eval_2, xstest, truth, info, all. `current`: the"
-                " card's judges' successors; FILE.toml; alpaca_eval_2=annotator:NAME;"
-                " xstest=strmatch: no model. See: evals judge list."
-            ),
-        ),
-    ] = None,
-    sandbox: Annotated[
-        str,
-        typer.Option(
-            help="auto, or require: refuse to run HumanEval's programs without namespace isolation."
-        ),
-    ] = "auto",
     store: Annotated[
         Path | None,
         typer.Option(
@@ -182,6 +155,49 @@ def run(
             metavar="SIZE", help="With --dry-run: GPU-hours of a model so large, e.g. 70b."
         ),
     ] = None,
+    wait: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help=(
+                "How long to wait for servers that are not up yet, or all lost, e.g. 15m (default:"
+                " no time)."
+            ),
+        ),
+    ] = "",
+    log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="Log numbers, table and page of the run to wandb, trackio or mlflow.",
+        ),
+    ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="With --log: the training step of this model."),
+    ] = None,
+    chat_format: FormatOption = "auto",
+    system_prompt: SystemPromptOption = None,
+    chat_template: ChatTemplateOption = None,
+    chat_template_kwargs: TemplateKwargsOption = None,
+    stop: StopOption = None,
+    stop_token_ids: StopIdsOption = None,
+    leave_out_added: LeaveOutOption = False,
+    reasoning: ReasoningOption = "auto",
+    reasoning_marks: ReasoningMarksOption = REASONING_MARKS,
+    reasoning_tokens: ReasoningTokensOption = 0,
+    reasoning_parser: ReasoningParserOption = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=MODEL",
+            help=(
+                "Roles: alpaca_eval_1, alpaca_eval_2, xstest, truth, info, all. `current`: the"
+                " card's judges' successors; FILE.toml; alpaca_eval_2=annotator:NAME;"
+                " xstest=strmatch: no model. See: evals judge list."
+            ),
+        ),
+    ] = None,
     price: PriceOption = None,
     max_cost: Annotated[
         float | None,
@@ -193,16 +209,13 @@ def run(
             ),
         ),
     ] = None,
-    wait: Annotated[
+    sandbox: Annotated[
         str,
         typer.Option(
-            metavar="TIME",
-            help=(
-                "How long to wait for servers that are not up yet, or all lost, e.g. 15m (default:"
-                " no time)."
-            ),
+            help="auto, or require: refuse to run HumanEval's programs without namespace isolation."
         ),
-    ] = "",
+    ] = "auto",
+    confirm_run_unsafe_code: UnsafeOption = False,
     tensor_parallel_size: TensorParallelOption = None,
     pipeline_parallel_size: Annotated[
         int | None, typer.Option(help="Stages the layers are split over.")
@@ -214,7 +227,7 @@ def run(
         ),
     ] = None,
     distributed_executor_backend: Annotated[
-        str | None, typer.Option(help="mp, uni or ray.")
+        str | None, typer.Option(help="mp, uni or ray (default: vLLM's choice).")
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
     quantization: Annotated[
@@ -222,9 +235,15 @@ def run(
     ] = None,
     max_model_len: MaxLenOption = None,
     gpu_memory_utilization: Annotated[
-        float | None, typer.Option(help="Share of the memory the engine may take.")
+        float | None,
+        typer.Option(help="Share of the memory the engine may take (default: vLLM's)."),
     ] = None,
-    max_num_seqs: Annotated[int | None, typer.Option(help="Sequences in one batch.")] = None,
+    max_num_seqs: Annotated[
+        int | None,
+        typer.Option(
+            help="Sequences at a time (default: vLLM's, or fewer where the cache holds fewer)."
+        ),
+    ] = None,
     enforce_eager: Annotated[
         bool | None,
         typer.Option(
@@ -258,19 +277,6 @@ def run(
             help="GPU: answers that do not depend on what else is in the batch.",
         ),
     ] = False,
-    include_path: IncludeOption = None,
-    confirm_run_unsafe_code: UnsafeOption = False,
-    log: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TRACKER",
-            help="Log numbers, table and page of the run to wandb, trackio or mlflow.",
-        ),
-    ] = None,
-    step: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="With --log: the training step of this model."),
-    ] = None,
 ) -> None:
     """Evaluate MODEL and write its row. The same command again goes on where it stopped."""
     from evals.generators import EngineSettings
@@ -408,7 +414,7 @@ def _power(plan: "Plan") -> list[str]:
 
 
 def prompts(
-    task: Annotated[str, typer.Argument(metavar="TASK")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="As --tasks of `evals run`.")],
     model: Annotated[str, typer.Option(help="As for `evals run`; only its tokenizer is loaded.")],
     base: BaseOption = None,
     chat_format: FormatOption = "auto",
@@ -428,8 +434,9 @@ def prompts(
     offline: Annotated[bool, typer.Option("--offline")] = False,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code")] = False,
 ) -> None:
-    """Print every prompt of TASK as JSON lines: id, prompt, prompt_token_ids,
-    sampling, candidates.
+    """Print every prompt of TASK as JSON lines.
+
+    Each has id, prompt, prompt_token_ids, sampling and candidates.
     """
     from evals.generators import EngineSettings
     from evals.models.reasoning import ReasoningSettings

@@ -56,9 +56,9 @@ def watch(
         typer.Option(metavar="TRACKER", help="wandb, trackio or mlflow: a point a checkpoint."),
     ] = None,
 ) -> None:
-    """Follow a training run: measure each finished checkpoint once, gate it against the one before
-    or the best, and keep a page of all steps, watch.html in DIR.
+    """Follow a training run: measure each finished checkpoint once.
 
+    Each is gated against the one before or the best; a page has all steps, watch.html in --out.
     All other options are those of `evals run` and go on to it: --suite --limit --tasks --card
     --data --judge --chat-format --dtype --offline and so on. The same command again goes on.
     """

@@ -17,6 +17,7 @@ import pytest
 
 from evals import __version__
 from evals.cards.published import published_rows, shipped
+from evals.commands.grouped import GROUPS
 from evals.data.load import load_smoke_data
 from evals.registry import BENCHMARKS, benchmark_class
 
@@ -98,6 +99,25 @@ def test_every_command_has_help(evals: Call, command: str) -> None:
     code, out, err = evals(*command.split(), "--help")
     assert (code, err) == (0, "")
     assert "Usage:" in out
+
+
+@pytest.mark.parametrize("group", ["", "data", "judge"])
+def test_of_every_command_its_first_sentence_is_listed_whole(
+    evals: Call, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = evals(*group.split(), "--help")
+    listed = out.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
+
+
+def test_the_options_of_a_run_stand_in_groups_and_examples_behind_them(evals: Call) -> None:
+    _, out, _ = evals("run", "--help")
+    headings = re.findall(r"^(?:  )?(\w.*):$", out, re.M)
+    assert headings == [*GROUPS.values(), "Examples"]
+    for line in re.findall(r"^    evals (run .*?)(?:  |$)", out, re.M):
+        assert {word for word in line.split() if word.startswith("--")} <= set(out.split())
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:
