@@ -63,12 +63,10 @@ def main_options(
 app.command(cls=Grouped, epilog=EXAMPLES)(run)
 for command in (report, card, export, compare, check, replay, prompts, score, show):
     app.command()(command)
-# What it does not know are options of `run`.
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(watch)
-# Nor does this one: they are lm-evaluation-harness' own.
-app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
-    lm_eval
-)
+# What these two do not know are options of `run`, and lm-evaluation-harness' own.
+passing_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command(context_settings=passing_on)(watch)
+app.command("lm-eval", context_settings=passing_on)(lm_eval)
 app.command()(cards)
 app.command("tasks")(list_tasks)
 judge_app.command("list")(judge_list)

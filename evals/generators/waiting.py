@@ -83,4 +83,7 @@ def wait_until_up(urls: Sequence[str], most_s: float, *, poll_s: float = 2.0) ->
 
 def said_of(duration_s: float) -> str:
     """A duration in words."""
-    return f"{duration_s:.0f} s" if duration_s < 100 else f"{duration_s / 60:.0f} min"
+    if duration_s < 100:
+        return f"{duration_s:.0f} s"
+    minutes = duration_s / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -15,7 +15,7 @@ import pytest
 
 from evals.errors import EnvironmentFault, InputError
 from evals.generators.openai import OpenAIGenerator
-from evals.generators.waiting import is_up, seconds, wait_until_up
+from evals.generators.waiting import is_up, said_of, seconds, wait_until_up
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from tests.openai_requests import answered, ids_request
@@ -55,6 +55,11 @@ def started_once(is_time: Callable[[], bool], port: int, tokens: int = 0) -> Ite
 )
 def test_a_time_is_written_as_people_write_it(text: str, found: float) -> None:
     assert seconds(text) == found
+
+
+@pytest.mark.parametrize(("duration_s", "said"), [(99, "99 s"), (5400, "90 min"), (27000, "7.5 h")])
+def test_a_long_time_is_said_in_hours(duration_s: float, said: str) -> None:
+    assert said_of(duration_s) == said
 
 
 @pytest.mark.parametrize("text", ["15 min", "-3s", "m", "1d", "inf"])
