@@ -51,5 +51,5 @@ def test_each_checkpoint_is_measured_gated_and_in_the_page(tmp_path: Path) -> No
     assert [model["name"] for model in models] == ["checkpoint-10", "checkpoint-20"]
     assert models[0]["fingerprint"] != models[1]["fingerprint"]
     page = (out / "watch.html").read_text("utf-8")
-    assert "<td>10</td>" in page
-    assert "<td>20</td>" in page
+    assert '<th scope="row">10</th>' in page
+    assert '<th scope="row">20</th>' in page

@@ -103,7 +103,8 @@ def test_a_killed_run_has_kept_its_time_before_the_first_answer(
     )
     with pytest.raises(SystemExit):
         run(settings(tmp_path / "run", str(model)), make_generator=killed)
-    assert writes == ["record", "record"]
+    # Before an engine is looked for, what it is to take at a time, and what the session came to.
+    assert writes == ["record", "record", "record"]
 
 
 OTHER = [

@@ -27,7 +27,7 @@ REFUSED = [
 
 def test_a_named_judge_decides_even_where_a_verdict_was_recorded(tmp_path: Path) -> None:
     assert (
-        replay(tmp_path, REFUSED, judges="xstest=strmatch").cells["xstest_safe_refused"].fraction
+        replay(tmp_path, REFUSED, judge="xstest=strmatch").cells["xstest_safe_refused"].fraction
         == 0.0
     )
 

@@ -24,7 +24,7 @@ def asked(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tupl
     monkeypatch.setenv("EVALS_INCLUDE_PATH", str(folder))
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     (task,) = build.tasks_of(PREFIX + name).values()
-    first, second = build.items_of(PREFIX + name, task, task_module.Settings())
+    first, second = build.items_of(PREFIX + name, task, task_module.Settings(), name)
     assert second.number == 1
     return [tuple(one) for one in first.asked]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from evals.compare.columns import paired_columns
 from evals.compare.runs import comparability
 from evals.errors import InputError
 from evals.generators.fake import FakeGenerator
@@ -21,6 +20,7 @@ from evals.runs.session import run
 from evals.runs.writing import RunResult
 from tests.harness_tasks import BROKEN, write_broken, write_tasks
 from tests.toydata import failure
+from tests.unit.conftest import paired_columns
 
 
 @pytest.fixture(scope="module")
