@@ -19,9 +19,9 @@ def change(one: PairedDifference | None, sign: int = 1) -> str:
 
 
 def in_words(one: PairedDifference) -> str:
-    """The same for a sentence."""
-    value, _, ends = change(one).rstrip("]").partition(" [")
-    return f"{value} (95 %: {ends.replace(', ', ' to ')})"
+    """The same for a sentence; of equal answers it is zero."""
+    low, high = (points(end, one.column) for end in one.ci95 or (0.0, 0.0))
+    return f"{points(one.difference or 0.0, one.column)} (95 %: {low} to {high})"
 
 
 def unit(column: Column) -> str:

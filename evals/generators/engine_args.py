@@ -44,15 +44,14 @@ _SAFE: Mapping[str, str] = {
     ),
     "loading": (
         "load_format safetensors_load_strategy safetensors_prefetch_num_threads"
-        " safetensors_prefetch_block_size model_loader_extra_config download_dir ignore_patterns"
-        " max_parallel_loading_workers pt_load_map_location"
+        " safetensors_prefetch_block_size max_parallel_loading_workers"
     ),
     "graphs": (
         "compilation_config optimization_level cudagraph_capture_sizes max_cudagraph_capture_size"
     ),
     "kernels": (
-        "attention_backend attention_config kernel_config linear_backend moe_backend"
-        " enable_flashinfer_autotune disable_cascade_attn"
+        "attention_backend kernel_config linear_backend moe_backend enable_flashinfer_autotune"
+        " disable_cascade_attn"
     ),
     "how devices talk": (
         "disable_custom_all_reduce enable_expert_parallel all2all_backend enable_eplb eplb_config"
@@ -63,9 +62,10 @@ _SAFE: Mapping[str, str] = {
 SAFE = frozenset(name for names in _SAFE.values() for name in names.split())
 """Names whose every value asks for the same answers, to the rounding that another batch or kernel
 brings as well. All others are refused: of what they change a row would say nothing."""
-_NOT_SO = {"load_format": ("dummy", "tensorizer")}
-"""Values of theirs that do not, in small letters, as vLLM reads them: no weights, or another's than
-MODEL's."""
+_ONLY = {"load_format": ("auto", "safetensors", "fastsafetensors", "pt", "npcache",
+                         "runai_streamer", "instanttensor")}  # fmt: skip
+"""The only values of theirs that do, in small letters, as vLLM reads them: these read the very
+weights that lie in MODEL's folder."""
 
 
 def engine_args_of(given: Sequence[str]) -> str:
@@ -87,8 +87,8 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
     if text.lstrip().startswith("{"):
         try:
             return list(json.loads(text).items())
-        except ValueError as error:
-            raise InputError(f"--engine-args is no JSON ({error}): {text}") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"--engine-args is no JSON ({error}): {text[:200]}") from None
     name, sign, value = text.partition("=")
     if not sign or not name.strip():
         raise InputError(
@@ -96,7 +96,7 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
         )
     try:
         return [(name, json.loads(value))]
-    except ValueError:
+    except (ValueError, RecursionError):
         return [(name, value)]  # a word
 
 
@@ -119,7 +119,8 @@ def check_engine_args(settings: EngineSettings) -> None:
         if name not in known:
             hint = nearest(name, sorted(SAFE & known | _OURS.keys()))
             raise InputError(f"--engine-args {name}: vLLM's engine has no such argument. {hint}")
-        if name not in SAFE or str(value).lower() in _NOT_SO.get(name, ()):
+        word = str(value).lower()
+        if name not in SAFE or word not in _ONLY.get(name, (word,)):
             raise InputError(
                 f"--engine-args {name}={value}: it could change what is answered, and the row would"
                 f" not say so. Only what leaves answers as they are may be set: {', '.join(_SAFE)}."

@@ -67,9 +67,10 @@ def earlier_run(plan: Plan) -> list[str]:
         for name in tables.keys() & about["tables"].keys():
             then, new = (one[name].get("version") for one in (about["tables"], tables))
             if then != new:
+                held = f"version {then}" if then else "a version that it does not say"
                 raise InputError(
-                    f"{folder.path} holds {task} as version {then} of {name} asked it, which is"
-                    f" version {new} now. Choose another --out."
+                    f"{folder.path} holds {task} as {held} of {name} asked it, which is version"
+                    f" {new} now. Choose another --out."
                 )
     notes = []
     if plan.model.kind == "server" and record.get("model") != plan.model.argument:

@@ -191,8 +191,7 @@ def work_of(requests: Sequence[Rendered]) -> Work:
     """What requests take of an engine that keeps their prefixes; outputs as long as is typical."""
     new = held = 0.0
     for request in requests:
-        task = "" if request.check else request.item_id.partition("/")[0]
-        length = typical_new_tokens(task, request.max_new_tokens)
+        length = new_tokens_of(request)
         for prompt in prompts_of(request):
             new += length * request.sampling.n
             # While a sequence writes, it holds its prompt and about half of what it will write.
@@ -200,6 +199,11 @@ def work_of(requests: Sequence[Rendered]) -> Work:
     prompts = [prompt for request in requests for prompt in prompts_of(request)]
     cached = cached_tokens(prompts, BLOCK)
     return Work(sum(map(len, prompts)) - cached, new, held / max(new, 1))
+
+
+def new_tokens_of(request: Rendered) -> int:
+    """About how many tokens an output of the request has; a judge's has its limit."""
+    return typical_new_tokens("" if request.check else request.kind, request.max_new_tokens)
 
 
 def prompts_of(request: Rendered) -> list[tuple[int, ...]]:

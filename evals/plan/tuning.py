@@ -16,7 +16,7 @@ from evals.generators import EngineSettings
 from evals.generators.placing import Places, devices_of_a_copy, own_batch
 from evals.models.prompts import Rendered
 from evals.models.resolve import Model
-from evals.plan.gpu_hours import BLOCK, Shape, prompts_of, typical_new_tokens
+from evals.plan.gpu_hours import BLOCK, Shape, new_tokens_of, prompts_of
 from evals.plan.parallel import ACTIVATIONS, SHARE, bytes_in_memory, shape_for
 from evals.plan.prefix import cached_each
 
@@ -225,8 +225,7 @@ def queue_of(requests: Sequence[Rendered], copies: int = 1) -> Queue:
     asked = [(request, ids) for request in requests for ids in prompts_of(request)]
     cached = cached_each((ids for _, ids in asked), BLOCK)
     for (request, ids), shared in zip(asked, cached, strict=True):
-        task = "" if request.check else request.item_id.partition("/")[0]
-        length, n = typical_new_tokens(task, request.max_new_tokens), request.sampling.n
+        length, n = new_tokens_of(request), request.sampling.n
         computed = len(ids) - shared
         prompt, new = prompt + computed, new + length * n
         own += length * (computed + n * length / 2)

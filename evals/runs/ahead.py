@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from evals.models.prompts import Rendered
-from evals.plan.gpu_hours import BLOCK, prompts_of, typical_new_tokens
+from evals.plan.gpu_hours import BLOCK, new_tokens_of, prompts_of
 from evals.plan.prefix import cached_each
 from evals.records import Completion
 
@@ -62,9 +62,7 @@ class Ahead:
         for request, prompts in asked:
             computed = sum(len(prompt) - next(cached) for prompt in prompts)
             kind = self._kinds.setdefault(request.kind, _Kind())
-            task = "" if request.check else request.kind
-            new = typical_new_tokens(task, request.max_new_tokens) * request.sampling.n
-            new *= len(prompts)
+            new = new_tokens_of(request) * request.sampling.n * len(prompts)
             kind.n += 1
             kind.n_left += 1
             kind.prompt += (computed - kind.prompt) / kind.n

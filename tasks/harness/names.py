@@ -281,8 +281,9 @@ def measures(config: Config) -> tuple[Measure, ...]:
         better = one.get("higher_is_better")
         if better is None:
             better = registry.is_higher_better(metric)
-        # A function of pass@k gives each k under a name of its own.
-        names = [f"pass@{n}" for n in one["k"]] if one.get("k") else [metric]
+        # A function of pass@k gives each k, one or a list of them, under a name of its own.
+        ks = one.get("k") if "pass" in metric else None
+        names = [f"pass@{k}" for k in ([ks] if isinstance(ks, int) else ks)] if ks else [metric]
         found += [_measure(n, kind, better is not False) for n in names for kind in filters]
     return tuple(dict.fromkeys(found))
 

@@ -285,6 +285,12 @@ def test_arguments_of_vllms_names_reach_its_engine(
         (["load_format=dummy"], "could change what is answered"),
         (["load_format=Dummy"], "could change what is answered"),  # vLLM puts it in small letters
         (["load_format=tensorizer"], "could change what is answered"),
+        (["load_format=sharded_state"], "could change what is answered"),  # of other files
+        (["load_format=a-plugins"], "could change what is answered"),
+        (['{"attention_config": {"use_non_causal": true}}'], "could change what is answered"),
+        (['{"model_loader_extra_config": {"key": "s"}}'], "could change what is answered"),
+        (["ignore_patterns=model-2*"], "could change what is answered"),
+        (['{"watermark":' * 100_000], "is no JSON"),
         (["tensor_parallel_size=2"], "give --tensor-parallel-size instead"),
         (['{"hf_token": "secret"}'], "give HF_TOKEN in the environment instead"),
         (["max_num_batched_tokens=many"], "invalid human_readable_int value: 'many'"),

@@ -19,7 +19,7 @@ from evals.records import Completion, Output
 from evals.registry import benchmark_class
 from evals.runs.rescore import rescore
 from evals.runs.session import run
-from tasks.harness.names import TRUST, config_of, runs_programs
+from tasks.harness.names import TRUST, config_of, measures, runs_programs
 from tasks.harness.programs import CodeEval, asked
 from tests.toydata import failure
 
@@ -223,3 +223,13 @@ def test_code_that_comes_with_data_wants_the_flag(
     # As the library itself reads it.
     assert os.environ[TRUST] == "1"
     assert make_plan(asked).faults == ()
+
+
+@pytest.mark.parametrize(
+    ("metric", "k", "names"),
+    [("/t/utils.pass_at_k", 1, ["pass@1"]), ("/t/utils.pass_at_k", [2, 64], ["pass@2", "pass@64"]),
+     ("/t/utils.hits", [1, 5], ["hits"]), ("/t/utils.pass_at_1", None, ["pass_at_1"])],
+)  # fmt: skip
+def test_one_k_or_several_are_a_pass_rates_own(metric: str, k: object, names: list[str]) -> None:
+    listed = [{"metric": metric, "k": k, "higher_is_better": True}]
+    assert [one.name for one in measures({"metric_list": listed})] == names
