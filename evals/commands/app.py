@@ -80,6 +80,8 @@ data_app.command("fetch")(data_fetch)
 
 def main() -> None:
     """The console command: shows an error as one sentence and exits with its code."""
+    # Before any library brings torch, which reads it once.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         # Not standalone: typer then raises what is wrong with the words of a command, and returns
         # 130 for Ctrl-C.
