@@ -59,7 +59,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A hint naming the known names closest to `name`, or, when none is close, what there is: all
     names, the first of many.
     """
-    names = list(known)
+    names = list(dict.fromkeys(known))
     # Whatever its case: MMLU means mmlu.
     folded = {one.casefold(): one for one in names}
     found = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)

@@ -9,7 +9,7 @@ from evals.errors import nearest
     ("known", "says"),
     [
         (["gsm8k", "mmlu"], "Did you mean gsm8k?"),
-        (["bbh", "mmlu"], "Known: bbh, mmlu."),
+        (["bbh", "mmlu", "bbh"], "Known: bbh, mmlu."),
         ([], "There is none."),
         ([f"mmlu/{n}" for n in range(14_042)], "mmlu/28, mmlu/29 and 14,012 more."),
     ],
