@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evals.commands.grouped import show_all
 from evals.commands.options import (
     REASONING_MARKS,
     CardOption,
@@ -275,6 +276,16 @@ def run(
         typer.Option(
             "--batch-invariant",
             help="GPU: answers that do not depend on what else is in the batch.",
+        ),
+    ] = False,
+    help_all: Annotated[
+        bool,
+        typer.Option(
+            "--help-all",
+            is_eager=True,
+            callback=show_all,
+            show_default=False,
+            help="The same, every option explained.",
         ),
     ] = False,
 ) -> None:

@@ -137,7 +137,8 @@ def test_every_evals_command_and_option_it_names_exists(name: str) -> None:
         if not words:
             continue
         command = words[1:3] if words[1] in ("data", "judge") else words[1:2]
-        shown = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "300"}).output
+        whole = "--help-all" if command == ["run"] else "--help"
+        shown = CliRunner().invoke(app, [*command, whole], env={"COLUMNS": "300"}).output
         assert "Usage:" in shown, line
         for option in (word for word in words if word.startswith("--")):
             assert option in shown.split(), f"{line}: {option} is not in its help"

@@ -122,7 +122,8 @@ def test_gitlabs_template_gives_only_variables_it_declares_and_options_there_are
     used = set(re.findall(r"\$\{?([A-Z_]+)", script)) - {"CI_PIPELINE_SOURCE"}
     assert used == set(job["variables"])
     for command, words in re.findall(r"bin/evals (\w+) ([^|;\n]*)", script):
-        shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "300"}).output
+        whole = "--help-all" if command == "run" else "--help"
+        shown = CliRunner().invoke(app, [command, whole], env={"COLUMNS": "300"}).output
         options = re.findall(r"(?<!\S)(?:\$\{\w+:\+)?(--[a-z]+)", words)
         assert options
         assert all(option in shown.split() for option in options), (command, options)

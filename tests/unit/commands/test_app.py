@@ -112,12 +112,24 @@ def test_of_every_command_its_first_sentence_is_listed_whole(
     assert "..." not in listed
 
 
+def options_in(text: str) -> set[str]:
+    return set(re.findall(r"--[a-z][a-z-]+", text))
+
+
 def test_the_options_of_a_run_stand_in_groups_and_examples_behind_them(evals: Call) -> None:
-    _, out, _ = evals("run", "--help")
-    headings = re.findall(r"^(?:  )?(\w.*):$", out, re.M)
-    assert headings == [*GROUPS.values(), "Examples"]
+    _, everyday, _ = evals("run", "--help")
+    code, out, _ = evals("run", "--help-all")
+    assert code == 0
+    for text in (everyday, out):
+        headings = re.findall(r"^(?:  )?(\w.*):$", text, re.M)
+        assert headings == [*GROUPS.values(), "Examples"]
+    # The short one names all, too, and explains the everyday ones.
+    assert options_in(out) <= options_in(everyday) | {"--compile", "--tasks", "--log"}
+    assert re.search(r"^  --seed <int> +Engine seed", out, re.M)
+    assert not re.search(r"^  --seed ", everyday, re.M)
+    assert re.search(r"^  --limit N +N items", everyday, re.M)
     for line in re.findall(r"^    evals (run .*?)(?:  |$)", out, re.M):
-        assert {word for word in line.split() if word.startswith("--")} <= set(out.split())
+        assert options_in(line) <= options_in(everyday)
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:
