@@ -241,21 +241,15 @@ def sleep(bench: Bench, turns: Iterator[int]) -> Iterator[Any]:
 def tasks(bench: Bench, turns: Iterator[int]) -> Iterator[Any]:
     """Tasks of lm-evaluation-harness, by its own vLLM backend over ours, on the same engine."""
     from scripts.bench_parts import Options
-    from scripts.bench_parts.tasks import CASES, asked_of
+    from scripts.bench_parts.tasks import CASES, asker, rows_of
 
     scale = max(1, bench.shape.n // 100)
-    options = Options(bench.data, bench.work, str(bench.model), quick=True, scale=scale)
+    ask = asker(Options(bench.data, bench.work, str(bench.model), scale=scale), bench.engine)
     seconds: dict[str, list[list[float]]] = {case.name: [] for case in CASES}
     for turn in turns:
-        found = asked_of(options, bench.engine, f"turn-{turn}")
-        for case in CASES:
-            seconds[case.name] += found[case.name]["seconds"]
-        rows = [
-            {"what": f"lm-eval's time / ours: {case.words}", "target": case.target,
-             "value": sum(their for _, their in one) / sum(our for our, _ in one)}
-            for case in CASES if (one := seconds[case.name])
-        ]  # fmt: skip
-        yield {"rows": rows, "raw": seconds}
+        for name, one in ask(turn).items():
+            seconds[name].append(one["seconds"])
+        yield {"rows": rows_of(seconds), "raw": seconds}
 
 
 def measured(bench: Bench, part: Part, until: float) -> Iterator[Figures]:
