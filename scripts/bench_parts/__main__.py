@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from evals.runs.provenance import git_commit, host, versions
-from scripts.bench_parts import Figures, Options, child, gpu, options_of
+from scripts.bench_parts import Figures, Options, child, gpu, gpu_parts, options_of
 
 PARTS = (
     "overhead",
@@ -126,10 +126,13 @@ def main() -> int:
     parser.add_argument(
         "--gpu",
         action="store_true",
-        help=f"instead: {', '.join(part.name for part in gpu.PARTS)}, on a model made here",
+        help=f"instead: {', '.join(part.name for part in gpu_parts.PARTS)}, on a model made here",
     )
     parser.add_argument(
-        "--shape", choices=gpu.SHAPES, default="8b", help="with --gpu: the model's; tiny for a CPU"
+        "--shape",
+        choices=gpu_parts.SHAPES,
+        default="8b",
+        help="with --gpu: the model's; tiny for a CPU",
     )
     parser.add_argument(
         "--budget", metavar="SECONDS", type=float, default=540, help="with --gpu: default 540"
