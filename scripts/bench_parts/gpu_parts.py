@@ -203,17 +203,16 @@ def sleep_rows(passes: Sequence[Any]) -> list[Figures]:
 
 
 def tasks(bench: Bench, turns: Iterator[int]) -> Iterator[Any]:
-    """Tasks of lm-evaluation-harness, by its own vLLM backend over ours, on the same engine."""
+    """A pass: tasks of lm-evaluation-harness by this program and by its own vLLM backend, on the
+    same engine; seconds of both.
+    """
     from scripts.bench_parts import Options
-    from scripts.bench_parts.tasks import CASES, asker, rows_of
+    from scripts.bench_parts.tasks import asker
 
     scale = max(1, bench.shape.n // 100)
     ask = asker(Options(bench.data, bench.work, str(bench.model), scale=scale), bench.engine)
-    seconds: dict[str, list[list[float]]] = {case.name: [] for case in CASES}
     for turn in turns:
-        for name, one in ask(turn).items():
-            seconds[name].append(one["seconds"])
-        yield {"rows": rows_of(seconds), "raw": seconds}
+        yield {name: one["seconds"] for name, one in ask(turn).items()}
 
 
 def tasks_rows(seconds: Sequence[Any]) -> list[Figures]:
