@@ -46,6 +46,8 @@ _RETRIES_UNHEARD = 2
 _LONGEST_WAIT_S = 30.0
 _LONGEST_RETRY_AFTER_S = 120.0
 _BUSY = (408, 409, 429)
+# said by a gateway of whoever is behind it, or is not
+_NOBODY_BEHIND = (502, 503)
 # its length, its content; any other 4xx is about the model, the account or the address
 _ABOUT_THE_REQUEST = (400, 413, 422)
 _ABOUT_THE_FORM = (400, 422)
@@ -355,6 +357,9 @@ class OpenAIGenerator:
         if isinstance(error, self._openai.APIStatusError):
             server.was_heard = True
             is_busy = error.status_code in _BUSY or error.status_code >= 500
+            # Another thread has found out that it is lost.
+            if server.is_out and error.status_code in _NOBODY_BEHIND:
+                return None
             # An account without quota answers 429 as a busy server does, but no wait fills it.
             if not is_busy or n_asked > self._retries or error.code == "insufficient_quota":
                 return None
@@ -420,7 +425,10 @@ class OpenAIGenerator:
                         f"{url} refuses model {self._name!r} ({error.status_code}:"
                         f" {self._plain(error)})."
                     ) from None
-            return Failure(f"the server answered {error.status_code}: {self._plain(error)}")
+            said = f"{error.status_code}: {self._plain(error)}"
+            if error.status_code in _NOBODY_BEHIND and self._may_lose(server):
+                raise _LostError(f"{url} is lost: {said}") from None
+            return Failure(f"the server answered {said}")
         return Failure(f"the server's answer cannot be read: {self._plain(error)}")
 
     def _all_lost(self, why: str) -> EnvironmentFault:

@@ -14,8 +14,9 @@ from threading import Thread
 import pytest
 
 from evals.errors import EnvironmentFault, InputError
-from evals.generators.openai import OpenAIGenerator
+from evals.generators.openai import OpenAIGenerator, Outcome
 from evals.generators.waiting import is_up, said_of, seconds, wait_until_up
+from evals.models.prompts import Rendered
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from tests.openai_requests import answered, ids_request
@@ -203,12 +204,57 @@ def test_when_none_comes_back_it_is_one_sentence(ports: tuple[int, int]) -> None
     )
 
 
-def test_one_that_dies_at_each_request_is_not_waited_for_for_ever() -> None:
+@pytest.mark.parametrize("status", [502, 503])
+def test_a_gateway_with_nobody_behind_it_is_waited_for_as_one_that_is_down(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each request would fail by itself."""
+    away, is_back = Reply({"detail": "no replica"}, status), threading.Event()
+    with serving(lambda body, n: slow(body, n) if is_back.is_set() else away) as server:
+        server.about = {"/v1/models": away}
+        generator = OpenAIGenerator(
+            "m", [server.url], 2, retries=1, first_wait_s=0.001, rejoin_s=0.05, wait_s=300
+        )
+        found: list[tuple[Rendered, Outcome]] = []
+        stream = generator.stream([ids_request(number) for number in range(50)])
+        answers = Thread(target=lambda: found.extend(one for done in stream for one in done))
+        answers.start()
+        while "No server is left: one is waited for" not in caplog.text:
+            assert answers.is_alive()
+            time.sleep(0.01)
+        assert not found
+        is_back.set()
+        server.about = {}
+        answers.join()
+        generator.close()
+    assert sorted(answered(answer).text for _, answer in found) == sorted(
+        f"5 {number} #0" for number in range(50)
+    )
+    assert f"{server.url} is lost: {status}: " in caplog.text
+
+
+def test_what_a_gateway_with_nobody_behind_it_left_another_server_answers() -> None:
+    away = Reply({"detail": "no replica"}, 503)
+    with serving(lambda body, _: away) as gateway, serving(slow) as steady:
+        gateway.about = {"/v1/models": away}
+        generator = OpenAIGenerator(
+            "m", [gateway.url, steady.url], 2, retries=1, first_wait_s=0.001
+        )
+        found = [one for done in generator.stream([ids_request(n) for n in range(50)])
+                 for one in done]  # fmt: skip
+        generator.close()
+    assert sorted(answered(answer).text for _, answer in found) == sorted(
+        f"5 {number} #0" for number in range(50)
+    )
+
+
+@pytest.mark.parametrize("reply", [Reply(reset=True), Reply({}, 503)])
+def test_one_that_dies_at_each_request_is_not_waited_for_for_ever(reply: Reply) -> None:
     """It is there whenever it is looked for."""
-    with serving(lambda body, _: Reply(reset=True)) as server:
+    with serving(lambda body, _: reply) as server:
         server.about = {"/v1/models": {"data": [{"id": "m"}]}}
         generator = OpenAIGenerator(
-            "m", [server.url], 2, first_wait_s=0.001, rejoin_s=0.02, wait_s=0.5
+            "m", [server.url], 2, retries=1, first_wait_s=0.001, rejoin_s=0.02, wait_s=0.5
         )
         with pytest.raises(EnvironmentFault, match="no answer for"):
             list(generator.stream([ids_request(1)]))
