@@ -126,6 +126,8 @@ def whole(answer: Completion) -> Completion:
     """The answer with lone halves of surrogate pairs replaced, as engines do: no tokenizer, judge
     or UTF-8 file takes them.
     """
+    if all(_is_whole(one.text) and _is_whole(one.reasoning or "") for one in answer.outputs):
+        return answer
     outputs = (
         replace(
             one,
@@ -135,6 +137,14 @@ def whole(answer: Completion) -> Completion:
         for one in answer.outputs
     )
     return replace(answer, outputs=tuple(outputs))
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _whole(text: str) -> str:

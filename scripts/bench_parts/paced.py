@@ -2,20 +2,26 @@
 which an H200 decodes them.
 
 No model and no GPU: what is measured is what the harness adds to a queue of seconds, and to one ten
-times as long.
+times as long; and, by processor time, to one engine and to eight copies. A stand-in that keeps the
+time of eight shares two cores, and Python's lock, with what it measures; counted, the harness has a
+core of its own, as on any machine with GPUs.
 """
 
+import pickle
 import random
 import shutil
+import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Thread
 
 from evals.generators import Failure
 from evals.generators.replay import recorded_row
 from evals.models.prompts import Rendered
+from evals.plan.gpu_hours import BLOCK
 from evals.plan.make import Plan
+from evals.plan.prefix import cached_each
 from evals.records import Completion, Output
 from evals.runs.progress import Progress
 from evals.runs.session import execute
@@ -38,6 +44,12 @@ _STEP_S = 0.0133
 """
 _MAX_NEW = 256
 _PAIRS = 4
+_PROMPT_TOKENS_S = 40_000
+"""That an H200 computes of an 8B model: 0.6 of its 989 TFLOP/s, 16 GFLOP a token."""
+_MOST_TOKENS = 8192
+"""Of prompts in one step."""
+_COUNTED = ((1, 10, "<= 1.01"), (8, 20, "<= 1.03"))
+"""Copies, how long the queue is, and what their ratio is to be."""
 
 Answers = dict[str, tuple[Completion, int]]
 Done = list[tuple[Rendered, Completion | Failure]]
@@ -83,24 +95,63 @@ class Paced:
         """Nothing to free."""
 
 
+class Counted:
+    """The same by a clock that nobody waits for: when answers come, prompts computed too, with the
+    processor time that whoever takes them needs. computed: tokens of each prompt that no cache
+    holds.  own_s: that time.  ready_s: when the last are taken.  at_s: when they came.
+    """
+
+    def __init__(self, answers: Answers, computed: Mapping[str, int], copies: int) -> None:
+        self.answers, self.computed, self.copies = answers, computed, copies
+        self.own_s = self.ready_s = self.at_s = self.ended = 0.0
+
+    def stream(self, requests: Sequence[Rendered]) -> Iterator[Done]:
+        """See Generator."""
+        waiting = iter(requests)
+        left: dict[int, tuple[int, Rendered]] = {}
+        step = 0
+        while True:
+            n_new = 0
+            while (
+                len(left) < _BATCH * self.copies
+                and n_new < _MOST_TOKENS * self.copies
+                and (request := next(waiting, None)) is not None
+            ):
+                left[id(request)] = (step + self.answers[request.item_id][1], request)
+                n_new += self.computed[request.item_id]
+            if not left:
+                self.ended = time.thread_time()
+                return
+            step += 1
+            self.at_s += _STEP_S + n_new / (_PROMPT_TOKENS_S * self.copies)
+            ended = [request for last, request in left.values() if last <= step]
+            for request in ended:
+                del left[id(request)]
+            if not ended:
+                continue
+            done: Done = [(request, self.answers[request.item_id][0]) for request in ended]
+            answers = pickle.dumps([answer for _, answer in done])
+            begun = time.thread_time()
+            if self.copies > 1:  # what is asked, and what it says, goes through a connection
+                pickle.dumps(ended)
+                done = list(zip(ended, pickle.loads(answers), strict=True))
+            yield done
+            own_s = time.thread_time() - begun
+            self.own_s += own_s
+            self.ready_s = max(self.ready_s, self.at_s) + own_s
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
 def measure(options: Options) -> Figures:
     """Mean ratio of wall times with its 95 % interval, pairs in turns, for a queue as long as the
-    H200's and one ten times as long.
+    H200's and one ten times as long; the same by processor time.
     """
     rows: list[Figures] = []
-    raw = {}
+    raw: Figures = {}
     for times in (1, 2) if options.quick else (1, 10):
-        n = 2 if options.quick else 32 * times
-        take = {
-            "mmlu": first(12 * n),
-            "gsm8k": first(n),
-            "bbh": spread(max(1, n // 32), 16),
-            "ifeval": first(n),
-            "xstest": first(n),
-        }
-        plan = plan_of(options, f"paced-{times}", take, max_new=_MAX_NEW)
-        requests = in_our_order([request for task in plan.tasks for request in plan.render(task)])
-        answers = recorded_answers(requests)
+        plan, requests, answers = queue_of(options, times)
         ours_of(plan, answers)  # imports
         pairs = [
             (ours_of(plan, answers), alone(requests, answers))
@@ -111,11 +162,67 @@ def measure(options: Options) -> Figures:
             {"what": about, "target": "<= 1.03"}
             | averaged([ours / theirs for ours, theirs in pairs])
         )
-        raw[len(requests)] = {
+        raw[str(len(requests))] = {
             "ours_s": [ours for ours, _ in pairs],
             "theirs_s": [theirs for _, theirs in pairs],
         }
+    for copies, times, target in _COUNTED:
+        plan, requests, answers = queue_of(options, min(times, 2) if options.quick else times)
+        computed = computed_of(requests)
+        counted(plan, answers, computed, copies)  # imports
+        found = [
+            counted(plan, answers, computed, copies) for _ in range(2 if options.quick else _PAIRS)
+        ]
+        who = "one engine" if copies == 1 else f"{copies} copies"
+        about = f"by processor time, {len(requests):,} requests, {who} at an H200's pace"
+        rows += [
+            {"what": f"our time / the engine's {about}", "target": target}
+            | averaged([one["ours_s"] / one["engine_s"] for one in found]),
+            {"what": f"our processor time a request, {who}", "unit": " ms",
+             "value": 1e3 * statistics.mean(one["own_s"] for one in found) / len(requests)},
+        ]  # fmt: skip
+        raw[f"{len(requests)} by processor time, {copies}"] = found
     return {"rows": rows, "raw": raw}
+
+
+def queue_of(options: Options, times: int) -> tuple[Plan, list[Rendered], Answers]:
+    """A run, what it asks in its order, and the answers."""
+    n = 2 if options.quick else 32 * times
+    take = {
+        "mmlu": first(12 * n),
+        "gsm8k": first(n),
+        "bbh": spread(max(1, n // 32), 16),
+        "ifeval": first(n),
+        "xstest": first(n),
+    }
+    plan = plan_of(options, f"paced-{times}", take, max_new=_MAX_NEW)
+    requests = in_our_order([request for task in plan.tasks for request in plan.render(task)])
+    return plan, requests, recorded_answers(requests)
+
+
+def computed_of(requests: Sequence[Rendered]) -> dict[str, int]:
+    """Tokens of each prompt that no cache holds, by item."""
+    cached = cached_each([request.token_ids for request in requests], BLOCK)
+    return {
+        request.item_id: len(request.token_ids) - held
+        for request, held in zip(requests, cached, strict=True)
+    }
+
+
+def counted(plan: Plan, answers: Answers, computed: Mapping[str, int], copies: int) -> Figures:
+    """Seconds of the engine and of ours, from the first request to the last grade written, and
+    those that ours computed.
+    """
+    shutil.rmtree(plan.out, ignore_errors=True)
+    engine = Counted(answers, computed, copies)
+    execute(plan, Progress(quiet=True), lambda _: engine)
+    tail_s = time.thread_time() - engine.ended
+    return {
+        "ours_s": engine.ready_s + tail_s,
+        "engine_s": engine.at_s,
+        "own_s": engine.own_s + tail_s,
+        "tail_s": tail_s,
+    }
 
 
 def recorded_answers(requests: Sequence[Rendered]) -> Answers:
