@@ -218,7 +218,15 @@ def _next(gate: Gate) -> Iterator[str]:
     if gate.verdict == "regressed":
         yield f"what broke: evals compare {runs} --flips --why"
     else:
-        yield f"which items would tell: evals compare {runs} --plan 1.0"
+        yield f"which items would tell: evals compare {runs} --plan {_to_find(gate):.3g}"
+
+
+def _to_find(gate: Gate) -> float:
+    """The drop, in points, that more items are to find: the least that an undecided column, or the
+    pooled difference, may have; 1 where none may.
+    """
+    limits = (one.drop.limit for one in blamed(gate) if one.difference.column.is_share)
+    return 100 * min((limit for limit in limits if limit > 0), default=0.01)
 
 
 def _cells(column: ColumnVerdict) -> tuple[str, ...]:

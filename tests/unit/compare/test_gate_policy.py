@@ -22,6 +22,7 @@ from tests.unit.conftest import Call, Make, wrong_sums
 SHARES = shipped().average.inputs
 COLUMNS = {column.key: column for column in shipped().printed}
 SURE, UNSURE, CLEARLY = (-0.5, 0.5), (-3.0, 1.0), (-9.0, -4.0)
+SAME = (0.0, 0.0)
 
 
 def difference(key: str, low: float, high: float) -> PairedDifference:
@@ -291,6 +292,28 @@ def test_columns_that_are_equal_or_not_compared_are_folded_into_a_line_each(
     assert "- AlpacaEval 2 LC: not compared:" in text
     (what,) = [line for line in text.splitlines() if line.startswith("- what broke: ")]
     assert what.endswith(" --flips --why")
+
+
+TO_FIND: dict[str, tuple[Policy, str]] = {
+    "without a policy": (Policy(), "1"),
+    "the undecided column's own": (Policy(Rule(0.001), {"gsm8k": Rule(0.025)}), "2.5"),
+    "a share of the baseline's value": (
+        Policy(columns={"gsm8k": Rule(relative_drop=0.005)}),
+        "0.25",
+    ),
+    "the pooled difference's": (Policy(Rule(0.02), pooled_drop=0.005, pooled_decides=True), "0.5"),
+    "none may fall, for which nothing can be planned": (Policy(Rule(0.0)), "1"),
+}
+
+
+@pytest.mark.parametrize(("policy", "points"), TO_FIND.values(), ids=TO_FIND)
+def test_the_plan_that_is_advised_is_for_the_drop_that_was_undecided(
+    policy: Policy, points: str
+) -> None:
+    found = replace(gate(policy, gsm8k=UNSURE, mmlu=SAME), runs=(Path("a b"), Path("new")))
+    assert found.verdict == "undecided"
+    (line,) = [one for one in markdown(found).splitlines() if "--plan" in one]
+    assert line == f"- which items would tell: evals compare 'a b' new --plan {points}"
 
 
 def test_the_ids_of_what_changed_are_in_the_files(recorded: Make) -> None:
