@@ -71,7 +71,7 @@ def _signs(task: str, both: Both) -> Iterator[_Found]:
             continue
         before, after = map(fmean, zip(*shares, strict=True))
         text = (
-            f"{task} {worse if after > before else better}: {before:.0%} -> {after:.0%} of its"
+            f"{task} {worse if after > before else better}: {before:.0%} → {after:.0%} of its"
             f" {what}"
         )
         lost = [b for pair, (_, b) in zip(both, shares, strict=True) if _gain(*pair) < 0]

@@ -114,16 +114,9 @@ def page(
     )
 
 
-def _ends(steps: Steps, at: int) -> tuple[float, float, float] | None:
-    """Value and interval of a run; None where it has none."""
-    cell = steps.cells[at]
-    value = cell.get("value")
-    return None if value is None else (value, *(cell.get("ci95") or (value, value)))
-
-
 def _range(steps: Steps) -> tuple[float, float]:
     """What the plot's scale begins and ends with: zoomed in on what there is."""
-    shown = [e for at in range(len(steps.cells)) for e in _ends(steps, at) or ()]
+    shown = [end for cell in steps.cells for end in series.ends(cell) or ()]
     low, high = min(shown), max(shown)
     room = max(_ROOM * (high - low), 0.005)
     if not steps.column.is_share:
@@ -141,7 +134,7 @@ def _points(steps: Steps, names: Sequence[str], places: Sequence[int]) -> Iterat
     first, last = min(places), max(places)
     free = 0.0
     for at in range(n):
-        if (ends := _ends(steps, at)) is None:
+        if (ends := series.ends(steps.cells[at])) is None:
             continue
         y, low, high = (_place(one, scale) for one in ends)
         along = (places[at] - first) / (last - first) if last > first else 0.5

@@ -8,6 +8,7 @@ import pytest
 from evals.compare.answers import Answer
 from evals.compare.conclusion import conclusion
 from evals.compare.flips import _instructions
+from evals.report.table import escape
 
 Rows = list[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
@@ -54,20 +55,20 @@ def groups(lost: int) -> Rows:
 SAID: dict[str, tuple[dict[str, Rows], str]] = {
     "no longer stops": (
         {"gsm8k": pairs(200, 34, 200, finish_reasons=["length"])},
-        "What changed: gsm8k no longer stops: 17% -> 100% of its answers ended by length, among"
+        "What changed: gsm8k no longer stops: 17% → 100% of its answers ended by length, among"
         " them 200 of the 200 items that lost their score.",
     ),
     "stops again": (
         {"gsm8k": pairs(200, 200, 34, finish_reasons=["length"])},
-        "What changed: gsm8k stops again: 100% -> 17% of its answers ended by length.",
+        "What changed: gsm8k stops again: 100% → 17% of its answers ended by length.",
     ),
     "unparsed": (
         {"bbh": pairs(100, 0, 50, "bbh", unparsed=True)},
-        "no longer gives an answer of the expected form: 0% -> 50% of its answers unparsed",
+        "no longer gives an answer of the expected form: 0% → 50% of its answers unparsed",
     ),
     "empty": (
         {"ifeval": pairs(100, 0, 50, "ifeval", outputs=[" "])},
-        "answers with nothing: 0% -> 50% of its answers empty",
+        "answers with nothing: 0% → 50% of its answers empty",
     ),
     "a kind": ({"bbh": groups(30)}, "What changed: bbh lost 30 of the 40 items of kind_3."),
     "here and there": ({"bbh": groups(2)}, "here and there; no more answers than before"),
@@ -82,6 +83,7 @@ def test_what_changed_is_said_in_a_sentence(rows: dict[str, Rows], said: str) ->
     assert said in text
     assert text.endswith(".")
     assert "\n" not in text
+    assert "&" not in escape(text), "what the Markdown shows is what the sentence says"
 
 
 def test_all_draws_of_an_item_are_read_and_count_as_one() -> None:
@@ -89,7 +91,7 @@ def test_all_draws_of_an_item_are_read_and_count_as_one() -> None:
     good, cut = row("gsm8k", 0), row("gsm8k", 0, 0.0, finish_reasons=["length"])
     before, after = Answer((good,) * 4, {}), Answer((good, cut, cut, cut), {})
     said = conclusion({"gsm8k": [(before, after)] * 20 + [(before, before)] * 20})
-    assert "gsm8k no longer stops: 0% -> 38% of its answers ended by length" in said
+    assert "gsm8k no longer stops: 0% → 38% of its answers ended by length" in said
     assert "among them 20 of the 20 items that lost their score" in said
     # Three items whose draws all agree are three changes, not twelve.
     few = [(before, Answer((cut,) * 4, {}))] * 3 + [(before, before)] * 37
