@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 __version__ = "0.1.0"
 __all__ = [
-    "Benchmark", "Card", "Cell", "EvalsError", "Result", "Settings",
+    "Benchmark", "Card", "Cell", "EvalsError", "Result",
     "check", "diff", "run", "run_adapters", "score", "table",
 ]  # fmt: skip
+# Settings is for type checkers: a page about the package would have all of dict in it.
 
 if TYPE_CHECKING:
     import os
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from evals.compare.gate import Gate
     from evals.compare.runs import Comparison
     from evals.errors import EvalsError
-    from evals.plan.named import Settings, SettingsOfEach
+    from evals.plan.named import Settings as Settings
+    from evals.plan.named import SettingsOfEach
     from evals.report.result import Cell, Result
 
     PathLike = str | os.PathLike[str]
@@ -105,11 +107,18 @@ def run(
 ) -> "Result":
     """Evaluate `model` and write its run folder; the same call goes on where one was stopped.
 
-    settings: the options of `evals run --help` by name, with underscores, as Settings types them:
-    suite="card", tasks="mmlu,gsm8k", data="/data/evals", judge="xstest=strmatch", dtype="float32",
-    chat_template_kwargs={"enable_thinking": False}; several judges, tasks, stops: a list. Those
-    about tasks of lm-evaluation-harness are variables here: EVALS_INCLUDE_PATH,
+    settings: the options of `evals run --help` by name, with underscores, as evals.Settings types
+    them: suite="card", tasks="mmlu,gsm8k", data="/data/evals", judge="xstest=strmatch",
+    dtype="float32", chat_template_kwargs={"enable_thinking": False}; several judges, tasks, stops:
+    a list. Those about tasks of lm-evaluation-harness are variables here: EVALS_INCLUDE_PATH,
     EVALS_CONFIRM_RUN_UNSAFE_CODE, HF_DATASETS_TRUST_REMOTE_CODE.
+    They are: base, batch_invariant, card, chat_format, chat_template, chat_template_kwargs, data,
+    data_parallel_size, distributed_executor_backend, dtype, eager, engine_args,
+    gpu_memory_utilization, judge, leave_out_added, limit, max_cost, max_model_len, max_num_seqs,
+    name, offline, out, pipeline_parallel_size, price, quantization, reasoning, reasoning_marks,
+    reasoning_parser, reasoning_tokens, repeats, revision, sandbox, seed, stop, stop_token_ids,
+    store, suite, system_prompt, tasks, temperature, tensor_parallel_size, tokenizer,
+    trust_remote_code, wait.
     on_progress(phase, done, total): called after every answer.  on_note(line): what a terminal
     would be told, warnings too.  log, step: a tracker ("wandb", "trackio" or "mlflow") and the
     training step that the numbers belong to there.

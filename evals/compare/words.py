@@ -43,5 +43,5 @@ def noises(columns: Iterable[PairedDifference]) -> Iterator[str]:
             yield (
                 f"{one.column.heading}: of the difference's standard error {items}"
                 f"{unit(one.column)} come of the items (more items lessen it) and {drawn} of the"
-                " answers drawn (--repeats does)"
+                " answers drawn (more draws lessen it)"
             )

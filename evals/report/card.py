@@ -18,6 +18,7 @@ from evals.registry import card_to_ask, off_card, variants
 from evals.report.front_matter import FrontMatter
 from evals.report.leaderboards import PREFIX, Results, as_yaml, results
 from evals.report.model_index import with_results
+from evals.report.readers import for_readers
 from evals.report.run_row import row_from_summary
 from evals.report.table import MISSING, TableRow, as_markdown, make_table
 from evals.storage.run_folder import RunFolder
@@ -32,14 +33,6 @@ _HEADING = re.compile(
 _CODE = ("fence", "code_block")
 # Between backticks they are spoken of.
 _MARKER = re.compile(rf"(?<!`)(?:{BEGIN}|{END})(?!`)")
-_OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
-# A clause that says what to type, as in "no judge: set --judge truth=MODEL".
-_ADVICE = re.compile(
-    r"[.:;,] (?:or )?(?:add|choose|give|leave|name|pass|see|set|start|try|use)\b"
-    r"(?:(?!; |\. ).)*?(?<![\w-])--[a-z](?:(?!; |\. ).)*",
-    re.IGNORECASE,
-)
-_PLAIN = {"no judge": "no judge was used"}
 # A commit; a branch or a tag may name other data tomorrow.
 _REVISION = re.compile(r"[0-9a-f]{40}")
 
@@ -145,26 +138,6 @@ def part_of_the_data(summary: Mapping[str, Any]) -> str:
     if summary.get("suite") not in ("card", "full"):
         return f"the {summary.get('suite')} suite"
     return f"a limit of {summary['limit']}" if summary.get("limit") else ""
-
-
-def for_readers(row: TableRow) -> TableRow:
-    """The row with its marks and notes in words for those who read a card and have no command
-    line.
-    """
-    cells = {
-        key: replace(cell, marks=tuple(map(_in_plain_words, cell.marks)))
-        for key, cell in row.cells.items()
-    }
-    notes = {key: _in_plain_words(note) for key, note in row.notes.items()}
-    return replace(row, cells=cells, notes=notes)
-
-
-def _in_plain_words(text: str) -> str:
-    """A sentence without what to type: advice goes, an option that states a fact becomes words."""
-    if not _OPTION.search(text):
-        return text
-    kept = _ADVICE.sub("", text)
-    return _OPTION.sub(lambda found: found[1].replace("-", " "), _PLAIN.get(kept, kept))
 
 
 def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:

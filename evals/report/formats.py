@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
+from evals.report.readers import table_for_readers
 from evals.report.table import (
     LIMITED,
     MISSING,
@@ -79,6 +80,7 @@ def with_best(table: Table) -> Table:
 
 def as_html(table: Table) -> str:
     """A <table> with its remarks and footnotes under it, to be put into a page of one's own."""
+    table = table_for_readers(table)
     footnotes = table.marks()
     lines = ["<table>"] + ([f"<caption>{_html(table.caption)}</caption>"] if table.caption else [])
     heads = "".join(
@@ -137,6 +139,7 @@ def as_latex(table: Table) -> str:
     """A tabular for the packages booktabs and graphicx, groups parted by rules, remarks and
     footnotes under it. It is made smaller where it would be wider than the text.
     """
+    table = table_for_readers(table)
     footnotes = table.marks()
     heads = ["Model", *(_latex_heading(column.heading) for column in table.columns)]
     lines = [_latex(table.caption), ""] if table.caption else []

@@ -20,6 +20,7 @@ from evals.records import Column
 from evals.registry import card_to_ask, off_card, task_variant, variants
 from evals.report import plots
 from evals.report.items import BLOCK, Part, TaskItems, task_items
+from evals.report.readers import for_readers, plain_words
 from evals.report.run_row import cells_under, row_from_summary
 from evals.report.table import (
     MISSING,
@@ -112,7 +113,7 @@ def template(file: Path) -> "Template":
 def score(metric: Mapping[str, Any], column: Column = _PERCENT) -> Score:
     """A metric of summary.json as the page prints it."""
     if metric.get("value") is None:
-        return Score(MISSING, "", str(metric.get("reason") or "not scored"))
+        return Score(MISSING, "", plain_words(str(metric.get("reason") or "not scored")))
     ends = metric["ci95"] or ()
     low, high = ends or (None, None)
     interval = "–".join(compared(end, column) for end in ends if end is not None)
@@ -137,7 +138,9 @@ def _run(folder: Path, folders: Sequence[Path], data: Path | None, card: Card) -
         row = row_from_summary(summary, f"{summary['model']['name']} in {folder.name}", card)
     asked = [task for task in record["tasks"] if task not in record["skipped"]]
     tasks = {task: task_items(run, summary, record, task, data) for task in asked}
-    return RunPage(row.name, folder.name, summary, record, row, tasks, cells_under(card, summary))
+    return RunPage(
+        row.name, folder.name, summary, record, for_readers(row), tasks, cells_under(card, summary)
+    )
 
 
 def _page(runs: Sequence[RunPage], against: int, differences: Sequence[str]) -> str:
@@ -160,7 +163,10 @@ def _page(runs: Sequence[RunPage], against: int, differences: Sequence[str]) -> 
             {
                 "name": run.name,
                 "folder": run.folder,
-                "tasks": [[t.name, t.n, len(t.blocks), list(t.lacks)] for t in run.tasks.values()],
+                "tasks": [
+                    [t.name, t.n, len(t.blocks), [*map(plain_words, t.lacks)]]
+                    for t in run.tasks.values()
+                ],
             }
             for run in runs
         ],
@@ -177,11 +183,12 @@ def _page(runs: Sequence[RunPage], against: int, differences: Sequence[str]) -> 
         published=published,
         marks=marks,
         score=score,
+        plain_words=plain_words,
         parts={task: _part_rows(runs, task) for task in _tasks(runs)},
         part_words={
             task: task_variant(run.summary, task).cls.parts for run in runs for task in run.tasks
         },
-        differences=[Markup(_as_html(text)) for text in differences],
+        differences=[Markup(_as_html(plain_words(text))) for text in differences],
         markdown=as_markdown(make_table([run.row for run in runs])),
         measures=_measures(runs),
         unit_of=partial(_unit_of, runs),

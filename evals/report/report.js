@@ -265,7 +265,7 @@ async function open() {
     el("div", { class: "sides" }, promptPanel(texts), el("div", {}, ...outputPanels(texts, other ? meta.runs[state.run].name : "")),
       ...(other ? [el("div", {}, ...outputPanels(other, versus))] : [])),
     ...judgements(texts.findings), ...lacks,
-    el("p", { class: "quiet" }, "Everything behind it, judges' prompts too: ", el("code", {}, `evals show ${meta.runs[state.run].folder} ${id}`)));
+    el("p", { class: "quiet" }, "Everything behind it, judges' prompts too, is in the run's folder, ", el("code", {}, meta.runs[state.run].folder), "."));
   detail.scrollTop = 0;
 }
 

@@ -200,6 +200,10 @@ def test_the_page_about_the_package_has_every_name_and_importing_it_loads_nothin
         assert name in page
     assert "CLASSES" in page
     assert "FUNCTIONS" in page
+    listed = page.partition("They are: ")[2].partition(".")[0]
+    assert [name.strip() for name in listed.split(",")] == sorted(evals.Settings.__annotations__)
+    # None of the methods that every dict has.
+    assert "popitem" not in page
     loaded = "import evals, sys; print([m for m in sys.modules if m.startswith('evals.')])"
     alone = subprocess.run(
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
