@@ -33,10 +33,10 @@ from evals.plan.settings import RunSettings
 from evals.runs.progress import Progress
 from evals.runs.session import execute
 from scripts.bench_parts import Figures, Lent, Options, all_cores, averaged, child, options_of
-from scripts.bench_parts.gpu import Part, passes
+from scripts.bench_parts.gpu import passes
 from scripts.proof import against_harness
 
-_ROUNDS = Part("tasks", 1, 4)
+_ROUNDS = 4
 _ROUNDS_S = 400.0
 """In which there is time for so many; the whole part then takes about ten minutes on two cores."""
 _PAIRS = 3
