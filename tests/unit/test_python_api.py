@@ -108,7 +108,7 @@ def test_the_options_of_the_command_are_the_settings_here_with_their_defaults() 
     command = get_command(app).commands["run"]  # type: ignore[attr-defined]
     defaults = {one.name: one.default for one in command.params}
     # what is an argument of a function, or of no use in a program
-    for name in ("model", "adapter", "dry_run", "parameters", "log", "step"):
+    for name in ("model", "adapter", "dry_run", "parameters", "log", "step", "help_all"):
         del defaults[name]
     # variables of the process: EVALS_INCLUDE_PATH, EVALS_CONFIRM_RUN_UNSAFE_CODE
     del defaults["include_path"], defaults["confirm_run_unsafe_code"]
