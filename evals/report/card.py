@@ -150,6 +150,8 @@ def measured(summary: Mapping[str, Any], row: TableRow) -> list[Cell]:
         benchmark = variant.cls
         hub_metrics = {one.name: one.hub for one in benchmark.metrics}
         tables = benchmark.dataset.tables
+        if not tables:
+            continue  # a task of lm-evaluation-harness names no data set of the hub
         # MMLU has a dev table before it, and is scored on test.
         hub = tables.get("test", next(iter(tables.values()))).hub
         # BBH has a configuration for each part: no one name for the metadata.

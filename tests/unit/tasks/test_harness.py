@@ -25,6 +25,7 @@ from evals.models.prompts import Rendered
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Output, Scored
 from evals.registry import benchmark_class, harness_tasks
+from evals.report.card import update
 from evals.report.html import write_report
 from evals.report.run_row import row_from_summary
 from evals.runs.rescore import rescore
@@ -294,6 +295,17 @@ def test_a_row_is_printed_where_the_task_is_not_here_any_more(
     before = row_from_summary(summary)
     monkeypatch.setenv("EVALS_INCLUDE_PATH", "")
     assert row_from_summary(summary) == before
+
+
+def test_a_model_card_has_it_in_its_table_and_names_no_data_set_for_it(
+    tmp_path: Path, ours: RunFolder
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# M\n")
+    update(readme, [ours.path])
+    text = readme.read_text("utf-8")
+    assert f"| {row_from_summary(ours.read_json('summary.json')).name} |" in text
+    assert "model-index" not in text
 
 
 def test_a_cards_perplexity_is_printed_as_it_is(tmp_path: Path) -> None:
