@@ -100,9 +100,12 @@ def _conditions(
     for task in sorted(data[0].keys() & data[1].keys()):
         tables = data[0][task]["tables"], data[1][task]["tables"]
         for table in sorted(tables[0].keys() & tables[1].keys()):
-            versions = [one[table].get("version") for one in tables]
-            yield f"version of {task} ({table})", *versions
-            yield f"data of {task} ({table})", tables[0][table], tables[1][table]
+            own = [dict(one[table]) for one in tables]
+            yield f"version of {task} ({table})", *(one.get("version") for one in own)
+            files = [one.pop("asked_by", None) for one in own]
+            if all(files):  # older runs do not say
+                yield f"task file of {task} ({table})", *files
+            yield f"data of {task} ({table})", *own
     judges = baseline["judges"], candidate["judges"]
     for role in sorted(judges[0].keys() & judges[1].keys()):
         yield f"judge {role}", judges[0][role]["name"], judges[1][role]["name"]

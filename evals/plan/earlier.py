@@ -65,7 +65,14 @@ def earlier_run(plan: Plan) -> list[str]:
     for task, about in before.get("data", {}).items():
         tables = plan.tasks[task].source.edition if task in plan.tasks else {}
         for name in tables.keys() & about["tables"].keys():
-            then, new = (one[name].get("version") for one in (about["tables"], tables))
+            own = about["tables"][name], tables[name]
+            then, new = (one.get("version") for one in own)
+            files = {one.get("asked_by") for one in own} - {None}  # older runs do not say
+            if then == new and len(files) > 1:
+                raise InputError(
+                    f"{folder.path} holds {task} as another file of {name} asked it: its YAML, or"
+                    " code of its functions, has changed since. Choose another --out."
+                )
             if then != new:
                 held = f"version {then}" if then else "a version that it does not say"
                 raise InputError(

@@ -127,11 +127,11 @@ def _result(
             "evaluation_description": column.heading,
             "metric_id": f"evals.{column.key}",
             "metric_name": column.heading,
-            "metric_unit": "proportion",
+            "metric_unit": "proportion" if column.is_share else "its own",
             "lower_is_better": column.lower_is_better,
             "score_type": "continuous",
-            "min_score": 0,
-            "max_score": 1,
+            "min_score": 0 if column.is_share else "-Infinity",
+            "max_score": 1 if column.is_share else "Infinity",
             "additional_details": judges,
         },
         "score_details": {
@@ -165,10 +165,17 @@ def _source(run: ExportedRun, task: ExportedTask) -> dict[str, Any]:
     details = {"licence": dataset.licence} | {
         f"sha256_{name}": table["sha256"] for name, table in used["tables"].items()
     }
-    if run.summary["suite"] == "smoke":
+    if run.summary["suite"] == "smoke" and dataset.tables:
         return {
             "dataset_name": f"items of evals in the form of {dataset.name}",
             "source_type": "other",
+        }
+    if not dataset.url:  # a task of lm-evaluation-harness, which loads its data itself
+        more = details | {"revision": str(used["revision"])}
+        return {
+            "dataset_name": dataset.name,
+            "source_type": "other",
+            "additional_details": more,
         }
     if run.record.get("origins", {}).get(task.name) == "hub":
         table = dataset.tables.get("test", next(iter(dataset.tables.values())))
@@ -190,23 +197,23 @@ def _source(run: ExportedRun, task: ExportedTask) -> dict[str, Any]:
 def _rows(run: ExportedRun, about: dict[str, str]) -> Iterator[dict[str, Any]]:
     """A line for each column that an item counts in and has a score for."""
     for task in run.tasks:
-        directions = {column.key: column.lower_is_better for column, _ in task.cells}
+        columns = {column.key: column for column, _ in task.cells}
         without = {column.key for column, cell in task.cells if cell["value"] is None}
         for item in task.items():
             for key, score in item.scores.items():
                 if score is not None and key not in without:
-                    yield whole(about | _row(item, key, score, directions[key]))
+                    yield whole(about | _row(item, score, columns[key]))
 
 
-def _row(item: ExportedItem, key: str, score: float, lower_is_better: bool) -> dict[str, Any]:
+def _row(item: ExportedItem, score: float, column: Column) -> dict[str, Any]:
     gold = [item.gold] if item.gold else []
     answer = item.answer
-    good = goodness({"score": score}, lower_is_better)
+    good = goodness({"score": score}, column.lower_is_better)
     told = [text or "" for text in item.row.get("reasoning") or ()]
     thought = {"reasoning_trace": told} if any(told) else {}
     return {
-        "evaluation_name": key,
-        "evaluation_result_id": key,
+        "evaluation_name": column.key,
+        "evaluation_result_id": column.key,
         "sample_id": item.id,
         "sample_hash": hashlib.sha256(
             "".join([item.question, *gold]).encode("utf-8", "backslashreplace")
@@ -230,8 +237,11 @@ def _row(item: ExportedItem, key: str, score: float, lower_is_better: bool) -> d
                 "is_terminal": True,
             }
         ],
-        # Of a share, such as HumanEval's pass@10, at least a half.
-        "evaluation": {"score": score, "is_correct": good is not None and good >= 0.5},
+        # Of a share, such as HumanEval's pass@10, at least a half; nothing else is right or wrong.
+        "evaluation": {
+            "score": score,
+            "is_correct": column.is_share and good is not None and good >= 0.5,
+        },
         "metadata": {
             "group": item.group,
             "unparsed": str(bool(item.row.get("unparsed"))).lower(),

@@ -6,12 +6,13 @@ The names are those of its result_schema.py. Tasks are called after ours and the
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evals.records import Choose, Score
+from evals.records import Choose, Generate, Request, Score
 from evals.report.exported import ExportedItem, ExportedRun, ExportedTask, doc, whole
 from evals.storage.run_folder import RunFolder, to_json
 
@@ -107,7 +108,7 @@ def _config(run: ExportedRun, name: str, task: ExportedTask) -> dict[str, Any]:
     found: dict[str, Any] = {
         "task": name,
         "dataset_path": dataset.hub_id,
-        "output_type": "multiple_choice",
+        "output_type": _kind(task.request()),
         "metadata": {
             "protocol": run.summary["protocol"],
             "suite": run.suite,
@@ -116,7 +117,6 @@ def _config(run: ExportedRun, name: str, task: ExportedTask) -> dict[str, Any]:
         },
     }
     if sampling := task.sampling():
-        found["output_type"] = "generate_until"
         found["repeats"] = sampling.n
         found["generation_kwargs"] = {
             "until": list(sampling.stop),
@@ -128,12 +128,18 @@ def _config(run: ExportedRun, name: str, task: ExportedTask) -> dict[str, Any]:
     return found
 
 
+def _kind(request: Request | None) -> str:
+    if isinstance(request, Score) and len(request.continuations) == 1:
+        return "loglikelihood_rolling" if request.rolling else "loglikelihood"
+    return "generate_until" if isinstance(request, Generate) else "multiple_choice"
+
+
 def _sample(at: int, item: ExportedItem) -> dict[str, Any]:
     row, request = item.row, item.request
     scores = {key: score for key, score in item.scores.items() if score is not None}
     if isinstance(request, Choose):
         seen = row.get("choice_logprobs") or {}
-        asked: list[tuple[str, Any]] = [(item.prompt, text) for _, text in request.candidates]
+        asked: list[tuple[Any, ...]] = [(item.prompt, text) for _, text in request.candidates]
         # One entry a candidate: its log-probability, and whether it is the answer.
         filtered: list[Any] = [
             [str(seen.get(label)), str(label == row.get("extracted"))]
@@ -142,8 +148,12 @@ def _sample(at: int, item: ExportedItem) -> dict[str, Any]:
         said: list[Any] = [[one] for one in filtered]
     elif isinstance(request, Score):
         seen = row.get("loglikelihoods") or []
-        asked = [("", rest) for _, rest in request.continuations]
+        contexts = ["\n\n".join(one.content for one in context) for context in request.contexts]
+        asked = [(contexts[at], rest) for at, rest in request.continuations]
         filtered = [[str(logprob), str(is_greedy)] for logprob, is_greedy, _ in seen]
+        if request.rolling:  # one number a text, however many windows it took
+            asked = [(rest,) for _, rest in request.continuations]
+            filtered = [str(math.fsum(float(logprob) for logprob, _, _ in seen))]
         said = [[one] for one in filtered]
     else:
         sampling = request.sampling
@@ -161,8 +171,8 @@ def _sample(at: int, item: ExportedItem) -> dict[str, Any]:
         "doc": content,
         "target": item.gold,
         "arguments": {
-            f"gen_args_{i}": {"arg_0": context, "arg_1": rest}
-            for i, (context, rest) in enumerate(asked)
+            f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(one)}
+            for i, one in enumerate(asked)
         },
         "resps": said,
         "filtered_resps": filtered,

@@ -99,10 +99,14 @@ class ExportedTask:
                 scores,
             )
 
+    def request(self) -> Request | None:
+        """That of the first item; None where there is no item."""
+        item = next(iter(self._background.items.values()), None)
+        return self.benchmark.request(item) if item else None
+
     def sampling(self) -> Sampling | None:
         """How the benchmark's answers are sampled; None where nothing is generated."""
-        item = next(iter(self._background.items.values()), None)
-        request = self.benchmark.request(item) if item else None
+        request = self.request()
         return request.sampling if isinstance(request, Generate) else None
 
 

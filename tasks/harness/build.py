@@ -50,6 +50,17 @@ class HarnessItem(Item):
     asked: tuple[tuple[Any, ...], ...]
     repeats: int
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What is chosen from, in the order of `extracted`; of several contexts, these. Behind
+        them may stand what has no context (acc_mutual_info).
+        """
+        if self.kind != "loglikelihood" or len(self.asked) < 2:
+            return ()
+        own = tuple(rest.strip() for context, rest in self.asked if context == self.asked[0][0])
+        contexts = (_messages(context)[-1:] for context, _ in self.asked)
+        return own if own[1:] else tuple(one.content for last in contexts for one in last)
+
 
 @cache
 def loaded(name: str, folders: str) -> dict[str, Any]:

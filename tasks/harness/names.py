@@ -2,6 +2,7 @@
 stand in its YAML files. Nothing here loads data or runs a task's code.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -26,6 +27,8 @@ UNSAFE = "EVALS_CONFIRM_RUN_UNSAFE_CODE"
 """Set where tasks may run code that a model wrote; --confirm-run-unsafe-code sets it."""
 TRUST = "HF_DATASETS_TRUST_REMOTE_CODE"
 """By which `datasets` may run code that comes with data; --trust-remote-code sets it."""
+_OF_DATA = ("dataset_path", "dataset_name", "dataset_kwargs", "include")
+"""Keys that say where the data lie; their rows have a hash of their own."""
 _EXECUTES = re.compile(r"\bexec\(|\bsubprocess\.|\bPopen\(")
 
 Config = Mapping[str, Any]
@@ -216,6 +219,27 @@ def version_of(config: Config) -> str:
 def is_set(variable: str) -> bool:
     """Whether a variable of the environment says yes, as `datasets` reads its own."""
     return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def content_of(name: str) -> str:
+    """Hexadecimal digits that stand for the files of a name's tasks, wherever these and their data
+    lie: configurations, and the Python files of their functions (not what those import).
+    """
+    digest = hashlib.sha256()
+    for config in (config_of(name), *(one for _, one in members(name))):
+        own = {key: value for key, value in config.items() if key not in _OF_DATA}
+        digest.update(json.dumps(_placeless(own), sort_keys=True, default=str).encode())
+        for path in _modules(own):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _placeless(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        return {str(key): _placeless(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_placeless(one) for one in part]
+    return part.rpartition(os.sep)[2] if isinstance(part, str) and part.startswith(os.sep) else part
 
 
 def runs_programs(config: Config) -> str:

@@ -40,6 +40,7 @@ from tasks.harness.names import (
     PREFIX,
     Weighing,
     config_of,
+    content_of,
     group_measures,
     known,
     measure_name,
@@ -219,8 +220,10 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
         return {name: counted.scalar(value, kind) for name, value in row["metrics"].items()}
 
     def gold(self, item: HarnessItem) -> str:
-        """The task's target."""
-        return str(tasks_of(self.task)[item.group].doc_to_target(item.doc))
+        """The task's target; of one whose contexts are chosen from, the right one's number."""
+        task = tasks_of(self.task)[item.group]
+        told = task.doc_to_text if task.multiple_input else task.doc_to_target
+        return str(told(item.doc))
 
 
 def _how_it_ended(ended: Mapping[Any, bool], program: Program) -> bool:
@@ -280,13 +283,14 @@ def _source(name: str) -> str:
 
 def _data(name: str) -> LoadedSource:
     """Its data's provenance; the rows stay with the tasks."""
-    edition = {}
+    edition, content = {}, content_of(name)
     for task_name, task in tasks_of(name).items():
         rows = getattr(task, "task_docs", None)
         rows = task.eval_docs if rows is None else rows
         as_json = ({"doc": counted.plain(row)} for row in rows)
         version = "" if task.VERSION in (None, "Yaml") else str(task.VERSION)
-        own = {"rows": len(rows), "sha256": content_hash(as_json), "version": version}
+        own = {"rows": len(rows), "sha256": content_hash(as_json), "version": version,
+               "asked_by": content}  # fmt: skip
         edition[_word(task_name)] = own
     return LoadedSource({}, "lm-eval", _source(name), edition)
 

@@ -126,3 +126,26 @@ def test_a_task_of_another_version_is_neither_gone_on_with_nor_compared(
     after = asked(tmp_path / "other", "mine")
     reason = comparability(before.summary, after.summary).reason
     assert reason == "version of lm-eval.mine (mine) differs: 2.0 against 2.1"
+
+
+def test_a_changed_file_of_the_same_version_is_told_apart_and_one_that_moved_is_not(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (folder / "sums.yaml").read_text().replace("task: sums", "task: mine")
+    changed = text.replace("Question: ", "Problem: ")
+    assert changed != text
+    runs = {}
+    for name, own in (("before", text), ("moved", text), ("changed", changed)):
+        home = tmp_path / f"tasks-{name}"
+        home.mkdir()
+        (home / "mine.yaml").write_text(own)
+        monkeypatch.setenv("EVALS_INCLUDE_PATH", str(home))
+        if name == "moved":
+            asked(tmp_path / "before", "mine")  # goes on with the run that is there
+        if name == "changed":
+            with pytest.raises(InputError, match="another file of mine asked it: its YAML"):
+                asked(tmp_path / "before", "mine")
+        runs[name] = asked(tmp_path / name, "mine").summary
+    assert not comparability(runs["before"], runs["moved"]).reason
+    reason = comparability(runs["before"], runs["changed"]).reason
+    assert reason.startswith("task file of lm-eval.mine (mine) differs")
