@@ -100,12 +100,12 @@ def _conditions(
     for task in sorted(data[0].keys() & data[1].keys()):
         tables = data[0][task]["tables"], data[1][task]["tables"]
         for table in sorted(tables[0].keys() & tables[1].keys()):
-            own = [dict(one[table]) for one in tables]
-            yield f"version of {task} ({table})", *(one.get("version") for one in own)
-            files = [one.pop("asked_by", None) for one in own]
+            a, b = (dict(one[table]) for one in tables)
+            yield f"version of {task} ({table})", a.get("version"), b.get("version")
+            files = a.pop("asked_by", None), b.pop("asked_by", None)
             if all(files):  # older runs do not say
                 yield f"task file of {task} ({table})", *files
-            yield f"data of {task} ({table})", *own
+            yield f"data of {task} ({table})", a, b
     judges = baseline["judges"], candidate["judges"]
     for role in sorted(judges[0].keys() & judges[1].keys()):
         yield f"judge {role}", judges[0][role]["name"], judges[1][role]["name"]

@@ -7,7 +7,9 @@ three seconds each); pass@k is Chen et al. 2021, eq. 1.
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import LazyLoader, find_spec, module_from_spec
 from statistics import fmean
 from typing import Any
 
@@ -17,6 +19,7 @@ from evals.stats import pass_at_k
 Ask = Callable[[Program], bool]
 """Whether a program passes."""
 _asking: list[Ask] = []
+_standing_in: list[bool] = []
 
 
 class CodeEval:
@@ -71,11 +74,33 @@ def asked(ask: Ask) -> Iterator[None]:
 @contextlib.contextmanager
 def in_the_place_of_code_eval() -> Iterator[None]:
     """Whatever loads code_eval meanwhile has ours."""
-    import evaluate
-
-    load = evaluate.load
-    evaluate.load = lambda name, *a, **k: CodeEval() if name == "code_eval" else load(name, *a, **k)
+    _imported_when_used("evaluate").load = _load
+    _standing_in.append(True)
     try:
         yield
     finally:
-        evaluate.load = load
+        _standing_in.pop()
+
+
+def _load(name: str, *args: Any, **more: Any) -> Any:
+    """evaluate.load, which is this one from then on."""
+    if name == "code_eval" and _standing_in:
+        return CodeEval()
+    from evaluate.loading import load
+
+    return load(name, *args, **more)
+
+
+def _imported_when_used(name: str) -> Any:
+    """A module that is executed when something of it is first asked for: `evaluate` takes seconds,
+    and few tasks ask. As importlib's documentation has it, "Implementing lazy imports".
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader = LazyLoader(spec.loader)
+    module = sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
