@@ -204,12 +204,15 @@ def keep(kept: Figures, path: Path) -> None:
         if part in kept:
             parts.setdefault(called(kept[part]["machine"]), []).append(part)
     machines = "; ".join(f"{', '.join(names)} on {machine}" for machine, names in parts.items())
-    about = "\n".join(
-        f"- {part}: {str(part_of(part).__doc__).splitlines()[0]}" for part in PARTS if part in kept
-    )
+    about = "\n".join(f"- {part}: {_first_sentence(part)}" for part in PARTS if part in kept)
     path.with_suffix(".md").write_text(
         f"# scripts/bench\n\nMeasured: {machines}.\n\n{about}\n\n{table(kept)}\n"
     )
+
+
+def _first_sentence(part: str) -> str:
+    words = " ".join(str(part_of(part).__doc__).split())
+    return words.partition(". ")[0].rstrip(".") + "."
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Tasks of lm-evaluation-harness asked by this program and by the harness's own vLLM backend, in
-turns: few shots that are the same for all items, few shots of each item's own, none; answers of one
-token; texts.
+"""Tasks of lm-evaluation-harness, asked here and by the harness's own vLLM backend in turns.
+
+Few shots that are the same for all items, few shots of each item's own, none; answers of one token;
+texts.
 
 On one loaded engine ours is timed from the first prompt tokenized to the last file written, theirs
 only within its model's methods (tokens and engine, no grading). Whole processes are timed from
