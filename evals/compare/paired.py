@@ -21,6 +21,8 @@ from evals.stats import Z95
 Z80 = 0.8416212335729143
 # scipy's default; no p below 2 in 10,000 can come of it.
 N_RESAMPLES = 9999
+_SQUARABLE = 1e150
+"""Below which the square of a number, and sums of them, are finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,11 @@ def bootstrapped_difference(
     """
     if not replicates[0] or len(replicates[0]) != len(replicates[1]):
         return PairedDifference(pairs.column, 0, reason="its data is not here: give --data")
-    variance = stdev(b - a for a, b in zip(*replicates, strict=True)) ** 2
+    changes = [b - a for a, b in zip(*replicates, strict=True)]
+    if not all(abs(one) < _SQUARABLE for one in changes):  # a broken model's perplexity
+        reason = "too large a number for an interval"
+        return PairedDifference(pairs.column, 0, reason=reason)
+    variance = stdev(changes) ** 2
     n = len(pairs.ids)
     # Of what is no share an item has no unit that two pairs could be of.
     is_share = pairs.column.is_share

@@ -59,6 +59,9 @@ class TableRow:
 
 # --- printing numbers -----------------------------------------------------------------------------
 
+_LARGE = 10**9
+"""From which a number's power of ten says more than its digits: a broken model's perplexity."""
+
 
 def percent(fraction: float, decimals: int = 1) -> str:
     """A fraction as percent with one decimal, halves away from zero.
@@ -71,6 +74,8 @@ def percent(fraction: float, decimals: int = 1) -> str:
 
 
 def _rounded(number: Decimal, decimals: int) -> str:
+    if abs(number) >= _LARGE:
+        return f"{number:.3e}"
     return str(number.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
 
 
@@ -100,6 +105,8 @@ def points(change: float, column: Column, sign: str = "+") -> str:
     """
     if column.is_share:
         return f"{change * 100:{sign}z.2f}"
+    if abs(change) >= _LARGE:
+        return f"{change:{sign}.3e}"
     return f"{change:{sign}z.{column.decimals + 1}f}"
 
 

@@ -14,6 +14,7 @@ from tasks.harness.names import Weighing
 N_DRAWS = 200
 """Of a bootstrap; its spread is then known to about 5 %."""
 _SEED = 20260101
+_NOT_FINITE = "lm-evaluation-harness gives no finite number"
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Values:
             return stats.unfinished(n, self.n_items)
         if self.aggregate is None:
             return mean(self.values)
-        value = float(self.aggregate(self.values))
+        value = self._aggregated(self.values)
         if not math.isfinite(value):
-            return stats.unfinished(n, self.n_items, "lm-evaluation-harness gives no finite number")
+            return stats.unfinished(n, self.n_items, _NOT_FINITE)
         return with_draws(Metric(value, n, n, estimator="bootstrap"), self.draws())
 
     def draws(self) -> list[float]:
@@ -45,10 +46,16 @@ class Values:
         if self.aggregate is None or not self.values:
             return []
         chance = random.Random(f"{_SEED}/{len(self.values)}")
-        return [
-            float(self.aggregate(chance.choices(self.values, k=len(self.values))))
-            for _ in range(N_DRAWS)
-        ]
+        n = len(self.values)
+        return [self._aggregated(chance.choices(self.values, k=n)) for _ in range(N_DRAWS)]
+
+    def _aggregated(self, values: Sequence[Any]) -> float:
+        """Infinite where it is too large for a float, as the perplexity of a broken model is."""
+        assert self.aggregate is not None
+        try:
+            return float(self.aggregate(values))
+        except OverflowError:
+            return math.inf
 
 
 def mean(values: Sequence[float]) -> Metric:
@@ -60,21 +67,30 @@ def mean(values: Sequence[float]) -> Metric:
     n = len(values)
     value = math.fsum(values) / n
     if not math.isfinite(value):
-        return stats.unfinished(n, n, "lm-evaluation-harness gives no finite number")
-    spread = math.sqrt(math.fsum((one - value) ** 2 for one in values) / (n - 1)) if n > 1 else None
+        return stats.unfinished(n, n, _NOT_FINITE)
+    spread = _spread(values)
     return _normal(Metric(value, n, n, spread and spread / math.sqrt(n), estimator="normal"))
 
 
 def with_draws(metric: Metric, draws: Sequence[float]) -> Metric:
     """The metric with the spread of its replicates."""
-    n, centre = len(draws), math.fsum(draws) / max(1, len(draws))
-    error = math.sqrt(math.fsum((one - centre) ** 2 for one in draws) / (n - 1)) if n > 1 else None
-    return _normal(replace(metric, stderr=error))
+    return _normal(replace(metric, stderr=_spread(draws)))
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    """The standard deviation; None of what is not all finite."""
+    n = len(values)
+    if n < 2 or not all(map(math.isfinite, values)):
+        return None
+    centre = math.fsum(one / n for one in values)
+    return math.hypot(*(one - centre for one in values)) / math.sqrt(n - 1)
 
 
 def _normal(metric: Metric) -> Metric:
     if metric.stderr is None or metric.value is None:
         return metric
+    if not math.isfinite(metric.stderr):
+        return replace(metric, stderr=None)
     half = stats.Z95 * metric.stderr
     return replace(metric, ci95=(metric.value - half, metric.value + half))
 
@@ -94,7 +110,7 @@ def weighed(rule: Weighing, tasks: Mapping[str, Values]) -> Metric:
         return stats.unfinished(n, n_items, "a task of the group has no number")
     weights = _weights(rule, tasks)
     value = math.fsum(weights[name] * (one.value or 0) for name, one in each.items())
-    error = math.sqrt(math.fsum((weights[k] * (one.stderr or 0)) ** 2 for k, one in each.items()))
+    error = math.hypot(*(weights[k] * (one.stderr or 0) for k, one in each.items()))
     is_drawn = any(one.aggregate for one in tasks.values())
     kind = "bootstrap" if is_drawn else "stratified" if rule.by_size else "macro over strata"
     return _normal(Metric(value, n, n_items, error, estimator=kind))

@@ -2,25 +2,33 @@
 other ones than they were.
 """
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evals.compare.runs import comparability
+from evals.compare.runs import comparability, compare
+from evals.compare.text import markdown
 from evals.errors import InputError
 from evals.generators.fake import FakeGenerator
 from evals.models.prompts import Rendered
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Scored
+from evals.report.rows import Layout, report_table
 from evals.report.run_row import row_from_summary
+from evals.report.table import as_markdown
 from evals.runs.rescore import rescore
 from evals.runs.session import run
 from evals.runs.writing import RunResult
 from tests.harness_tasks import BROKEN, write_broken, write_tasks
 from tests.toydata import failure
 from tests.unit.conftest import paired_columns
+
+Answer = Callable[[Rendered], Completion]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +46,10 @@ def answer(request: Rendered) -> Completion:
     return Completion(scores=tuple(Scored(-float(len(one)), False, len(one)) for one in asked))
 
 
-def asked(out: Path, *names: str) -> RunResult:
+def asked(out: Path, *names: str, model: Answer = answer) -> RunResult:
     tasks = tuple(f"lm-eval:{name}" for name in names)
     settings = RunSettings("smollm2", tasks=tasks, out=out, offline=True)
-    return run(settings, make_generator=lambda _: FakeGenerator(answer))
+    return run(settings, make_generator=lambda _: FakeGenerator(model))
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +157,25 @@ def test_a_changed_file_of_the_same_version_is_told_apart_and_one_that_moved_is_
     assert not comparability(runs["before"], runs["moved"]).reason
     reason = comparability(runs["before"], runs["changed"]).reason
     assert reason.startswith("task file of lm-eval.mine (mine) differs")
+
+
+@pytest.mark.parametrize(
+    ("times", "printed"), [(1, r"\d+\.\d{3}"), (30, r"\d\.\d{3}e\+\d+"), (1000, "-")]
+)
+def test_a_broken_models_perplexity_is_short_or_not_there(
+    tmp_path: Path, times: int, printed: str
+) -> None:
+    def broken(request: Rendered) -> Completion:
+        found = answer(request).scores or ()
+        return Completion(scores=tuple(replace(one, logprob=one.logprob * times) for one in found))
+
+    asked(tmp_path / "sane", "cloze", "pages")
+    found = asked(tmp_path / "broken", "cloze", "pages", model=broken)
+    row = row_from_summary(found.summary)
+    for key in ("cloze_perplexity", "pages_word_perplexity"):
+        assert re.fullmatch(printed, row.cells[key].text)
+    runs = tmp_path / "sane", tmp_path / "broken"
+    table = as_markdown(report_table(runs, False, Layout(with_ci=True)))
+    assert ("lm-evaluation-harness gives no finite number" in table) is (printed == "-")
+    for text in (table, markdown(compare(*runs))):
+        assert not re.search(r"\b(inf|nan)\b", text)
