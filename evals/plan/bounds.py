@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 from evals.models.prompts import Rendered
 from evals.plan.cost import Cost, Priced, prompt_tokens
-from evals.plan.gpu_hours import typical_new_tokens
 from evals.plan.judges import Judge
 from evals.plan.make import Plan
 from evals.plan.questions import Question, prepare, question
+from evals.plan.work import typical_new_tokens
 from evals.records import Completion, ItemId, Output, Program
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store

@@ -10,16 +10,13 @@ for deciding between one GPU and eight.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evals.errors import InputError
-from evals.generators.scoring import parts_of
-from evals.models.prompts import Rendered
-from evals.plan.prefix import cached_tokens
-from evals.registry import BENCHMARKS, benchmark_class
+from evals.plan.work import Work
 
 _COMPUTE_SHARE = 0.6
 """Of the dense bfloat16 peak."""
@@ -35,21 +32,14 @@ _STEP_S = 4.4e-3
 below.
 """
 _BATCH = 256
-BLOCK = 16
-"""Tokens of a prefix cache's block in vLLM on a GPU."""
+SHARE = 0.92
+"""Of a GPU's memory an engine takes, where --gpu-memory-utilization does not say: vLLM 0.32's own
+default, which a run leaves as it is.
+"""
 _WEIGHTS_ROOM = 0.75
 """Of the GPU's memory: weights that take more leave too little for keys and values."""
 _KV_BYTES_8B, _KV_GROWTH = 131_072, 0.4217
 """Keys and values of a token in Llama 3.1 8B, and the power of the size by which 70B has more."""
-
-
-def typical_new_tokens(task: str, most: int) -> int:
-    """About how many tokens an output of the benchmark has. most: its limit, which stands where
-    nothing is known.
-    """
-    # A variant, "gsm8k.shots-4", answers as its benchmark does; so does each of its draws.
-    name = re.split("[.@]", task)[0]
-    return min(most, (benchmark_class(name).usual_tokens if name in BENCHMARKS else 0) or most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +74,6 @@ class Shape:
     def weight_bytes(self) -> float:
         """In 16 bits a parameter."""
         return 2 * self.parameters
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Tokens of a run. prompt: to compute, without what the prefix cache holds.  held: mean tokens
-    of a sequence while it decodes.
-    """
-
-    prompt: float
-    new: float
-    held: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,32 +166,6 @@ def shape_of_size(size: str) -> Shape:
     return Shape(parameters, _KV_BYTES_8B * (parameters / 8.03e9) ** _KV_GROWTH)
 
 
-def work_of(requests: Sequence[Rendered]) -> Work:
-    """What requests take of an engine that keeps their prefixes; outputs as long as is typical."""
-    new = held = 0.0
-    for request in requests:
-        length = new_tokens_of(request)
-        for prompt in prompts_of(request):
-            new += length * request.sampling.n
-            # While a sequence writes, it holds its prompt and about half of what it will write.
-            held += length * request.sampling.n * (len(prompt) + length / 2)
-    prompts = [prompt for request in requests for prompt in prompts_of(request)]
-    cached = cached_tokens(prompts, BLOCK)
-    return Work(sum(map(len, prompts)) - cached, new, held / max(new, 1))
-
-
-def new_tokens_of(request: Rendered) -> int:
-    """About how many tokens an output of the request has; a judge's has its limit."""
-    return typical_new_tokens("" if request.check else request.kind, request.max_new_tokens)
-
-
-def prompts_of(request: Rendered) -> list[tuple[int, ...]]:
-    """The prompts by which an engine answers a request: one, of continuations to be scored several;
-    each has as many new tokens as the request.
-    """
-    return [part.ids for part in parts_of(request)] if request.scored else [request.token_ids]
-
-
 def gpu_named(name: str) -> Gpu | None:
     """The GPU that a driver calls so; None for one whose data sheet is not here."""
     return next((gpu for gpu in GPUS if gpu.name.split()[0] in name), None)
@@ -228,7 +181,7 @@ def estimate(shape: Shape, work: Work, gpu: Gpu, n: int | None = None, copies: i
         gpu.flops * _COMPUTE_SHARE * share * n,
         gpu.bandwidth * _MEMORY_SHARE * share * n,
     )
-    usable = gpu.memory * n * 0.9
+    usable = gpu.memory * n * SHARE
     room = max(usable - shape.weight_bytes, shape.kv_bytes * work.held)
     batch = max(1.0, min(_BATCH, room / max(shape.kv_bytes * work.held, 1.0)))
     step_s = max(

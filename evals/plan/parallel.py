@@ -9,15 +9,13 @@ from evals.errors import InputError
 from evals.generators import EngineSettings
 from evals.generators.placing import ONE, Places, devices_of_a_copy, places
 from evals.models.adapters import vllm_rank
-from evals.models.prompts import Rendered
 from evals.models.resolve import Model, model_json
-from evals.plan.gpu_hours import Estimate, Shape, estimate, gpu_named, shape_of, work_of
+from evals.plan.gpu_hours import SHARE, Estimate, Shape, estimate, gpu_named, shape_of
+from evals.plan.work import Work
 
 _FLOAT32 = ("float32", "float")
 _LEAST_OF_QUANTIZED = 4
 """A quantization made while loading leaves of 16 bits a weight at least 4."""
-SHARE = 0.9
-"""Of a GPU's memory an engine takes, where --gpu-memory-utilization does not say."""
 _WEIGHTS_ROOM = 0.8
 """Of that, weights that take more leave too little for keys and values to advise it."""
 _BESIDE, ACTIVATIONS = 9e9, 3e9
@@ -135,10 +133,8 @@ def shape_for(model: Model) -> Shape | None:
     return shape_of(model.files, vllm_rank(model.adapter.rank) if model.adapter else 0)
 
 
-def expected(
-    model: Model, settings: EngineSettings, where: Places, requests: Sequence[Rendered]
-) -> Estimate | None:
-    """What these requests will take on this machine; None where its GPU, or the model's size, is
+def expected(model: Model, settings: EngineSettings, where: Places, work: Work) -> Estimate | None:
+    """What the work will take on this machine; None where its GPU, or the model's size, is
     not known.
     """
     gpu = gpu_named(where.name)
@@ -146,7 +142,7 @@ def expected(
     if gpu is None or shape is None:
         return None
     n, copies = split_of(settings, where)
-    return estimate(shape, work_of(requests), gpu, n or 1, copies)
+    return estimate(shape, work, gpu, n or 1, copies)
 
 
 def check_memory(name: str, weights: int, settings: EngineSettings, where: Places) -> None:

@@ -7,18 +7,17 @@ import json
 import os
 import shutil
 import sysconfig
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evals.generators import EngineSettings
 from evals.generators.placing import Places, devices_of_a_copy, own_batch
-from evals.models.prompts import Rendered
 from evals.models.resolve import Model
-from evals.plan.gpu_hours import BLOCK, Shape, new_tokens_of, prompts_of
-from evals.plan.parallel import ACTIVATIONS, SHARE, bytes_in_memory, shape_for
-from evals.plan.prefix import cached_each
+from evals.plan.gpu_hours import SHARE, Shape
+from evals.plan.parallel import ACTIVATIONS, bytes_in_memory, shape_for
+from evals.plan.work import Work
 
 _FEWEST, _SMALLEST = 8, 256
 """Sequences at once, and tokens of a piece."""
@@ -28,24 +27,13 @@ _LOGITS_SHARE = 0.04
 """Of the GPU's memory: half of what vLLM leaves to all that its profile does not see."""
 _COMPILE_S = 73.0
 """What compiling adds to a start on two cores, with an empty cache (results/bench/cpu.json)."""
-_COMPILED_SAVES = 0.15
-"""Of the generation, in one try on 96 GSM8K items."""
+_COMPILED_SAVES = 0.05
+"""Of the generation, about, where the batch is full: 15 % in one try on 96 GSM8K items and -7 % in
+another; 19 % on 24, which no queue of minutes is."""
 _PROMPT_SHARE = 0.1
 """Of what a token takes to generate, one of a prompt."""
 _CPU_PACE = 301 / 2 * 135e6
 """Tokens a second, core and parameter: a whole card's row of SmolLM2 on two cores."""
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """What is asked, in tokens. prompt: to compute.  new: to generate, about.  own: of a sequence,
-    the mean that no other shares.  longest_scored: of the prompts whose every token is scored.
-    """
-
-    prompt: float
-    new: float
-    own: float
-    longest_scored: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +52,13 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that a rule goes by. room: bytes of a copy's cache.  was_eager: how this run's answers so
-    far were computed, None where there are none.
+    """All that a rule goes by. room: bytes of a copy's cache.  work: one copy's.  was_eager: how
+    this run's answers so far were computed, None where there are none.
     """
 
     shape: Shape
     room: float
-    queue: Queue
+    work: Work
     machine: Machine
     was_eager: bool | None = None
 
@@ -120,9 +108,9 @@ def _sequences(case: Case) -> Found:
     """No more at once than the cache holds: vLLM would begin others, take their place back, and
     compute them again.
     """
-    if case.machine.kind != "GPU" or case.queue.own < 1 or case.room <= 0:
+    if case.machine.kind != "GPU" or case.work.own < 1 or case.room <= 0:
         return None
-    n = max(_FEWEST, int(case.room / (case.shape.kv_bytes * case.queue.own)))
+    n = max(_FEWEST, int(case.room / (case.shape.kv_bytes * case.work.own)))
     if n >= case.machine.own_seqs:
         return None
     return n, f"{n} sequences at once, since the cache holds no more"
@@ -136,7 +124,7 @@ def _piece(case: Case) -> Found:
     if machine.kind != "GPU" or not machine.memory or not vocabulary:
         return None
     n = max(_SMALLEST, int(_LOGITS_SHARE * machine.memory / (vocabulary * _LOGIT_BYTES)))
-    if case.queue.longest_scored <= n:
+    if case.work.longest_scored <= n:
         return None
     return n, f"prompts in pieces of {n:,} tokens, for the logits of scored ones"
 
@@ -149,7 +137,7 @@ def _eager(case: Case) -> Found:
         return case.was_eager, f"{_word(case.was_eager)}, as this run's answers so far"
     if not case.machine.can_compile:
         return True, "eager, for there is no C++ compiler, or no Python.h"
-    tokens = case.queue.new + case.queue.prompt * _PROMPT_SHARE
+    tokens = case.work.new + case.work.prompt * _PROMPT_SHARE
     generate_s = tokens * case.shape.parameters / (_CPU_PACE * case.machine.n)
     saves = generate_s * _COMPILED_SAVES
     figures = f"compiling would save about {saves:,.0f} s of {generate_s:,.0f} and takes"
@@ -186,13 +174,13 @@ def tuned(
     model: Model,
     settings: EngineSettings,
     where: Places,
-    requests: Sequence[Rendered],
+    work: Work,
     before: Mapping[str, Any],
 ) -> Tuning | None:
-    """What to set for these requests on this machine; None where it is not vLLM here that answers,
+    """What to set for this work on this machine; None where it is not vLLM here that answers,
     or the model's size is not known. before: the run.json that the run goes on from, {} for none.
     """
-    shape = shape_for(model) if model.kind == "weights" and where.kind and requests else None
+    shape = shape_for(model) if model.kind == "weights" and where.kind and work.n else None
     if shape is None or model.files is None:
         return None
     n = devices_of_a_copy(settings)
@@ -203,7 +191,7 @@ def tuned(
     asked = settings.arguments()
     case = Case(
         shape, room_of(weights or shape.weight_bytes, machine, asked),
-        queue_of(requests, len(where.each)), machine,
+        work.share(len(where.each)), machine,
         _was_eager(before) if where.kind == "core" else None,
     )  # fmt: skip
     return tune(case, asked)
@@ -217,26 +205,6 @@ def room_of(weights: float, machine: Machine, asked: Mapping[str, Any]) -> float
         return float(said) * machine.n
     share: float = asked.get("gpu_memory_utilization", SHARE)
     return (machine.memory * share - ACTIVATIONS) * machine.n - weights
-
-
-def queue_of(requests: Sequence[Rendered], copies: int = 1) -> Queue:
-    """One copy's share of what is asked."""
-    prompt = new = own = 0.0
-    asked = [(request, ids) for request in requests for ids in prompts_of(request)]
-    cached = cached_each((ids for _, ids in asked), BLOCK)
-    for (request, ids), shared in zip(asked, cached, strict=True):
-        length, n = new_tokens_of(request), request.sampling.n
-        computed = len(ids) - shared
-        prompt, new = prompt + computed, new + length * n
-        own += length * (computed + n * length / 2)
-    scored = (
-        len(context) + len(continuation)
-        for request in requests
-        for context, continuations in request.scored
-        for continuation in continuations
-        if len(continuation) > 1  # one token is read at the next one's logits
-    )
-    return Queue(prompt / copies, new / copies, own / max(new, 1), max(scored, default=0))
 
 
 def _has_compiler() -> bool:

@@ -1,7 +1,6 @@
 """What a run would ask, before anything is paid for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 
 from evals.models.prompts import Rendered
@@ -12,12 +11,9 @@ from evals.plan.gpu_hours import (
     GPUS,
     Gpu,
     Shape,
-    Work,
     estimate,
     gpu_named,
-    prompts_of,
     shape_of_size,
-    work_of,
 )
 from evals.plan.items import lacking
 from evals.plan.judges import Judge
@@ -26,6 +22,7 @@ from evals.plan.naming_judges import gone
 from evals.plan.parallel import shape_for, split_of
 from evals.plan.reasoning import notes as notes_on_reasoning
 from evals.plan.tuning import tuned
+from evals.plan.work import Work, work_of
 from evals.sandbox.pool import Sandbox
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
@@ -34,28 +31,6 @@ _ONE = next(gpu for gpu in GPUS if gpu.name.startswith("H100"))
 """That which a judge's time is told for, where this machine's own is not known."""
 _NODE = 8
 """GPUs of the nodes that are usual."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What one benchmark asks that the store lacks. Tokens; cached: of the prompts', at best; new:
-    about; most: at most; held: see Work.
-    """
-
-    n: int = 0
-    prompt: int = 0
-    cached: int = 0
-    new: float = 0
-    most: int = 0
-    held: float = 0
-
-    def __add__(self, other: "Asked") -> "Asked":
-        return Asked(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
-
-    def text(self) -> str:
-        """Its columns."""
-        share = f"{self.cached / self.prompt:.0%}" if self.prompt else "-"
-        return f"{self.n:7,} {self.prompt:14,} {share:>7} {self.new:17,.0f} {self.most:11,}"
 
 
 def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = None) -> str:
@@ -85,7 +60,7 @@ def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = No
         ),
     ]
     known = known_answers(plan)
-    total, lacks, seen = Asked(), list[Rendered](), set[str]()
+    total, seen = Work(), set[str]()
     for name, task in plan.tasks.items():
         if task.skipped:
             lines.append(
@@ -93,12 +68,10 @@ def describe(plan: Plan, prices: Sequence[str] = (), parameters: str | None = No
                 f" {'-':>11}  {task.skipped}"
             )
             continue
-        of_task = _lacking(plan, name, known, seen)
-        lacks += of_task
-        asked = _asked(of_task)
+        asked = work_of(_lacking(plan, name, known, seen))
         total += asked
-        lines.append(f"{name:{width}} {len(task.items):7,} {asked.text()}")
-    lines += [*_gpu_lines(plan, total, parameters), *_places(plan, lacks), plan.view.line()]
+        lines.append(f"{name:{width}} {len(task.items):7,} {_columns(asked)}")
+    lines += [*_gpu_lines(plan, total, parameters), *_places(plan, total), plan.view.line()]
     lines += notes_on_reasoning(plan.reader, plan.tasks)
     over = gone(plan.judges, date.today())
     for role, judge in plan.judges.items():
@@ -146,33 +119,30 @@ def _lacking(plan: Plan, task: str, known: Store | None, seen: set[str]) -> list
     return [request for key, request in keys.items() if key not in there]
 
 
-def _asked(lacking: Sequence[Rendered]) -> Asked:
-    work = work_of(lacking)
-    prompts = [(request, prompts_of(request)) for request in lacking]
-    prompt = sum(len(one) for _, own in prompts for one in own)
-    most = sum(one.max_new_tokens * one.sampling.n * len(own) for one, own in prompts)
-    cached = prompt - round(work.prompt)
-    return Asked(len(lacking), prompt, cached, work.new, most, work.held * work.new)
+def _columns(work: Work) -> str:
+    """Of one benchmark's row."""
+    share = f"{1 - work.prompt / work.whole:.0%}" if work.whole else "-"
+    return f"{work.n:7,} {work.whole:14,} {share:>7} {work.new:17,.0f} {work.most:11,}"
 
 
-def _places(plan: Plan, lacks: Sequence[Rendered]) -> list[str]:
+def _places(plan: Plan, total: Work) -> list[str]:
     """Where the copies run and what is set of them, or why the run would be refused here."""
     if plan.unplaced:
         return [f"not on this machine, and the run would be refused: {plan.unplaced}"]
     folder = RunFolder(plan.out)
     before = folder.read_json("run.json") if (folder.path / "run.json").exists() else {}
-    tuning = tuned(plan.model, plan.settings.engine, plan.places, lacks, before)
+    tuning = tuned(plan.model, plan.settings.engine, plan.places, total, before)
     return [
         *([plan.places.line()] if plan.places.is_split else []),
         *([tuning.line()] if tuning else []),
     ]
 
 
-def _gpu_lines(plan: Plan, total: Asked, parameters: str | None) -> list[str]:
+def _gpu_lines(plan: Plan, work: Work, parameters: str | None) -> list[str]:
     """What the whole takes on each kind of GPU, with the engines' start; nothing where nothing is
     asked or somebody else's server answers.
     """
-    if not total.n or (plan.model.kind == "replay" and parameters is None):
+    if not work.n or (plan.model.kind == "replay" and parameters is None):
         return []
     shape = shape_of_size(parameters) if parameters else shape_for(plan.model)
     if shape is None:
@@ -180,7 +150,6 @@ def _gpu_lines(plan: Plan, total: Asked, parameters: str | None) -> list[str]:
             "GPU-hours: not known here; they need the config.json of a dense model, or --parameters"
             " 70b."
         ]
-    work = Work(total.prompt - total.cached, total.new, total.held / max(total.new, 1))
     said = (
         f"{shape.parameters / 1e9:.3g}B parameters, {work.prompt:,.0f} prompt tokens to compute,"
         f" about {work.new:,.0f} to generate:"

@@ -7,12 +7,11 @@ are as long as those that came and those under way say together (the mean of lif
 are not over), and those of one that has not begun are longer or shorter than usual as the others'.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evals.models.prompts import Rendered
-from evals.plan.gpu_hours import BLOCK, new_tokens_of, prompts_of
-from evals.plan.prefix import cached_each
+from evals.plan.work import Work, prompts_of
 from evals.records import Completion
 
 _PROMPT_COST = 0.28
@@ -35,10 +34,9 @@ class _Kind:
     generated of those that did not.
     """
 
-    n: int = 0
-    n_left: int = 0
-    prompt: float = 0.0
-    new: float = 0.0
+    n_left: int
+    prompt: float
+    new: float
     n_done: int = 0
     own_prompt: float = 0.0
     own_new: float = 0.0
@@ -53,20 +51,13 @@ class _Kind:
 
 
 class Ahead:
-    """Requests that wait to be answered, in their order. Costs are in generated tokens."""
+    """What waits to be answered. Costs are in generated tokens."""
 
-    def __init__(self, requests: Iterable[Rendered]) -> None:
-        self._kinds: dict[str, _Kind] = {}
-        asked = [(request, prompts_of(request)) for request in requests]
-        cached = cached_each((prompt for _, prompts in asked for prompt in prompts), BLOCK)
-        for request, prompts in asked:
-            computed = sum(len(prompt) - next(cached) for prompt in prompts)
-            kind = self._kinds.setdefault(request.kind, _Kind())
-            new = new_tokens_of(request) * request.sampling.n * len(prompts)
-            kind.n += 1
-            kind.n_left += 1
-            kind.prompt += (computed - kind.prompt) / kind.n
-            kind.new += (new - kind.new) / kind.n
+    def __init__(self, work: Work) -> None:
+        self._kinds = {
+            name: _Kind(one.n, one.prompt / one.n, one.new / one.n)
+            for name, one in work.kinds.items()
+        }
 
     def answered(self, request: Rendered, answer: Completion | None) -> None:
         """One has its answer; None: it has none, and cost nothing. One that was not foreseen does

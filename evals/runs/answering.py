@@ -1,5 +1,6 @@
 """What a run asks: the requests of all its tasks as one queue, through the store to the engine."""
 
+import gc
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,10 @@ from evals.models.prompts import Rendered
 from evals.plan.make import Plan
 from evals.plan.parallel import expected
 from evals.plan.tuning import Tuning, tuned
+from evals.plan.work import Work
 from evals.records import Completion
-from evals.runs.asking import Asker, Waiting, ahead
+from evals.runs.ahead import Ahead
+from evals.runs.asking import Asker, Waiting, work
 from evals.runs.early import EarlyJudges
 from evals.runs.landing import Landing
 
@@ -56,6 +59,7 @@ class Answering:
             of_task = self._keyed(name, range(len(task.items)))
             self.landing.known.capped[name] = _n_capped(of_task)
             keyed += of_task
+        gc.freeze()  # they are kept to the end: no search for garbage goes through them
         progress.start("generate")
         waiting = self.asker.ask("", keyed, self.landing.land)
         # Of equal requests one is asked.
@@ -67,24 +71,25 @@ class Answering:
             # nothing.
             if self._has_programs(waiting):
                 self.landing.programs.prepare()
-            plan, begun = self._tuned(_seeded(self.plan, waiting), waiting), time.monotonic()
+            asked = work(waiting)
+            plan, begun = self._tuned(_seeded(self.plan, waiting), asked), time.monotonic()
             self.asker.load(self.plan.model.argument, lambda: self.start(plan))
-            progress.start("generate", len(waiting), ahead(waiting))
+            progress.start("generate", len(waiting), Ahead(asked))
             self.asker.stream(waiting, self._land_and_judge, self.plan.renderer)
-            self._compare(waiting, time.monotonic() - begun)
+            self._compare(asked, time.monotonic() - begun)
 
-    def _tuned(self, plan: Plan, waiting: Waiting) -> Plan:
+    def _tuned(self, plan: Plan, asked: Work) -> Plan:
         """The plan with what is set of its engine for what waits."""
-        engine, asked = plan.settings.engine, [requests[0] for _, requests in waiting]
+        engine = plan.settings.engine
         tuning = tuned(plan.model, engine, plan.places, asked, self.before)
         if tuning is None:
             return plan
         self.chose(tuning)
         return replace(plan, settings=replace(plan.settings, engine=tuning.apply(engine)))
 
-    def _compare(self, waiting: Waiting, took_s: float) -> None:
+    def _compare(self, asked: Work, took_s: float) -> None:
         """Say what a dry run would have estimated beside what it took, where the GPU is known."""
-        plan, asked = self.plan, [requests[0] for _, requests in waiting]
+        plan = self.plan
         found = expected(plan.model, plan.settings.engine, plan.places, asked)
         if found is not None:
             about, took = said_of(found.wall_s), said_of(took_s)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from evals.generators import Failure, Generator, Moved
 from evals.models.prompts import Rendered, Renderer
+from evals.plan.work import Work, work_of
 from evals.records import Completion, ItemId
-from evals.runs.ahead import Ahead
 from evals.runs.budget import Budget
 from evals.runs.progress import Progress
 from evals.storage.store import Store
@@ -151,9 +151,9 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def ahead(waiting: Waiting) -> Ahead:
-    """What it costs to answer what waits."""
-    return Ahead(requests[0] for _, requests in waiting)
+def work(waiting: Waiting) -> Work:
+    """What it takes to answer what waits."""
+    return work_of(requests[0] for _, requests in waiting)
 
 
 def counts(answers: Iterable[Completion]) -> dict[str, float]:

@@ -140,9 +140,8 @@ class EarlyJudges:
             self._arrived.put((judge, None))
 
     def _take_all(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._take(0)
+        while not self._arrived.empty():  # nobody else takes from it
+            self._take(0)
 
     def _take(self, patience_s: float) -> None:
         """Commit the next that arrives. Raises queue.Empty when nothing does for so long."""

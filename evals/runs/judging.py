@@ -15,7 +15,8 @@ from evals.plan.questions import Prepared, Question, prepare
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Finding, Generate, ItemId
 from evals.runs import engines
-from evals.runs.asking import Asker, Land, Waiting, ahead
+from evals.runs.ahead import Ahead
+from evals.runs.asking import Asker, Land, Waiting, work
 from evals.runs.beside import Beside
 
 Found = Callable[[ItemId, str, Finding], None]
@@ -141,7 +142,9 @@ def _judge(
             one.prepared.model.argument,
             lambda: _Mortal(_engine(settings, rest, beside, asker.progress.note)),
         )
-        asker.progress.start(f"judge {one.prepared.name}", len(one.waiting), ahead(one.waiting))
+        asker.progress.start(
+            f"judge {one.prepared.name}", len(one.waiting), Ahead(work(one.waiting))
+        )
         within_budget(asker, one.waiting, one.land, one.prepared.renderer)
     asker.progress.stop()
 

@@ -6,6 +6,7 @@ the store lacks.
 """
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -64,7 +65,7 @@ def execute(
     notes: what else to say once the folder is ours.
     """
     folder = RunFolder(plan.out)
-    with folder.locked(), heard(progress):
+    with folder.locked(), heard(progress), _kept_objects():
         lacks = lacking(plan.tasks, plan.judges, plan.settings.suite)
         said = (*earlier_run(plan), *adapter_notes(plan.model), *notes, *lacks, *_bounds(plan))
         said = (*(f"warning: left out: {one}" for one in plan.faults), *said)
@@ -113,6 +114,18 @@ def execute(
             if asker.lost:
                 raise Incomplete(how_to_go_on(asker, known.questions))
             return result
+
+
+@contextlib.contextmanager
+def _kept_objects() -> Iterator[None]:
+    """Spare the search for garbage the plan's objects, of which a large one has millions, until
+    the run ends.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -221,20 +222,21 @@ def to_json(value: Any, indent: int | None = 1) -> str:
     """JSON with sorted keys and floats at ten significant digits, so that equal results are equal
     bytes; without an indent it is one line, whatever the texts in it hold.
     """
-    return line_safe(
-        json.dumps(
-            _fixed(value), sort_keys=True, ensure_ascii=False, indent=indent, allow_nan=False
-        )
-    )
+    return line_safe(_encoder(indent).encode(_fixed(value)))
+
+
+@cache
+def _encoder(indent: int | None) -> json.JSONEncoder:
+    return json.JSONEncoder(sort_keys=True, ensure_ascii=False, indent=indent, allow_nan=False)
 
 
 def _fixed(value: Any) -> Any:
-    if value is None or isinstance(value, str | int):
+    if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
         rounded = float(f"{value:.10g}")
         return rounded if math.isfinite(rounded) else None
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # of a dict the abstract class is not asked
         return {str(key): _fixed(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_fixed(entry) for entry in value]

@@ -41,6 +41,10 @@ CREATE TABLE IF NOT EXISTS asked (
 """
 
 Answer = Completion | Outcome
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_NAMES = {
+    one: [field.name for field in dataclass_fields(one)] for one in (Completion, Output, Outcome)
+}
 
 
 class Store:
@@ -285,13 +289,11 @@ def _pack(answer: Answer) -> bytes:
             del fields["scores"]
         else:
             fields["scores"] = scores_json(answer.scores)
-    return zlib.compress(
-        json.dumps([kind, fields], ensure_ascii=False).encode("utf-8", "surrogatepass"), 6
-    )
+    return zlib.compress(_ENCODER.encode([kind, fields]).encode("utf-8", "surrogatepass"), 6)
 
 
 def _shallow(record: Completion | Output | Outcome) -> dict[str, Any]:
-    return {field.name: getattr(record, field.name) for field in dataclass_fields(record)}
+    return {name: getattr(record, name) for name in _NAMES[type(record)]}
 
 
 def _lean(output: Output) -> dict[str, Any]:

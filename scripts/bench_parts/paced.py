@@ -19,9 +19,9 @@ from threading import Thread
 from evals.generators import Failure
 from evals.generators.replay import recorded_row
 from evals.models.prompts import Rendered
-from evals.plan.gpu_hours import BLOCK
 from evals.plan.make import Plan
 from evals.plan.prefix import cached_each
+from evals.plan.work import BLOCK
 from evals.records import Completion, Output
 from evals.runs.progress import Progress
 from evals.runs.session import execute

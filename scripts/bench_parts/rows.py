@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evals.plan.gpu_hours import GPUS, Estimate, Work, estimate, fewest, shape_of_size, work_of
+from evals.plan.gpu_hours import GPUS, Estimate, estimate, fewest, shape_of_size
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
+from evals.plan.work import Work, work_of
 
 FIGURES = Path("results/bench/rows.json")
 PAGE = Path("results/bench/rows.md")
@@ -24,10 +25,7 @@ def counted(data: Path) -> Work:
     """What the card asks, in the tokens of the embedded model's tokenizer."""
     settings = RunSettings("smollm2", data=data, chat_format="tulu", out=Path("results/none"))
     plan = make_plan(settings, need_weights=False)
-    works = [work_of(plan.render(name)) for name in plan.tasks]
-    new = sum(work.new for work in works)
-    held = sum(work.held * work.new for work in works) / new
-    return Work(sum(work.prompt for work in works), new, held)
+    return sum((work_of(plan.render(name)) for name in plan.tasks), Work())
 
 
 def page(figures: Mapping[str, Any]) -> str:
@@ -78,7 +76,8 @@ def main(arguments: list[str]) -> None:
     """Count where that is asked for, and write the page."""
     if arguments[:1] == ["--count"]:
         before = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"measured": []}
-        figures = before | {"work": asdict(counted(Path(arguments[1])))}
+        work = asdict(counted(Path(arguments[1])))
+        figures = before | {"work": {one: work[one] for one in ("prompt", "new", "held")}}
         FIGURES.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(page(json.loads(FIGURES.read_text())))
 

@@ -11,7 +11,7 @@ from evals.generators import Moved, vllm
 from evals.generators.scored_rows import score_last_tokens_alone
 from evals.generators.vllm import VllmGenerator
 from evals.models.rendered import Rendered
-from evals.plan.gpu_hours import prompts_of, work_of
+from evals.plan.work import prompts_of, work_of
 from evals.records import Completion, ItemId, Sampling, Scored
 
 

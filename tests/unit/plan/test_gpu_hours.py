@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.plan.gpu_hours import GPUS, Shape, Work, estimate, shape_of
+from evals.plan.gpu_hours import GPUS, Shape, estimate, shape_of
+from evals.plan.work import Work
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -13,10 +13,11 @@ from evals.generators.placing import Places, on_gpus
 from evals.models.embedded import embedded_folder
 from evals.models.resolve import resolve
 from evals.plan import parallel
-from evals.plan.gpu_hours import gpu_named, shape_of_size
+from evals.plan.gpu_hours import SHARE, gpu_named, shape_of_size
 from evals.plan.make import make_plan
 from evals.plan.parallel import bytes_in_memory, check_memory, expected, side_by_side, unsplit
 from evals.plan.settings import RunSettings
+from evals.plan.work import work_of
 from evals.report.dry_run import describe
 from evals.runs.progress import Progress
 from evals.runs.session import execute
@@ -36,10 +37,10 @@ def gpus(n: int, settings: EngineSettings, memory: int = 80 * GB) -> Places:
         (16, None, 8, None),
         (71, None, 8, None),
         (141, 2, 8, None),
-        (141, None, 8, "take 141 GB, and an engine has 72 GB on 1 x NVIDIA H100 80GB HBM3. Give"
+        (141, None, 8, "take 141 GB, and an engine has 74 GB on 1 x NVIDIA H100 80GB HBM3. Give"
          " --tensor-parallel-size 4, or"),
         (141, None, 2, "It needs 4 such GPUs, and 2 are visible"),
-        (810, 8, 8, "an engine has 576 GB on 8 x NVIDIA H100 80GB HBM3. It needs 16 such GPUs"),
+        (810, 8, 8, "an engine has 589 GB on 8 x NVIDIA H100 80GB HBM3. It needs 16 such GPUs"),
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_refused_with_the_split_that_does(
@@ -129,7 +130,7 @@ def test_judges_load_at_the_same_time_where_the_memory_holds_them(
             assert own.data_parallel_size == len(place.each)
     if n == 1 and found:
         shares = [own.gpu_memory_utilization or 0 for _, own in found]
-        assert sum(shares) == pytest.approx(0.9)
+        assert sum(shares) == pytest.approx(SHARE)
         for share, one, (_, own) in zip(shares, weights, found, strict=False):
             cache = own.arguments()["kv_cache_memory_bytes"]
             assert one * GB + cache == pytest.approx(share * memory * GB - 3 * GB, abs=2)
@@ -205,7 +206,7 @@ def test_what_a_run_took_stands_beside_what_was_estimated(
     plan = make_plan(
         RunSettings("smollm2", suite="smoke", tasks=("mmlu",), out=tmp_path, engine=engine)
     )
-    asked = plan.render("mmlu")
+    asked = work_of(plan.render("mmlu"))
     found = expected(plan.model, engine, plan.places, asked)
     assert found is not None
     assert found.where == "8 x H100 80 GB, 8 copies"

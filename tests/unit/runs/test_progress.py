@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from evals.generators.fake import FakeGenerator
 from evals.models.prompts import Rendered
-from evals.plan.gpu_hours import typical_new_tokens
+from evals.plan.work import typical_new_tokens, work_of
 from evals.records import Completion, ItemId, Output, Sampling
 from evals.registry import BENCHMARKS, benchmark_class
 from evals.runs.ahead import Ahead
@@ -41,7 +41,7 @@ def test_the_time_left_goes_by_the_work_that_is_left(capsys: pytest.CaptureFixtu
     progress = Progress(clock=lambda: next(times))
     long = [request(f"one/{at}", 1000) for at in range(10)]
     short = [request(f"two/{at}", 100) for at in range(90)]
-    progress.start("generate", 100, Ahead([*long, *short]))
+    progress.start("generate", 100, Ahead(work_of([*long, *short])))
     for asked, n in ((long, 1000), (short[:45], 100), (short[45:], 100)):
         for one in asked:
             progress.ahead.answered(one, answer(n))  # type: ignore[union-attr]
@@ -65,7 +65,7 @@ def test_tokens_of_answers_that_are_not_finished_count_and_none_counts_twice(
     times = iter([0.0, 50.0, 100.0, 100.0])
     progress = Progress(clock=lambda: next(times), every_s=10.0)
     asked = [request(f"one/{at}", 1000) for at in range(4)]
-    progress.start("generate", 4, Ahead(asked))
+    progress.start("generate", 4, Ahead(work_of(asked)))
     progress.moved({"one": 1000})
     for one in asked[:2]:
         progress.ahead.answered(one, answer(1000))  # type: ignore[union-attr]
@@ -77,7 +77,7 @@ def test_tokens_of_answers_that_are_not_finished_count_and_none_counts_twice(
 
 def test_what_answers_turn_out_to_be_corrects_what_was_expected() -> None:
     asked = [request(f"one/{at}", 100) for at in range(1000)]
-    ahead = Ahead(asked)
+    ahead = Ahead(work_of(asked))
     assert ahead.share == 0
     for one in asked[:500]:
         ahead.answered(one, answer(10))
@@ -93,10 +93,10 @@ def test_what_answers_turn_out_to_be_corrects_what_was_expected() -> None:
 def test_prompts_count_by_what_is_to_be_computed_of_them() -> None:
     """Of four equal ones the second to fourth are nearly all in the cache."""
     first, *others = [request(f"one/{at}", 1, n_prompt=1600) for at in range(4)]
-    ahead = Ahead([first, *others])
+    ahead = Ahead(work_of([first, *others]))
     ahead.answered(first, answer(1, 1600))
     assert ahead.share > 0.3
-    assert Ahead([others[0], request("two/0", 1, n_prompt=10)]).share == 0
+    assert Ahead(work_of([others[0], request("two/0", 1, n_prompt=10)])).share == 0
 
 
 def test_a_phase_that_breaks_off_has_no_closing_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +136,7 @@ def test_alpaca_evals_limit_of_8192_tokens_does_not_count_as_their_number() -> N
         request("humaneval/0", 512, n=20),
         request("mmlu/x/0", 1, n_prompt=750),
     ]
-    ahead = Ahead([request("alpaca_eval/0", 8192), request("j/0", 400)])
+    ahead = Ahead(work_of([request("alpaca_eval/0", 8192), request("j/0", 400)]))
     ahead.answered(request("j/0", 400), answer(400))
     assert ahead.share == 0.5
     waiting = [(one.item_id, [one]) for one in asked]

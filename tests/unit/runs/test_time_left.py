@@ -13,6 +13,7 @@ import pytest
 
 from evals.models.prompts import Rendered
 from evals.plan.prefix import cached_each
+from evals.plan.work import work_of
 from evals.records import Completion, ItemId, Output, Sampling
 from evals.runs.ahead import Ahead
 from evals.runs.asking import longest_first
@@ -106,7 +107,7 @@ def test_from_a_third_of_the_run_on_the_time_left_is_about_right(
     prefill: float, step_s: float, each_s: float, within: float
 ) -> None:
     asked = recorded()
-    ahead = Ahead(one for one, _ in asked)
+    ahead = Ahead(work_of(one for one, _ in asked))
     said = []
     for seconds, answers, under_way in timeline(asked, prefill, step_s, each_s):
         for one, answer in answers:
