@@ -7,6 +7,7 @@ import pytest
 
 from scripts.proof.against_harness import both, differences
 from tests.harness_tasks import write_tasks
+from tests.real_engine import cut_short
 
 NAMES = ("ends", "ends_same_shots", "ends_information", "letters", "who", "cloze", "pages", "sums",
          "animals")  # fmt: skip
@@ -18,18 +19,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tasks(tmp_path_factory.mktemp("tasks"), n=5)
 
 
-def lines(folder: Path, work: Path, names: tuple[str, ...], *, chat: bool) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(cut_short(tmp_path_factory.mktemp("models") / "small", 4))
+
+
+def lines(
+    folder: Path, work: Path, names: tuple[str, ...], model: str, *, chat: bool
+) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVALS_INCLUDE_PATH", str(folder))
-        found = both(folder, work, names, chat=chat)
+        found = both(folder, work, names, model, chat=chat)
         return {line["task"]: line for line in differences(*found)}
 
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_every_metric_and_log_likelihood_is_lm_evals(
-    folder: Path, tmp_path: Path, chat: bool
+    folder: Path, model: str, tmp_path: Path, chat: bool
 ) -> None:
-    found = lines(folder, tmp_path, CHATS if chat else NAMES, chat=chat)
+    found = lines(folder, tmp_path, CHATS if chat else NAMES, model, chat=chat)
     # A group's tasks are told apart.
     whole = {*NAMES, "birds", "beasts"} - {"animals"}
     assert set(found) == (set(CHATS) if chat else whole)
