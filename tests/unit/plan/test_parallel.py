@@ -17,6 +17,7 @@ from evals.plan.gpu_hours import SHARE, gpu_named, shape_of_size
 from evals.plan.make import make_plan
 from evals.plan.parallel import bytes_in_memory, check_memory, expected, side_by_side, unsplit
 from evals.plan.settings import RunSettings
+from evals.plan.tuning import RULES
 from evals.plan.work import work_of
 from evals.report.dry_run import describe
 from evals.runs.progress import Progress
@@ -220,3 +221,11 @@ def test_what_a_run_took_stands_beside_what_was_estimated(
     execute(plan, Said(quiet=True), Engines())
     said = [note for note in notes if note.startswith("estimated ")]
     assert said == [f"estimated {found.wall_s:.0f} s on 8 x H100 80 GB, 8 copies, took 0 s"]
+
+
+def test_the_share_of_a_gpus_memory_is_the_one_that_vllm_takes_by_itself() -> None:
+    from vllm.engine.arg_utils import EngineArgs
+
+    assert EngineArgs.gpu_memory_utilization == SHARE
+    assert "gpu_memory_utilization" not in EngineSettings().arguments()
+    assert "gpu_memory_utilization" not in RULES
