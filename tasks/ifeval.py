@@ -28,11 +28,13 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from evals import stats
@@ -283,23 +285,36 @@ length: minutes for 100 kB.
 
 @contextmanager
 def _seeded(key: str) -> Iterator[None]:
-    """`random` and langdetect seeded from the item's key; both are left as they were found, and
-    other threads wait.
+    """`random` and langdetect seeded from the item's key, and nltk's expressions without a limit of
+    time: no verdict depends on how busy the machine is. All are left as they were found, and other
+    threads wait.
     """
     from langdetect import DetectorFactory
 
     # Before the seeding: the import itself draws from `random`.
     _instruction_classes()
+    expressions = _nltk_expressions()
     seed = int.from_bytes(hashlib.sha256(f"ifeval/{key}".encode()).digest()[:8], "big")
     with _CHECKING:
         state, detector_seed = random.getstate(), DetectorFactory.seed
+        limit_s = expressions.DEFAULT_TIMEOUT
         random.seed(seed)
         DetectorFactory.seed = seed
+        expressions.DEFAULT_TIMEOUT = None
         try:
             yield
         finally:
             random.setstate(state)
             DetectorFactory.seed = detector_seed
+            expressions.DEFAULT_TIMEOUT = limit_s
+
+
+@cache
+def _nltk_expressions() -> Any:
+    """Where nltk keeps the limit of its expressions; before 3.10 they have none."""
+    with suppress(ImportError):
+        return import_module("nltk.redos")
+    return SimpleNamespace(DEFAULT_TIMEOUT=None)
 
 
 @cache

@@ -31,6 +31,8 @@ it.
 _MAX_PAYLOAD = 64 << 20
 _KEYS_AT_ONCE = 500
 """Keys looked up at a time."""
+_LOG_PAGES = 8000
+"""Of 4 kB, at most beside the file while a run writes."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS asked (
@@ -77,6 +79,10 @@ class Store:
             # A kill loses no commit this way, a power cut may lose the last ones; FULL would wait
             # for the disk at each.
             self._db.execute("PRAGMA synchronous=NORMAL")
+            # Keys are random, so that answers of one commit lie in as many pages: brought into the
+            # file after a thousand, as is usual, each page would be written and waited for anew
+            # every few commits.
+            self._db.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         # Damage is named before anything is asked, not hours later.
         if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise sqlite3.DatabaseError("its pages do not agree")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nltk import redos
 
 from evals.data.dataset import LoadedSource
 from evals.data.files import Row
@@ -292,6 +293,19 @@ def test_text_without_a_detectable_language_counts_as_followed() -> None:
     assert follow(
         item_with(FRENCH), "This sentence is plainly written in the English language."
     ) == ((False,), (False,))
+
+
+def test_no_verdict_depends_on_how_long_an_expression_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ifeval._instruction_classes()  # its data are read, once
+    monkeypatch.setattr(redos, "DEFAULT_TIMEOUT", 1e-9)
+    shouted = Instruction(
+        "change_case:capital_word_frequency",
+        {"capital_relation": "at least", "capital_frequency": 2000},
+    )
+    assert follow(item_with(shouted), "ONE two. " * 2000) == ((True,), (True,))
+    assert redos.DEFAULT_TIMEOUT == 1e-9
 
 
 def test_a_response_that_breaks_a_checker_is_not_followed() -> None:
