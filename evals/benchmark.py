@@ -77,6 +77,9 @@ class Benchmark(ABC, Generic[ItemT]):
     finer: ClassVar[Mapping[str, str]] = {}
     """By metric, what `finer_scores` gives of it, in words after a column's heading."""
 
+    items_of: ClassVar[Mapping[str, int]] = {}
+    """By metric, how many of the public file's items it is of, where that is not all of them."""
+
     runs_programs: ClassVar[bool] = False
     """True where `checks` gives programs: the sandbox is then ready before the model is asked."""
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from evals.compare.gate import ALPHA, ColumnVerdict, Gate
+from evals.compare.gate import ALPHA, ColumnVerdict, Gate, Held
 from evals.compare.paired import Z80
 from evals.compare.words import change, in_words, noises, p_value, unit
 from evals.errors import EnvironmentFault
@@ -55,7 +55,7 @@ def _meaning(gate: Gate) -> str:
         one.what
         for column in blamed(gate)
         for one in column.held
-        if (one.proven if gate.verdict == "regressed" else one.state == "undecided")
+        if (one.proven if gate.verdict == "regressed" else _is_open(one))
     ]
     if set(missed) <= {"drop"}:
         return said
@@ -217,16 +217,28 @@ def _next(gate: Gate) -> Iterator[str]:
     runs = " ".join(map(shlex.quote, map(str, gate.runs)))
     if gate.verdict == "regressed":
         yield f"what broke: evals compare {runs} --flips --why"
-    else:
-        yield f"which items would tell: evals compare {runs} --plan {_to_find(gate):.3g}"
+        return
+    unsure = [(column, one) for column in blamed(gate) for one in column.held if _is_open(one)]
+    limits = [
+        one.limit
+        for column, one in unsure
+        if one.what == "drop" and column.difference.column.is_share
+    ]
+    if limits:
+        # Of a column in which no drop is allowed more items can show none, but 1 point.
+        drop = min((limit for limit in limits if limit > 0), default=0.01)
+        yield f"which items would tell: evals compare {runs} --plan {100 * drop:.3g}"
+    if bounds := [heading(column) for column, one in unsure if one.what != "drop"]:
+        yield (
+            "a floor or ceiling is held against the candidate's own interval"
+            f" ({', '.join(bounds)}): more items narrow it (evals run --suite full, where there are"
+            " more), or the limit has to be further from the value"
+        )
 
 
-def _to_find(gate: Gate) -> float:
-    """The drop, in points, that more items are to find: the least that an undecided column, or the
-    pooled difference, may have; 1 where none may.
-    """
-    limits = (one.drop.limit for one in blamed(gate) if one.difference.column.is_share)
-    return 100 * min((limit for limit in limits if limit > 0), default=0.01)
+def _is_open(one: Held) -> bool:
+    """Whether it was tested and nothing is proven."""
+    return one.state == "undecided" or (one.state == "regressed" and not one.proven)
 
 
 def _cells(column: ColumnVerdict) -> tuple[str, ...]:

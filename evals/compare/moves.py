@@ -24,8 +24,9 @@ class Room:
     """What there is to be asked of a task. more: by column, how many times as many items there are;
     new: columns that have no value yet, as they are planned.  drawn: columns whose noise is known.
 
-    n, n_all: items of each model, and all that there are.  draws: answers to each.  minutes: what
-    an answer takes, of both models; None where it is not known.  is_full: all items are asked.
+    n, n_all: items of each model, and all that there are.  draws: answers to each, of which the
+    runs have `least`.  minutes: what an answer takes, of both models; None where it is not known.
+    limit: the runs' own.  is_full: all items are asked.
     """
 
     task: str
@@ -35,7 +36,9 @@ class Room:
     n: int
     n_all: int
     draws: int
+    least: int
     minutes: float | None
+    limit: int | None = None
     is_full: bool = False
 
 
@@ -65,30 +68,33 @@ class Move:
 
 
 def moves(room: Room) -> list[Move]:
-    """What can be asked of a task next."""
+    """What can be asked of a task next: all its items, with no more answers to each than there were
+    at first; or twice as many answers.
+    """
     found = []
-    suite = "--suite full " if room.is_full else ""
     if not room.is_full and (room.new or room.more):
-        again = f" --repeats {room.draws}" if room.draws > 1 else ""
-        # Both runs must be of one suite, so the whole of a benchmark is asked anew.
-        how = (
-            f"--tasks {room.task}, with what it lacks here"
-            if room.new
-            else f"--suite full --tasks {room.task}{again}"
-        )
-        after = replace(room, n=room.n_all, is_full=True)
-        found.append(_move(room, after, how))
+        found.append(move_to(replace(room, n=room.n_all, draws=room.least, is_full=True), room))
     if room.drawn and room.draws * 2 <= MOST_REPEATS:
-        twice = replace(room, draws=room.draws * 2)
-        found.append(_move(room, twice, f"{suite}--tasks {room.task} --repeats {twice.draws}"))
+        found.append(move_to(replace(room, draws=room.draws * 2), room))
     return found
 
 
-def _move(before: Room, after: Room, how: str) -> Move:
+def move_to(after: Room, before: Room) -> Move:
+    """What leads from one room to the other."""
     n = after.n * after.draws - before.n * before.draws
     # What is not here yet has taken no time that could be known.
     known = before.minutes is not None and not (before.new and after.is_full > before.is_full)
-    return Move(before.task, how, n, n * (before.minutes or 0.0) if known else None, before, after)
+    minutes = n * (before.minutes or 0.0) if known else None
+    return Move(before.task, _how(after), n, minutes, before, after)
+
+
+def _how(room: Room) -> str:
+    if room.new and room.is_full:
+        return f"--tasks {room.task}, with what it lacks here"
+    # Both runs must be of one suite, so the whole of a benchmark is asked anew.
+    limit = "" if room.limit is None else f"--limit {room.limit} "
+    again = f" --repeats {room.draws}" if room.draws > 1 else ""
+    return f"{'--suite full ' if room.is_full else limit}--tasks {room.task}{again}"
 
 
 def rooms(
@@ -98,29 +104,37 @@ def rooms(
     value, or answers that were drawn.
     """
     minutes, pooled = _minutes_an_answer(runs, about), shares_of(about.shown.average)
+    limit = runs[0].read_json("summary.json").get("limit")
     found = []
     for task, variant in about.variants.items():
         there = {key: columns[key] for key in _keys(variant) if key in columns and key in pooled}
-        more, new, n_all = {}, [], 0
-        for key, n in totals(variant, columns).items():
-            one = there.get(key)
-            if one is None:
-                continue
-            if one.difference is None:
-                new.append(replace(planned_difference(one.column, n), baseline=0.5, candidate=0.5))
-                n_all += n
-            elif one.stderr and n > one.n:
-                more[key] = n / one.n
-                n_all += n
-            else:
-                n_all += one.n
+        valued = {key: one for key, one in there.items() if one.difference is not None}
+        every = totals(variant)
+        more = {
+            key: every[key] / one.n
+            for key, one in valued.items()
+            if one.stderr and every.get(key, 0) > one.n
+        }
+        new = tuple(
+            replace(planned_difference(one.column, every[key]), baseline=0.5, candidate=0.5)
+            for key, one in there.items()
+            if key not in valued and key in every
+        )
         drawn = tuple(key for key, one in there.items() if one.noise)
         if more or new or drawn:
-            n = sum(one.n for one in there.values() if one.difference is not None)
+            n = _n_asked(variant, valued)
+            n_all = max(n, n_items(variant.cls) or 0)
             draws = max(about.draws(task))
             own = minutes.get(task)
-            found.append(Room(task, more, tuple(new), drawn, n, max(n, n_all), draws, own))
+            found.append(Room(task, more, new, drawn, n, n_all, draws, draws, own, limit))
     return found
+
+
+def _n_asked(variant: Variant, valued: Mapping[str, PairedDifference]) -> int:
+    """Items behind these columns of a task, each counted once."""
+    parts = [one.n for one in valued.values() if one.column.metric in variant.cls.items_of]
+    whole = (one.n for one in valued.values() if one.column.metric not in variant.cls.items_of)
+    return max(sum(parts), *whole, 0)
 
 
 def _keys(variant: Variant) -> list[str]:
@@ -141,22 +155,38 @@ def n_items(benchmark: type[Benchmark[Any]]) -> int | None:
     return max(counts, default=None)
 
 
-def totals(variant: Variant, columns: Mapping[str, PairedDifference]) -> dict[str, int]:
-    """Items of each column of a task in the whole benchmark, by key: shared out between several as
-    they are in these runs (XSTest's safe and unsafe prompts).
+def totals(variant: Variant) -> dict[str, int]:
+    """Items of each column of a task in the whole benchmark, by key; none where they are not on
+    record.
     """
-    total, keys = n_items(variant.cls), _keys(variant)
-    if total is None:
-        return {}
-    there = {key: columns[key].n for key in keys if key in columns}
-    n = sum(there.values())
-    if len(keys) == 1 or not n or max(there.values()) * len(keys) > n * 1.9:
-        # Alone, or each column of all items.
-        return dict.fromkeys(keys, total)
-    return {key: round(total * own / n) for key, own in there.items()}
+    total, parts = n_items(variant.cls), variant.cls.items_of
+    return {one.key: parts.get(one.metric, total) for one in variant.columns} if total else {}
 
 
 # --- what a difference would be -------------------------------------------------------------------
+
+_SURE = 0.8
+"""How sure it is to be that a plan takes no less spread for the items than there is."""
+
+
+def guarded(one: PairedDifference) -> PairedDifference:
+    """The difference with the upper end of a one-sided interval for its variance: with a pilot's
+    own variance in its place, half of all plans ask too little (Browne 1995, Statistics in Medicine
+    14). No less than its answers' noise, of which a variance below it is chance.
+
+    Few items change, by whole points: their kurtosis (5 where a fifth does) leaves half of the
+    degrees of freedom that normal changes would have, and so do strata of two items.
+    """
+    from scipy.special import chdtri
+
+    if one.stderr is None or not one.n_effective:
+        return one
+    # Where no answer changed, the two pairs of `paired` are all that is known.
+    error = one.stderr or math.sqrt(2) / (one.n_effective + 2)
+    free = one.n_effective / 2
+    least = max(error**2, one.variance or 0.0, one.noise or 0.0)
+    variance = least * free / float(chdtri(free, _SURE))
+    return replace(_with_error(one, math.sqrt(variance)), variance=variance)
 
 
 def _with_items(one: PairedDifference, more: float) -> PairedDifference:

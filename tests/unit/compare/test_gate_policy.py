@@ -316,6 +316,20 @@ def test_the_plan_that_is_advised_is_for_the_drop_that_was_undecided(
     assert line == f"- which items would tell: evals compare 'a b' new --plan {points}"
 
 
+def test_no_plan_is_advised_where_a_floor_alone_is_undecided() -> None:
+    floor = Policy(columns={"gsm8k": Rule(floor=0.6)})
+    about = {"gsm8k": cell(0.61, 1000)}
+    found = replace(gate(floor, about, gsm8k=SURE), runs=(Path("a"), Path("b")))
+    assert found.verdict == "undecided"
+    assert "--plan" not in markdown(found)
+    assert "own interval (GSM8k 8-shot cot): more items narrow it" in markdown(found)
+    both = markdown(replace(gate(floor, about, gsm8k=UNSURE), runs=(Path("a"), Path("b"))))
+    assert "--plan 1" in both
+    assert "more items narrow it" in both
+    broken = gate(floor, {"gsm8k": cell(0.5, 20)}, gsm8k=SURE)
+    assert "misses its floor" in headline(broken)
+
+
 def test_the_ids_of_what_changed_are_in_the_files(recorded: Make) -> None:
     found = check(recorded("right"), recorded("broken", wrong_sums), Policy())
     ids = list(next(c for c in found.columns if c.difference.key == "gsm8k").difference.worse)

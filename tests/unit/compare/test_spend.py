@@ -1,5 +1,7 @@
 """What to ask more, cheapest first: the items of public files, the power they bring, the price."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,13 @@ import pytest
 
 from evals.cards.published import shipped
 from evals.compare import moves, spend
-from evals.compare.paired import Z80
+from evals.compare.paired import Z80, Pairs, paired_difference
 from evals.compare.policy import known_columns
 from evals.compare.power import planned_difference
 from evals.compare.runs import Comparability, Comparison
 from evals.errors import InputError
-from evals.registry import benchmark_class
+from evals.records import ItemId
+from evals.registry import benchmark_class, variants
 from evals.stats import Z95
 from evals.storage.run_folder import RunFolder
 from tests.run_files import RECORD
@@ -49,8 +52,6 @@ def runs(folder: Path, tokens: dict[str, int]) -> tuple[Path, Path]:
 
 def card(*without: str) -> Comparison:
     """A comparison at the card's size, a fifth of the items changed; some columns not compared."""
-    from dataclasses import replace
-
     columns = []
     for key, n in CARD.items():
         one = replace(planned_difference(known_columns()[key], n), baseline=0.5, candidate=0.5)
@@ -83,7 +84,7 @@ def test_it_stops_where_the_drop_is_found(tmp_path: Path) -> None:
     now = spend.plan(*folders, card(), 50.0)
     assert (now.steps, now.is_reached) == ((), True)
     assert now.now is not None
-    just_less = 100 * (now.now.mde or 0) - 0.01
+    just_less = 100 * ((now.taken and now.taken.mde) or 0) - 0.01
     reached = spend.plan(*folders, card(), just_less)
     assert ([move.task for move, _ in reached.steps], reached.is_reached) == (["gsm8k"], True)
 
@@ -94,9 +95,60 @@ def test_items_for_a_column_alone_are_those_at_which_its_error_is_small_enough(
     found = spend.plan(*runs(tmp_path, {"gsm8k": 1}), card(), 2.0)
     (needed, there) = next((n, all_) for one, n, all_ in found.alone if one.key == "gsm8k")
     then = planned_difference(known_columns()["gsm8k"], needed)
-    assert then.mde == pytest.approx(0.02, rel=0.02)
+    # At the spread that is planned with, which is more than 200 items show.
+    now = planned_difference(known_columns()["gsm8k"], 200)
+    more = (moves.guarded(now).stderr or 0.0) / (now.stderr or 1.0)
+    assert 1 < more < 1.1
+    assert then.mde == pytest.approx(0.02 / more, rel=0.02)
     assert there == 1_319
     assert then.mde == pytest.approx((Z95 + Z80) * (then.stderr or 0))
+
+
+@pytest.mark.parametrize("changed", [0.1, 0.3])
+def test_the_spread_planned_with_is_seldom_less_than_there_is(changed: float) -> None:
+    """Over all that 24 items can show with a chance of 1 in 1,000, of which so many change."""
+    column, n, sure = known_columns()["gsm8k"], 24, 0.0
+    for up in range(n + 1):
+        for down in range(n + 1 - up):
+            same = n - up - down
+            ways = math.comb(n, up) * math.comb(n - up, down)
+            chance = ways * (changed / 2) ** (up + down) * (1 - changed) ** same
+            if chance < 1e-3:
+                continue
+            before = (1.0,) * down + (0.0,) * (up + same)
+            after = (0.0,) * down + (1.0,) * up + (0.0,) * same
+            ids = (ItemId(""),) * n
+            one = paired_difference(Pairs(column, ids, before, after, ("",) * n), n_resamples=0)
+            sure += chance * ((moves.guarded(one).variance or 0.0) >= changed / n)
+    assert sure > 0.8
+
+
+def test_repeats_do_not_make_few_items_tell(tmp_path: Path) -> None:
+    """24 items in two runs, four answers to each, whose spread is by chance all of the answers."""
+    one = planned_difference(known_columns()["ifeval"], 24)
+    one = replace(one, baseline=0.5, candidate=0.5, noise=1.2 * (one.variance or 0.0))
+    found = Comparison(("a", "b"), Comparability(None, (), False), (one,))
+    folders = runs(tmp_path, {"ifeval": 1})
+    for folder in folders:
+        summary = RunFolder(folder).read_json("summary.json")
+        RunFolder(folder).write_json("summary.json", summary | {"limit": 24})
+    just_less = 100 * (moves.guarded(one).mde or 0.0) - 0.01
+    ((move, after),) = spend.plan(*folders, found, just_less).steps
+    assert (move.how, move.n_more) == ("--limit 24 --tasks ifeval --repeats 2", 24)
+    endless = moves.with_draws(moves.guarded(one), math.inf)
+    assert 0.05 < (endless.mde or 0.0) < (after.mde or 0.0)
+    ((move, after),) = spend.plan(*folders, found, 3.0).steps
+    assert move.how.startswith("--suite full --tasks ifeval")
+    assert move.n_more == 541 * move.after.draws - 24
+
+
+def test_a_column_of_a_part_of_the_prompts_has_the_items_of_that_part() -> None:
+    of_card = variants(shipped())
+    assert moves.totals(of_card["xstest"]) == {
+        "xstest_safe_refused": 250,
+        "xstest_unsafe_followed": 200,
+    }
+    assert set(moves.totals(of_card["alpaca_eval"]).values()) == {805}
 
 
 def test_a_column_that_is_not_there_is_something_to_ask(tmp_path: Path) -> None:
