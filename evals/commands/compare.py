@@ -119,8 +119,8 @@ def check(
         typer.Option(
             "--init",
             help=(
-                "Print a policy with comments, and stop: for every column, with what the items of"
-                " --baseline can find; or the ready one that --policy names."
+                "Print a policy with comments, and stop: for every column, or the ready one that"
+                " --policy names; with what the items of --baseline can find."
             ),
         ),
     ] = False,
@@ -141,11 +141,12 @@ def check(
     from evals.compare import gate_files, gate_report
     from evals.compare.gate import check as check_runs
     from evals.compare.policy import Policy, policy_text, read_policy
-    from evals.compare.policy_init import starter
+    from evals.compare.policy_init import ready, starter
 
     rules = read_policy(policy, baseline, card) if policy else Policy()
     if init:
-        print(policy_text(policy) if policy else starter(baseline, card), end="")
+        own = ready(policy_text(policy), rules, baseline, card) if policy else None
+        print(own or starter(baseline, card), end="")
         return
     if baseline is None or candidate is None:
         lacking = "--baseline" if baseline is None else "--candidate"

@@ -66,13 +66,14 @@ class Held:
 class ColumnVerdict:
     """One column's verdict. held: the drop, then a floor or a ceiling where there is one.
 
-    same: every answer and score is the same in both runs.
+    same: every answer and score is the same in both runs.  in_baseline: whether that has a value.
     """
 
     difference: PairedDifference
     rule: Rule
     held: tuple[Held, ...]
     same: bool = False
+    in_baseline: bool = False
 
     @property
     def state(self) -> ColumnState:
@@ -291,7 +292,7 @@ def _column(
     for what, limit in (("floor", rule.floor), ("ceiling", rule.ceiling)):
         if limit is not None:
             held.append(_held_value(what, limit, cell, rule, missing))  # type: ignore[arg-type]
-    return ColumnVerdict(one, rule, tuple(held), same)
+    return ColumnVerdict(one, rule, tuple(held), same, in_baseline)
 
 
 def _held_drop(one: PairedDifference, rule: Rule, missing: ColumnState) -> Held:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evals.compare.gate import ALPHA, ColumnVerdict, Gate, Held
-from evals.compare.paired import Z80
+from evals.compare.paired import Z80, PairedDifference
 from evals.compare.words import change, in_words, noises, p_value, unit
 from evals.errors import EnvironmentFault
 from evals.report.table import MISSING, compared, escape, percent, points, sense
@@ -17,7 +17,7 @@ _MEANING = {
     "pass": "no column fell by more than is allowed",
     "undecided": "the items cannot tell whether a column fell by more than is allowed",
     "regressed": "a column fell by more than is allowed",
-    "incomplete": "a column the baseline has, or the policy requires, could not be compared",
+    "incomplete": "a column the baseline has could not be compared",
     "incomparable": "the runs cannot be compared",
 }
 _TO_DO = {
@@ -31,8 +31,16 @@ _TO_DO = {
 
 def to_do(gate: Gate) -> str:
     """What a person is to do."""
-    fails = gate.verdict == "undecided" and gate.fails_undecided
-    return "Hold it back, and ask more items" if fails else _TO_DO[gate.verdict]
+    if gate.verdict == "undecided" and gate.fails_undecided:
+        return "Hold it back, and ask more items"
+    return "Run what is missing, then check again" if _lacks_both(gate) else _TO_DO[gate.verdict]
+
+
+def _lacks_both(gate: Gate) -> bool:
+    """Whether the candidate's run, once finished, would not be enough: the policy requires what the
+    baseline has not.
+    """
+    return gate.verdict == "incomplete" and not all(one.in_baseline for one in blamed(gate))
 
 
 def headline(gate: Gate) -> str:
@@ -51,6 +59,8 @@ def headline(gate: Gate) -> str:
 def _meaning(gate: Gate) -> str:
     """What the verdict says; of columns that are held to a floor or ceiling, that too."""
     said, fell = _MEANING[gate.verdict], "fell by more than is allowed"
+    if _lacks_both(gate):
+        return "a column that the policy requires could not be compared"
     missed = [
         one.what
         for column in blamed(gate)
@@ -169,7 +179,16 @@ def _beside(gate: Gate) -> Iterator[str]:
         if one.difference is None:
             yield f"{one.column.heading}: {one.reason}"
         elif one.n_better + one.n_worse:
-            yield f"{one.column.heading}: {in_words(one)} points (shown only)"
+            yield f"{one.column.heading}: {in_words(one)} points (shown only{_unheard(one, gate)})"
+
+
+def _unheard(one: PairedDifference, gate: Gate) -> str:
+    """What to set where a finer measure, which decides nothing, is surely worse than is allowed."""
+    (own,) = (column for column in gate.columns if column.difference.key == one.key)
+    if own.rule.measure == "probability" or one.gain_ci95 is None or not own.decides:
+        return ""
+    fell = one.gain_ci95[1] < -own.drop.limit
+    return '; it fell by more than is allowed, and decides with measure = "probability"' * fell
 
 
 def _power(gate: Gate) -> Iterator[str]:
@@ -249,7 +268,10 @@ def _cells(column: ColumnVerdict) -> tuple[str, ...]:
         for value in (one.baseline, one.candidate)
     ]
     tier = "" if column.rule.tier == "critical" else f" ({column.rule.tier})"
-    return name, *values, change(one), _allowed(column), column.state + tier
+    # A share of the baseline's value cannot be told without one.
+    known = one.difference is not None or column.rule.relative_drop is None
+    allowed = _allowed(column) if known else MISSING
+    return name, *values, change(one), allowed, column.state + tier
 
 
 def annotations(gate: Gate) -> Iterator[str]:

@@ -87,11 +87,12 @@ def plan(
         made.append(best)
         current = best.made(current)
         asks = [best.after if room is best.before else room for room in asks]
-    steps = []
+    steps: list[tuple[Move, PairedDifference]] = []
     then = {key: guarded(one) for key, one in there.items()}
     for move in _at_once(made):
         then = move.made(then)
-        steps.append((move, pooled(then) or taken))
+        if (after := pooled(then)) is not None:
+            steps.append((move, after))
     every = {k: n for own in about.variants.values() for k, n in totals(own).items()}
     alone = tuple(
         (one, _needed(guarded(one), points / 100), max(one.n, every.get(key, one.n)))

@@ -40,8 +40,11 @@ def noises(columns: Iterable[PairedDifference]) -> Iterator[str]:
         if one.noise is not None and one.variance and one.stderr:
             parts = max(0.0, one.variance - one.noise), one.noise
             items, drawn = (points(math.sqrt(part), one.column, "") for part in parts)
+            said = f"{items}{unit(one.column)} come of the items (more items lessen it)"
+            # Few items can come out with no variance of their own; that is chance, and no finding.
+            none = "what comes of the items (more items lessen it) is too little to be told"
             yield (
-                f"{one.column.heading}: of the difference's standard error {items}"
-                f"{unit(one.column)} come of the items (more items lessen it) and {drawn} of the"
-                " answers drawn (more draws lessen it)"
+                f"{one.column.heading}: of the difference's standard error"
+                f" {drawn}{unit(one.column)} come of the answers drawn (more draws lessen it);"
+                f" {said if parts[0] > 1e-9 * one.variance else none}"
             )

@@ -97,6 +97,8 @@ def test_a_required_column_that_is_missing_leaves_no_verdict_though_no_run_ever_
     found = gate(policy, mmlu=SURE)
     assert (found.verdict, found.exit_code) == ("incomplete", 3)
     assert "TruthfulQA %Info+True: incomplete: in neither run" in markdown(found)
+    assert markdown(found).startswith("Run what is missing, then check again")
+    assert "a column that the policy requires could not be compared" in headline(found)
     assert gate(Policy(), mmlu=SURE).verdict == "pass"
 
 
@@ -314,6 +316,13 @@ def test_the_plan_that_is_advised_is_for_the_drop_that_was_undecided(
     assert found.verdict == "undecided"
     (line,) = [one for one in markdown(found).splitlines() if "--plan" in one]
     assert line == f"- which items would tell: evals compare 'a b' new --plan {points}"
+
+
+def test_a_finer_measure_that_surely_fell_says_what_lets_it_decide() -> None:
+    beside = (replace(difference("mmlu", -9.0, -1.1), n_worse=9),)
+    said = 'it fell by more than is allowed, and decides with measure = "probability"'
+    assert said in markdown(replace(gate(Policy(), mmlu=UNSURE), beside=beside))
+    assert said not in markdown(replace(gate(Policy(Rule(0.02)), mmlu=UNSURE), beside=beside))
 
 
 def test_no_plan_is_advised_where_a_floor_alone_is_undecided() -> None:

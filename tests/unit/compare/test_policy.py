@@ -20,7 +20,7 @@ from evals.compare.paired import PairedDifference
 from evals.compare.policy import Policy, Rule, known_columns, read_policy, ready_policies
 from evals.compare.policy_init import starter
 from evals.errors import InputError
-from tests.unit.conftest import Call
+from tests.unit.conftest import Call, Make
 
 KEYS = shipped().keys
 
@@ -96,6 +96,17 @@ def test_the_command_ends_with_2_and_one_sentence(tmp_path: Path, evals: Call) -
         file.write_text(text, encoding="utf-8")
         code, out, err = evals("check", "--init", "--policy", file)
         assert (code, out, says in err, err.count("\n")) == (2, "", True, 1), err
+
+
+def test_a_ready_policy_says_what_it_finds_with_the_baselines_items(
+    recorded: Make, evals: Call
+) -> None:
+    init = ("check", "--init", "--policy", "quantised")
+    (_, plain, _), (code, own, _) = evals(*init), evals(*init, "--baseline", recorded("right"))
+    assert (code, own.endswith(plain)) == (0, True)
+    assert "IFEval loose acc" in own.removesuffix(plain)
+    assert "XSTest safe" not in own.removesuffix(plain)  # advisory
+    tomllib.loads(own)
 
 
 def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
