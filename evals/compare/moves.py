@@ -26,7 +26,7 @@ class Room:
 
     n, n_all: items of each model, and all that there are.  draws: answers to each, of which the
     runs have `least`.  minutes: what an answer takes, of both models; None where it is not known.
-    limit: the runs' own.  is_full: all items are asked.
+    options: of `evals run`, which take the items that these runs have.  is_full: all are asked.
     """
 
     task: str
@@ -38,7 +38,7 @@ class Room:
     draws: int
     least: int
     minutes: float | None
-    limit: int | None = None
+    options: str = ""
     is_full: bool = False
 
 
@@ -92,9 +92,8 @@ def _how(room: Room) -> str:
     if room.new and room.is_full:
         return f"--tasks {room.task}, with what it lacks here"
     # Both runs must be of one suite, so the whole of a benchmark is asked anew.
-    limit = "" if room.limit is None else f"--limit {room.limit} "
     again = f" --repeats {room.draws}" if room.draws > 1 else ""
-    return f"{'--suite full ' if room.is_full else limit}--tasks {room.task}{again}"
+    return f"{'--suite full ' if room.is_full else room.options}--tasks {room.task}{again}"
 
 
 def rooms(
@@ -104,7 +103,9 @@ def rooms(
     value, or answers that were drawn.
     """
     minutes, pooled = _minutes_an_answer(runs, about), shares_of(about.shown.average)
-    limit = runs[0].read_json("summary.json").get("limit")
+    summary = runs[0].read_json("summary.json")
+    options = "" if summary["suite"] == "card" else f"--suite {summary['suite']} "
+    options += f"--limit {summary['limit']} " if summary.get("limit") is not None else ""
     found = []
     for task, variant in about.variants.items():
         there = {key: columns[key] for key in _keys(variant) if key in columns and key in pooled}
@@ -126,7 +127,7 @@ def rooms(
             n_all = max(n, n_items(variant.cls) or 0)
             draws = max(about.draws(task))
             own = minutes.get(task)
-            found.append(Room(task, more, new, drawn, n, n_all, draws, draws, own, limit))
+            found.append(Room(task, more, new, drawn, n, n_all, draws, draws, own, options))
     return found
 
 
