@@ -28,6 +28,11 @@ class Answer:
         """The first draw's."""
         return self.rows[0]
 
+    @property
+    def group(self) -> str:
+        """What stands between its id's task and its number: a subject, a kind of puzzle."""
+        return str(self.row.get("id", "")).partition("/")[2].rpartition("/")[0]
+
     def says_the_same(self, other: "Answer") -> bool:
         """Whether both answers are equal: the texts, or the choice; its log-probabilities differ in
         the last digits between processors.

@@ -154,9 +154,7 @@ def task_columns(
 
 
 def pairs_of(column: Column, baseline: Answers, candidate: Answers, *, macro: bool) -> Pairs:
-    """The items of a column that both runs scored; the stratum is what stands between an id's task
-    and its number.
-    """
+    """The items of a column that both runs scored; their groups are the strata."""
     before, after = (
         {i: v for i, answer in side.items() if (v := answer.scores.get(column.key)) is not None}
         for side in (baseline, candidate)
@@ -171,7 +169,7 @@ def pairs_of(column: Column, baseline: Answers, candidate: Answers, *, macro: bo
         tuple(i for i, _, _ in both),
         tuple(before[i] for i, _, _ in both),
         tuple(after[i] for i, _, _ in both),
-        tuple(i.partition("/")[2].rpartition("/")[0] for i, _, _ in both),
+        tuple(one.group for _, one, _ in both),
         macro,
         sum(a.says_the_same(b) for _, a, b in both),
         tuple(one for one in noise if one is not None),

@@ -85,9 +85,8 @@ def _groups(task: str, both: Both) -> Iterator[_Found]:
     """Groups of a task (its subjects, its kinds of puzzle) that lost more than chance would."""
     by_group: dict[str, list[int]] = {}
     for before, after in both:
-        group = str(before.row.get("id", "")).partition("/")[2].rpartition("/")[0]
-        if group:
-            by_group.setdefault(group, []).append(_gain(before, after))
+        if before.group:
+            by_group.setdefault(before.group, []).append(_gain(before, after))
     for group, changes in by_group.items():
         # So many groups are looked at, that the largest reaches more by chance alone.
         if sum(changes) < 0 and _stands_out(changes, math.log(1 + len(by_group)) / 2):

@@ -191,7 +191,13 @@ def check(
     summaries = [RunFolder(path).read_json("summary.json") for path in (baseline, candidate)]
     names = (row_from_summary(summaries[0]).name, row_from_summary(summaries[1]).name)
     comparable = comparability(*summaries)
-    gate = Gate(names, (), comparable.reason, comparable.notes, strict, policy)
+    # A pipeline that measured the baseline twice would pass for ever.
+    if baseline.resolve() == candidate.resolve():
+        alike: tuple[str, ...] = ("baseline and candidate are one run folder: nothing can differ",)
+    else:
+        one_model = "one model in both runs: every difference here is run-to-run spread"
+        alike = (one_model,) * comparable.same_model
+    gate = Gate(names, (), comparable.reason, (*comparable.notes, *alike), strict, policy)
     gate = replace(gate, runs=(baseline, candidate))
     if comparable.reason is not None:
         return gate

@@ -157,6 +157,8 @@ def _remarks(gate: Gate) -> Iterator[str]:
 
 def _pooled(gate: Gate) -> Iterator[str]:
     """The pooled difference, one-sided, and what it could have found."""
+    if gate.pooled is None and gate.policy.pooled_decides and gate.reason is None:
+        yield "the pooled difference decides nothing: no critical column enters it"
     # Of one column it says what the table says.
     if gate.pooled is None or (gate.pooled.same and not gate.policy.pooled_decides):
         return

@@ -104,7 +104,7 @@ def rooms(
     """
     minutes, pooled = _minutes_an_answer(runs, about), shares_of(about.shown.average)
     summary = runs[0].read_json("summary.json")
-    options = "" if summary["suite"] == "card" else f"--suite {summary['suite']} "
+    options = "" if summary.get("suite") in (None, "card") else f"--suite {summary['suite']} "
     options += f"--limit {summary['limit']} " if summary.get("limit") is not None else ""
     found = []
     for task, variant in about.variants.items():

@@ -9,7 +9,7 @@ error of drawing other items (arXiv 2508.13144).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import stdev
@@ -20,7 +20,7 @@ from evals.compare.answers import Side, read_answers
 from evals.compare.columns import asked, columns_of, task_columns
 from evals.compare.paired import PairedDifference, average_difference
 from evals.compare.runs import comparability
-from evals.compare.words import change, p_value, unit
+from evals.compare.words import by_remark, change, p_value, unit
 from evals.errors import InputError
 from evals.records import Column
 from evals.report.run_row import row_from_summary
@@ -132,21 +132,29 @@ def _columns(
     adjusted = holm(p_values)
     found, lacking = [], []
     for key, column in columns.items():
-        its = tuple(side.get(key) or {} for side in cells)
-        valued = {at: cell["value"] for at, cell in enumerate(its) if cell.get("value") is not None}
-        if len(valued) < 2:
+        steps = steps_of(column, [side.get(key) or {} for side in cells])
+        if steps is None:
             lacking.append(column.heading)
             continue
         own = {p: by_key[key] for p, by_key in pairs.items() if f"{key} {p}" in p_values}
-        sign = -1 if column.lower_is_better else 1
-        # Of equal ones the first.
-        best = max(valued, key=lambda at: (sign * valued[at], -at))
-        last = [valued[at] for at in sorted(valued)][-LAST:]
         p_holm = {pair: adjusted[f"{key} {pair}"] for pair in own}
-        spread = stdev(last) if len(last) > 2 else None
         why = "" if own else next(one[key].reason for one in pairs.values() if key in one) or ""
-        found.append(Steps(column, its, own, p_holm, best, spread, why))
+        found.append(replace(steps, differences=own, p_holm=p_holm, reason=why))
     return tuple(found), tuple(lacking)
+
+
+def steps_of(column: Column, cells: Sequence[Mapping[str, Any]]) -> Steps | None:
+    """A column over runs with these cells, without differences; None where fewer than two have a
+    value.
+    """
+    valued = {at: cell["value"] for at, cell in enumerate(cells) if cell.get("value") is not None}
+    if len(valued) < 2:
+        return None
+    sign = -1 if column.lower_is_better else 1
+    # Of equal ones the first.
+    best = max(valued, key=lambda at: (sign * valued[at], -at))
+    last = list(valued.values())[-LAST:]
+    return Steps(column, tuple(cells), {}, {}, best, stdev(last) if len(last) > 2 else None)
 
 
 # --- as text --------------------------------------------------------------------------------------
@@ -175,17 +183,8 @@ def markdown(found: Series) -> str:
 def notes(found: Series) -> list[str]:
     """What else is to be known of the runs, but for their scatter."""
     lacking = [f"not in two runs: {', '.join(found.lacking)}"] if found.lacking else []
-    return [*found.notes, *_apart(found), *lacking]
-
-
-def _apart(found: Series) -> Iterator[str]:
-    """Why columns have values and no differences, each reason once."""
-    about: dict[str, list[str]] = {}
-    for one in found.columns:
-        if one.reason:
-            about.setdefault(one.reason, []).append(one.column.heading)
-    for reason, headings in about.items():
-        yield f"without differences: {', '.join(headings)}: {reason}"
+    apart = by_remark((one.reason, one.column) for one in found.columns if one.reason)
+    return [*found.notes, *(f"without differences: {line}" for line in apart), *lacking]
 
 
 def rows(steps: Steps, names: Sequence[str]) -> Iterator[tuple[str, ...]]:

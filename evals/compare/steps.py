@@ -6,7 +6,7 @@ from statistics import fmean
 
 from evals.cards.card import AVERAGE
 from evals.cards.published import card_of_run
-from evals.compare.series import Series, Steps
+from evals.compare.series import Series, steps_of
 from evals.report.run_row import cells_under, kept_columns, row_from_summary
 from evals.report.table import TableRow, table_columns
 from evals.storage.run_folder import RunFolder
@@ -47,13 +47,9 @@ def watched(steps: Sequence[Step]) -> tuple[Series, list[TableRow]]:
     summaries = [RunFolder(run).read_json("summary.json") for _, run, _, _ in steps]
     rows = [row_from_summary(summary) for summary in summaries]
     cells = [cells_under(card_of_run(one), one) for one in summaries]
-    found = []
-    for column in table_columns(rows):
-        its = tuple(one.get(column.key, {}) for one in cells)
-        sign = -1 if column.lower_is_better else 1
-        valued = {
-            at: sign * cell["value"] for at, cell in enumerate(its) if cell.get("value") is not None
-        }
-        if len(valued) > 1:
-            found.append(Steps(column, its, {}, {}, max(valued, key=valued.__getitem__), None))
-    return Series(tuple(run.name for _, run, _, _ in steps), tuple(found), (), ()), rows
+    found = (
+        steps_of(column, [one.get(column.key, {}) for one in cells])
+        for column in table_columns(rows)
+    )
+    shown = tuple(one for one in found if one is not None)
+    return Series(tuple(run.name for _, run, _, _ in steps), shown, (), ()), rows

@@ -9,7 +9,7 @@ from evals.cards.card import AVERAGE
 from evals.compare.columns import JUDGED_BY
 from evals.compare.paired import PairedDifference
 from evals.compare.runs import Comparison
-from evals.compare.words import change, in_words, noises, p_value, unit
+from evals.compare.words import by_remark, change, in_words, noises, p_value, unit
 from evals.report.table import MISSING, compared, escape, points, sense
 
 _HEADS = (
@@ -104,14 +104,9 @@ def _cells(one: PairedDifference, p_holm: float | None) -> tuple[str, ...]:
 
 
 def _how(found: Comparison) -> Iterator[str]:
-    """How intervals and p-values were made, and why a column has none; each remark once, with its
-    columns.
-    """
-    about: dict[str, list[str]] = {}
-    for one in (*found.columns, *found.finer.values()):
-        about.setdefault(one.reason or one.estimator, []).append(one.column.heading)
-    for remark, headings in about.items():
-        yield f"{', '.join(headings)}: {remark}"
+    """How intervals and p-values were made, and why a column has none."""
+    of = (*found.columns, *found.finer.values())
+    return by_remark((one.reason or one.estimator, one.column) for one in of)
 
 
 def _run_to_run(found: Comparison) -> Iterator[str]:

@@ -29,6 +29,15 @@ def unit(column: Column) -> str:
     return " points" if column.is_share else ""
 
 
+def by_remark(remarks: Iterable[tuple[str, Column]]) -> Iterator[str]:
+    """Each remark once, behind the headings of the columns that it is of."""
+    about: dict[str, list[str]] = {}
+    for remark, column in remarks:
+        about.setdefault(remark, []).append(column.heading)
+    for remark, headings in about.items():
+        yield f"{', '.join(headings)}: {remark}"
+
+
 def p_value(p: float | None) -> str:
     """p with four decimals."""
     return MISSING if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"

@@ -3,6 +3,7 @@ estimates, how many may be undecided, and the pooled difference.
 """
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,24 @@ def test_the_plan_that_is_advised_is_for_the_drop_that_was_undecided(
     assert found.verdict == "undecided"
     (line,) = [one for one in markdown(found).splitlines() if "--plan" in one]
     assert line == f"- which items would tell: evals compare 'a b' new --plan {points}"
+
+
+def test_a_baseline_measured_twice_does_not_pass_without_a_word(
+    recorded: Make, tmp_path: Path
+) -> None:
+    (note,) = check(recorded("right"), recorded("right"), Policy()).notes
+    assert note == "baseline and candidate are one run folder: nothing can differ"
+    again = shutil.copytree(recorded("right"), tmp_path / "again")
+    (note,) = check(recorded("right"), again, Policy()).notes
+    assert note.startswith("one model in both runs")
+
+
+def test_a_pooled_difference_that_is_to_decide_and_is_not_there_is_said() -> None:
+    policy = Policy(Rule(tier="supporting"), pooled_decides=True)
+    assert "the pooled difference decides nothing" in markdown(gate(policy, gsm8k=SURE))
+    assert "decides nothing" not in markdown(
+        gate(replace(policy, pooled_decides=False), gsm8k=SURE)
+    )
 
 
 def test_a_finer_measure_that_surely_fell_says_what_lets_it_decide() -> None:
