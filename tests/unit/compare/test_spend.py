@@ -149,6 +149,10 @@ def test_a_column_of_a_part_of_the_prompts_has_the_items_of_that_part() -> None:
         "xstest_unsafe_followed": 200,
     }
     assert set(moves.totals(of_card["alpaca_eval"]).values()) == {805}
+    for task, n in ITEMS.items():
+        cls = benchmark_class(task)
+        assert cls.items_of.keys() <= {one.name for one in cls.metrics}
+        assert not cls.items_of or sum(cls.items_of.values()) == n
 
 
 def test_a_column_that_is_not_there_is_something_to_ask(tmp_path: Path) -> None:
