@@ -119,7 +119,7 @@ def policy_text(path: Path) -> str:
     """The text of a policy file, or of the ready one of that name. Raises OSError, ValueError."""
     ready = READY / f"{path}.toml"
     return (ready if not path.exists() and str(path) in ready_policies() else path).read_text(
-        encoding="utf-8"
+        encoding="utf-8-sig"
     )
 
 
