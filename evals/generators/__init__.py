@@ -7,7 +7,7 @@ The seam where the outside world enters: one method that streams answers back as
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from evals.models.prompts import Rendered
 from evals.records import Completion
@@ -67,14 +67,23 @@ def n_characters(answer: Completion) -> int:
     return sum(len(output.text) for output in answer.outputs)
 
 
-class Moved(list[tuple[Rendered, Completion | Failure]]):
-    """No answers, but a sign of life. n_tokens: of answers that are not finished, by the requests'
-    kind.
+class Text(NamedTuple):
+    """A text that an engine writes, of a request that is not answered yet.
+
+    is_over: it is finished; the request asks for several.
     """
 
-    def __init__(self, n_tokens: Mapping[str, int]) -> None:
+    kind: str
+    n_tokens: int
+    is_over: bool = False
+
+
+class Moved(list[tuple[Rendered, Completion | Failure]]):
+    """No answers, but a sign of life. texts: how many there are of each."""
+
+    def __init__(self, texts: Mapping[Text, int]) -> None:
         super().__init__()
-        self.n_tokens = n_tokens
+        self.texts = texts
 
 
 class Generator(Protocol):

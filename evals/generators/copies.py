@@ -22,7 +22,7 @@ from threading import Event, Thread
 from typing import Any
 
 from evals.errors import EnvironmentFault, EvalsError, InputError
-from evals.generators import Failure, Moved, keeper
+from evals.generators import Failure, Moved, Text, keeper
 from evals.generators.copy_process import Message, Start
 from evals.generators.engine_log import last_lines, phase
 from evals.generators.placing import Places, threads
@@ -52,7 +52,7 @@ Done = list[tuple[Rendered, Completion | Failure]]
 class _Copy:
     """One copy. place: what its devices are, for people.  window: requests it may hold; 0 until it
     is ready.  is_silent: it was ended because it did not become so.
-    under_way: what it was asked, by number.  n_tokens: generated of it, of answers not finished.
+    under_way: what it was asked, by number.  written: of it so far, as Moved has it.
     """
 
     number: int
@@ -66,7 +66,7 @@ class _Copy:
     is_silent: bool = False
     own: deque[Rendered] = field(default_factory=deque)
     under_way: dict[int, Rendered] = field(default_factory=dict)
-    n_tokens: Mapping[str, int] = field(default_factory=dict)
+    written: Mapping[Text, int] = field(default_factory=dict)
 
 
 class CopiesGenerator:
@@ -293,8 +293,8 @@ class CopiesGenerator:
             copy.window = WINDOW * what
             _log.info("%s is ready again", self._named(copy))
         elif word == "moved":
-            copy.n_tokens = what
-            done.put(Moved(sum((Counter(one.n_tokens) for one in self._copies), Counter())))
+            copy.written = what
+            done.put(Moved(sum((Counter(one.written) for one in self._copies), Counter())))
         elif word == "done":
             # An answer that nobody waits for any more has no request.
             answered = [
@@ -320,7 +320,7 @@ class CopiesGenerator:
         n_left = len(copy.under_way)
         spread.lose(copy, *copy.under_way.values())
         copy.under_way.clear()
-        copy.n_tokens = {}
+        copy.written = {}
         _end([copy])
         others = [one for one in self._copies if not one.is_out]
         said = f"{self._named(copy)} is lost: {why}"

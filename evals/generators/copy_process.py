@@ -3,7 +3,7 @@ a connection.
 
 It gets one Start, and then messages, pairs of a word and what goes with it: ("ask", numbered
 requests), ("serve", an adapter's folder), ("drop", None) for what is under way, ("close", None).
-It answers ("ready", its batch), ("done", numbered answers), ("moved", tokens of unfinished ones),
+It answers ("ready", its batch), ("done", numbered answers), ("moved", unfinished ones),
 ("served", None), ("refused", error) where it goes on, ("failed", error) where it ends.
 """
 
@@ -146,7 +146,7 @@ def _work(engine: VllmGenerator, inbox: _Inbox, connection: Connection) -> None:
             try:
                 for done in engine.stream(inbox):
                     if isinstance(done, Moved):
-                        connection.send(("moved", done.n_tokens))
+                        connection.send(("moved", done.texts))
                         continue
                     of = inbox.numbers
                     connection.send(("done", [(of.pop(id(one)), answer) for one, answer in done]))

@@ -13,7 +13,7 @@ from threading import Event, Thread
 from typing import Any
 
 from evals.errors import EnvironmentFault, InputError
-from evals.generators import EngineSettings, Failure, Moved
+from evals.generators import EngineSettings, Failure, Moved, Text
 from evals.generators.checkpoint import prepare_import
 from evals.generators.engine_errors import answering_error, load_error, one_line
 from evals.generators.keeper import has_long_name, room_for_sockets
@@ -200,7 +200,7 @@ class VllmGenerator:
                     yield done
                 if time.monotonic() - said > _MOVED_S:
                     said = time.monotonic()
-                    yield Moved(self._n_under_way(running))
+                    yield Moved(self._texts(running))
         except Exception as error:
             raise answering_error(error) from error
         finally:
@@ -215,13 +215,22 @@ class VllmGenerator:
         if not hasattr(self._engine.engine_core, "resources"):
             self._engine.collective_rpc(score_last_tokens_alone)
 
-    def _n_under_way(self, running: Mapping[str, tuple["_Asked", Part | None]]) -> Counter[str]:
-        """Tokens of answers that are not finished, as this process has received them."""
-        found: Counter[str] = Counter()
+    def _texts(self, running: Mapping[str, tuple["_Asked", Part | None]]) -> Counter[Text]:
+        """Of answers that are not finished, as this process has received them."""
+        found: Counter[Text] = Counter()
+        several = {}
         for one in self._engine.output_processor.request_states.values():
-            asked = running.get((one.parent_req or one).external_req_id)
-            if asked is not None and one.detokenizer is not None:
-                found[asked[0].request.kind] += one.detokenizer.num_output_tokens()
+            of = one.parent_req or one
+            asked = running.get(of.external_req_id)
+            if asked is None or one.detokenizer is None:
+                continue
+            kind = asked[0].request.kind
+            if n := one.detokenizer.num_output_tokens():
+                found[Text(kind, n)] += 1
+            if one.parent_req is not None:
+                several[of.external_req_id] = kind, of.output_aggregator
+        for kind, outputs in several.values():
+            found.update(Text(kind, len(one.token_ids), is_over=True) for one in outputs if one)
         return found
 
     def close(self) -> None:

@@ -17,14 +17,21 @@ BLOCK = 16
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Requests of one benchmark, or of one judge's role: how many, and their tokens, see Work."""
+    """Requests of one benchmark, or of one judge's role: how many, and their tokens, see Work.
+    texts: that they ask for.  longest: tokens that one of these may have.
+    """
 
     n: int = 0
     prompt: int = 0
     new: float = 0.0
+    texts: int = 0
+    longest: int = 0
 
     def __add__(self, other: "Kind") -> "Kind":
-        return Kind(self.n + other.n, self.prompt + other.prompt, self.new + other.new)
+        return Kind(
+            self.n + other.n, self.prompt + other.prompt, self.new + other.new,
+            self.texts + other.texts, max(self.longest, other.longest),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +95,10 @@ def work_of(requests: Iterable[Rendered]) -> Work:
             held += length * n * (len(ids) + length / 2)
             own += length * (computed + n * length / 2)
             whole += len(ids)
-        found = Kind(1, prompt, length * n * len(prompts))
+        texts = n * len(prompts)
+        found = Kind(1, prompt, length * texts, texts, request.max_new_tokens)
         kinds[request.kind] = kinds.get(request.kind, Kind()) + found
-        most += request.max_new_tokens * n * len(prompts)
+        most += request.max_new_tokens * texts
         scored = max(scored, _longest_scored(request))
     new = sum(kind.new for kind in kinds.values())
     prompt = sum(kind.prompt for kind in kinds.values())

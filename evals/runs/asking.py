@@ -81,7 +81,7 @@ class Asker:
         of = {id(requests[0]): (key, requests) for key, requests in waiting}
         for done in self._engine.stream([requests[0] for _, requests in waiting]):
             if isinstance(done, Moved):
-                self.progress.moved(done.n_tokens)
+                self.progress.moved(done.texts)
                 continue
             answered = [
                 (*of[id(request)], whole(renderer.cut(request, answer)))

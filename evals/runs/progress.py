@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from evals.generators import Text
 from evals.generators.waiting import said_of
 from evals.runs.ahead import Ahead
 
@@ -66,20 +67,20 @@ class Progress:
         figures = self.phases[self._phase]
         for name, value in counts.items():
             figures[name] = figures.get(name, 0) + value
-        self._show()
+        self._show(self._clock())
 
-    def moved(self, n_tokens: Mapping[str, int]) -> None:
-        """So many tokens are there of answers that are not finished, by kind."""
-        if self.ahead is not None:
-            self.ahead.moved(n_tokens)
-        self._show()
-
-    def _show(self) -> None:
+    def moved(self, texts: Mapping[Text, int]) -> None:
+        """So many there are of texts of answers that are not finished."""
         now = self._clock()
+        if self.ahead is not None:
+            self.ahead.moved(texts, now - self._started)
+        self._show(now)
+
+    def _show(self, now: float) -> None:
         if self._bar is not None:
             self._bar.update(
                 self._bar_task,
-                completed=self._share(),
+                completed=self._share(now),
                 rate=f"{self._rate(now)}{self._left(now)}",
                 count=f"{self._done:,}/{self._total:,}",
             )
@@ -142,15 +143,15 @@ class Progress:
 
     def _left(self, now: float) -> str:
         """What is left at the speed so far; nothing while too little is known."""
-        share = self._share()
+        share = self._share(now)
         if not 0.1 <= share < 1:
             return ""
         return f", about {said_of((now - self._started) * (1 - share) / share)} left"
 
-    def _share(self) -> float:
-        """Of the phase's work, what is done."""
+    def _share(self, now: float) -> float:
+        """Of the phase's time, what is over."""
         if self.ahead is not None:
-            return self.ahead.share
+            return self.ahead.share(now - self._started)
         return self._done / max(self._total, 1)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evals.generators import Moved, vllm
+from evals.generators import Moved, Text, vllm
 from evals.generators.scored_rows import score_last_tokens_alone
 from evals.generators.vllm import VllmGenerator
 from evals.models.rendered import Rendered
@@ -109,17 +109,23 @@ def test_meanwhile_it_tells_how_many_tokens_unfinished_answers_have(
     engine = Engine(cached=())
     generator._engine, generator._adapter, generator.batch = engine, None, 2
 
+    over = [None, SimpleNamespace(token_ids=(7,) * 4), None]
+
     def state(of: str, n: int, parent: str = "") -> Any:
         said = SimpleNamespace(num_output_tokens=lambda: n)
-        above = SimpleNamespace(external_req_id=parent) if parent else None
+        above = SimpleNamespace(external_req_id=parent, output_aggregator=over) if parent else None
         return SimpleNamespace(external_req_id=of, parent_req=above, detokenizer=said)
 
-    states = [state("0", 3), state("s_1", 5, "1"), state("s_2", 6, "1"), state("another's", 9)]
+    states = [state("0", 3), state("s_1", 5, "1"), state("s_2", 0, "1"), state("another's", 9)]
     engine.output_processor.request_states = dict(enumerate(states))
     steps: list[list[Any]] = [[], []]
     finish = engine.step
     monkeypatch.setattr(engine, "step", lambda: steps.pop() if steps else finish())
     asked = [request("gsm8k/1"), request("bbh/1")]
     done = list(generator.stream(asked))
-    assert next(one.n_tokens for one in done if isinstance(one, Moved)) == {"gsm8k": 3, "bbh": 11}
+    assert next(one.texts for one in done if isinstance(one, Moved)) == {
+        Text("gsm8k", 3): 1,
+        Text("bbh", 5): 1,
+        Text("bbh", 4, is_over=True): 1,
+    }
     assert [str(one.item_id) for told in done for one, _ in told] == ["gsm8k/1", "bbh/1"]

@@ -4,12 +4,14 @@ is left, not by the requests.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals.generators import Text
 from evals.generators.fake import FakeGenerator
 from evals.models.prompts import Rendered
 from evals.plan.work import typical_new_tokens, work_of
@@ -62,32 +64,33 @@ def test_the_time_left_goes_by_the_work_that_is_left(capsys: pytest.CaptureFixtu
 def test_tokens_of_answers_that_are_not_finished_count_and_none_counts_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    times = iter([0.0, 50.0, 100.0, 100.0])
+    times = iter([0.0, 60.0, 120.0, 120.0])
     progress = Progress(clock=lambda: next(times), every_s=10.0)
     asked = [request(f"one/{at}", 1000) for at in range(4)]
     progress.start("generate", 4, Ahead(work_of(asked)))
-    progress.moved({"one": 1000})
+    progress.moved({Text("one", 250): 4})
     for one in asked[:2]:
         progress.ahead.answered(one, answer(1000))  # type: ignore[union-attr]
     progress.advance(2, output_tokens=2000)
     _, moved, landed = capsys.readouterr().err.splitlines()
-    assert moved == "generate: 0 of 4, 0 tok/s in, 20 tok/s out, about 3 min left"
-    assert landed == "generate: 2 of 4, 0 tok/s in, 20 tok/s out, about 2 min left"
+    assert moved == "generate: 0 of 4, 0 tok/s in, 17 tok/s out, about 3 min left"
+    # 2,500 of 4,000 tokens are there: no text gets longer than it may be.
+    assert landed == "generate: 2 of 4, 0 tok/s in, 21 tok/s out, about 72 s left"
 
 
 def test_what_answers_turn_out_to_be_corrects_what_was_expected() -> None:
     asked = [request(f"one/{at}", 100) for at in range(1000)]
     ahead = Ahead(work_of(asked))
-    assert ahead.share == 0
+    assert ahead.share(1.0) == 0
     for one in asked[:500]:
         ahead.answered(one, answer(10))
     # By the limits 0.05: half as many answers as before are left, as short as those that came.
-    assert 0.4 < ahead.share < 0.5
+    assert 0.4 < ahead.share(1.0) < 0.5
     ahead.answered(asked[500], None)
     ahead.answered(request("two/0", 9), answer(9))
     for one in asked[501:]:
         ahead.answered(one, answer(10))
-    assert ahead.share == 1.0
+    assert ahead.share(1.0) == 1.0
 
 
 def test_prompts_count_by_what_is_to_be_computed_of_them() -> None:
@@ -95,8 +98,8 @@ def test_prompts_count_by_what_is_to_be_computed_of_them() -> None:
     first, *others = [request(f"one/{at}", 1, n_prompt=1600) for at in range(4)]
     ahead = Ahead(work_of([first, *others]))
     ahead.answered(first, answer(1, 1600))
-    assert ahead.share > 0.3
-    assert Ahead(work_of([others[0], request("two/0", 1, n_prompt=10)])).share == 0
+    assert ahead.share(1.0) > 0.3
+    assert Ahead(work_of([others[0], request("two/0", 1, n_prompt=10)])).share(1.0) == 0
 
 
 def test_a_phase_that_breaks_off_has_no_closing_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +141,9 @@ def test_alpaca_evals_limit_of_8192_tokens_does_not_count_as_their_number() -> N
     ]
     ahead = Ahead(work_of([request("alpaca_eval/0", 8192), request("j/0", 400)]))
     ahead.answered(request("j/0", 400), answer(400))
-    assert ahead.share == 0.5
+    assert ahead.share(1.0) == 0.5
+    # A request of nothing that is to be scored has no text.
+    assert Ahead(work_of([replace(request("arc/0", 1), scored=(((), ()),))])).share(1.0) == 0
     waiting = [(one.item_id, [one]) for one in asked]
     assert [key for key, _ in longest_first(waiting[::-1])] == [
         "humaneval/0",
