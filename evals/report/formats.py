@@ -7,7 +7,8 @@ import html
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -137,14 +138,15 @@ def _words(headings: Sequence[str], row: str, text: str) -> str:
 
 def as_latex(table: Table) -> str:
     """A tabular for the packages booktabs and graphicx, groups parted by rules, remarks and
-    footnotes under it. It is made smaller where it would be wider than the text.
+    footnotes under it. It is made smaller where it would be wider than the text, as little as can
+    be: columns stand close, an interval below its number.
     """
     table = table_for_readers(table)
     footnotes = table.marks()
     heads = ["Model", *(_latex_heading(column.heading) for column in table.columns)]
     lines = [_latex(table.caption), ""] if table.caption else []
     lines += [
-        r"\noindent\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        r"\noindent\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{\setlength{\tabcolsep}{3pt}%",
         rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"\toprule",
         " & ".join(heads) + r" \\",
@@ -174,8 +176,19 @@ def as_latex(table: Table) -> str:
 
 
 def _latex_heading(heading: str) -> str:
-    """A word a line: a heading is longer than its numbers."""
-    return r"\shortstack[r]{" + r"\\".join(map(_latex, heading.split())) + "}"
+    """In lines no longer than they must be: a heading is longer than its numbers."""
+    words = heading.split()
+    width = max(_HEADING_WIDTH, *map(len, words))
+    lines = textwrap.wrap(" ".join(words), width, break_long_words=False, break_on_hyphens=False)
+    return _stack(map(_latex, lines))
+
+
+_HEADING_WIDTH = 9
+"""Characters of a heading's line, where a word is not longer: "shot, CoT"."""
+
+
+def _stack(lines: Iterable[str]) -> str:
+    return r"\shortstack[r]{" + r"\\".join(lines) + "}"
 
 
 def _latex_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str) -> str:
@@ -184,11 +197,9 @@ def _latex_cell(table: Table, footnotes: Mapping[str, int], at: int, key: str) -
         return MISSING
     value = rf"\textbf{{{cell.text}}}" if (at, key) in table.best else _latex(cell.text)
     marks = rf"\textsuperscript{{{_numbers(cell, footnotes)}}}" if cell.marks else ""
-    return (
-        value
-        + marks
-        + (f" ({_latex(interval_text(cell.ci95))})" if table.with_ci and cell.ci95 else "")
-    )
+    if not (table.with_ci and cell.ci95):
+        return value + marks
+    return _stack([value + marks, rf"{{\scriptsize ({_latex(interval_text(cell.ci95))})}}"])
 
 
 _LATEX = str.maketrans(

@@ -106,9 +106,9 @@ def from_markdown(text: str) -> list[list[str]]:
 def from_latex(text: str) -> list[list[str]]:
     inside = text.partition(r"\toprule")[2].partition(r"\bottomrule")[0].replace("\\midrule\n", "")
     rows = [line.removesuffix(r" \\").split(" & ") for line in inside.strip().splitlines()]
-    rows[0] = [
-        re.sub(r"\\shortstack\[r\]\{(.*)\}", r"\1", cell).replace(r"\\", " ") for cell in rows[0]
-    ]
+    stacked = re.compile(r"\\shortstack\[r\]\{(.*)\}")
+    rows = [[stacked.sub(r"\1", cell).replace(r"\\", " ") for cell in row] for row in rows]
+    rows = [[re.sub(r"\{\\scriptsize (.*)\}", r"\1", cell) for cell in row] for row in rows]
     plain = [[re.sub(r"\\textbf\{([^}]*)\}", r"\1", cell) for cell in row] for row in rows]
     plain = [
         [re.sub(r"\\textsuperscript\{(\d+)\}", r"[^\1]", cell) for cell in row] for row in plain
