@@ -16,34 +16,45 @@ What is already on disk, without a model:
     evals.check("results/step_1000-card", "results/my-8b-card", "release").verdict    # the gate
     evals.table("results/my-8b-card", published=True, format="latex")
 
+What comes back, evals.Result, of a run or of grading it again:
+
+    folder, summary       the run's folder, and all of its summary.json
+    cells                 an evals.Cell for each of the card's columns by its key, and "average"
+    warnings              answers cut off, empty, unreadable: a sentence each
+    n_missing             answers and verdicts that are still to be had; is_complete: none
+    table()               the card's table with this row, in Markdown
+
+    a cell's fraction     0 to 1 (what is no share, such as a perplexity, as it is), or None
+    percent               the same times 100, unrounded; None for what is no share
+    ci95, ci95_percent    the 95 % interval of either, or None
+    n, marks, reason      items; what in it is not the card's protocol; why there is no value
+
 Whatever is wrong with the input or the machine is an evals.EvalsError whose text is one sentence.
-Card is a card as `evals cards` lists them, Benchmark the class that a benchmark of one's own
-derives from (tasks/README.md).
+evals.Card is a card as `evals cards` lists them, evals.Benchmark the class that a benchmark of
+one's own derives from (tasks/README.md); help() of each class says more.
 """
 
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 __version__ = "0.1.0"
-__all__ = [
-    "Benchmark", "Card", "Cell", "EvalsError", "Result",
-    "check", "diff", "run", "run_adapters", "score", "table",
-]  # fmt: skip
-# Settings is for type checkers: a page about the package would have all of dict in it.
+__all__ = ["check", "diff", "run", "run_adapters", "score", "table"]
+# Classes are there by name: on a page about the package a class's own machinery would be most.
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
     from typing import Unpack
 
-    from evals.benchmark import Benchmark
-    from evals.cards.card import Card
+    from evals.benchmark import Benchmark as Benchmark
+    from evals.cards.card import Card as Card
     from evals.compare.gate import Gate
     from evals.compare.runs import Comparison
-    from evals.errors import EvalsError
+    from evals.errors import EvalsError as EvalsError
     from evals.plan.named import Settings as Settings
     from evals.plan.named import SettingsOfEach
-    from evals.report.result import Cell, Result
+    from evals.report.result import Cell as Cell
+    from evals.report.result import Result as Result
 
     PathLike = str | os.PathLike[str]
 

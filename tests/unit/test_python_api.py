@@ -1,6 +1,7 @@
 """The package as a program uses it; what evals/README.md shows."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -197,9 +198,16 @@ def test_the_page_about_the_package_has_every_name_and_importing_it_loads_nothin
         [sys.executable, "-m", "pydoc", "evals"], capture_output=True, text=True, check=True
     ).stdout
     for name in evals.__all__:
-        assert name in page
-    assert "CLASSES" in page
-    assert "FUNCTIONS" in page
+        assert f"\n    {name}(" in page.partition("FUNCTIONS")[2]
+    above = page.partition("PACKAGE CONTENTS")[0]
+    for name in ("Result", "Cell", "Card", "Benchmark", "EvalsError"):
+        assert f"evals.{name}" in above
+        assert isinstance(getattr(evals, name), type)
+    for kind in (evals.Result, evals.Cell):
+        own = [name for name in dir(kind) if not name.startswith("_")]
+        assert [name for name in own if not re.search(rf"\b{name}\b", above)] == []
+    # No machinery of classes.
+    assert "__eq__" not in page
     listed = page.partition("They are: ")[2].partition(".")[0]
     assert [name.strip() for name in listed.split(",")] == sorted(evals.Settings.__annotations__)
     # None of the methods that every dict has.
