@@ -25,7 +25,7 @@ What comes back, evals.Result, of a run or of grading it again:
     table()               the card's table with this row, in Markdown
 
     a cell's fraction     0 to 1 (what is no share, such as a perplexity, as it is), or None
-    percent               the same times 100, unrounded; None for what is no share
+    percent               the same times 100, unrounded; None where is_share is not so
     ci95, ci95_percent    the 95 % interval of either, or None
     n, marks, reason      items; what in it is not the card's protocol; why there is no value
 

@@ -16,7 +16,7 @@ class Cell:
     fraction: 0 to 1 (what is no share, such as a perplexity, as it is), None where the table prints
     `-`; reason then says why.  ci95: its 95 %
     interval as fractions, None where there is none.  n: items it was computed from.  marks: what in
-    it is not the card's protocol.
+    it is not the card's protocol.  is_share: its column's numbers lie from 0 to 1.
     """
 
     fraction: float | None
@@ -24,12 +24,12 @@ class Cell:
     n: int
     marks: tuple[str, ...]
     reason: str | None
+    is_share: bool = True
 
     @property
     def percent(self) -> float | None:
         """The fraction as a table prints it, unrounded; None for what is no share."""
-        is_share = self.fraction is not None and self.fraction <= 1
-        return 100 * self.fraction if self.fraction is not None and is_share else None
+        return 100 * self.fraction if self.fraction is not None and self.is_share else None
 
     @property
     def ci95_percent(self) -> tuple[float, float] | None:
@@ -57,6 +57,9 @@ class Result:
     @property
     def cells(self) -> Mapping[str, Cell]:
         """The row, by the card's column keys, `average` among them."""
+        row = row_from_summary(self.summary)
+        columns = row.off if row.card is None else (*row.card.columns, *row.off)
+        own = {column.key for column in columns if not column.is_share}
         return {
             key: Cell(
                 cell["value"],
@@ -64,6 +67,7 @@ class Result:
                 cell["n"],
                 tuple(cell["marks"]),
                 cell["reason"],
+                key not in own,
             )
             for key, cell in self.summary["cells"].items()
         }

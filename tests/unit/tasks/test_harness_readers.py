@@ -21,6 +21,7 @@ from evals.plan.settings import RunSettings
 from evals.report.export import FORMATS, item_rows, write_format, write_items
 from evals.report.formats import FORMATS as LAYOUTS
 from evals.report.html import write_report
+from evals.report.result import Result
 from evals.report.rows import Layout, report_table
 from evals.report.show import describe_item
 from evals.runs.session import run
@@ -80,6 +81,17 @@ def test_a_table_has_every_cell_in_every_format(layout: str, runs: tuple[Path, P
         assert {len(row) for row in rows if row} == {len(heading)}
     if layout == "latex":
         assert not re.search(r"(?<!\\)_", text)
+
+
+def test_a_program_gets_percents_of_shares_alone(runs: tuple[Path, Path]) -> None:
+    found = Result(runs[0], RunFolder(runs[0]).read_json("summary.json"), 0).cells
+    for key in cells(runs[0]):
+        is_share = not key.startswith("pages") and key != "cloze_perplexity"
+        value = found[key].fraction
+        assert value is not None
+        assert found[key].is_share is is_share
+        assert found[key].percent == (100 * value if is_share else None)
+    assert 0 < (found["pages_bits_per_byte"].fraction or 0) < 1
 
 
 @pytest.mark.parametrize(
