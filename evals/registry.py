@@ -106,8 +106,7 @@ def benchmark_class(name: str) -> type[Benchmark[Any]]:
         of_harness: type[Benchmark[Any]] = _harness().benchmark_class(name)
         return of_harness
     if name in BENCHMARKS:
-        module, _, cls = BENCHMARKS[name].partition(":")
-        found: type[Benchmark[Any]] = getattr(import_module(module), cls)
+        found: type[Benchmark[Any]] = _imported(BENCHMARKS[name], "Install this program anew.")
         return found
     if ":" in name:
         return _of_others(name)
@@ -183,22 +182,26 @@ def _entry_points() -> tuple[tuple[str, str, str], ...]:
     return tuple((name, place, package) for (name, place), package in sorted(found.items()))
 
 
-def _of_others(place: str, package: str = "") -> type[Benchmark[Any]]:
-    """The class at a place, if it can be used. package: which declares it."""
+def _imported(place: str, mend: str) -> Any:
+    """What is at a place. Raises InputError, which `mend` ends, where its module is not whole."""
     module, _, attribute = place.partition(":")
-    mend = "Write package.module:Class, and give the command where Python finds the module."
-    # A module of the user's own may lie where the command is given.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     try:
-        found = getattr(import_module(module), attribute)
+        return getattr(import_module(module), attribute)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module may leave by SystemExit
         raise InputError(
-            f"The benchmark {place} cannot be imported ({first_line(error)})."
-            f" {f'Install its package, {package}, anew.' if package else mend}"
+            f"The benchmark {place} cannot be imported ({first_line(error)}). {mend}"
         ) from error
+
+
+def _of_others(place: str, package: str = "") -> type[Benchmark[Any]]:
+    """The class at a place, if it can be used. package: which declares it."""
+    mend = "Write package.module:Class, and give the command where Python finds the module."
+    # A module of the user's own may lie where the command is given.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    found = _imported(place, f"Install its package, {package}, anew." if package else mend)
     if not (isinstance(found, type) and issubclass(found, Benchmark)):
         raise InputError(f"{place} is no subclass of evals.benchmark.Benchmark.")
     wrong = unusable(found)

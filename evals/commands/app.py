@@ -97,6 +97,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         code = interrupt.EXIT_CODE
+    finally:
+        interrupt.at_exit()
     if code == interrupt.EXIT_CODE:
         _stopped()
     sys.exit(code or 0)

@@ -2,10 +2,12 @@
 with.
 """
 
+import atexit
 import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +44,16 @@ def watched() -> Iterator[None]:
         ours.close()
         counter.join()
         signals.close()
+
+
+def at_exit() -> None:
+    """Have Ctrl-C end the process without a word while the interpreter ends, where Python would
+    show a traceback: nothing is left to be stopped.
+    """
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it, it is closed
+        sys.stdout.flush()
+    atexit.unregister(signal.signal)
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 def _count(signals: socket.socket) -> None:

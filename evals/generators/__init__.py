@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from evals.models.prompts import Rendered
 from evals.records import Completion
+from evals.storage.files import json_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +57,27 @@ class EngineSettings:
         return given | more
 
 
-MOST_CHARACTERS = 4 << 20
-"""Of all texts of one answer: a thousand times the longest that a protocol asks for, and with each
-character escaped still a line that is read back.
+MOST_BYTES = 7 << 20
+"""Of all texts of one answer, in JSON: a thousand times the longest that a protocol asks for. What
+is read out of it, and what two judges say of it, may be as long: all that is still a line that is
+read back (MAX_LINE of evals.storage.files).
 """
+_MOST_OF_A_CHARACTER = 6
 
 
-def n_characters(answer: Completion) -> int:
-    """Of all its texts."""
-    return sum(len(output.text) for output in answer.outputs)
+def texts_of(answer: Completion) -> list[str]:
+    """What it holds for people: its outputs, and the reasoning before them."""
+    return [text for one in answer.outputs for text in (one.reasoning, one.text) if text]
+
+
+def n_bytes(texts: Sequence[str]) -> int:
+    """How many bytes the texts take in a line of JSON; where that is surely not too many, at
+    least.
+    """
+    n = sum(map(len, texts))
+    if n * _MOST_OF_A_CHARACTER <= MOST_BYTES:
+        return n
+    return sum(len(json_line(text).encode()) for text in texts)
 
 
 class Text(NamedTuple):

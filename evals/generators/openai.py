@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 from evals.errors import EnvironmentFault, EvalsError, InputError
-from evals.generators import MOST_CHARACTERS, Failure, n_characters
+from evals.generators import MOST_BYTES, Failure, n_bytes, texts_of
 from evals.generators.manner import Manner, adapted
 from evals.generators.openai_api import (
     MissingError,
@@ -302,9 +302,7 @@ class OpenAIGenerator:
             else:
                 server.was_heard = self._has_answered = True
                 self._none_since = None
-                if isinstance(answer, Completion) and n_characters(answer) > MOST_CHARACTERS:
-                    return Failure(f"the answer has {n_characters(answer):,} characters")
-                return answer
+                return _bounded(answer) if isinstance(answer, Completion) else answer
 
     def _ask_one_by_one(self, server: Server, request: Rendered, stopped: Event) -> Outcome:
         """The samples of a request to a server that gives one at a time."""
@@ -316,7 +314,7 @@ class OpenAIGenerator:
                 return answer
             given.append(answer)
         outputs = tuple(output for one in given for output in one.outputs)
-        return replace(given[-1], outputs=outputs)
+        return _bounded(replace(given[-1], outputs=outputs))
 
     def _has_adapted(self, server: Server, manner: Manner, error: Exception) -> bool:
         """Whether the request is worth another form: the server has refused this one by name, or
@@ -442,6 +440,12 @@ class OpenAIGenerator:
         text = " ".join(str(getattr(error, "message", error)).split())
         # "none" is no secret, but a word of ordinary messages.
         return (text.replace(self._key, "***") if self._key != "none" else text)[:200]
+
+
+def _bounded(answer: Completion) -> Outcome:
+    """The answer, or that it is longer than any."""
+    n = n_bytes(texts_of(answer))
+    return Failure(f"the answer has {n:,} bytes") if n > MOST_BYTES else answer
 
 
 def _arrived(done: SimpleQueue[Done]) -> Iterator[Done]:

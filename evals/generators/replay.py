@@ -7,7 +7,8 @@ as a stranger sends them.
     {"id": "ifeval/1000", "outputs": ["..."], "reasoning": ["..."]}
     {"id": "lm-eval.hellaswag/17", "loglikelihoods": [[-12.5, false, 9], [-8.25, true, 7]]}
 
-A finding may be a judge's text, a number (truth, info: probability of yes; AlpacaEval: preference
+Where log-probabilities are there, each label asked for has one, or the item is not answered. A
+finding may be a judge's text, a number (truth, info: probability of yes; AlpacaEval: preference
 from 1 to 2), true or false, or an object as samples hold it; a program's outcome may be its status
 alone ({"sample/0": "passed"}). The file is data: nothing in it is run, its lines are bounded.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from evals.errors import InputError, nearest
-from evals.generators import MOST_CHARACTERS, Failure
+from evals.generators import MOST_BYTES, Failure, n_bytes, texts_of
 from evals.models.fingerprint import recorded_files
 from evals.models.prompts import Rendered
 from evals.records import Completion, Finding, ItemId, Outcome, OutcomeStatus, Output, finish_reason
@@ -115,9 +116,15 @@ class ReplayGenerator:
         found = self.recorded.get(request.item_id)
         if found is None:
             return Failure("the file has no row for it")
-        if not request.labels and not found.completion.outputs and found.completion.scores is None:
+        answer = found.completion
+        if not request.labels and not answer.outputs and answer.scores is None:
             return Failure("the file's row has no outputs")
-        return found.completion
+        # None at all is what a server shows that has none of them among its likeliest tokens.
+        shown = answer.choice_logprobs or {}
+        lacking = [one for one, _ in request.labels if math.isnan(shown.get(one, math.nan))]
+        if shown and lacking:
+            return Failure(f"the file's row has no log-probability of {' and '.join(lacking)}")
+        return answer
 
     def close(self) -> None:
         """Nothing to free."""
@@ -199,16 +206,17 @@ def recorded_row(row: Mapping[str, Any]) -> Recorded:
     scores = scored_from_json(row.get("loglikelihoods"))
     if not outputs and logprobs is None and scores is None:
         raise KeyError("outputs")
-    if (n := sum(len(output.text) for output in outputs)) > MOST_CHARACTERS:
-        raise ValueError(f"{n:,} characters are more than an answer has")
     unasked = tuple(map(str, row.get("unasked") or ()))
     findings = row.get("findings") or {}
     if isinstance(findings, list):
         findings = {entry.get("check") or entry["role"]: entry for entry in findings}
-    return Recorded(
-        Completion(tuple(outputs), logprobs, unasked=unasked, scores=scores),
-        {str(name): _named_finding(str(name), value) for name, value in findings.items()},
-    )
+    completion = Completion(tuple(outputs), logprobs, unasked=unasked, scores=scores)
+    found = {str(name): _named_finding(str(name), value) for name, value in findings.items()}
+    said = [text for one in found.values() for text in (one.reasoning, one.text) if text]
+    for texts, what in ((texts_of(completion), "an answer has"), (said, "judges say of an answer")):
+        if (n := n_bytes(texts)) > MOST_BYTES:
+            raise ValueError(f"{n:,} bytes are more than {what}")
+    return Recorded(completion, found)
 
 
 def _named_finding(name: str, value: Any) -> Finding:

@@ -15,6 +15,10 @@ _BLOCK = re.compile(r"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(
 _EMPTY = re.compile(r"^(\s*---(?:\r\n|\r|\n))(---[ \t]*(?:\r\n|\n|$))")
 """No line between the dashes: nothing to the hub, and the place where metadata belongs."""
 _BOM = "\ufeff"
+NOT_A_VALUE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""What PyYAML lets out beside its own errors where its constructors meet a date that is none,
+`!!int` and `!!timestamp` of a word, or nesting without end.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +118,7 @@ def load(text: str) -> dict[str, Any]:
 
     try:
         data = yaml.safe_load(text)
-    # Beside its own errors PyYAML lets out what its constructors meet: a date that is none, `!!int`
-    # and `!!timestamp` of a word.
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-    ) as error:
+    except (yaml.YAMLError, *NOT_A_VALUE) as error:
         is_said = isinstance(error, yaml.YAMLError | ValueError)
         what = " ".join(str(error).split()) if is_said else "a value is not what its `!!` tag says"
         raise InputError(f"The card's metadata is no valid YAML: {what}. Mend it first.") from error

@@ -58,7 +58,7 @@ def _table(text: str, file: str) -> Iterator[Leaderboard]:
     try:
         rows = tomllib.loads(text)["leaderboard"]
         assert all(isinstance(row, dict) for row in rows)
-    except (tomllib.TOMLDecodeError, KeyError, AssertionError, TypeError) as error:
+    except (ValueError, KeyError, AssertionError, TypeError, RecursionError) as error:
         raise InputError(
             f"{file} is no table of leaderboards ({first_line(error)}). Write [[leaderboard]] and"
             " below it dataset, task, n, benchmark, metric, notes."

@@ -58,7 +58,11 @@ def tasks_list() -> str:
     """The benchmarks, each with the columns of the default card that it fills and its judges."""
     lines = []
     for name in BENCHMARKS:
-        cls = benchmark_class(name)
+        try:
+            cls = benchmark_class(name)
+        except InputError as error:
+            lines.append(f"{name:12} {one_line(str(error))}")
+            continue
         judges = f"  judged: {', '.join(cls.judge_roles)}" if cls.judge_roles else ""
         headings = [one.heading for one in shipped().columns if one.benchmark == name]
         lines.append(

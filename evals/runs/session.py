@@ -111,6 +111,12 @@ def execute(
                 with contextlib.suppress(EvalsError):
                     writing.record(finished=False)
                 raise
+            if not asker.store.is_there:
+                progress.note(
+                    f"warning: {asker.store.path} was removed while the run was at work: its"
+                    " results are whole, but the prompts and answers in it are lost. The same"
+                    " command would ask everything again."
+                )
             if asker.lost:
                 raise Incomplete(how_to_go_on(asker, known.questions))
             return result

@@ -13,6 +13,7 @@ from evals.runs.known import Known
 from evals.runs.programs import Programs
 from evals.runs.provenance import run_record
 from evals.runs.summary import header, summarize
+from evals.storage.files import no_files_left
 from evals.storage.run_folder import Packed, RunFolder
 from evals.storage.spool import Spool
 
@@ -85,7 +86,7 @@ class Writing:
                     ahead = self._ahead[task] = _Ahead(self._grading(task), Packed())
                 ahead.samples.write(self._rows(task, ahead.grading, n, end))
             except OSError as error:
-                raise EnvironmentFault(
+                raise no_files_left() or EnvironmentFault(
                     f"A temporary file cannot be written ({error}). Set TMPDIR to a folder with"
                     " room; the same command then goes on."
                 ) from error

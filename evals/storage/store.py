@@ -188,6 +188,13 @@ class Store:
             (n,) = self._db.execute("SELECT count(*) FROM answers").fetchone()
             return int(n)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the file still has its name: SQLite goes on in one that was removed, and all is
+        lost at the end.
+        """
+        return self.path.exists()
+
     def close(self) -> None:
         """Close the file; what was committed stays."""
         with contextlib.suppress(sqlite3.Error):
@@ -195,8 +202,7 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        # SQLite would go on in a file that no longer has a name, and all would be lost at the end.
-        if not self.path.exists():
+        if not self.is_there:
             raise EnvironmentFault(
                 f"{self.path} was removed while it was written: the answers in it are lost. The"
                 " same command begins anew."

@@ -17,6 +17,7 @@ from evals.models.prompts import Rendered
 from evals.plan.make import Plan
 from evals.records import Completion
 from evals.runs import writing
+from evals.runs.progress import Progress
 from evals.runs.session import run
 from evals.storage.run_folder import Packed, RunFolder
 from tests.resilience.fake_runs import Answer, reply, results, settings
@@ -84,3 +85,25 @@ def test_a_temporary_file_that_cannot_be_written_is_one_sentence(
     monkeypatch.setattr(Packed, "write", full)
     with pytest.raises(EnvironmentFault, match="Set TMPDIR to a folder with room"):
         run(settings(tmp_path / "run"), make_generator=partial(InOrder, list, reply))
+    # Where it is descriptors that are lacking, no other folder helps.
+    monkeypatch.setattr(writing, "no_files_left", lambda: EnvironmentFault("ulimit -n"))
+    with pytest.raises(EnvironmentFault, match=r"^ulimit -n$"):
+        run(settings(tmp_path / "run"), make_generator=partial(InOrder, list, reply))
+
+
+def test_a_store_that_is_removed_after_the_last_answer_is_said_to_be_lost(tmp_path: Path) -> None:
+    class Removes(Progress):
+        def start(self, phase: str, total: int = 0, ahead: Any = None) -> None:
+            super().start(phase, total, ahead)
+            if phase == "grade":
+                (tmp_path / "run" / "store.sqlite").unlink()
+
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    notes: list[str] = []
+    result = run(
+        settings(tmp_path / "run"), Removes(), make_generator=partial(InOrder, list, reply)
+    )
+    assert result.is_complete
+    assert any("store.sqlite was removed while the run was at work" in note for note in notes)

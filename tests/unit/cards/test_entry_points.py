@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from evals.registry import BENCHMARKS
+from evals.report.pages import tasks_list
 from evals.runs.contract import write_skeleton
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -98,6 +100,16 @@ def test_they_are_listed_and_what_is_wrong_with_others_is_a_sentence_each(evals:
         in (done.stdout.splitlines()[-1])
     )
     assert len(done.stdout.splitlines()) == 8 + 6 + 1
+
+
+def test_one_of_ours_that_cannot_be_imported_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(BENCHMARKS, "ifeval", "tasks.no_such_module_of_ours:IFEval")
+    lines = {line.split()[0]: line for line in tasks_list().splitlines()}
+    assert "cannot be imported (ModuleNotFoundError: No module named" in lines["ifeval"]
+    assert lines["ifeval"].endswith("Install this program anew.")
+    assert "XSTest safe but ref." in lines["xstest"]
 
 
 def test_a_card_names_them_and_a_run_asks_them(evals: Call, site: Path, tmp_path: Path) -> None:

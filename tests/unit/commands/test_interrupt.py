@@ -53,6 +53,25 @@ def test_an_interrupt_that_passed_through_an_exec_has_the_same_exit_code(tmp_pat
     assert "evals: stopped." in done.stderr
 
 
+def test_an_interrupt_while_the_interpreter_ends_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import atexit, os, signal, sys\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "from evals.commands.app import main\n"
+        "sys.argv = ['evals', '--version']\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "late"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    assert done.stdout.strip()  # what was printed is not lost
+
+
 @pytest.mark.parametrize(
     "sent", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "a scheduler's SIGTERM"]
 )

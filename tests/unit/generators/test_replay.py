@@ -176,18 +176,21 @@ def test_an_item_the_file_lacks_or_answers_in_the_wrong_form_is_a_failure_not_an
     lines = [
         GOOD,
         json.dumps({"id": "gsm8k/2", "choice_logprobs": {"A": -1}}),
-        json.dumps({"id": "mmlu/x/0", "choice_logprobs": {"A": -1}}),
+        json.dumps({"id": "mmlu/x/0", "choice_logprobs": {"A": -1, "B": -2}}),
+        json.dumps({"id": "mmlu/x/1", "choice_logprobs": {}}),
+        json.dumps({"id": "mmlu/x/2", "choice_logprobs": {"A": -1, "C": -2}}),
+        json.dumps({"id": "mmlu/x/3", "choice_logprobs": {"A": "nan", "B": -2}}),
     ]
     generator = ReplayGenerator(read_recorded(file_of(tmp_path, *lines)))
     asked = [
         request("gsm8k/1"),
         request("gsm8k/2"),
         request("gsm8k/3"),
-        request("mmlu/x/0", labels=True),
+        *(request(f"mmlu/x/{n}", labels=True) for n in range(4)),
     ]
     answers = dict(
         zip(
-            ("right", "no text", "absent", "choice"),
+            ("right", "no text", "absent", "choice", "no letter", "one letter", "no number"),
             (answer for done in generator.stream(asked) for _, answer in done),
             strict=True,
         )
@@ -195,7 +198,10 @@ def test_an_item_the_file_lacks_or_answers_in_the_wrong_form_is_a_failure_not_an
     assert answers["right"] == Completion((Output("42"),))
     assert answers["no text"] == Failure("the file's row has no outputs")
     assert answers["absent"] == Failure("the file has no row for it")
-    assert answers["choice"] == Completion(choice_logprobs={"A": -1.0})
+    assert answers["choice"] == Completion(choice_logprobs={"A": -1.0, "B": -2.0})
+    assert answers["no letter"] == Completion(choice_logprobs={})
+    assert answers["one letter"] == Failure("the file's row has no log-probability of B")
+    assert answers["no number"] == Failure("the file's row has no log-probability of A")
 
 
 # --- hostile files --------------------------------------------------------------------------------
@@ -327,8 +333,15 @@ def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
 
 def test_an_answer_longer_than_any_is_refused_for_a_line_of_samples_could_not_hold_it() -> None:
     assert recorded_row({"outputs": ["x" * 1_000_000]}).completion.outputs
-    with pytest.raises(ValueError, match="5,000,000 characters are more than an answer has"):
-        recorded_row({"outputs": ["x" * 2_500_000] * 2})
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"outputs": ["x" * 5_000_000] * 2}, "10,000,004 bytes are more than an answer has"),
+        ({"outputs": ["\0" * 1_500_000]}, "9,000,002 bytes are more than an answer has"),
+        ({"outputs": ["x"], "reasoning": ["x" * 8_000_000]}, "bytes are more than an answer has"),
+        ({"outputs": ["x"], "findings": {"truth": "x" * 8_000_000}}, "more than judges say of an"),
+    ]
+    for row, said in refused:
+        with pytest.raises(ValueError, match=said):
+            recorded_row(row)
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

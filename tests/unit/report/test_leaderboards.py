@@ -51,6 +51,7 @@ def test_a_row_of_ones_own_stands_for_ours_of_the_same_task(tmp_path: Path) -> N
         ("", "is no table of leaderboards .*Write \\[\\[leaderboard\\]\\]"),
         ("leaderboard = 3", "is no table of leaderboards"),
         ("[[leaderboard", "is no table of leaderboards"),
+        (f"x = {'[' * 10_000}", "is no table of leaderboards"),
         (MINE.replace("notes", "note"), "leaderboard 1: there is no 'note'. Did you mean notes"),
         (MINE.replace("n = 1319\n", ""), "leaderboard 1: n: field required"),
         (MINE.replace("1319", '"all"'), "leaderboard 1: n: .*integer"),

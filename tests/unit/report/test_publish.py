@@ -100,7 +100,14 @@ def test_a_number_that_another_put_there_is_not_doubled(
     assert "+++ b/README.md" in out
     assert GSM8K not in out
     # Another task's, or a file that nobody can read, is no number of this one.
-    for other in (entry(61, task="socratic"), entry(61, "a/b"), "- [", "7", "- dataset: x\n"):
+    for other in (
+        entry(61, task="socratic"),
+        entry(61, "a/b"),
+        "- [",
+        "7",
+        "- dataset: x\n",
+        "[" * 5000,
+    ):
         repo.heads[where][".eval_results/theirs.yml"] = other.encode()
         assert f"+++ b/{GSM8K}" in evals("card", "--push", REPO, "--run", run, "--dry-run")[1]
 
