@@ -1,5 +1,6 @@
 """How the command line ends when it is made to: Ctrl-C once and twice, a reader that hangs up."""
 
+import contextlib
 import json
 import os
 import signal
@@ -123,7 +124,8 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(tmp_path: Path) -> 
     """The first one waits for the programs under way, which take three seconds each; the second
     does not.
     """
-    endless = {"id": "humaneval/0", "outputs": ["    while True: pass"] * 20}
+    # Equal programs run once.
+    endless = {"outputs": [f"    while True: {n}" for n in range(20)]}
     item_ids = [
         item.id
         for item in benchmark_class("humaneval")(chat=False).items(
@@ -145,8 +147,10 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(tmp_path: Path) -> 
         tmp_path / "run",
     )
     process = started(*command, cwd=tmp_path)
-    while not (servers := children_of(process.pid)) and process.poll() is None:
+    # Before a program is under way there is nothing that the first one waits for.
+    while not is_at_work(process.pid) and process.poll() is None:
         time.sleep(0.05)
+    servers = children_of(process.pid)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     said = ""
@@ -176,11 +180,24 @@ def is_running(pid: int) -> bool:
 
 def children_of(pid: int) -> list[int]:
     """Processes that a process started."""
-    return [
-        int(word)
-        for task in Path(f"/proc/{pid}/task").glob("*/children")
-        for word in task.read_text().split()
-    ]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended
+            found += map(int, task.read_text().split())
+    return found
+
+
+def is_at_work(pid: int) -> bool:
+    """Whether a process below it has used more processor time than its start takes."""
+    for child in children_of(pid):
+        try:
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        used_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        if used_s > 0.5 or is_at_work(child):
+            return True
+    return False
 
 
 def test_a_server_that_slams_the_door_is_an_error_and_no_silent_death(tmp_path: Path) -> None:
