@@ -48,8 +48,12 @@ _PROMPT_TOKENS_S = 40_000
 """That an H200 computes of an 8B model: 0.6 of its 989 TFLOP/s, 16 GFLOP a token."""
 _MOST_TOKENS = 8192
 """Of prompts in one step."""
-_COUNTED = ((1, 10, "<= 1.01"), (8, 20, "<= 1.03"))
-"""Copies, how long the queue is, and what their ratio is to be."""
+_COUNTED = (
+    (1, 10, _MAX_NEW, "<= 1.01"),
+    (8, 20, _MAX_NEW, "<= 1.03"),
+    (8, 20, 2048, "<= 1.03"),
+)
+"""Copies, how long the queue is, tokens of an answer at most, and what their ratio is to be."""
 
 Answers = dict[str, tuple[Completion, int]]
 Done = list[tuple[Rendered, Completion | Failure]]
@@ -166,27 +170,31 @@ def measure(options: Options) -> Figures:
             "ours_s": [ours for ours, _ in pairs],
             "theirs_s": [theirs for _, theirs in pairs],
         }
-    for copies, times, target in _COUNTED:
-        plan, requests, answers = queue_of(options, min(times, 2) if options.quick else times)
+    for copies, times, most, target in _COUNTED:
+        times = min(times, 2) if options.quick else times
+        plan, requests, answers = queue_of(options, times, most)
         computed = computed_of(requests)
         counted(plan, answers, computed, copies)  # imports
         found = [
             counted(plan, answers, computed, copies) for _ in range(2 if options.quick else _PAIRS)
         ]
         who = "one engine" if copies == 1 else f"{copies} copies"
-        about = f"by processor time, {len(requests):,} requests, {who} at an H200's pace"
+        who += f", answers of up to {most:,} tokens"
+        about = f"by processor time, {len(requests):,} requests at an H200's pace, {who}"
         rows += [
             {"what": f"our time / the engine's {about}", "target": target}
             | averaged([one["ours_s"] / one["engine_s"] for one in found]),
             {"what": f"our processor time a request, {who}", "unit": " ms",
              "value": 1e3 * statistics.mean(one["own_s"] for one in found) / len(requests)},
         ]  # fmt: skip
-        raw[f"{len(requests)} by processor time, {copies}"] = found
+        raw[f"{len(requests)} by processor time, {copies}, {most}"] = found
     return {"rows": rows, "raw": raw}
 
 
-def queue_of(options: Options, times: int) -> tuple[Plan, list[Rendered], Answers]:
-    """A run, what it asks in its order, and the answers."""
+def queue_of(
+    options: Options, times: int, most: int = _MAX_NEW
+) -> tuple[Plan, list[Rendered], Answers]:
+    """A run, what it asks in its order, and the answers, of at most so many tokens."""
     n = 2 if options.quick else 32 * times
     take = {
         "mmlu": first(12 * n),
@@ -195,9 +203,9 @@ def queue_of(options: Options, times: int) -> tuple[Plan, list[Rendered], Answer
         "ifeval": first(n),
         "xstest": first(n),
     }
-    plan = plan_of(options, f"paced-{times}", take, max_new=_MAX_NEW)
+    plan = plan_of(options, f"paced-{times}-{most}", take, max_new=most)
     requests = in_our_order([request for task in plan.tasks for request in plan.render(task)])
-    return plan, requests, recorded_answers(requests)
+    return plan, requests, recorded_answers(requests, most)
 
 
 def computed_of(requests: Sequence[Rendered]) -> dict[str, int]:
@@ -225,9 +233,9 @@ def counted(plan: Plan, answers: Answers, computed: Mapping[str, int], copies: i
     }
 
 
-def recorded_answers(requests: Sequence[Rendered]) -> Answers:
+def recorded_answers(requests: Sequence[Rendered], most: int) -> Answers:
     """What SmolLM2 said to each item, as far as the committed run has it; to others, what it said
-    to some item of that task.
+    to some item of that task; up to so many tokens.
     """
     folder = RunFolder(COMMITTED_RUN)
     found: Answers = {}
@@ -248,7 +256,7 @@ def recorded_answers(requests: Sequence[Rendered]) -> Answers:
             continue
         # Seeded by the item: every measurement hands over the same texts.
         text = random.Random(request.item_id).choice(texts[request.item_id.partition("/")[0]])[
-            : 4 * _MAX_NEW
+            : 4 * most
         ]
         n_tokens = max(1, len(text) // 4)
         found[request.item_id] = (

@@ -111,7 +111,7 @@ NOT_ANSWERS = {
         {"choices": [{"index": i, "text": "a", "finish_reason": "stop"} for i in range(2)]}
     ),
     "a text longer than any": Reply(
-        {"choices": [{"index": 0, "text": "a" * (5 << 20), "finish_reason": "stop"}]}
+        {"choices": [{"index": 0, "text": "a" * (8 << 20), "finish_reason": "stop"}]}
     ),
     "JSON without end": Reply(b"[" * 100_000),
     "bytes that are no text": Reply(b'{"choices": [{"index": 0, "text": "\xff\xfe"}]}'),

@@ -39,10 +39,10 @@ def less_sure(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def no_letter(row: dict[str, Any]) -> dict[str, Any]:
-    """A chat server that shows its likeliest letter alone."""
+    """A chat server that shows its likeliest letter alone: the others have less than it shows."""
     logprobs = row.get("choice_logprobs")
     return (
-        row | {"choice_logprobs": {k: v for k, v in logprobs.items() if v > -1}}
+        row | {"choice_logprobs": {k: v if v > -1 else -20.0 for k, v in logprobs.items()}}
         if logprobs
         else dict(row)
     )

@@ -291,7 +291,11 @@ def written(readme: Path) -> str:
     [path for path in ROOT.glob("results/**/summary.json")],
     ids=lambda path: path.parent.name,
 )
-def test_no_option_stands_in_the_card_of_a_stored_run(tmp_path: Path, summary: Path) -> None:
+def test_no_option_stands_in_the_card_of_a_stored_run(
+    tmp_path: Path, summary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where a run asked tasks of one's own, their files lie beside it.
+    monkeypatch.setenv("EVALS_INCLUDE_PATH", str(summary.parent / "tasks"))
     (tmp_path / "README.md").write_text("# M\n")
     update(tmp_path / "README.md", [summary.parent])
     assert not OPTION.search(written(tmp_path / "README.md"))
