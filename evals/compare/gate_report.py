@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evals.compare.gate import ALPHA, ColumnVerdict, Gate, Held
 from evals.compare.paired import Z80, PairedDifference
-from evals.compare.words import change, in_words, noises, p_value, unit
+from evals.compare.words import change, in_points, in_words, noises, p_value, unit
 from evals.errors import EnvironmentFault
 from evals.report.table import MISSING, compared, escape, percent, points, sense
 from evals.stats import Z95
@@ -130,7 +130,7 @@ def markdown(gate: Gate) -> str:
         f"{to_do(gate)}: **{escape(gate.names[1])}** against"
         f" **{escape(gate.names[0])}**: {escape(headline(gate))}"
     ]
-    said = [*_pooled(gate), *_beside(gate), *_power(gate)]
+    said = [*_pooled(gate), *_beside(gate), *filter(None, [power(gate)])]
     lines += ["", *(f"- {escape(line)}" for line in said)] if said else []
     lines += ["", *table] if shown else []
     drawn = noises(column.difference for column in gate.columns)
@@ -193,12 +193,14 @@ def _unheard(one: PairedDifference, gate: Gate) -> str:
     return '; it fell by more than is allowed, and decides with measure = "probability"' * fell
 
 
-def _power(gate: Gate) -> Iterator[str]:
-    """What drop each column's own test finds in 80 of 100 cases, after Holm's correction."""
-    drops = detectable(gate)
-    if drops:
-        found = ", ".join(f"{heading} {min(drop, 1) * 100:.1f}" for heading, drop in drops.items())
-        yield f"one column alone is found in 80 of 100 cases where it fell by, in points: {found}"
+def power(gate: Gate) -> str:
+    """What drop each column's own test finds in 80 of 100 cases, after Holm's correction; "" where
+    that cannot be told.
+    """
+    if not (drops := detectable(gate)):
+        return ""
+    said = "one column alone is found in 80 of 100 cases where it fell by, in points: "
+    return said + in_points(drops)
 
 
 def detectable(gate: Gate) -> dict[str, float]:

@@ -6,7 +6,7 @@ are fixed, as in stats.py.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import stdev
 from typing import Any
@@ -23,6 +23,7 @@ Z80 = 0.8416212335729143
 N_RESAMPLES = 9999
 _SQUARABLE = 1e150
 """Below which the square of a number, and sums of them, are finite."""
+_TOO_LARGE = "too large a number for an interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,8 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
     if not pairs.ids:
         return PairedDifference(pairs.column, 0, reason="no item was scored in both runs")
     baseline, candidate = np.asarray(pairs.baseline), np.asarray(pairs.candidate)
+    if _are_too_large(candidate - baseline):
+        return PairedDifference(pairs.column, 0, reason=_TOO_LARGE)
     weights, variance = _weights_and_variance(candidate - baseline, pairs)
     n_effective = 1 / float(np.sum(weights**2))
     stderr = _with_two_pairs(variance, n_effective, pairs)
@@ -145,6 +148,11 @@ def paired_difference(pairs: Pairs, n_resamples: int = N_RESAMPLES) -> PairedDif
     )
 
 
+def _are_too_large(changes: Iterable[float]) -> bool:
+    """As of a broken model's perplexities."""
+    return not all(abs(one) < _SQUARABLE for one in changes)
+
+
 def bootstrapped_difference(
     pairs: Pairs,
     values: tuple[float, float],
@@ -159,9 +167,8 @@ def bootstrapped_difference(
     if not replicates[0] or len(replicates[0]) != len(replicates[1]):
         return PairedDifference(pairs.column, 0, reason="its data is not here: give --data")
     changes = [b - a for a, b in zip(*replicates, strict=True)]
-    if not all(abs(one) < _SQUARABLE for one in changes):  # a broken model's perplexity
-        reason = "too large a number for an interval"
-        return PairedDifference(pairs.column, 0, reason=reason)
+    if _are_too_large(changes):
+        return PairedDifference(pairs.column, 0, reason=_TOO_LARGE)
     variance = stdev(changes) ** 2
     n = len(pairs.ids)
     # Of what is no share an item has no unit that two pairs could be of.

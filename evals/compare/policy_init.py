@@ -10,7 +10,7 @@ from evals.cards.average import shares_of
 from evals.cards.card import AVERAGE, Card
 from evals.cards.published import card_named, card_of_run, shipped
 from evals.compare.gate import Gate, judge
-from evals.compare.gate_report import detectable
+from evals.compare.gate_report import power
 from evals.compare.policy import Policy, Rule
 from evals.compare.power import CHANGED, planned_difference
 from evals.records import Column
@@ -67,15 +67,9 @@ def ready(text: str, policy: Policy, baseline: Path | None = None, card: str | N
         for one in shown.printed
         if (cell := cells.get(one.key)) and cell["value"] is not None and one.key != AVERAGE.key
     }
-    found = detectable(
-        Gate(("", ""), judge(planned, policy, cells=cells, shown=shown), policy=policy)
-    )
-    drops = ", ".join(f"{heading} {min(drop, 1) * 100:.1f}" for heading, drop in found.items())
-    said = (
-        f"With the baseline's items, if {CHANGED:.0%} of them change, one column alone is found in"
-        f" 80 of 100 cases where it fell by, in points: {drops}"
-    )
-    return "".join(f"# {line}\n" for line in wrap(said, 96) if drops) + text
+    found = power(Gate(("", ""), judge(planned, policy, cells=cells, shown=shown), policy=policy))
+    said = f"With the baseline's items, if {CHANGED:.0%} of them change, {found}" if found else ""
+    return "".join(f"# {line}\n" for line in wrap(said, 96)) + text
 
 
 def _shown(baseline: Path | None, card: str | None) -> tuple[Card, dict[str, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from evals.compare.paired import PairedDifference, Pairs, average_difference, paired_difference
 from evals.compare.policy import Policy
+from evals.compare.words import in_points
 from evals.plan.make import Plan
 from evals.records import Column, Grade, ItemId
 
@@ -46,9 +47,7 @@ def detectable_drops(plan: Plan) -> dict[str, float]:
 
 def sentence(plan: Plan) -> str:
     """The drops in one sentence, in points."""
-    drops = ", ".join(
-        f"{heading} {min(drop, 1) * 100:.1f}" for heading, drop in detectable_drops(plan).items()
-    )
+    drops = in_points(detectable_drops(plan))
     allowed = f"{Policy().rest.drop * 100:.1f}"
     return (
         f"limit {plan.settings.limit}: the smallest drop, in points, that `evals check` with an"

@@ -3,7 +3,7 @@ and what its error is made of.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from evals.compare.paired import PairedDifference
 from evals.records import Column
@@ -27,6 +27,11 @@ def in_words(one: PairedDifference) -> str:
 def unit(column: Column) -> str:
     """What stands behind such a number."""
     return " points" if column.is_share else ""
+
+
+def in_points(drops: Mapping[str, float]) -> str:
+    """Headings with their drops, which are fractions, in points."""
+    return ", ".join(f"{heading} {min(drop, 1) * 100:.1f}" for heading, drop in drops.items())
 
 
 def by_remark(remarks: Iterable[tuple[str, Column]]) -> Iterator[str]:

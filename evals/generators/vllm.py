@@ -103,9 +103,6 @@ class VllmGenerator:
         self._at_close = contextlib.ExitStack()
         if on_cpu and given["enforce_eager"]:
             self._at_close.enter_context(_nothing_compiled())
-        # vLLM collects garbage several times as it loads, which walks all that was imported, a
-        # second at a time.
-        gc.freeze()
         try:
             self._llm = vllm.LLM(
                 model=model,

@@ -146,7 +146,8 @@ def as_latex(table: Table) -> str:
     heads = ["Model", *(_latex_heading(column.heading) for column in table.columns)]
     lines = [_latex(table.caption), ""] if table.caption else []
     lines += [
-        r"\noindent\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{\setlength{\tabcolsep}{3pt}%",
+        r"\noindent\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+        r"{\setlength{\tabcolsep}{3pt}%",
         rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"\toprule",
         " & ".join(heads) + r" \\",

@@ -65,7 +65,10 @@ def mean(values: Sequence[float]) -> Metric:
     if all(0 <= one <= 1 for one in values):
         return stats.mean(values, len(values))
     n = len(values)
-    value = math.fsum(values) / n
+    try:
+        value = math.fsum(values) / n
+    except OverflowError:
+        value = math.inf
     if not math.isfinite(value):
         return stats.unfinished(n, n, _NOT_FINITE)
     spread = _spread(values)

@@ -239,7 +239,8 @@ def _placeless(part: Any) -> Any:
         return {str(key): _placeless(value) for key, value in part.items()}
     if isinstance(part, list):
         return [_placeless(one) for one in part]
-    return part.rpartition(os.sep)[2] if isinstance(part, str) and part.startswith(os.sep) else part
+    # A function's name has its file's folder before it; a text may begin with a slash, too.
+    return part.rpartition(os.sep)[2] if isinstance(part, str) and any(_modules(part)) else part
 
 
 def runs_programs(config: Config) -> str:

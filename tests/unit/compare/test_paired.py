@@ -186,6 +186,14 @@ def test_an_interval_has_a_width_where_nothing_changed_and_ends_at_a_hundred_poi
     assert (up.ci95[1], down.ci95[0]) == (1.0, -1.0)
 
 
+@pytest.mark.parametrize("too_large", [1e160, 1e300])
+def test_changes_whose_squares_are_infinite_have_a_reason_and_no_interval(too_large: float) -> None:
+    own = Column("k", "K", unit="own")
+    found = paired_difference(replace(pairs([0.0, too_large, 1.0]), column=own))
+    assert (found.difference, found.ci95) == (None, None)
+    assert found.reason == "too large a number for an interval"
+
+
 def test_changes_whose_squares_are_nothing_still_have_an_interval() -> None:
     found = paired_difference(pairs([1e-200, 0.0]))
     assert found.stderr == pytest.approx(math.sqrt(2) / 4)

@@ -22,7 +22,7 @@ from evals.runs.asking import longest_first
 SAMPLES = Path(__file__).resolve().parents[3] / "results/smollm2-135m-instruct-card/samples"
 ASKED = {
     "humaneval": (512, 130, 0.0),
-    "xstest": (2048, 40, 0.0),
+    "xstest": (8192, 40, 0.0),
     "ifeval": (2048, 60, 0.0),
     "bbh": (512, 800, 0.8),
     "gsm8k": (512, 900, 0.85),

@@ -24,6 +24,8 @@ from evals.report.table import as_markdown
 from evals.runs.rescore import rescore
 from evals.runs.session import run
 from evals.runs.writing import RunResult
+from tasks.harness.metrics import mean
+from tasks.harness.names import content_of
 from tests.harness_tasks import BROKEN, write_broken, write_tasks
 from tests.toydata import failure
 from tests.unit.conftest import paired_columns
@@ -179,3 +181,21 @@ def test_a_broken_models_perplexity_is_short_or_not_there(
     assert ("lm-evaluation-harness gives no finite number" in table) is (printed == "-")
     for text in (table, markdown(compare(*runs))):
         assert not re.search(r"\b(inf|nan)\b", text)
+
+
+def test_a_text_that_begins_with_a_slash_is_no_place_of_a_file(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = set()
+    for name in ("one", "other"):
+        home = tmp_path / name
+        home.mkdir()
+        text = (folder / "sums.yaml").read_text().replace("task: sums", "task: mine")
+        (home / "mine.yaml").write_text(text.replace("Question: ", f"/{name}/Question: ", 1))
+        monkeypatch.setenv("EVALS_INCLUDE_PATH", str(home))
+        found.add(content_of("mine"))
+    assert len(found) == 2
+
+
+def test_a_mean_of_numbers_whose_sum_is_infinite_is_none() -> None:
+    assert mean([1e308, 1e308]).value is None
