@@ -51,9 +51,11 @@ _MOST_TOKENS = 8192
 _COUNTED = (
     (1, 10, _MAX_NEW, "<= 1.01"),
     (8, 20, _MAX_NEW, "<= 1.03"),
-    (8, 20, 2048, "<= 1.03"),
+    (8, None, 2048, "<= 1.03"),
 )
-"""Copies, how long the queue is, tokens of an answer at most, and what their ratio is to be."""
+"""Copies, how long the queue is (None: all items), tokens of an answer at most, and what their
+ratio is to be.
+"""
 
 Answers = dict[str, tuple[Completion, int]]
 Done = list[tuple[Rendered, Completion | Failure]]
@@ -170,9 +172,8 @@ def measure(options: Options) -> Figures:
             "ours_s": [ours for ours, _ in pairs],
             "theirs_s": [theirs for _, theirs in pairs],
         }
-    for copies, times, most, target in _COUNTED:
-        times = min(times, 2) if options.quick else times
-        plan, requests, answers = queue_of(options, times, most)
+    for copies, size, most, target in _COUNTED:
+        plan, requests, answers = queue_of(options, 2 if options.quick else size, most)
         computed = computed_of(requests)
         counted(plan, answers, computed, copies)  # imports
         found = [
@@ -192,10 +193,12 @@ def measure(options: Options) -> Figures:
 
 
 def queue_of(
-    options: Options, times: int, most: int = _MAX_NEW
+    options: Options, times: int | None, most: int = _MAX_NEW
 ) -> tuple[Plan, list[Rendered], Answers]:
-    """A run, what it asks in its order, and the answers, of at most so many tokens."""
-    n = 2 if options.quick else 32 * times
+    """A run, what it asks in its order, and the answers, of at most so many tokens. times: None for
+    every item, AlpacaEval's too.
+    """
+    n = 2 if options.quick else 32 * (times or 0)
     take = {
         "mmlu": first(12 * n),
         "gsm8k": first(n),
@@ -203,6 +206,8 @@ def queue_of(
         "ifeval": first(n),
         "xstest": first(n),
     }
+    if times is None:
+        take = dict.fromkeys((*take, "alpaca_eval"), list)
     plan = plan_of(options, f"paced-{times}-{most}", take, max_new=most)
     requests = in_our_order([request for task in plan.tasks for request in plan.render(task)])
     return plan, requests, recorded_answers(requests, most)
@@ -243,6 +248,7 @@ def recorded_answers(requests: Sequence[Rendered], most: int) -> Answers:
         task: [recorded_row(row).completion.text for row in folder.samples(task)]
         for task in ("gsm8k", "bbh", "ifeval", "xstest")
     }
+    texts["alpaca_eval"] = texts["ifeval"]  # which it has no answers to
     for request in requests:
         if request.candidates:
             found[request.item_id] = (
