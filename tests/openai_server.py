@@ -123,6 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """What it says of itself; {}, too, says that it is well (/health)."""
+        self.server.keys.add(self.headers.get("Authorization", ""))
         told = self.server.about.get(self.path, {})
         self._send(told if isinstance(told, Reply) else Reply(told))
 

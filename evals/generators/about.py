@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from evals.generators.openai_api import client_of
+
 _TIMEOUT_S = 5.0
 _MOST_MODELS = 20
 """Of a service's hundreds of models so many are recorded."""
@@ -18,10 +20,8 @@ def about(name: str, url: str) -> About:
     """url, and as far as the server tells them: models (names), root (folder or hub id of the model
     `name`), max_model_len (its context in tokens), version.
     """
-    import openai
-
     key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
-    with openai.OpenAI(base_url=url, api_key=key, timeout=_TIMEOUT_S, max_retries=0) as client:
+    with client_of(url, key, _TIMEOUT_S) as client:
         listed = _list(_told(client, "/models").get("data"))
         models = [one for one in listed if isinstance(one, dict)]
         # vLLM's server has it beside the API, not below it.

@@ -24,6 +24,7 @@ from evals.generators.openai_api import (
     MissingError,
     ask_by_ids,
     ask_by_messages,
+    client_of,
     score_by_ids,
 )
 from evals.generators.spread import Server, Spread, affordable
@@ -111,12 +112,10 @@ class OpenAIGenerator:
         # The client refuses to be made without a key; a server of one's own mostly asks for none.
         self._key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
         timeout = openai.Timeout(timeout_s, connect=_CONNECT_S)
-        # max_retries=0: what is asked again is decided here, where the other servers are known; the
-        # client's own two tries would multiply with ours.
         self._servers = [
             Server(
                 url,
-                openai.OpenAI(base_url=url, api_key=self._key, timeout=timeout, max_retries=0),
+                client_of(url, self._key, timeout),
                 # The service itself has no defaults that come with a checkpoint.
                 manner=Manner(neutral=()) if url == OPENAI_URL else Manner(),
             )

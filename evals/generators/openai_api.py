@@ -17,9 +17,40 @@ from evals.generators.scoring import in_order, of_candidates, of_prompt, parts_o
 from evals.models.prompts import Rendered
 from evals.records import Completion, Output, Sampling, Scored, finish_reason
 
+_LONGEST_BODY = 64 << 20
+"""Bytes of an answer's JSON, unpacked: several times what the longest texts take."""
+
 
 class MissingError(ValueError):
     """An answer lacks a field that every answer has."""
+
+
+def client_of(url: str, key: str, timeout: Any) -> Any:
+    """The client of one server. It asks nothing twice, for that is decided where the other servers
+    are known, and holds no answer that does not end.
+    """
+    import openai
+
+    return openai.OpenAI(
+        base_url=url,
+        api_key=key,
+        timeout=timeout,
+        max_retries=0,
+        http_client=openai.DefaultHttpxClient(event_hooks={"response": [_read]}),
+    )
+
+
+def _read(response: Any) -> None:
+    """Read an answer as far as any goes. What breaks off there has no form, and costs its own
+    request alone; an error would look like a lost server.
+    """
+    content = bytearray()
+    for part in response.iter_bytes():
+        content += part
+        if len(content) > _LONGEST_BODY:
+            response.close()
+            break
+    response._content = bytes(content)
 
 
 def ask_by_ids(client: Any, name: str, request: Rendered, manner: Manner) -> Completion | Failure:

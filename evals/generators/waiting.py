@@ -39,6 +39,13 @@ def seconds_of_header(header: str | None) -> float | None:
     return found if found >= 0 else None
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows nowhere: urllib would take the key along to another host."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None: the redirect itself is the answer."""
+
+
 def is_up(url: str) -> bool:
     """Whether a server answers at a URL: with its models, or that it does not give them to us."""
     key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
@@ -46,7 +53,7 @@ def is_up(url: str) -> bool:
         url.rstrip("/") + "/models", headers={"Authorization": f"Bearer {key}"}
     )
     try:
-        urllib.request.urlopen(asked, timeout=_TIMEOUT_S).close()
+        urllib.request.build_opener(_Stay).open(asked, timeout=_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
         # A gateway in front of one that still loads says 502, 503 or 504.
         return error.code < 500

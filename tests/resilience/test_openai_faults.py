@@ -2,9 +2,11 @@
 lost, nothing is paid for twice.
 """
 
+import gzip
 import itertools
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.errors import EnvironmentFault, EvalsError, InputError
+from evals.generators.about import about
 from evals.generators.openai import OpenAIGenerator
 from evals.plan.settings import RunSettings
 from evals.records import Completion, Sampling
@@ -132,6 +135,22 @@ def test_an_answer_of_no_known_form_fails_alone(reply: Reply) -> None:
     assert failed(found["x/1"])
     assert answered(found["x/0"]).text == "5 0 #0"
     assert answered(found["x/2"]).text == "5 2 #0"
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_an_answer_is_read_no_further_than_any_goes(encoding: str) -> None:
+    blank = b" " * (400 << 20)
+    body = gzip.compress(blank, 1) if encoding == "gzip" else blank
+    reply = Reply(body, headers={"Content-Encoding": encoding})
+    tracemalloc.start()
+    try:
+        with serving(lambda body, _: reply) as server:
+            server.about = {"/v1/models": reply}
+            assert "not the expected form" in failed(answers(server, [ids_request(1)])["x/1"])
+            assert about("m", server.url) == {"url": server.url}
+        assert tracemalloc.get_traced_memory()[1] < 300 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

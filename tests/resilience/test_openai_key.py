@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from evals.generators.about import about
+from evals.generators.waiting import is_up
 from evals.plan.settings import RunSettings
 from evals.report.html import write_report
 from evals.report.show import describe_item
@@ -139,3 +141,16 @@ def test_the_key_is_in_no_traceback_of_a_server_that_repeats_it(
     assert not [
         path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in _unpacked(path)
     ]
+
+
+def test_a_server_that_sends_on_to_another_host_takes_the_key_nowhere() -> None:
+    with (
+        serving(lambda body, _: completion(body)) as other,
+        serving(lambda body, _: Reply("", 307, {"Location": f"{other.url}/completions"})) as server,
+    ):
+        server.about = {"/v1/models": Reply("", 307, {"Location": f"{other.url}/models"})}
+        assert is_up(server.url)
+        about("m", server.url)
+        answered(answers(server, [ids_request(1)])["x/1"])
+        assert server.keys == {f"Bearer {KEY}"}
+        assert other.keys == {""}
