@@ -176,7 +176,11 @@ class RunFolder:
         part = path.parent / f"{path.name}.part"  # with_name would raise on "." and "/"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            # A stranger's links lead out of the folder: none within it is followed.
+            if path.parent != self.path and path.parent.is_symlink():
+                raise OSError(errno.ELOOP, f"{path.parent} is a link; put a folder in its place")
+            part.unlink(missing_ok=True)
+            with part.open("xb") as file:
                 yield file
             part.replace(path)
         except BaseException as error:

@@ -171,6 +171,25 @@ def test_a_strangers_task_name_is_no_path(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sent"]
 
 
+@pytest.mark.parametrize("link", ["summary.json.part", "samples"])
+def test_a_strangers_links_lead_nothing_that_is_written_out(
+    harmless: Path, tmp_path: Path, link: str
+) -> None:
+    out, mine = sent(harmless, tmp_path), tmp_path / "mine"
+    if link == "samples":
+        shutil.move(out / link, mine)
+    else:
+        mine.mkdir()
+        (mine / "note.txt").write_text("x")
+    before = {path.name: path.stat().st_mtime_ns for path in mine.iterdir()}
+    (out / link).symlink_to(mine if link == "samples" else mine / "note.txt")
+    try:
+        rescore(out, None)
+    except EnvironmentFault as error:
+        assert "is a link" in str(error)  # noqa: PT017  where it is in the way it is said
+    assert {path.name: path.stat().st_mtime_ns for path in mine.iterdir()} == before
+
+
 # --- sizes and forms ------------------------------------------------------------------------------
 
 
