@@ -236,9 +236,11 @@ class _Watch:
         return {name: self.asked[name] for name in ("suite", "tasks", "limit", "card")}
 
     def _say(self, name: str, words: str) -> None:
+        from evals.storage.files import one_line
+
         if self.said.get(name) != words:
             self.said[name] = words
-            print(f"{name}: {words}", flush=True)
+            print(one_line(f"{name}: {words}"), flush=True)
 
 
 _RUN = [sys.executable, "-m", "evals", "run"]

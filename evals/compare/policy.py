@@ -91,6 +91,7 @@ def read_policy(path: Path, run: Path | None = None, card: str | None = None) ->
     """
     try:
         found: dict[str, Json] = tomllib.loads(policy_text(path))
+        repr(found)  # dotted keys nest deeper than any message can show
     except (OSError, ValueError, RecursionError) as error:
         ready = ", ".join(ready_policies())
         raise InputError(

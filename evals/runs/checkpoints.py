@@ -48,9 +48,9 @@ class Checkpoint:
             return "no weights yet"
         for index in self.folder.glob("*.index.json"):
             parts = _json(index).get("weight_map")
-            lacking = sorted(set((parts or {}).values()) - names) if parts is not None else [index]
-            if lacking:
-                return f"{getattr(lacking[0], 'name', lacking[0])} is not whole or not there yet"
+            named = set(map(str, parts.values())) if isinstance(parts, dict) else {index.name}
+            if lacking := sorted(named - names if isinstance(parts, dict) else named):
+                return f"{lacking[0]} is not whole or not there yet"
         newest = max(file.stat().st_mtime for file in self.folder.iterdir())
         # Either way: the clock of the machine that writes may be ahead.
         if abs(time.time() - newest) < STILL_S:
@@ -69,11 +69,12 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
     InputError where there is no such folder.
     """
     try:
-        # What is still written has another name: tmp-checkpoint-500, .incomplete.
+        # What is still written has another name: tmp-checkpoint-500, .incomplete. In "." a name
+        # that begins with - would be an option of the run.
         inside = [
             one
             for one in folder.iterdir()
-            if one.is_dir() and not one.name.startswith((".", "tmp", "_"))
+            if one.is_dir() and not one.name.startswith((".", "tmp", "_", "-"))
         ]
     except OSError as error:
         raise InputError(

@@ -142,6 +142,24 @@ def test_half_written_ones_wait_and_the_others_are_measured(
     assert "logs: waits: no step in its name" in out
 
 
+def test_names_and_indexes_of_others_are_words_alone(
+    training: Path, children: Children, evals: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint(training / "--suite=card-step-1")
+    (training / "x\x1b[2J\ny").mkdir()
+    for number, parts in enumerate(([1], {"a": ["b"], "c": 1}, "x")):
+        index = checkpoint(training / f"checkpoint-{number}") / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": parts}))
+        aged(index.parent)
+    monkeypatch.chdir(training)
+    code, out, err = evals("watch", ".", *COMMAND)
+    assert (code, "Traceback" in err) == (0, False)
+    assert children.names == ["checkpoint-500", "checkpoint-1000", "checkpoint-1500"]
+    assert "\x1b" not in out
+    assert "x [2J y: waits: no step" in out
+    assert out.count("is not whole or not there yet") == 3
+
+
 def test_one_that_goes_while_the_folder_is_listed_is_a_line(
     training: Path, children: Children, evals: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

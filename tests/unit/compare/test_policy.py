@@ -90,6 +90,13 @@ def test_whatever_is_wrong_is_said_with_the_files_name(
     assert "gate.toml" in str(error.value)
 
 
+def test_a_value_deeper_than_a_message_can_show_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "deep.toml"
+    file.write_text(f"drop{'.a' * 3000} = 1\n")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_policy(file)
+
+
 def test_the_command_ends_with_2_and_one_sentence(tmp_path: Path, evals: Call) -> None:
     file = tmp_path / "gate.toml"
     for text, says in WRONG.values():
