@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial, partialmethod
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -195,12 +197,29 @@ def _imported(place: str, mend: str) -> Any:
         ) from error
 
 
+def _in_a_run(module: str) -> str | None:
+    """The file of a module that lies within a run's folder, which may be a stranger's."""
+    with contextlib.suppress(ImportError, ValueError):
+        # Of the outermost package: to find one within it would execute it.
+        found = find_spec(module.partition(".")[0])
+        places = (found.origin, *(found.submodule_search_locations or ())) if found else ()
+        for file in filter(None, places):
+            if any((folder / "run.json").exists() for folder in Path(file).parents):
+                return str(file)
+    return None
+
+
 def _of_others(place: str, package: str = "") -> type[Benchmark[Any]]:
     """The class at a place, if it can be used. package: which declares it."""
     mend = "Write package.module:Class, and give the command where Python finds the module."
     # A module of the user's own may lie where the command is given.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    if file := _in_a_run(place.partition(":")[0]):
+        raise InputError(
+            f"The benchmark {place} is {file}, within a run's folder: nothing there is executed."
+            " If you trust the module, copy it elsewhere and give the command there."
+        )
     found = _imported(place, f"Install its package, {package}, anew." if package else mend)
     if not (isinstance(found, type) and issubclass(found, Benchmark)):
         raise InputError(f"{place} is no subclass of evals.benchmark.Benchmark.")

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -377,6 +378,31 @@ def test_nothing_unpickles_evaluates_or_executes_what_it_read() -> None:
                     "os.system",
                     "pd.read_pickle",
                 ), file
+
+
+@pytest.mark.parametrize("module", ["stranger_1", "stranger_2.inner"])
+@pytest.mark.parametrize("reader", ["show", "score", "report"])
+def test_a_module_within_a_strangers_run_is_not_executed(
+    harmless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, reader: str
+) -> None:
+    head = json.loads((harmless / "run.json").read_text())["summary_header"]
+    card = head["card"]
+    first = card["column"][0] | {"benchmark": f"{module}:A"}
+    card = card | {"column": [first, *card["column"][1:]]}
+    out = sent(harmless, tmp_path, summary_header=head | {"card": card})
+    summary = json.loads((out / "summary.json").read_text())
+    (out / "summary.json").write_text(json.dumps(summary | {"card": card}))
+    file = (out / module.replace(".", "/")).with_suffix(".py")
+    file.parent.mkdir(exist_ok=True)
+    for place in {file, file.parent / "__init__.py"}:
+        place.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    monkeypatch.setattr("sys.path", sys.path.copy())
+    monkeypatch.chdir(out)
+    try:
+        READERS[reader](out)
+    except InputError as error:
+        assert "within a run's folder" in str(error)  # noqa: PT017  show does without
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_store_that_is_opened_for_reading_takes_nothing(harmless: Path, tmp_path: Path) -> None:
