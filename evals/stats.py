@@ -171,14 +171,35 @@ def effective_wilson(value: float, stderr: float, n: int) -> tuple[float, float]
     return wilson_interval(value, n if stderr < 1e-12 else value * (1 - value) / stderr**2)
 
 
-def p_at_least(limit: float, value: float, stderr: float, n: int) -> float:
-    """One-sided p of "the true share is at least `limit`": the score test that `effective_wilson`
+def wilson_of_draws(value: float, stderr: float, n: int) -> tuple[float, float]:
+    """`effective_wilson` for n items' means over several draws, whose error may be far too small
+    where few items score at all: the one that scores in every draw is then missed by chance.
+
+    How much more an item counts for than one draw of it is taken from so many items as score (near
+    1: as fail), and from one item more that scores alike in all its draws. Without it the interval
+    of 200 items of 16 draws at 0.5 % covers in 85 of 100 runs, with it in 97 (scripts/coverage).
+    Never narrower than `effective_wilson`'s.
+    """
+    spread = value * (1 - value)
+    if spread <= 0 or stderr < 1e-12:
+        return effective_wilson(value, stderr, n)
+    n_scoring, effect = n * min(value, 1 - value), stderr**2 * n / spread
+    effect = max(effect, (effect * n_scoring + 1) / (n_scoring + 1))
+    return wilson_interval(value, n / effect)
+
+
+def p_at_least(limit: float, value: float, ci95: tuple[float, float]) -> float:
+    """One-sided p of "the true share is at least `limit`": the score test that Wilson's interval
     turns round, so 2.5 % where the interval's upper end is exactly the limit.
 
     Source: Wilson 1927.
     """
-    n_effective = n if stderr < 1e-12 else value * (1 - value) / stderr**2
-    error = math.sqrt(limit * (1 - limit) / n_effective)
+    low, high = ci95
+    end = high if high > value else low
+    if end == value:
+        return float(value >= limit)
+    n_effective = Z95**2 * end * (1 - end) / (value - end) ** 2
+    error = math.sqrt(limit * (1 - limit) / n_effective) if n_effective else 0.0
     if error == 0:
         return float(value >= limit)
     return math.erfc((limit - value) / error / math.sqrt(2)) / 2

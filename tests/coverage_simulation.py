@@ -28,7 +28,15 @@ from evals.compare.paired import (
     paired_difference,
 )
 from evals.records import Column, Grade, ItemId, Metric
-from evals.stats import clustered_mean, effective_wilson, mean, pass_at_k, proportion, stratified
+from evals.stats import (
+    clustered_mean,
+    effective_wilson,
+    mean,
+    pass_at_k,
+    proportion,
+    stratified,
+    wilson_of_draws,
+)
 from tasks import length_control, xstest
 
 Rng = np.random.Generator
@@ -156,6 +164,14 @@ def cells() -> Iterator[Setting]:
             partial(_instructions, value),
             2000,
         )
+    for value in (0.005, 0.02, 0.2, 0.99):
+        for alike in (0.1, 1.0, 10.0):
+            yield Setting(
+                "mean of draws",
+                f"n=200, 16 answers to each, alike {alike:g}, {value:.1%}",
+                value,
+                partial(_drawn, value, alike),
+            )
     for level in (-1.9, -0.6):
         judge = Judge(level)
         yield Setting(
@@ -228,6 +244,17 @@ def _preferences(value: float, rng: Rng) -> tuple[Interval, None]:
     return _interval(
         mean(rng.choice([0.0, 0.5, 1.0], 805, p=[0.99 - value, 0.02, value - 0.01]).tolist(), 805)
     )
+
+
+def _drawn(value: float, alike: float, rng: Rng) -> tuple[Interval, None]:
+    """Sixteen answers to each of 200 items; alike: an item's chances are Beta(value / alike, ...),
+    so that with little an item's answers agree hardly more than those of two.
+    """
+    levels = rng.beta(value / alike, (1 - value) / alike, 200)
+    found = mean((rng.binomial(16, levels) / 16).tolist(), 200)
+    assert found.value is not None
+    assert found.stderr is not None
+    return wilson_of_draws(found.value, found.stderr, 200), None
 
 
 @cache

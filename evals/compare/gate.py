@@ -327,11 +327,11 @@ def _held_value(
     value, least = (1 - cell["value"], 1 - limit) if down else (cell["value"], limit)
     if rule.by == "estimate":
         return Held(what, limit, "regressed" if value < least else "pass")
-    if cell["ci95"] is None or cell["stderr"] is None:
+    if cell["ci95"] is None:
         return Held(what, limit, "undecided")
     low, high = (1 - end for end in reversed(cell["ci95"])) if down else cell["ci95"]
     state: ColumnState = "regressed" if high < least else "pass" if low >= least else "undecided"
-    return Held(what, limit, state, p_at_least(least, value, cell["stderr"], cell["n"]))
+    return Held(what, limit, state, p_at_least(least, value, (low, high)))
 
 
 def judge_pooled(

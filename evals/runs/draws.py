@@ -62,6 +62,8 @@ def mean_of(
     elif metric.stderr is not None:
         noise = _variance_of_draws(draws, name, macro=kind.startswith("macro"))
         about |= _parts(metric.stderr, noise)
+        ends = stats.wilson_of_draws(metric.value, metric.stderr, metric.n)
+        metric = replace(metric, ci95=ends)
     return replace(metric, estimator=said), about
 
 

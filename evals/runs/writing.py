@@ -81,16 +81,18 @@ class Writing:
             end = n + _AT_ONCE
             if n_ready < end or (ahead is None and len(self._ahead) == _MOST_TASKS):
                 continue
+            grading = ahead.grading if ahead else self._grading(task)
+            # Read and graded first: what fails there is no fault of the temporary file.
+            rows = list(self._rows(task, grading, n, end))
             try:
-                if ahead is None:
-                    ahead = self._ahead[task] = _Ahead(self._grading(task), Packed())
-                ahead.samples.write(self._rows(task, ahead.grading, n, end))
+                ahead = ahead or _Ahead(grading, Packed())
+                ahead.samples.write(rows)
             except OSError as error:
                 raise no_files_left() or EnvironmentFault(
                     f"A temporary file cannot be written ({error}). Set TMPDIR to a folder with"
                     " room; the same command then goes on."
                 ) from error
-            ahead.n = end
+            ahead.n, self._ahead[task] = end, ahead
 
     def grade_and_write(self) -> RunResult:
         """Grade what waited, and write everything."""

@@ -36,7 +36,8 @@ def test_a_nominal_interval_covers_as_often_as_it_says(setting: Setting) -> None
     n = 200 if "n=14,042" in setting.cell else N_RUNS.get(setting.estimator, 1500)
     found = simulate(setting, n)
     slack = 3 * math.sqrt(0.05 * 0.95 / n)
-    # counts of two or three items: no interval keeps its level exactly
-    few_changes = setting.estimator == "paired 0/1, few changes"
-    assert 0.93 - slack <= found.covered <= (1.0 if few_changes else 0.97 + slack)
+    # Counts of two or three items: no interval keeps its level exactly. Of a few items' draws
+    # nobody knows how alike an item's are: it takes them for more alike.
+    is_wide = setting.estimator in ("paired 0/1, few changes", "mean of draws")
+    assert 0.93 - slack <= found.covered <= (1.0 if is_wide else 0.97 + slack)
     assert found.false_alarms is None or found.false_alarms <= 0.05 + slack

@@ -91,6 +91,20 @@ def test_a_temporary_file_that_cannot_be_written_is_one_sentence(
         run(settings(tmp_path / "run"), make_generator=partial(InOrder, list, reply))
 
 
+def test_what_cannot_be_read_meanwhile_is_no_temporary_files_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_AT_ONCE", 2)
+
+    def unreadable(*_: object) -> None:
+        raise OSError("no such reader")
+
+    monkeypatch.setattr(Plan, "read", unreadable)
+    plan = settings(tmp_path / "run")
+    with pytest.raises(OSError, match="no such reader"):
+        run(plan, make_generator=partial(InOrder, list, reply))
+
+
 def test_a_store_that_is_removed_after_the_last_answer_is_said_to_be_lost(tmp_path: Path) -> None:
     class Removes(Progress):
         def start(self, phase: str, total: int = 0, ahead: Any = None) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 from xml.etree import ElementTree
 
@@ -168,9 +169,14 @@ def test_a_floor_or_a_ceiling_is_held_against_the_interval_of_the_candidates_cel
 def test_the_p_of_a_share_is_two_and_a_half_percent_where_its_interval_ends_at_the_limit() -> None:
     for value, n in ((0.62, 200), (0.97, 541), (0.5, 14_042)):
         stderr = (value * (1 - value) / n) ** 0.5
-        _, high = effective_wilson(value, stderr, n)
-        assert p_at_least(high, value, stderr, n) == pytest.approx(0.025)
-    assert [p_at_least(limit, 0.5, 0.1, 25) for limit in (0.0, 1.0)] == [1.0, 0.0]
+        ends = effective_wilson(value, stderr, n)
+        assert p_at_least(ends[1], value, ends) == pytest.approx(0.025)
+        binomial = (value - 0.6) / (0.6 * 0.4 / n) ** 0.5
+        assert p_at_least(0.6, value, ends) == pytest.approx(NormalDist().cdf(binomial))
+    assert [p_at_least(limit, 0.5, (0.3, 0.7)) for limit in (0.0, 1.0)] == [1.0, 0.0]
+    # Of nothing but right answers the interval has one end, which is enough.
+    assert p_at_least(0.9, 1.0, effective_wilson(1.0, 0.0, 50)) > 0.9
+    assert p_at_least(1.0, 1.0, (1.0, 1.0)) == 1.0
 
 
 def test_a_floor_is_named_as_one_and_no_pooled_difference_stands_for_it() -> None:

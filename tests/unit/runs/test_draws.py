@@ -24,6 +24,7 @@ from evals.records import Choose, Completion, Generate, Grade, Message, Output, 
 from evals.registry import draw_name, of_draw
 from evals.runs.rescore import rescore
 from evals.runs.session import run
+from evals.stats import wilson_of_draws
 from evals.storage.run_folder import RunFolder
 from tasks.gsm8k import GSM8K
 from tasks.xstest import F1, XSTest
@@ -181,6 +182,7 @@ def test_the_cell_is_the_mean_and_its_error_has_the_two_parts_of_the_law_of_tota
     )
     assert cell["estimator"] == "Wilson, mean of 4 draws"
     assert cell["n"] == len(own)
+    assert cell["ci95"] == pytest.approx(wilson_of_draws(cell["value"], cell["stderr"], cell["n"]))
 
 
 def test_what_is_no_mean_of_its_items_has_the_bootstraps_error_over_items_with_all_their_answers(
