@@ -9,6 +9,8 @@ EvalsError                2   the base; a message says what happened, where, and
 """
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable, Sequence
 
 
@@ -75,3 +77,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def no_files_left() -> EnvironmentFault | None:
+    """What to say where this process has as many files open as it may, of which SQLite tells in the
+    words of a missing file; None where it may open more.
+    """
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if error.errno == errno.EMFILE:
+            return EnvironmentFault(
+                "This process has as many files open as it may. Raise the limit (ulimit -n); the"
+                " same command then goes on."
+            )
+    return None

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evals.errors import EnvironmentFault
+from evals.errors import EnvironmentFault, no_files_left
 from evals.plan.make import Plan
 from evals.records import Completion
 from evals.runs.asking import Asker
@@ -13,7 +13,6 @@ from evals.runs.known import Known
 from evals.runs.programs import Programs
 from evals.runs.provenance import run_record
 from evals.runs.summary import header, summarize
-from evals.storage.files import no_files_left
 from evals.storage.run_folder import Packed, RunFolder
 from evals.storage.spool import Spool
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from evals.errors import EnvironmentFault
+from evals.errors import EnvironmentFault, no_files_left
 from evals.records import Outcome, Program
 from evals.sandbox.launch import Level, ways, why_no_wrap
 from evals.sandbox.server import SILENT, Server, ServerLostError, remove
@@ -61,7 +61,7 @@ class Sandbox:
         try:
             self._home, lock = _own_home(Path(tempfile.gettempdir()))
         except OSError as error:
-            raise EnvironmentFault(
+            raise no_files_left() or EnvironmentFault(
                 f"The sandbox has no place for its folder ({error}). Set TMPDIR to a writable one."
             ) from error
         # Also removes what a sandbox that nobody closed would leave, at the interpreter's end at

@@ -2,16 +2,12 @@
 reads it.
 """
 
-import errno
 import gzip
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-from evals.errors import EnvironmentFault
 
 MAX_LINE = 32 << 20
 MAX_FILE = 1 << 30
@@ -67,18 +63,3 @@ def one_line(text: str) -> str:
     become single spaces.
     """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def no_files_left() -> EnvironmentFault | None:
-    """What to say where this process has as many files open as it may, of which SQLite tells in the
-    words of a missing file; None where it may open more.
-    """
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        if error.errno == errno.EMFILE:
-            return EnvironmentFault(
-                "This process has as many files open as it may. Raise the limit (ulimit -n); the"
-                " same command then goes on."
-            )
-    return None

@@ -8,8 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar, overload
 
-from evals.errors import EnvironmentFault, InputError, first_line
-from evals.storage.files import no_files_left
+from evals.errors import EnvironmentFault, InputError, first_line, no_files_left
 
 T = TypeVar("T")
 _BLOCK = 16

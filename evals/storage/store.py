@@ -18,9 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from evals.errors import EnvironmentFault
+from evals.errors import EnvironmentFault, no_files_left
 from evals.records import Completion, ItemId, Outcome, Output, Scored
-from evals.storage.files import no_files_left
 
 SCHEMA = 1
 _MAGIC = b"SQLite format 3\x00"

@@ -138,10 +138,14 @@ def test_what_cannot_be_kept_is_said() -> None:
             Spool([value] * N)
 
 
-def test_a_process_without_file_descriptors_is_told_so_and_not_of_the_temporary_folder() -> None:
-    script = """
+@pytest.mark.parametrize("used", ['Spool("x" * 100_000 for _ in range(500))', "Sandbox()"])
+def test_a_process_without_file_descriptors_is_told_so_and_not_of_the_temporary_folder(
+    used: str,
+) -> None:
+    script = f"""
 import os, resource
 from evals.errors import EnvironmentFault
+from evals.sandbox.pool import Sandbox
 from evals.storage.spool import Spool
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 try:
@@ -150,7 +154,7 @@ try:
 except OSError:
     pass
 try:
-    Spool("x" * 100_000 for _ in range(500))
+    {used}
 except EnvironmentFault as error:
     print(error)
 """
