@@ -5,8 +5,9 @@ ends.
 import os
 import sys
 from collections import namedtuple
+from collections.abc import Callable
 from importlib import metadata
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -16,7 +17,7 @@ from evals.commands.card import card
 from evals.commands.compare import check, compare
 from evals.commands.data import cards, data_fetch, data_list, data_verify, list_tasks
 from evals.commands.fidelity import judge_calibrate, replay
-from evals.commands.grouped import EXAMPLES, Grouped
+from evals.commands.grouped import CommandGroups, Grouped, examples
 from evals.commands.harness import lm_eval
 from evals.commands.judges import judge_labels, judge_list, judge_sample
 from evals.commands.report import export, report, show
@@ -24,8 +25,13 @@ from evals.commands.run import prompts, run, score
 from evals.commands.watch import watch
 from evals.errors import EvalsError
 
+MEASURE, READ = "Measure", "Look at it, and publish it"
+COMPARE, KNOW = "Is it worse?", "What there is"
+
 app = typer.Typer(
     name="evals",
+    cls=CommandGroups,
+    epilog=examples(""),
     help="Give it a model, get the model card's row: eight benchmarks, one vLLM engine, one table.",
     no_args_is_help=True,
     add_completion=False,
@@ -37,15 +43,15 @@ app = typer.Typer(
 data_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
+    epilog=examples("data"),
     help="Where the benchmarks' data comes from, and whether it is here.",
 )
-app.add_typer(data_app, name="data")
 judge_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
+    epilog=examples("judge"),
     help="Which judges there are, and what their verdicts are worth.",
 )
-app.add_typer(judge_app, name="judge")
 
 
 @app.callback(invoke_without_command=True)
@@ -60,22 +66,35 @@ def main_options(
         raise typer.Exit
 
 
-app.command(cls=Grouped, epilog=EXAMPLES)(run)
-for command in (report, card, export, compare, check, replay, prompts, score, show):
-    app.command()(command)
+def _add(to: typer.Typer, words: str, function: Callable[..., None], **how: Any) -> None:
+    to.command(words.split()[-1], epilog=examples(words), **how)(function)
+
+
 # What these two do not know are options of `run`, and lm-evaluation-harness' own.
-passing_on = {"allow_extra_args": True, "ignore_unknown_options": True}
-app.command(context_settings=passing_on)(watch)
-app.command("lm-eval", context_settings=passing_on)(lm_eval)
-app.command()(cards)
-app.command("tasks")(list_tasks)
-judge_app.command("list")(judge_list)
-judge_app.command("calibrate")(judge_calibrate)
-judge_app.command("sample")(judge_sample)
-judge_app.command("labels")(judge_labels)
-data_app.command("list")(data_list)
-data_app.command("verify")(data_verify)
-data_app.command("fetch")(data_fetch)
+PASSING_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+_add(app, "run", run, rich_help_panel=MEASURE, cls=Grouped)
+_add(app, "watch", watch, rich_help_panel=MEASURE, context_settings=PASSING_ON)
+_add(app, "prompts", prompts, rich_help_panel=MEASURE)
+_add(app, "score", score, rich_help_panel=MEASURE)
+_add(app, "replay", replay, rich_help_panel=MEASURE)
+_add(app, "lm-eval", lm_eval, rich_help_panel=MEASURE, context_settings=PASSING_ON)
+_add(app, "report", report, rich_help_panel=READ)
+_add(app, "show", show, rich_help_panel=READ)
+_add(app, "card", card, rich_help_panel=READ)
+_add(app, "export", export, rich_help_panel=READ)
+_add(app, "compare", compare, rich_help_panel=COMPARE)
+_add(app, "check", check, rich_help_panel=COMPARE)
+_add(app, "cards", cards, rich_help_panel=KNOW)
+_add(app, "tasks", list_tasks, rich_help_panel=KNOW)
+app.add_typer(data_app, name="data", rich_help_panel=KNOW)
+app.add_typer(judge_app, name="judge", rich_help_panel=KNOW)
+_add(judge_app, "judge list", judge_list)
+_add(judge_app, "judge calibrate", judge_calibrate)
+_add(judge_app, "judge sample", judge_sample)
+_add(judge_app, "judge labels", judge_labels)
+_add(data_app, "data list", data_list)
+_add(data_app, "data verify", data_verify)
+_add(data_app, "data fetch", data_fetch)
 
 
 def main() -> None:

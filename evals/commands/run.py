@@ -53,24 +53,16 @@ ModelArgument = Annotated[
 ]
 SuiteOption = Annotated[
     str,
-    typer.Option(
-        help=(
-            "card: the card's subsets. full: every item. smoke: a few items of ours, no data"
-            " needed."
-        )
-    ),
+    typer.Option(help="card: its subsets; full: every item; smoke: a few of ours."),
 ]
 FormatOption = Annotated[
-    str, typer.Option(help="auto, tulu, tokenizer (its own template) or none (base model).")
+    str, typer.Option(help="auto, tulu, tokenizer (its template) or none (base model).")
 ]
 TasksOption = Annotated[
     str,
     typer.Option(
         metavar="NAMES",
-        help=(
-            "Only these benchmarks, e.g. mmlu,gsm8k; lm-eval:NAME is a task, group or tag of"
-            " lm-evaluation-harness."
-        ),
+        help="Only these benchmarks, e.g. mmlu,lm-eval:hellaswag. See: evals tasks.",
     ),
 ]
 LimitOption = Annotated[
@@ -88,6 +80,15 @@ BaseOption = Annotated[
         metavar="MODEL", help="What an adapter is served on (default: the base its config names)."
     ),
 ]
+RevisionOption = Annotated[
+    str | None, typer.Option(help="MODEL's revision on the hub: branch, tag or commit.")
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run code that comes with the model or a task's data."
+    ),
+]
 
 
 def run(
@@ -103,9 +104,7 @@ def run(
         ),
     ] = None,
     base: BaseOption = None,
-    revision: Annotated[
-        str | None, typer.Option(help="MODEL's revision on the hub: branch, tag or commit.")
-    ] = None,
+    revision: RevisionOption = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -193,9 +192,8 @@ def run(
         typer.Option(
             metavar="ROLE=MODEL",
             help=(
-                "Roles: alpaca_eval_1, alpaca_eval_2, xstest, truth, info, all. `current`: the"
-                " card's judges' successors; FILE.toml; alpaca_eval_2=annotator:NAME;"
-                " xstest=strmatch: no model. See: evals judge list."
+                "Or `current`, the card's successors; FILE.toml. Roles: alpaca_eval_1,"
+                " alpaca_eval_2, xstest, truth, info, all (evals judge list)."
             ),
         ),
     ] = None,
@@ -223,9 +221,7 @@ def run(
     ] = None,
     data_parallel_size: Annotated[
         int | None,
-        typer.Option(
-            help="Copies of the model, each on GPUs of its own (default: as many as these hold)."
-        ),
+        typer.Option(help="Copies of the model (default: as many as the GPUs hold)."),
     ] = None,
     distributed_executor_backend: Annotated[
         str | None, typer.Option(help="mp, uni or ray (default: vLLM's choice).")
@@ -265,12 +261,7 @@ def run(
     seed: Annotated[
         int, typer.Option(help="Engine seed: names one draw of HumanEval's samples.")
     ] = 0,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with the model or a task's data."
-        ),
-    ] = False,
+    trust_remote_code: TrustOption = False,
     batch_invariant: Annotated[
         bool,
         typer.Option(
@@ -440,10 +431,10 @@ def prompts(
     stop_token_ids: StopIdsOption = None,
     leave_out_added: LeaveOutOption = False,
     reasoning_tokens: ReasoningTokensOption = 0,
-    revision: Annotated[str | None, typer.Option()] = None,
+    revision: RevisionOption = None,
     max_model_len: MaxLenOption = None,
-    offline: Annotated[bool, typer.Option("--offline")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code")] = False,
+    offline: OfflineOption = False,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Print every prompt of TASK as JSON lines.
 

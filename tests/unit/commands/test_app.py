@@ -17,26 +17,12 @@ import pytest
 
 from evals import __version__
 from evals.cards.published import published_rows, shipped
-from evals.commands.grouped import GROUPS
+from evals.commands.grouped import EXAMPLES, GROUPS
 from evals.data.load import load_smoke_data
 from evals.registry import BENCHMARKS, benchmark_class
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMANDS = (
-    "run",
-    "report",
-    "prompts",
-    "score",
-    "show",
-    "check",
-    "compare",
-    "tasks",
-    "data",
-    "data list",
-    "data verify",
-    "data fetch",
-)
-COMMANDS += ("judge", "judge calibrate", "card", "export")
+COMMANDS = tuple(EXAMPLES)
 Called = tuple[int, str, str]
 Call = Callable[..., Called]
 
@@ -101,15 +87,30 @@ def test_every_command_has_help(evals: Call, command: str) -> None:
     assert "Usage:" in out
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_its_help_is_a_screen_that_ends_in_examples_of_it(
+    evals: Call, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = evals(*command.split(), "--help")
+    assert len(out.splitlines()) <= 50
+    _, _, shown = out.partition("\n  Examples:\n")
+    assert f"evals {command}" in shown
+    for line in re.findall(r"evals .*?(?=   |$)", shown, re.M):
+        words = shlex.split(line, comments=True)[1:]
+        named = " ".join(words[: 2 if words[0] in ("data", "judge") else 1])
+        _, known, _ = evals(*named.split(), "--help")
+        assert options_in(line) <= options_in(known), line
+
+
 @pytest.mark.parametrize("group", ["", "data", "judge"])
 def test_of_every_command_its_first_sentence_is_listed_whole(
     evals: Call, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = evals(*group.split(), "--help")
-    listed = out.partition("Commands:")[2]
-    assert listed
-    assert "..." not in listed
+    for name in (one for one in COMMANDS if one and one.split()[:-1] == group.split()):
+        assert re.search(rf"^  {name.split()[-1]} +\w.*[^.]\.$", out, re.M), name
 
 
 def options_in(text: str) -> set[str]:
@@ -128,8 +129,6 @@ def test_the_options_of_a_run_stand_in_groups_and_examples_behind_them(evals: Ca
     assert re.search(r"^  --seed <int> +Engine seed", out, re.M)
     assert not re.search(r"^  --seed ", everyday, re.M)
     assert re.search(r"^  --limit N +N items", everyday, re.M)
-    for line in re.findall(r"^    evals (run .*?)(?:  |$)", out, re.M):
-        assert options_in(line) <= options_in(everyday)
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:
@@ -305,7 +304,7 @@ def test_a_command_without_words_shows_its_help(evals: Call, command: str) -> No
     code, out, err = evals(*command.split())
     assert (code, out) == (2, "")
     assert err.startswith(f"Usage: evals {command}".rstrip())
-    assert "Commands:" in err
+    assert "Examples:" in err
 
 
 def test_a_traceback_is_there_for_those_who_ask(
