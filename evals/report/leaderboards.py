@@ -125,7 +125,9 @@ def results(
             one for one in known if (one.benchmark, one.metric) == (variant.cls.name, column.metric)
         ]
         if not boards:
-            unknown[variant.cls.dataset.hub_id] = None
+            data = variant.cls.dataset
+            # What a task of lm-evaluation-harness calls its data may be a form of file: json.
+            unknown[data.hub_id if data.url else data.name] = None
         assert row.card is not None
         cell = cells_under(row.card, summary)[key]
         for board in boards:

@@ -277,6 +277,15 @@ def test_data_sets_without_a_leaderboard_are_named(run: Path) -> None:
     assert "openai/gsm8k" not in said
 
 
+def test_a_harness_task_without_a_leaderboard_is_named_and_not_its_form_of_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = ROOT / "results" / "smollm2-135m-instruct-hellaswag"
+    monkeypatch.setenv("EVALS_INCLUDE_PATH", str(run / "tasks"))
+    (said,) = renewed("", [run]).left_out
+    assert said.startswith("no leaderboard of the hub is known for lm-eval.hellaswag_local (")
+
+
 def test_every_leaderboard_is_of_a_benchmark_of_ours_and_has_its_sources() -> None:
     for board in leaderboards():
         cls = benchmark_class(board.benchmark)
