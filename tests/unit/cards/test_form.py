@@ -37,6 +37,13 @@ complement = ["safe"]
 name = "Somebody's"
 cells = { mmlu = "50.0", safe = "10", average = "70.0" }
 """
+ROW = SMALL[SMALL.index("[[row]]") :]
+
+
+def many(n: int) -> str:
+    """A card of n columns."""
+    column = '[[column]]\nkey = "c{}"\nheading = "C"\nreason = "r"\n'
+    return 'title = "Mine"\n' + "".join(column.format(at) for at in range(n))
 
 
 def card(folder: Path, text: str) -> Card:
@@ -91,6 +98,29 @@ WRONG = {
     "average of itself": (SMALL.replace('of = ["mmlu"', 'of = ["average"'), "[average]", "of has"),
     "complement, no member": (SMALL.replace('["mmlu", "safe"]', '["mmlu"]'), "safe", "no member"),
     "no columns": ('title = "a"', "column", "1 to 100"),
+    "a column too many": (many(101), "is there 101 times", "1 to 100"),
+    "a letter too many": (SMALL.replace('"MMLU"', f'"{"a" * 2001}"'), "too long", "heading"),
+    "a name too long": (SMALL.replace('"xstest_safe_refused"', f'"{"a" * 201}"'), "that long", "2"),
+    "a key too long": (SMALL.replace('"safe"', f'"{"a" * 65}"', 1), "at most 64", "[[column]] 2"),
+    "a key with a dash": (SMALL.replace('"safe"', '"sa-fe"', 1), "letters, digits", "sa-fe"),
+    "no heading": (SMALL.replace('"MMLU"', '" "'), "heading is ' '", "in quotes"),
+    "five decimals": (SMALL.replace("[average]", "decimals = 5\n[average]"), "0 to 4", "2"),
+    "fewer decimals than none": (SMALL.replace("[average]", "decimals = -1\n[average]"), "-1", "4"),
+    "a truth of decimals": (SMALL.replace("[average]", "decimals = true\n[average]"), "True", "4"),
+    "a unit": (SMALL.replace("[average]", 'unit = "percents"\n[average]'), "percent?", "unit"),
+    "a dash": (SMALL.replace("[[row]]", 'dash = "some"\n[[row]]'), "[average]", "dash is 'some'"),
+    "optional, no member": (
+        SMALL.replace('"safe"]\ncomplement', ']\noptional'), "optional has safe", "no member"
+    ),
+    "benchmark and reason": (SMALL.replace("[average]", 'reason = "r"\n[average]'), "both", "2"),
+    "settings in a text": (SMALL.replace("{ shots = 0 }", '"0"'), "settings = {", "[[column]] 1"),
+    "a text for a flag": (SMALL.replace("= true", '= "true"'), "true or false", "[[column]] 2"),
+    "a name twice": (SMALL + ROW, "row's name", "there twice"),
+    "a short name twice": (
+        f'{SMALL}short_name = "s"\n{ROW.replace("Some", "No")}short_name = "s"',
+        "short_name 's'", "there twice"
+    ),
+    "begin tokens": (SMALL + "bos_tokens = 10", "0 to 9", "[[row]] 1"),
     "no title": (SMALL.replace('title = "Mine"', ""), "title", "missing"),
     "neither benchmark nor reason": (SMALL.replace('benchmark = "xstest"', ""), "2", "reason"),
     "cell no number": (SMALL.replace('"50.0"', '"50 %"'), "[[row]] 1", "50 %"),
@@ -119,6 +149,22 @@ def test_what_is_wrong_is_said_in_one_sentence_that_names_it(case: str, tmp_path
     assert all(word in said for word in words), said
     assert "\n" not in said
     assert len(said) < 600
+
+
+def test_what_is_as_large_as_may_be_is_read(tmp_path: Path) -> None:
+    assert len(card(tmp_path, many(100)).columns) == 100
+    text = SMALL.replace('"MMLU"', f'"{"a" * 2000}"').replace("xstest_safe_refused", "m" * 200)
+    text = text.replace('"safe"', f'"{"k" * 64}"').replace("safe =", f"{'k' * 64} =")
+    first, second = card(tmp_path, text + "bos_tokens = 9").columns
+    assert (len(first.heading), len(second.metric), len(second.key)) == (2000, 200, 64)
+    space = (1 << 20) - len(SMALL)
+    assert card(tmp_path, SMALL + "#" * space).title == "Mine"
+
+
+@pytest.mark.parametrize("decimals", [0, 4])
+def test_a_column_has_up_to_four_decimals(decimals: int, tmp_path: Path) -> None:
+    found = card(tmp_path, SMALL.replace("[average]", f"decimals = {decimals}\n[average]"))
+    assert [one.decimals for one in found.columns] == [1, decimals]
 
 
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:

@@ -98,6 +98,41 @@ def test_all_draws_of_an_item_are_read_and_count_as_one() -> None:
     assert "here and there" in conclusion({"gsm8k": few})
 
 
+CUT: dict[str, Any] = {"finish_reasons": ["length"]}
+
+
+@pytest.mark.parametrize(
+    ("n", "n_cut", "stands_out"),
+    # All one way, n of them have a spread of the root of n: three of those, and 2 % of the items.
+    [(20, 9, False), (20, 10, True), (500, 10, True), (501, 10, False)],
+)
+def test_a_sign_stands_out_beyond_three_deviations_and_two_percent(
+    n: int, n_cut: int, stands_out: bool
+) -> None:
+    assert ("no longer stops" in concluded({"gsm8k": pairs(n, 0, n_cut, **CUT)})) is stands_out
+
+
+@pytest.mark.parametrize(("lost", "stands_out"), [(11, False), (12, True)])
+def test_the_more_groups_there_are_the_more_one_has_to_lose(lost: int, stands_out: bool) -> None:
+    """Of one group 3 + ln(2) / 2 deviations: 12 of 12 are 3.46, 11 of 11 are 3.32."""
+    rows = [(row("bbh/a", i), row("bbh/a", i, float(i >= lost))) for i in range(40)]
+    assert (f"bbh lost {lost} of the 40 items of a" in concluded({"bbh": rows})) is stands_out
+
+
+def test_the_three_largest_changes_are_said_largest_first() -> None:
+    rows = {f"t{n}": pairs(100, 0, n, f"t{n}", **CUT) for n in (25, 75, 50, 100)}
+    said = concluded(rows)
+    assert [part.split(" ")[0] for part in said.removeprefix("What changed: ").split("; ")] == [
+        "t100", "t75", "t50"
+    ]  # fmt: skip
+
+
+def test_an_item_of_which_half_of_the_draws_show_it_is_among_those_that_lost() -> None:
+    good, cut = row("gsm8k", 0), row("gsm8k", 0, 0.0, **CUT)
+    both = (Answer((good, good), {}), Answer((good, cut), {}))
+    assert "among them 20 of the 20 items" in conclusion({"gsm8k": [both] * 20})
+
+
 def test_where_what_is_good_depends_on_the_item_no_item_lost_its_score() -> None:
     both = [(row("xstest", i, 0.0, safe=True), row("xstest", i, 1.0, safe=True)) for i in range(40)]
     assert concluded({"xstest": both}) == "What changed: no score of the 40 items."
