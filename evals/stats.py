@@ -168,7 +168,12 @@ def effective_wilson(value: float, stderr: float, n: int) -> tuple[float, float]
     Source: the effective sample size of survey sampling, Korn & Graubard 1998, put into Wilson's
     interval.
     """
-    return wilson_interval(value, n if stderr < 1e-12 else value * (1 - value) / stderr**2)
+    return wilson_interval(value, _n_effective(value, stderr, n))
+
+
+def _n_effective(value: float, stderr: float, n: int) -> float:
+    """0 and 1 have no binomial error to compare with."""
+    return n if stderr < 1e-12 or value in (0, 1) else value * (1 - value) / stderr**2
 
 
 def wilson_of_draws(value: float, stderr: float, n: int) -> tuple[float, float]:

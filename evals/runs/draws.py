@@ -57,14 +57,24 @@ def mean_of(
             errors = [one.stderr for one in found if one.stderr is not None]
             error = math.sqrt(fmean(e * e for e in errors)) if errors else None
             said += ", with the error of one"
-        ends = None if error is None else stats.effective_wilson(value, error, found[0].n)
+        ends = None
+        if error is not None and _is_share(draws[0], name):
+            ends = stats.effective_wilson(value, error, found[0].n)
+        elif error is not None:
+            ends = value - stats.Z95 * error, value + stats.Z95 * error
         metric = replace(found[0], value=value, stderr=error, ci95=ends)
     elif metric.stderr is not None:
         noise = _variance_of_draws(draws, name, macro=kind.startswith("macro"))
         about |= _parts(metric.stderr, noise)
-        ends = stats.wilson_of_draws(metric.value, metric.stderr, metric.n)
-        metric = replace(metric, ci95=ends)
+        if _is_share(draws[0], name):
+            ends = stats.wilson_of_draws(metric.value, metric.stderr, metric.n)
+            metric = replace(metric, ci95=ends)
     return replace(metric, estimator=said), about
+
+
+def _is_share(one: TaskResult, name: str) -> bool:
+    own = name.partition("/")[0]  # a group's metric has its parts' own as "name/part"
+    return all(measure.is_share for measure in one.benchmark.metrics if measure.name == own)
 
 
 def _parts(stderr: float, noise: float) -> dict[str, float]:

@@ -20,6 +20,7 @@ from evals.stats import (
     clustered_mean,
     effective_wilson,
     mean,
+    p_at_least,
     pass_at_k,
     proportion,
     stratified,
@@ -380,3 +381,9 @@ def test_a_larger_error_never_gives_a_narrower_interval(
         effective_wilson(value, stderr * factor, 100),
     )
     assert large[0] <= small[0] <= value <= small[1] <= large[1]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_an_error_where_a_share_can_have_none_leaves_the_items_that_there_are(value: float) -> None:
+    assert effective_wilson(value, 0.1, 40) == wilson_interval(value, 40)
+    assert p_at_least(value, value, wilson_interval(value, 40)) == 1.0

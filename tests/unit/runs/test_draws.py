@@ -20,11 +20,23 @@ from evals.errors import InputError
 from evals.models.prompts import Rendered
 from evals.plan.draws import sampled_as
 from evals.plan.make import Plan
-from evals.records import Choose, Completion, Generate, Grade, Message, Output, Sampling
+from evals.records import (
+    Choose,
+    Completion,
+    Generate,
+    Grade,
+    Measure,
+    Message,
+    Metric,
+    Output,
+    Sampling,
+)
 from evals.registry import draw_name, of_draw
+from evals.runs.draws import mean_of
+from evals.runs.grading import TaskResult
 from evals.runs.rescore import rescore
 from evals.runs.session import run
-from evals.stats import wilson_of_draws
+from evals.stats import Z95, wilson_of_draws
 from evals.storage.run_folder import RunFolder
 from tasks.gsm8k import GSM8K
 from tasks.xstest import F1, XSTest
@@ -197,6 +209,21 @@ def test_what_is_no_mean_of_its_items_has_the_bootstraps_error_over_items_with_a
     assert found["estimator"] == "bootstrap, mean of 4 draws"
     other = summary(four)["metrics"]["xstest"]["strmatch_safe_refused"]
     assert other["estimator"] == "Wilson, mean of 4 draws, with the error of one"
+
+
+class Lengths(GSM8K):
+    """Of which a number is counted that is no share."""
+
+    metrics = (Measure("length", "words of an answer", is_share=False),)
+
+
+@pytest.mark.parametrize("name", ["length", "length/long"])
+def test_the_mean_of_draws_of_what_is_no_share_has_the_normal_interval(name: str) -> None:
+    draws = [TaskResult(Lengths(chat=True), [], {}, {}, 4, 4, 0)] * 2
+    found = [Metric(one, 4, 4, 2.0, (one - 4, one + 4), "normal") for one in (30.0, 31.0)]
+    metric, _ = mean_of(draws, name, found)
+    assert (metric.value, metric.stderr) == (30.5, 2.0)
+    assert metric.ci95 == pytest.approx((30.5 - 2 * Z95, 30.5 + 2 * Z95))
 
 
 def test_the_cell_says_how_it_was_drawn_and_mmlu_says_nothing(four: Path) -> None:
