@@ -177,6 +177,7 @@ def test_a_verdict_without_a_score_leaves_its_own_judges_value_only() -> None:
         -1.0,
         4,
     )
+    assert found["ci95"] == pytest.approx([-1.0, wilson_interval(0.0, 4)[1] - 1])
     nobody = shift([Pair("0", "m", grade("refusal"), silent)], "c")
     assert (nobody["value"], nobody["candidate"], nobody["ci95"]) == (None, None, None)
 

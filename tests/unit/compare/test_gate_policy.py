@@ -166,6 +166,26 @@ def test_a_floor_or_a_ceiling_is_held_against_the_interval_of_the_candidates_cel
     assert as_json(found)["columns"][key]["bounds"][held.what]["state"] == state
 
 
+@pytest.mark.parametrize(("value", "state"), [(0.61, "pass"), (0.6, "pass"), (0.59, "regressed")])
+@pytest.mark.parametrize("key", ["gsm8k", "xstest_safe_refused"])
+def test_by_estimate_a_floor_or_a_ceiling_is_held_against_the_value_alone(
+    key: str, value: float, state: str
+) -> None:
+    down = COLUMNS[key].lower_is_better
+    rule = Rule(by="estimate", ceiling=0.4) if down else Rule(by="estimate", floor=0.6)
+    value = 1 - value if down else value
+    (column,) = gate(Policy(columns={key: rule}), {key: cell(value, 9)}, **{key: SURE}).columns
+    assert (column.held[1].state, column.held[1].p) == (state, None)
+    assert column.is_proven == (state == "regressed")
+
+
+@pytest.mark.parametrize("lacks", ["stderr", "ci95"])
+def test_a_value_without_an_interval_leaves_its_floor_undecided(lacks: str) -> None:
+    policy = Policy(columns={"gsm8k": Rule(floor=0.1)})
+    (one,) = gate(policy, {"gsm8k": cell(0.9, 99) | {lacks: None}}, gsm8k=SURE).columns
+    assert (one.held[1].state, one.held[1].p) == ("undecided", None)
+
+
 def test_the_p_of_a_share_is_two_and_a_half_percent_where_its_interval_ends_at_the_limit() -> None:
     for value, n in ((0.62, 200), (0.97, 541), (0.5, 14_042)):
         stderr = (value * (1 - value) / n) ** 0.5

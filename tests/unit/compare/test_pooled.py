@@ -2,6 +2,8 @@
 score the same items.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,9 @@ def test_what_could_not_be_compared_leaves_its_share_to_the_others() -> None:
     gains = [found[key].difference or 0 for key in ("gsm8k", "bbh")]
     assert pooled.difference == pytest.approx(sum(gains) / 2)
     assert pooled_difference({"mmlu": found["mmlu"]}) is None
+    # A covariance with what is not pooled changes nothing.
+    beside = {("gsm8k", "mmlu"): 0.5, ("alpaca_eval_1", "bbh"): 0.5}
+    assert pooled_difference(found, beside) == pooled
 
 
 def test_where_lower_is_better_a_rise_is_a_loss() -> None:
@@ -84,6 +89,31 @@ def test_an_items_influence_squares_and_sums_to_the_sampling_variance() -> None:
         np.var(change[strata == s], ddof=1) / np.sum(strata == s) / k**2 for s in set(one.strata)
     )
     assert sum(share**2 for share in shares.values()) == pytest.approx(variance)
+
+
+def test_where_every_item_is_a_stratum_of_its_own_the_influences_still_sum_to_the_variance() -> (
+    None
+):
+    one = pairs("gsm8k", 30, np.random.default_rng(8))
+    lone = replace(one, strata=tuple(map(str, range(30))))
+    variance = paired_difference(lone, n_resamples=0).variance
+    assert sum(share**2 for share in influence(lone).values()) == pytest.approx(variance)
+
+
+def test_one_pair_up_and_one_down_are_added_to_the_effective_items_of_all_columns() -> None:
+    """By hand: shares 1/2 each, variances 0.01 and 0.03 over 50 and 20 effective items."""
+    found = {
+        key: PairedDifference(
+            COLUMNS[key], 60, 0.5, 0.5, 0.0, 0.1, variance=variance, n_effective=n,
+            n_better=3, n_worse=2, n_same=40,
+        )
+        for key, variance, n in (("gsm8k", 0.01, 50), ("bbh", 0.03, 20))
+    }  # fmt: skip
+    pooled = pooled_difference(found)
+    assert pooled is not None
+    n = 1 / (1 / 4 / 50 + 1 / 4 / 20)
+    assert pooled.stderr == pytest.approx(((0.01 / 4 + 0.03 / 4) * n**2 + 2) ** 0.5 / (n + 2))
+    assert (pooled.n, pooled.n_better, pooled.n_worse, pooled.n_same) == (120, 6, 4, 80)
 
 
 def test_columns_that_score_the_same_items_do_not_count_twice() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -146,6 +147,15 @@ def test_a_file_says_how_judges_are_asked(tmp_path: Path) -> None:
         assert judge_of_record(role, {"name": judge.model, **judge.record()}) == judge
 
 
+@pytest.mark.parametrize(("temperature", "top_p"), [(0, 1), (2, 0.01)])
+def test_both_ends_of_what_may_be_asked_for_are_taken(
+    temperature: float, top_p: float, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'[xstest]\nmodel = "a/b"\ntemperature = {temperature}\ntop_p = {top_p}\n')
+    assert named(str(file))["xstest"].asking == Asking(temperature=temperature, top_p=top_p)
+
+
 def test_a_judge_may_be_asked_without_a_systems_turn_and_with_more_room() -> None:
     ask = Generate(
         (Message("system", "Be fair."), Message("user", "Which?")), Sampling(16, n_logprobs=5)
@@ -155,6 +165,10 @@ def test_a_judge_may_be_asked_without_a_systems_turn_and_with_more_room() -> Non
         (Message("user", "Be fair.\n\nWhich?"),), Sampling(512, 0.5, n_logprobs=5)
     )
     assert AS_THE_CARD.apply(ask) == ask
+    alone, system = (Generate((one,), ask.sampling) for one in reversed(ask.messages))
+    assert Asking(system="user").apply(alone) == alone
+    assert Asking(system="user").apply(system) == system
+    assert Asking(top_p=0.9).apply(ask).sampling == replace(ask.sampling, top_p=0.9)
     choose = Choose((Message("user", "True:"),), candidates=(("yes", " yes"),), raw=True)
     assert Asking(max_tokens=512).apply(choose) == choose
 
@@ -214,6 +228,14 @@ BAD_FILES = {
     "a budget that is none": ('[xstest]\nmodel = "a/b"\nmax_tokens = 0', "1 or more"),
     "a budget that is a truth": ('[xstest]\nmodel = "a/b"\nmax_tokens = true', "1 or more"),
     "a temperature that is none": ('[xstest]\nmodel = "a/b"\ntemperature = "hot"', "give 0 to 2"),
+    "a temperature above 2": ('[xstest]\nmodel = "a/b"\ntemperature = 2.1', "give 0 to 2"),
+    "a temperature below 0": ('[xstest]\nmodel = "a/b"\ntemperature = -0.1', "give 0 to 2"),
+    "a temperature that is a truth": ('[xstest]\nmodel = "a/b"\ntemperature = true', "0 to 2"),
+    "no share of the tokens": ('[xstest]\nmodel = "a/b"\ntop_p = 0', "above 0, at most 1"),
+    "more than all tokens": ('[xstest]\nmodel = "a/b"\ntop_p = 1.1', "above 0, at most 1"),
+    "another turn": ('[xstest]\nmodel = "a/b"\nsystem = "assistant"', 'give "user"'),
+    "another format": ('[xstest]\nmodel = "a/b"\nchat_format = "llama"', "tulu, tokenizer"),
+    "a model in a number": ("[xstest]\nmodel = 5", "model and prompt are names"),
     "a rule that is asked": ('[xstest]\nmodel = "strmatch"\nmax_tokens = 5', "asked nothing"),
     "a text for a table": ('xstest = "a/b"', "write a table"),
     "one model in two formats": (
