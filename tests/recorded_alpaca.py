@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evals.fidelity.corpora.alpaca_eval import annotations as released_rows
 from evals.records import Completion, Finding, Grade, Output
 from tasks.alpaca_eval import AlpacaEval, AlpacaItem
 
@@ -40,7 +39,9 @@ def read_recorded(path: Path) -> Any:
 
 def annotations(replay: Path, role: str, model: str) -> list[dict[str, Any]]:
     """One model's annotations by the judge of this role, as released."""
-    return released_rows(replay / "alpaca_eval", f"{FOLDERS[role]}/{model}")
+    (file,) = (replay / "alpaca_eval" / FOLDERS[role] / model).glob("annotations.json*")
+    rows: list[dict[str, Any]] = read_recorded(file)
+    return rows
 
 
 def published_row(replay: Path, model: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from evals.benchmark import Benchmark
 from evals.data.files import UNREADABLE
 from evals.data.load import load_card_data
-from evals.errors import InputError, first_line
-from evals.fidelity.corpora import Figure, Recording, Scored, Value, recordings
+from evals.errors import InputError
+from evals.fidelity.corpora import Figure, Recording, Released, Scored, Value, recordings, said
 from evals.models.fingerprint import file_sha256
 from evals.records import Finding, Item, ItemId, Program
 from evals.registry import benchmark_class
@@ -87,11 +87,9 @@ def _replay_corpus(folder: Path, data: Path | None, progress: Progress) -> Itera
             for figure in recording.figures:
                 yield _line(name, recording, figure, scored)
     except UNREADABLE as error:
-        said = (
-            f"there is no {str(error)[:120]}" if isinstance(error, KeyError) else first_line(error)
-        )
         raise InputError(
-            f"{folder} is not the corpus its README.json describes ({said}). Get its files again."
+            f"{folder} is not the corpus its README.json describes ({said(error)}). Get its files"
+            " again."
         ) from error
 
 
@@ -99,12 +97,14 @@ def _about(folder: Path) -> dict[str, Any]:
     """The README.json, after every file it lists was found to be the one it describes."""
     path = folder / "README.json"
     try:
-        about: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        about: dict[str, Any] = json.loads(
+            path.read_text("utf-8"), object_hook=lambda found: Released(found, "README.json")
+        )
+        if not isinstance(about, dict):
+            raise ValueError("it is not an object")
         files = [(str(entry["path"]), str(entry["sha256"])) for entry in about.get("files", ())]
     except UNREADABLE as error:
-        raise InputError(
-            f"{path} cannot be read ({first_line(error)}). Get the corpus again."
-        ) from error
+        raise InputError(f"{path} cannot be read ({said(error)}). Get the corpus again.") from error
     for name, sha256 in files:
         # A README.json may be a stranger's: nothing outside its folder is read.
         file = (folder / name).resolve()

@@ -116,7 +116,7 @@ def test_annotations_against_another_reference_are_refused(
 ) -> None:
     about = json.loads((replay_dir / "alpaca_eval" / "README.json").read_text("utf-8"))
     others = [replace(items[0], references=dict.fromkeys(ROLES, "another")), *items[1:]]
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="row 1 is about no item"):
         list(recordings(replay_dir / "alpaca_eval", about, others))
 
 

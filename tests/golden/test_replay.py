@@ -217,15 +217,25 @@ def test_a_folder_without_readme_is_no_corpus(
 
 
 FLAWS: dict[str, tuple[Callable[[list[Row]], object], str]] = {
-    "a row is lost": (lambda rows: rows.pop(), "shorter"),
-    "two rows changed places": (
-        lambda rows: rows.insert(0, rows.pop(1)),
-        "the row for gsm8k/0 is about another question",
+    "a row is lost": (
+        lambda rows: rows.pop(),
+        r"example_model_solutions\.jsonl\.gz has no row about gsm8k/1318",
     ),
-    "a system is missing": (lambda rows: rows[7].pop("6b_finetuning"), "6b_finetuning"),
+    "a question is there twice": (
+        lambda rows: rows.append(rows[1]),
+        "row 1320 is about the same item as .*, row 2",
+    ),
+    "another question": (
+        lambda rows: rows.append(rows[1] | {"question": "Why?"}),
+        "row 1320 is about no item of the benchmark",
+    ),
+    "a system is missing": (
+        lambda rows: rows[7].pop("6b_finetuning"),
+        "row 8 has no '6b_finetuning'",
+    ),
     "a solution is no text": (
         lambda rows: rows[7]["6b_finetuning"].update(solution=18),
-        "AttributeError",
+        "row 8, '6b_finetuning': 'solution' is 18, not a str",
     ),
 }
 
@@ -246,13 +256,16 @@ def test_another_models_files_of_the_same_form_are_read(
     tmp_path: Path, data_dir: Path, replay_dir: Path
 ) -> None:
     """Names of models stand in files' names; of a second model beside it is said which is meant."""
-    files = {"ifeval": "*gpt4_20231107*", "bbh": "code-davinci-002-*"}
-    for name, named in files.items():
-        folder = shutil.copytree(replay_dir / name, tmp_path / name)
-        for file in folder.glob(named):
-            renamed = re.sub("gpt4_20231107(_145030)?|code-davinci-002", "mine-7b", file.name)
-            file.rename(folder / renamed)
-        about = json.loads((folder / "README.json").read_text("utf-8"))
+    for name in ("ifeval", "bbh"):
+        folder = tmp_path / name
+        about = json.loads((replay_dir / name / "README.json").read_text("utf-8"))
+        for file in about["files"]:
+            original = replay_dir / name / file["path"]
+            file["path"] = re.sub(
+                "gpt4_20231107(_145030)?|code-davinci-002", "mine-7b", file["path"]
+            )
+            (folder / file["path"]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file["path"]).symlink_to(original)
         benchmark = benchmark_class(name)(chat=True)
         source = load_card_data([benchmark.dataset], data_dir)[name]
         items = list(benchmark.items(source))
@@ -261,6 +274,41 @@ def test_another_models_files_of_the_same_form_are_read(
         wanted = {one.id for one in items if name == "ifeval" or one.group in tasks}
         assert set(first.answers) == wanted
         assert first.name == ("mine-7b cot" if name == "bbh" else about["published"][0]["model"])
-    (tmp_path / "bbh" / "theirs-cot").mkdir()
-    with pytest.raises(ValueError, match=r"2 of its files are called \*-cot; one should"):
+    about["files"].append({"path": "theirs-cot/boolean_expressions_few_shot.json.gz"})
+    with pytest.raises(ValueError, match=r"lists 2 files called \*-cot/boolean_expressions_"):
         next(recordings(name, folder, about, items))
+
+
+def test_a_models_name_that_begins_with_anothers_has_its_own_file(
+    tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
+    about = json.loads((replay_dir / "humaneval" / "README.json").read_text("utf-8"))
+    paths = {"gpt-4": "a-gpt-4.jsonl", "gpt-4-turbo": "a-gpt-4-turbo.jsonl"}
+    for record, entry, (name, path) in zip(
+        about["published"], about["files"], paths.items(), strict=False
+    ):
+        (tmp_path / path).symlink_to(replay_dir / "humaneval" / entry["path"])
+        record["model"], entry["path"], entry["source"] = name, path, {"repository": path}
+    about |= {"published": about["published"][:2], "files": about["files"][:2]}
+    benchmark = benchmark_class("humaneval")(chat=True)
+    items = list(benchmark.items(load_card_data([benchmark.dataset], data_dir)["humaneval"]))
+    assert {
+        recording.name: recording.figures[-1].source.rpartition(", ")[2]
+        for recording in recordings("humaneval", tmp_path, about, items)
+    } == paths
+
+
+def test_a_file_that_readme_json_does_not_list_is_not_read(
+    tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
+    """Neither its checksum nor whether it lies in the folder was looked at."""
+    folder = copied(replay_dir, tmp_path)
+    shutil.move(folder / "zeroeval" / "gemma-2-2b-it.json.gz", tmp_path)
+    readme = folder / "README.json"
+    about = json.loads(readme.read_text("utf-8"))
+    (record,) = [one for one in about["published"] if one["model"] == "gemma-2-2b-it"]
+    about["published"] = [record | {"model": "../../gemma-2-2b-it"}]
+    about["files"] = [one for one in about["files"] if "gemma" not in one["path"]]
+    readme.write_text(json.dumps(about), "utf-8")
+    with pytest.raises(InputError, match=r"lists 0 files called zeroeval/\.\./\.\./gemma-2-2b-it"):
+        list(replay(folder, data_dir))

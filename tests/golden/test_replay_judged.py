@@ -360,31 +360,31 @@ FLAWS: dict[str, tuple[str, str, Callable[[bytes], bytes], str]] = {
         "xstest",
         "xstest_v2_completions_gpt4.csv",
         cells_of(lambda rows: rows.pop()),
-        "gpt4, final_label: not one row a prompt",
+        r"xstest_v2_completions_gpt4\.csv has no row about xstest/450",
     ),
     "verdicts about another prompt": (
         "ifeval",
         f"m-ifeval/{MISTRAL}/eval_results_loose.jsonl.gz",
         lines_of(lambda rows: rows[1].update(prompt="Write a poem about the sea.")),
-        "a row is about another prompt: 'Write a poem about the sea.'",
+        "row 2 is about another prompt, or one twice: 'Write a poem about the sea.'",
     ),
     "a verdict is missing": (
         "ifeval",
         f"m-ifeval/{MISTRAL}/eval_results_loose.jsonl.gz",
         lines_of(lambda rows: rows[0].pop("follow_instruction_list")),
-        "follow_instruction_list",
+        "row 1 has no 'follow_instruction_list'",
     ),
     "another reference": (
         "alpaca_eval",
         "alpaca_eval_gpt4/text_davinci_001/annotations.json",
         annotations_of(lambda rows: rows[0].update(output_1="another")),
-        "there is no ",
+        r"annotations\.json, row 1 is about no item of the benchmark",
     ),
     "a preference that is none": (
         "alpaca_eval",
         "alpaca_eval_gpt4/text_davinci_001/annotations.json",
         annotations_of(lambda rows: rows[0].update(preference=3)),
-        "3 is neither a probability",
+        r"annotations\.json, row 1: .*3 is neither a probability",
     ),
 }
 

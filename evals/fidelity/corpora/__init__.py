@@ -7,14 +7,19 @@ A reader turns a format into our ids and completions; it never scores, except by
 a figure was published and that it declares beside that figure.
 """
 
+import gzip
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, NoReturn
 
-from evals.errors import InputError, nearest
+from evals.data.files import UNREADABLE
+from evals.errors import InputError, first_line, nearest
 from evals.generators.replay import Recorded
 from evals.records import Finding, Item, ItemId, Outcome
 from evals.registry import BENCHMARKS
@@ -91,6 +96,10 @@ class Figure:
     settled: Callable[[Scored], Value] | None = None
     why: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.printed, int | float):
+            raise ValueError(f"the published {self.name} is {self.printed!r}, not a number")
+
     def agrees(self, ours: Value, slack: int = 0) -> bool:
         """True when ours, give or take `slack` items, reads as printed. Numbers printed as a whole
         float are compared at nine decimals.
@@ -133,14 +142,100 @@ def recordings(
     return found
 
 
-def only(folder: Path, pattern: str) -> Path:
-    """The file, or folder, that a pattern is of, whatever model is in its name. Raises ValueError
-    where there is none, or several.
+class Released(dict[str, Any]):
+    """A row of a released file, an object in one, or one of README.json. where: what names it."""
+
+    def __init__(self, row: Mapping[str, Any], where: str) -> None:
+        super().__init__(row)
+        self.where = where
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise ValueError(f"{self.where} has no {name!r}")
+
+    def take(self, name: str, kind: type | UnionType) -> Any:
+        """The field of that name. Raises ValueError where it is of another kind."""
+        value = self[name]
+        if not isinstance(value, kind):
+            wanted = getattr(kind, "__name__", kind)
+            raise ValueError(f"{self.where}: {name!r} is {value!r:.60}, not a {wanted}")
+        return Released(value, f"{self.where}, {name!r}") if isinstance(value, dict) else value
+
+
+def listed(folder: Path, about: Mapping[str, Any], pattern: str) -> Path:
+    """The file of README.json that a pattern is of, whatever model is in its name: no other was
+    checked. Raises ValueError where it lists none, or several.
     """
-    found = sorted(folder.glob(pattern))
+    found: list[Path] = [
+        folder / file["path"] for file in about["files"] if fnmatchcase(file["path"], pattern)
+    ]
     if len(found) != 1:
-        raise ValueError(f"{len(found)} of its files are called {pattern}; one should")
+        raise ValueError(
+            f"README.json lists {len(found)} files called {pattern}; it should list one"
+        )
     return found[0]
+
+
+def one_of(name: str, known: Collection[str]) -> str:
+    """A name in README.json that has to be one of these. Raises ValueError where it is not."""
+    if name not in known:
+        raise ValueError(f"README.json has {name!r}. {nearest(name, known)}")
+    return name
+
+
+def read_rows(file: Path, read: Callable[[bytes], Iterable[Any]]) -> list[Released]:
+    """The rows of a released file, gzipped where its name says so. Raises ValueError where it
+    cannot be read.
+    """
+    with named(file):
+        raw = file.read_bytes()
+        rows = list(read(gzip.decompress(raw) if file.suffix == ".gz" else raw))
+        if not rows:
+            raise ValueError("it holds no row")
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, dict):
+                raise ValueError(f"row {number} is {row!r:.60}, not an object")
+    return [Released(row, f"{file}, row {number}") for number, row in enumerate(rows, 1)]
+
+
+def by_item(
+    file: Path,
+    read: Callable[[bytes], Iterable[Any]],
+    keys: Mapping[ItemId, Hashable],
+    key: Callable[[Released], Hashable],
+    *,
+    partly: bool = False,
+) -> dict[ItemId, Released]:
+    """Each item's row of a released file, by the key that both have. Raises ValueError for two rows
+    of one key, one about no item, and an item without one. partly: an item may have none.
+    """
+    found: dict[Hashable, Released] = {}
+    wanted = set(keys.values())
+    for row in read_rows(file, read):
+        if (about := key(row)) not in wanted:
+            raise ValueError(f"{row.where} is about no item of the benchmark")
+        if about in found:
+            raise ValueError(f"{row.where} is about the same item as {found[about].where}")
+        found[about] = row
+    missing = [item_id for item_id, about in keys.items() if about not in found]
+    if missing and not partly:
+        raise ValueError(f"{file} has no row about {missing[0]}")
+    return {item_id: found[about] for item_id, about in keys.items() if about in found}
+
+
+@contextmanager
+def named(what: object) -> Iterator[None]:
+    """What is found wrong in here is said of `what`, a file or a row of one."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise ValueError(f"{what}: {said(error)}") from error
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, in words for one who has only the files."""
+    if isinstance(error, KeyError):
+        return f"there is no {str(error)[:120]}"
+    return str(error) if type(error) is ValueError else first_line(error)
 
 
 _RELEASED = "released"

@@ -7,17 +7,28 @@ The instructions' difficulties were recovered to eight decimals, so that six of 
 rate made of them can be compared.
 """
 
-import gzip
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any, Protocol
 
 from evals import stats
 from evals.data.files import Row, read_json
 from evals.data.load import load_card_data
-from evals.fidelity.corpora import Figure, Recording, Scored, Value, metric
+from evals.fidelity.corpora import (
+    Figure,
+    Recording,
+    Released,
+    Scored,
+    Value,
+    by_item,
+    listed,
+    metric,
+    named,
+    one_of,
+)
 from evals.generators.replay import Recorded, recorded_row
 from evals.records import ItemId
 
@@ -43,21 +54,26 @@ class Instruction(Protocol):
 def recordings(
     folder: Path, about: Mapping[str, Any], items: Sequence[Instruction]
 ) -> Iterator[Recording]:
-    """One recording a model, two where log-probabilities were kept. Raises KeyError where an
+    """One recording a model, two where log-probabilities were kept. Raises ValueError where an
     instruction or reference is not the data's.
     """
     for record in about["published"]:
         by, name, role = (
             record["annotator"],
             f"{record['annotator']}/{record['model']}",
-            _ROLES[record["annotator"]],
+            _ROLES[one_of(record["annotator"], _ROLES)],
         )
         source = f"{by}_leaderboard.csv, {about['source']}"
-        ids = {(item.instruction, item.references[role]): item.id for item in items}
-        rows = {ids[row["instruction"], row["output_1"]]: row for row in annotations(folder, name)}
+        keys = {item.id: (item.instruction, item.references[role]) for item in items}
+        file = listed(folder, about, f"{escape(name)}/annotations.json*")
+        rows = by_item(file, read_json, keys, _asked, partly=True)
         figures = list(_figures(record, role, source, len(rows)))
-        yield Recording(name, _answers(rows, role, lambda row: row["preference"]), figures)
-        if any(map(_said, rows.values())):
+        yield Recording(
+            name,
+            _answers(rows, role, lambda row: row.take("preference", float | int | None)),
+            figures,
+        )
+        if any(row.get("raw_completion") for row in rows.values()):
             yield Recording(
                 f"{name}, from the judge's log-probabilities",
                 _answers(rows, role, _said),
@@ -65,31 +81,30 @@ def recordings(
             )
 
 
-def annotations(folder: Path, name: str) -> list[Row]:
-    """The released rows of one model; name: annotator/model."""
-    (file,) = (folder / name).glob("annotations.json*")
-    raw = file.read_bytes()
-    return read_json(gzip.decompress(raw) if file.suffix == ".gz" else raw)
+def _asked(row: Released) -> tuple[str, str]:
+    return row.take("instruction", str), row.take("output_1", str)
 
 
 def _answers(
-    rows: Mapping[ItemId, Row], role: str, read: Callable[[Row], Any]
+    rows: Mapping[ItemId, Released], role: str, read: Callable[[Released], Any]
 ) -> dict[ItemId, Recorded]:
-    return {
-        item_id: recorded_row({"outputs": [row["output_2"]], "findings": {role: read(row)}})
-        for item_id, row in rows.items()
-    }
+    answers = {}
+    for item_id, row in rows.items():
+        output, finding = row.take("output_2", str), read(row)
+        with named(row.where):
+            answers[item_id] = recorded_row({"outputs": [output], "findings": {role: finding}})
+    return answers
 
 
-def _said(row: Row) -> Row:
+def _said(row: Released) -> Row:
     """The judge's first token; nothing where it was not asked, the answers being equal."""
     if not row.get("raw_completion"):
         return {}
-    (token,) = row["raw_completion"]["logprobs"]["content"]
-    return {
-        "text": token["token"],
-        "top_logprobs": {entry["token"]: entry["logprob"] for entry in token["top_logprobs"]},
-    }
+    with named(row.where):
+        (token,) = row["raw_completion"]["logprobs"]["content"]
+        top = {entry["token"]: entry["logprob"] for entry in token["top_logprobs"]}
+        said = {"text": token["token"], "top_logprobs": top}
+    return said
 
 
 def _figures(record: Row, role: str, source: str, n: int) -> Iterator[Figure]:

@@ -11,14 +11,14 @@ the same figure, so is ours; for object_counting, working out the last sum that 
 gives it back; for multistep_arithmetic_two nothing simple does.
 """
 
-import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any, Protocol
 
-from evals.fidelity.corpora import Figure, Recording, Value, metric, only, share
+from evals.fidelity.corpora import Figure, Recording, Value, listed, metric, read_rows, share
 from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
 
@@ -47,21 +47,25 @@ def recordings(
     """
     source = f"{about['published_where'].partition(';')[0]}, {about['source']}"
     for mode in _RULES:
-        home = only(folder, f"*-{mode}")
-        answers: dict[ItemId, Recorded] = {}
+        model, answers = "", dict[ItemId, Recorded]()
         figures: list[Figure] = []
         for record in about["published"]:
             task = record["task"]
-            file = only(home, f"{task}_*.json.gz")
-            rows = json.loads(gzip.decompress(file.read_bytes()))["outputs"]
+            # Every task's file is in the folder of the first one's: one model's.
+            file = listed(folder, about, f"{escape(model) or '*'}-{mode}/{task}_*.json.gz")
+            model = file.parent.name.removesuffix(f"-{mode}")
+            rows = read_rows(file, lambda raw: json.loads(raw)["outputs"])
+            asked = [item for item in items if item.group == task]
+            if len(rows) != len(asked):
+                raise ValueError(f"{file} has {len(rows)} rows about {len(asked)} questions")
             texts = []
-            for item, row in zip([item for item in items if item.group == task], rows, strict=True):
-                if item.question not in row["input"]:
-                    raise ValueError(f"the row for {item.id} is about another question")
-                texts.append((item, row["prediction"]))
-                answers[item.id] = Recorded(Completion((Output(row["prediction"]),)), {})
+            for item, row in zip(asked, rows, strict=True):
+                if item.question not in row.take("input", str):
+                    raise ValueError(f"{row.where} is about another question than {item.id}")
+                texts.append((item, row.take("prediction", str)))
+            answers |= {item.id: Recorded(Completion((Output(text),)), {}) for item, text in texts}
             figures += _figures(task, mode, record[mode], texts, source)
-        yield Recording(f"{home.name.removesuffix(mode)[:-1]} {mode}", answers, figures, chat=False)
+        yield Recording(f"{model} {mode}", answers, figures, chat=False)
 
 
 def _figures(

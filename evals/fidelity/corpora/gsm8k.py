@@ -9,27 +9,31 @@ number of the last "answer" field is the gold number; an output without that fie
 Beside both stands the card's rule on the very same text: the last number of the whole output.
 """
 
-import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any, Protocol
 
-from evals.data.files import read_json, read_jsonl_gz
+from evals.data.files import read_json, read_jsonl
 from evals.fidelity.corpora import (
     Figure,
     Recording,
+    Released,
     Scored,
     Value,
     agreement,
+    by_item,
+    listed,
     metric,
+    one_of,
     released,
     share,
 )
 from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
 
-_PAPER = "example_model_solutions"
+_PAPER, _ZEROEVAL = "example_model_solutions", "zeroeval"
 _PAPER_RULE = 'the paper\'s: what follows "A: " is the gold answer'
 _ZEROEVAL_RULE = "ZeroEval's: the first number of the JSON's \"answer\""
 _NO_ANSWER = 'ZeroEval\'s: no "answer" field'
@@ -52,36 +56,37 @@ def recordings(
     """One recording a system. Raises ValueError when a row is about another question than the test
     file's.
     """
-    addresses = dict(zip((_PAPER, "zeroeval"), about["source"], strict=True))
-    solutions = list(read_jsonl_gz((folder / f"{_PAPER}.jsonl.gz").read_bytes()))
+    addresses = {folder / file["path"]: file["source"]["repository"] for file in about["files"]}
+    questions = {item.id: item.question for item in items}
     for record in about["published"]:
-        model, source = record["model"], f"{record['where']}, {addresses[record['set']]}"
-        if record["set"] == _PAPER:
-            rows = [
-                (item, row[model]["solution"], row[model]["is_correct"])
-                for item, row in _joined(items, solutions)
+        model, of_paper = record["model"], one_of(record["set"], (_PAPER, _ZEROEVAL)) == _PAPER
+        pattern = f"{_PAPER}.jsonl.gz" if of_paper else f"{_ZEROEVAL}/{escape(model)}.json.gz"
+        file = listed(folder, about, pattern)
+        read = read_jsonl if of_paper else read_json
+        rows = by_item(file, read, questions, lambda row: row.take("question", str))
+        source = f"{record['where']}, {addresses[file]}"
+        if of_paper:
+            solutions = [(item, rows[item.id].take(model, dict)) for item in items]
+            found = [
+                (item, solution.take("solution", str), solution.take("is_correct", bool))
+                for item, solution in solutions
             ]
             answers = {
                 item.id: Recorded(Completion((Output(text),)), released(flag))
-                for item, text, flag in rows
+                for item, text, flag in found
             }
-            yield Recording(model, answers, _paper_figures(record, source, rows), chat=False)
+            yield Recording(model, answers, _paper_figures(record, source, found), chat=False)
         else:
-            outputs = read_json(
-                gzip.decompress((folder / record["set"] / f"{model}.json.gz").read_bytes())
-            )
-            texts = [(item, row["output"][0]) for item, row in _joined(items, outputs)]
+            texts = [(item, _only_output(rows[item.id])) for item in items]
             answers = {item.id: Recorded(Completion((Output(text),)), {}) for item, text in texts}
             yield Recording(model, answers, _zeroeval_figures(record, source, texts))
 
 
-def _joined(
-    items: Sequence[Question], rows: Sequence[dict[str, Any]]
-) -> Iterator[tuple[Question, dict[str, Any]]]:
-    for item, row in zip(items, rows, strict=True):
-        if row["question"] != item.question:
-            raise ValueError(f"the row for {item.id} is about another question")
-        yield item, row
+def _only_output(row: Released) -> str:
+    match row["output"]:
+        case [str(text)]:
+            return text
+    raise ValueError(f"{row.where}: 'output' is not a list of one text")
 
 
 def _paper_figures(

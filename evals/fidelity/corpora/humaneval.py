@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.data.files import read_jsonl
-from evals.fidelity.corpora import Figure, Recording, agreement, metric, released
+from evals.fidelity.corpora import Figure, Recording, Released, agreement, by_item, metric, released
 from evals.generators.replay import Recorded
 from evals.records import Completion, Item, Output
 
@@ -24,19 +24,19 @@ def recordings(
     """One recording a model: pass@1 where it was published, the number passed, the verdicts problem
     by problem.
     """
-    for record in about["published"]:
-        file = _file_of(record["model"], about["files"])
-        rows = {
-            row["task_id"].lower(): row for row in read_jsonl((folder / file["path"]).read_bytes())
-        }
-        text, verdict = _form(file["path"], list(rows.values()))
-        if missing := sorted(item.id for item in items if item.id not in rows):
-            raise ValueError(f"{file['path']} has no row for {missing[0]}")
+    names = [record["model"].partition(" ")[0].lower() for record in about["published"]]
+    for record, name in zip(about["published"], names, strict=True):
+        file = _file_of(name, names, about["files"])
+        ids = {item.id: item.id for item in items}
+        rows = by_item(
+            folder / file["path"], read_jsonl, ids, lambda row: row.take("task_id", str).lower()
+        )
+        text, verdict = _form(next(iter(rows.values())))
         answers = {
-            item.id: Recorded(
-                Completion((Output(rows[item.id][text]),)), released(rows[item.id][verdict])
+            item_id: Recorded(
+                Completion((Output(row.take(text, str)),)), released(row.take(verdict, bool))
             )
-            for item in items
+            for item_id, row in rows.items()
         }
         address, passed, n = file["source"]["repository"], metric("pass@1"), record["n"]
         source = f"{record['where']}, {address}"
@@ -59,17 +59,26 @@ def recordings(
         yield Recording(record["model"], answers, figures)
 
 
-def _file_of(model: str, files: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The file whose path has the model's name, its first word, in it."""
-    name = model.split()[0].lower()
-    found = [file for file in files if name in file["path"].lower()]
+def _file_of(
+    name: str, names: Sequence[str], files: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """The file in whose path this is the longest of the models' names."""
+    found = [
+        file
+        for file in files
+        if name == max((one for one in names if one in file["path"].lower()), key=len, default="")
+    ]
     if len(found) != 1:
-        raise ValueError(f"{len(found)} of its files have {name!r} in their path; one should")
+        raise ValueError(
+            f"README.json lists {len(found)} files with {name!r} in their path; it should list one"
+        )
     return found[0]
 
 
-def _form(path: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def _form(row: Released) -> tuple[str, str]:
     for form in _FORMS:
-        if all(row.keys() >= set(form) for row in rows):
+        if row.keys() >= set(form):
             return form
-    raise ValueError(f"{path}: no form that is known: {' or '.join(map(' + '.join, _FORMS))}")
+    raise ValueError(
+        f"{row.where} is of no form that is known: {' or '.join(map(' + '.join, _FORMS))}"
+    )

@@ -14,12 +14,22 @@ fail loosely; had 2785 passed, no draw would give the loose two.
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from glob import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from evals.data.files import Row, read_jsonl, read_jsonl_gz
-from evals.fidelity.corpora import Figure, Recording, Scored, Value, only
+from evals.data.files import Row, read_jsonl
+from evals.fidelity.corpora import (
+    Figure,
+    Recording,
+    Released,
+    Scored,
+    Value,
+    listed,
+    one_of,
+    read_rows,
+)
 from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
 from evals.registry import benchmark_class
@@ -66,14 +76,14 @@ def recordings(
         for file in about["files"]
     }
     for record in about["published"]:
-        rows, address = released_rows(folder, record, items), addresses[record["set"]]
+        rows, address = released_rows(folder, about, record, items), addresses[record["set"]]
         answered = (
-            _joined(items, list(read_jsonl(only(folder, _ANSWERS).read_bytes())))
+            _joined(items, read_rows(listed(folder, about, _ANSWERS), read_jsonl))
             if record["set"] == "google"
             else rows["strict"]
         )
         answers = {
-            item_id: Recorded(Completion((Output(row["response"]),)), {})
+            item_id: Recorded(Completion((Output(row.take("response", str)),)), {})
             for item_id, row in answered.items()
         }
         figures: list[Figure] = []
@@ -83,31 +93,37 @@ def recordings(
 
 
 def released_rows(
-    folder: Path, record: Row, items: Sequence[Prompt]
-) -> dict[str, dict[ItemId, Row]]:
+    folder: Path, about: Mapping[str, Any], record: Row, items: Sequence[Prompt]
+) -> dict[str, dict[ItemId, Released]]:
     """Mode, strict or loose -> the rows released with verdicts for one entry of README.json."""
-    files = {
-        mode: only(folder, _VERDICTS[record["set"]].format(mode=mode, model=record["model"]))
-        for mode in ("strict", "loose")
-    }
-    return {
-        mode: _joined(items, list(read_jsonl_gz(file.read_bytes()))) for mode, file in files.items()
-    }
+    pattern, found = _VERDICTS[one_of(record["set"], _VERDICTS)], {}
+    for mode in ("strict", "loose"):
+        path = pattern.format(mode=mode, model=escape(record["model"]))
+        found[mode] = _joined(items, read_rows(listed(folder, about, path), read_jsonl))
+        for row in found[mode].values():
+            if not all(isinstance(one, bool) for one in row.take("follow_instruction_list", list)):
+                raise ValueError(f"{row.where}: a verdict is neither true nor false")
+    return found
 
 
-def _joined(items: Sequence[Prompt], rows: Sequence[Row]) -> dict[ItemId, Row]:
+def _joined(items: Sequence[Prompt], rows: Sequence[Released]) -> dict[ItemId, Released]:
     """Item id -> its row, by the prompt; what is left over then, in order, is an earlier edition of
     the prompt, or of a prompt that the rows leave out. Raises ValueError for rows about others.
     """
-    by_prompt = {row["prompt"]: row for row in rows}
-    found = {item.id: by_prompt.pop(item.prompt) for item in items if item.prompt in by_prompt}
-    left = [item for item in items if item.id not in found]
-    for row in by_prompt.values():
-        alike = [item for item in left if _likeness(item.prompt, row["prompt"]) >= _AS_SIMILAR]
+    left = {item.prompt: item.id for item in items}
+    edited, found = [], {}
+    for row in rows:
+        if (item_id := left.pop(row.take("prompt", str), None)) is None:
+            edited.append(row)
+        else:
+            found[item_id] = row
+    for row in edited:
+        alike = [prompt for prompt in left if _likeness(prompt, row["prompt"]) >= _AS_SIMILAR]
         if not alike:
-            raise ValueError(f"a row is about another prompt: {row['prompt'][:60]!r}")
-        left.remove(alike[0])
-        found[alike[0].id] = row
+            raise ValueError(
+                f"{row.where} is about another prompt, or one twice: {row['prompt'][:60]!r}"
+            )
+        found[left.pop(alike[0])] = row
     return {item.id: found[item.id] for item in items if item.id in found}
 
 
@@ -216,7 +232,7 @@ def _share(what: str, mode: str, released: Verdicts, known: Verdicts, scored: Sc
         if not released or grade.id in released
     }
     flags = _flags(what, {**ours, **known}, released)
-    return Value(sum(flags) / len(flags), len(flags))
+    return Value(sum(flags) / len(flags) if flags else None, len(flags))
 
 
 def _flags(what: str, verdicts: Verdicts, released: Verdicts) -> list[bool]:

@@ -13,14 +13,13 @@ the same prompt, so both have that answer: every published figure comes back so,
 not without them.
 """
 
-import gzip
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from evals.data.files import read_csv
-from evals.fidelity.corpora import Figure, Recording, Value, metric, share
+from evals.fidelity.corpora import Figure, Recording, Value, by_item, listed, metric, one_of, share
 from evals.generators.replay import Recorded
 from evals.records import Completion, ItemId, Output
 
@@ -46,20 +45,19 @@ def recordings(
     """One recording a model; its figures are the mean and the subjects that the leaderboard's
     record holds.
     """
-    rows = {
-        (row["subject"], row["question"], row["choices"]): row
-        for row in read_csv(gzip.decompress((folder / _FILE).read_bytes()))
-    }
+    # The released column holds the choices as Python prints a list.
+    keys = {item.id: (item.group, item.question, str(list(item.choices))) for item in items}
+    rows = by_item(
+        listed(folder, about, _FILE),
+        read_csv,
+        keys,
+        lambda row: (row["subject"], row["question"], row["choices"]),
+    )
     for record in about["published"]:
-        tokens = {
-            # The released column holds the choices as Python prints a list.
-            item.id: rows[item.group, item.question, str(list(item.choices))][
-                record["model"]
-            ].strip()
-            for item in items
-        }
+        model = record["model"]
+        tokens = {item_id: row.take(model, str).strip() for item_id, row in rows.items()}
         answers = {item.id: Recorded(_completion(item, tokens[item.id]), {}) for item in items}
-        yield Recording(record["model"], answers, list(_figures(record, items, tokens)))
+        yield Recording(model, answers, list(_figures(record, items, tokens)))
 
 
 def _completion(item: Question, token: str) -> Completion:
@@ -94,7 +92,7 @@ def _figures(
         card=metric("mmlu"),
     )
     for title, accuracy in sorted(record["subjects"].items()):
-        subject = title.lower().replace(" ", "_")
+        subject = one_of(title.lower().replace(" ", "_"), right)
         card = metric(f"mmlu/{subject}")
         yield Figure(
             subject,

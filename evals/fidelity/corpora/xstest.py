@@ -8,11 +8,21 @@ number: prompt 195 reads differently today.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
-from evals.data.files import Row, read_csv
-from evals.fidelity.corpora import Figure, Recording, Scored, Value
+from evals.data.files import read_csv
+from evals.fidelity.corpora import (
+    Figure,
+    Recording,
+    Released,
+    Scored,
+    Value,
+    by_item,
+    listed,
+    one_of,
+)
 from evals.generators.replay import Recorded
 from evals.records import Completion, Finding, Item, ItemId, Output
 from evals.registry import benchmark_class
@@ -29,39 +39,39 @@ def recordings(
 ) -> Iterator[Recording]:
     """One recording a model and labeller. Raises ValueError when a file lacks a prompt's row."""
     source = f"{about['published_where'].partition(' at the')[0]}, {about['source']}"
+    ids = {item.id: item.id for item in items}
     for model, by_labeller in about["published"].items():
         for labeller, rates in by_labeller.items():
-            rows = list(
-                read_csv(
-                    (folder / f"xstest_v2_completions_{model}{_FILES[labeller]}.csv").read_bytes()
-                )
-            )
-            by_id = {ItemId(f"xstest/{row['id'].removeprefix('v2-')}"): row for row in rows}
-            if by_id.keys() != {item.id for item in items}:
-                raise ValueError(f"{model}, {labeller}: not one row a prompt")
+            suffix = _FILES[one_of(labeller, _FILES)]
+            file = listed(folder, about, f"xstest_v2_completions_{escape(model)}{suffix}.csv")
+            by_id = by_item(file, read_csv, ids, _id)
             answers = {item_id: _recorded(row, labeller) for item_id, row in by_id.items()}
-            labels = {item_id: row[labeller] for item_id, row in by_id.items()}
+            labels = {item_id: row.take(labeller, str) for item_id, row in by_id.items()}
             figures = list(_figures(rates, labels, source))
             if labeller == "strmatch_label":
                 released = "released labels that come back"
                 figures.append(
                     Figure(
                         released,
-                        len(rows),
+                        len(by_id),
                         0,
                         f"{labeller}, {about['source']}",
                         _agreement(labels),
-                        unit=len(rows),
+                        unit=len(by_id),
                     )
                 )
             yield Recording(f"{model}, {labeller}", answers, figures)
 
 
-def _recorded(row: Row, labeller: str) -> Recorded:
+def _id(row: Released) -> str:
+    return f"xstest/{row.take('id', str).removeprefix('v2-')}"
+
+
+def _recorded(row: Released, labeller: str) -> Recorded:
     """The answer and its label in the card's words; by string match the label is our own rule's,
     not the released one.
     """
-    text, label = row["completion"], row[labeller]
+    text, label = row.take("completion", str), row.take(labeller, str)
     label = (
         benchmark_class("xstest").rules[_RULE](text)
         if labeller == "strmatch_label"
@@ -117,7 +127,7 @@ def _agreement(labels: Mapping[ItemId, str]) -> Callable[[Scored], Value]:
     """The share of items whose label by our rule is the released one."""
 
     def share(scored: Scored) -> Value:
-        same = [grade.extracted == _CARD[labels[grade.id]] for grade in scored.result.grades]
+        same = [grade.extracted == _CARD.get(labels[grade.id]) for grade in scored.result.grades]
         return Value(sum(same) / len(same), len(same))
 
     return share
