@@ -42,6 +42,7 @@ _WHY = {
     ),
     "unparsed": "hold no answer of the expected form",
     "empty": "are empty: check the chat format and the stop strings",
+    "unread": "have a verdict that could not be read: set another --judge",
     "reasoning": (
         "ended inside their reasoning: give it room with --reasoning-tokens N, or grade it with"
         " --reasoning keep"
@@ -85,8 +86,10 @@ class TaskResult:
     def warnings(self) -> list[str]:
         """One sentence for each share past its threshold."""
         cut = {"reasoning": self.ends.get("reasoning", 0) / max(1, self.n_outputs)}
+        # Of what a judge decides nothing is read but its verdict.
+        why = _WHY | ({"unparsed": _WHY["unread"]} if self.benchmark.judge_roles else {})
         return [
-            f"{self.benchmark.name}: {share:.0%} of its outputs {_WHY[name]}"
+            f"{self.benchmark.name}: {share:.0%} of its outputs {why[name]}"
             for name, share in {**self.shares, **cut}.items()
             if share > _WARN_ABOVE[name]
         ]

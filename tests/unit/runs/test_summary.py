@@ -215,6 +215,16 @@ def test_answers_without_the_expected_form_are_a_warning_and_no_mark() -> None:
     )
 
 
+def test_verdicts_that_could_not_be_read_are_not_called_answers_without_form() -> None:
+    result = graded(
+        "alpaca_eval", says("alpaca_eval_1", text="?") | says("alpaca_eval_2", text="?")
+    )
+    (warning,) = result.warnings
+    assert warning.startswith(
+        "alpaca_eval: 100% of its outputs have a verdict that could not be read"
+    )
+
+
 def test_another_suite_and_a_limit_are_said_in_the_rows_name() -> None:
     summary = summarize(head(suite="smoke", limit=3), [graded("gsm8k")], {})
     assert row_from_summary(summary).name == "m (smoke suite, limit 3)"
