@@ -45,6 +45,11 @@ def test_a_columns_own_drop_stands_before_the_one_for_all(tmp_path: Path) -> Non
     assert [read.rule(key).drop for key in ("gsm8k", "average", "mmlu")] == [0.035, 0.0, 0.02]
 
 
+def test_both_ends_of_what_may_be_said_are_read(tmp_path: Path) -> None:
+    read = policy(tmp_path, "undecided_supporting = 0\ndrop = 100\n[columns]\nmmlu = 0\n")
+    assert (read.undecided_supporting, read.rest.drop, read.rule("mmlu").drop) == (0, 1.0, 0.0)
+
+
 def test_every_column_of_the_card_can_be_named(tmp_path: Path) -> None:
     read = policy(tmp_path, "[columns]\n" + "".join(f"{key} = 5\n" for key in KEYS))
     assert dict(read.columns) == dict.fromkeys(KEYS, Rule(0.05))
@@ -70,6 +75,12 @@ WRONG = {
     "required": ("required = 1", "required is 1. Write true or false."),
     "undecided": ('undecided = "maybe"', "undecided is 'maybe'. Known are pass, fail."),
     "how many": ("undecided_supporting = 1.5", "undecided_supporting is 1.5"),
+    "fewer than none": ("undecided_supporting = -1", "undecided_supporting is -1. Give a number"),
+    "how many, a truth": ("undecided_supporting = true", "undecided_supporting is True"),
+    "a measure": ('[columns.gsm8k]\nmeasure = "probability"', "which this column has not"),
+    "of the score": (
+        '[columns.mmlu]\nmeasure = "probability"\nrelative_drop = 1', "Give drop, in points."
+    ),
     "floor of lower": ("[columns.xstest_safe_refused]\nfloor = 1", "Give a ceiling."),
     "ceiling of higher": ("[columns.mmlu]\nceiling = 1", "Give a floor."),
     "relative of lower": ("[columns.xstest_safe_refused]\nrelative_drop = 1", "Give drop"),
@@ -77,7 +88,7 @@ WRONG = {
     "pooled": ("pooled = true", "pooled is no table"),
     "key of pooled": ("[pooled]\ndecide = true", "unknown key 'pooled.decide'. Did you mean"),
     "pooled drop": ("[pooled]\ndrop = nan", "pooled.drop is nan"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "says"), WRONG.values(), ids=WRONG)

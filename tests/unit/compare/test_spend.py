@@ -14,6 +14,7 @@ from evals.compare.policy import known_columns
 from evals.compare.power import planned_difference
 from evals.compare.runs import Comparability, Comparison
 from evals.errors import InputError
+from evals.plan.settings import MOST_REPEATS
 from evals.records import ItemId
 from evals.registry import benchmark_class, variants
 from evals.stats import Z95
@@ -140,6 +141,17 @@ def test_repeats_do_not_make_few_items_tell(tmp_path: Path) -> None:
     ((move, after),) = spend.plan(*folders, found, 3.0).steps
     assert move.how.startswith("--suite full --tasks ifeval")
     assert move.n_more == 541 * move.after.draws - 24
+
+
+@pytest.mark.parametrize(
+    ("draws", "then"), [(MOST_REPEATS // 2, [MOST_REPEATS]), (MOST_REPEATS, [])]
+)
+def test_answers_are_doubled_up_to_as_many_as_may_be_asked(draws: int, then: list[int]) -> None:
+    room = moves.Room("gsm8k", {}, (), ("gsm8k",), 10, 1_319, draws, 1, 0.5)
+    found = moves.moves(room)
+    assert [(move.after.draws, move.n_more, move.minutes) for move in found] == [
+        (n, 10 * (n - draws), 5.0 * (n - draws)) for n in then
+    ]
 
 
 def test_a_column_of_a_part_of_the_prompts_has_the_items_of_that_part() -> None:
