@@ -242,11 +242,20 @@ def card_to_ask(argument: str | None) -> Card:
 
 def bound(card: Card) -> Card:
     """The card with each column's settings held against its benchmark's: those that are the
-    protocol's own are left out, so that equal columns are equal.
+    protocol's own are left out, so that equal columns are equal. What is no share is in its own
+    unit, and so is an Average with such a member.
 
     Raises InputError for an unknown benchmark, metric or setting, with what there is.
     """
-    return replace(card, columns=tuple(_bound(card, column) for column in card.columns))
+    columns, average = tuple(_bound(card, column) for column in card.columns), card.average
+    if any(one.key in average.inputs and not one.is_share for one in columns):
+        average = replace(average, column=_in_own_unit(average.column))
+    return replace(card, columns=columns, average=average)
+
+
+def _in_own_unit(column: Column) -> Column:
+    decimals = 3 if column.unit == "percent" else column.decimals
+    return replace(column, unit="own", decimals=decimals)
 
 
 def _bound(card: Card, column: Column) -> Column:
@@ -267,9 +276,8 @@ def _bound(card: Card, column: Column) -> Column:
         settings = other_settings(read_settings(cls, column.settings))
     except InputError as error:
         raise InputError(f"Column {column.key} of the card {card.title!r}: {error}") from error
-    if known and not known[column.metric].is_share and column.is_share:
-        decimals = 3 if column.unit == "percent" else column.decimals
-        column = replace(column, unit="own", decimals=decimals)
+    if known and not known[column.metric].is_share:
+        column = _in_own_unit(column)
     return replace(column, settings=settings)
 
 

@@ -102,7 +102,9 @@ def average_metric(rule: Average, metrics: Mapping[str, Metric]) -> Metric:
     ]
     # (0.0, 0.0): zip of nothing has no two sides to unpack.
     below, above = (math.hypot(*side) for side in zip(*ends, strict=True)) if ends else (0.0, 0.0)
-    ci95 = (max(0.0, value - below), min(1.0, value + above)) if len(ends) == len(present) else None
+    ci95 = (value - below, value + above) if len(ends) == len(present) else None
+    if ci95 and rule.column.is_share:
+        ci95 = max(0.0, ci95[0]), min(1.0, ci95[1])
     return Metric(value, n, n_members, stderr, ci95, "cells independent")
 
 

@@ -2,14 +2,16 @@
 
 import math
 import random
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.cards.average import average, average_metric
-from evals.cards.card import Average
+from evals.cards.card import AVERAGE, Average
 from evals.cards.published import shipped
 from evals.records import Metric
 from evals.stats import proportion
@@ -126,6 +128,17 @@ def test_a_cell_without_an_interval_leaves_the_average_without_one() -> None:
     assert average_metric(shipped().average, whole).ci95 is not None
     found = average_metric(shipped().average, whole | {"bbh": Metric(0.5, 1, 1)})
     assert (found.value, found.stderr, found.ci95) == (0.5, None, None)
+
+
+def test_the_average_of_what_is_no_share_has_an_interval_without_bounds() -> None:
+    rule = Average(replace(AVERAGE, unit="own"), (("a",), ("b",)))
+    cells = {
+        key: Metric(value, 9, 9, 1.0, (value - 3, value + 4))
+        for key, value in (("a", 30.0), ("b", 2.0))
+    }
+    found = average_metric(rule, cells)
+    assert found.value == 16.0
+    assert found.ci95 == pytest.approx((16 - math.hypot(3, 3) / 2, 16 + math.hypot(4, 4) / 2))
 
 
 def test_the_interval_of_the_average_covers_the_truth_as_often_as_it_says() -> None:

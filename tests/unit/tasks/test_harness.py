@@ -311,11 +311,16 @@ def test_a_model_card_has_it_in_its_table_and_names_no_data_set_for_it(
 def test_a_cards_perplexity_is_printed_as_it_is(tmp_path: Path) -> None:
     card = tmp_path / "mine.toml"
     column = 'benchmark = "lm-eval:pages"\nmetric = "byte_perplexity"\nlower_is_better = true\n'
-    card.write_text(f'title = "Mine"\n[[column]]\nkey = "pages"\nheading = "Pages"\n{column}')
+    average = '[average]\nof = ["pages"]\n'
+    card.write_text(
+        f'title = "Mine"\n[[column]]\nkey = "pages"\nheading = "Pages"\n{column}{average}'
+    )
     settings = RunSettings("smollm2", card=str(card), out=tmp_path / "run")
     summary = run(settings, make_generator=lambda _: FakeGenerator(answer)).summary
     value = summary["cells"]["pages"]["value"]
-    assert row_from_summary(summary).cells["pages"].text == f"{value:.3f}"
+    cells = row_from_summary(summary).cells
+    assert cells["pages"].text == cells["average"].text == f"{value:.3f}"
+    assert summary["cells"]["average"]["ci95"] == pytest.approx(summary["cells"]["pages"]["ci95"])
 
 
 def test_two_runs_are_compared_document_by_document(ours: RunFolder) -> None:
