@@ -25,6 +25,9 @@ from evals.commands.run import prompts, run, score
 from evals.commands.watch import watch
 from evals.errors import EvalsError
 
+_LONGEST = 20_000
+"""Characters of an error: a stranger's file may hold a name of megabytes."""
+
 MEASURE, READ = "Measure", "Look at it, and publish it"
 COMPARE, KNOW = "Is it worse?", "What there is"
 
@@ -109,7 +112,10 @@ def main() -> None:
     except EvalsError as error:
         if os.environ.get("EVALS_TRACEBACK"):
             raise
-        print(f"evals: {error}", file=sys.stderr)
+        from evals.storage.files import visible
+
+        text = visible(f"evals: {error}")
+        print(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …", file=sys.stderr)
         sys.exit(error.exit_code)
     except TyperException as error:
         print(_wrong_words(error), file=sys.stderr)

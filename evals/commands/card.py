@@ -128,6 +128,7 @@ def _push(
     send: bool,
 ) -> None:
     from evals.report.publish import open_request, propose, require_token
+    from evals.storage.files import visible
 
     if send:
         require_token()
@@ -137,7 +138,7 @@ def _push(
     if not send:
         if items:
             print(f"would upload {', '.join(items.files)} to {items.url}", file=sys.stderr)
-        print(proposal.diff() or "up to date\n", end="")
+        print(visible(proposal.diff()) or "up to date\n", end="")
         return
     if items:
         _upload(items, public)
@@ -153,5 +154,7 @@ def _upload(items: "Items", public: bool) -> None:
 
 
 def _say(left_out: Iterable[str]) -> None:
+    from evals.storage.files import visible
+
     for sentence in left_out:
-        print(f"left out: {sentence}", file=sys.stderr)
+        print(visible(f"left out: {sentence}"), file=sys.stderr)

@@ -328,9 +328,10 @@ def run(
     for result in results:
         if log is not None:
             from evals.report.trackers import log_run
+            from evals.storage.files import visible
 
             if why := log_run(log, result, step, data):
-                print(f"warning: {why}", file=sys.stderr)
+                print(visible(f"warning: {why}"), file=sys.stderr)
         _say_what_next(result.folder.path)
     broken = dict.fromkeys(name for result in results for name in result.broken)
     said = []

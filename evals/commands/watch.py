@@ -195,12 +195,13 @@ class _Watch:
     def _to_tracker(self, run: Path, step: int) -> None:
         from evals.report.trackers import log_run
         from evals.runs.writing import RunResult
+        from evals.storage.files import visible
         from evals.storage.run_folder import RunFolder
 
         assert self.log is not None
         result = RunResult(RunFolder(run), RunFolder(run).read_json("summary.json"), 0)
         if why := log_run(self.log, result, step, self.asked["data"], series=self.name):
-            print(f"warning: {why}", file=sys.stderr)
+            print(visible(f"warning: {why}"), file=sys.stderr)
 
     def _draw(self) -> None:
         from evals.compare.series_page import watch_page

@@ -14,7 +14,7 @@ from evals.errors import InputError
 from evals.records import Json
 from evals.registry import n_draws, variants
 from evals.report.items import Background
-from evals.report.show import visible
+from evals.storage.files import visible
 from evals.storage.run_folder import RunFolder, to_json
 
 _PROMPT_END = 700

@@ -17,7 +17,7 @@ from evals.models.resolve import resolve
 from evals.plan.make import make_plan
 from evals.plan.settings import RunSettings
 from evals.records import ItemId
-from evals.report.show import visible
+from evals.storage.files import visible
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
 

@@ -64,6 +64,9 @@ queues what is more.
 _CONCURRENCY_CHAT = 32
 """The same where a chat server renders: mostly a service that counts requests per minute."""
 
+_LEAST_KEY = 20
+"""Characters of a key that is a secret; services' have 32 and more."""
+
 NO_QUOTA = "the account has no quota left"
 _log = logging.getLogger(__name__)
 
@@ -291,6 +294,7 @@ class OpenAIGenerator:
                 AttributeError,
                 IndexError,
                 KeyError,
+                OverflowError,
                 TypeError,
                 ValueError,
                 RecursionError,
@@ -301,7 +305,7 @@ class OpenAIGenerator:
             else:
                 server.was_heard = self._has_answered = True
                 self._none_since = None
-                return _bounded(answer) if isinstance(answer, Completion) else answer
+                return self._kept(answer) if isinstance(answer, Completion) else answer
 
     def _ask_one_by_one(self, server: Server, request: Rendered, stopped: Event) -> Outcome:
         """The samples of a request to a server that gives one at a time."""
@@ -313,7 +317,7 @@ class OpenAIGenerator:
                 return answer
             given.append(answer)
         outputs = tuple(output for one in given for output in one.outputs)
-        return _bounded(replace(given[-1], outputs=outputs))
+        return self._kept(replace(given[-1], outputs=outputs))
 
     def _has_adapted(self, server: Server, manner: Manner, error: Exception) -> bool:
         """Whether the request is worth another form: the server has refused this one by name, or
@@ -434,17 +438,25 @@ class OpenAIGenerator:
             f"{which} cannot be reached ({why}) Start it; the same command goes on."
         )
 
+    def _kept(self, answer: Completion) -> Outcome:
+        """The answer, or why it is none: it is longer than any, or repeats the key, which would
+        stand in the run's files.
+        """
+        texts = texts_of(answer)
+        n = n_bytes(texts)
+        if n > MOST_BYTES:
+            return Failure(f"the answer has {n:,} bytes")
+        has_key = any(self._key in text for text in (*texts, *(answer.top_logprobs or ())))
+        # What stands in for a key, such as EMPTY, is a word that an answer may hold.
+        if has_key and len(self._key) >= _LEAST_KEY:
+            return Failure("the answer repeats the key")
+        return answer
+
     def _plain(self, error: Exception) -> str:
         """The error's text as one short line, without the key should the server repeat it."""
         text = " ".join(str(getattr(error, "message", error)).split())
         # "none" is no secret, but a word of ordinary messages.
         return (text.replace(self._key, "***") if self._key != "none" else text)[:200]
-
-
-def _bounded(answer: Completion) -> Outcome:
-    """The answer, or that it is longer than any."""
-    n = n_bytes(texts_of(answer))
-    return Failure(f"the answer has {n:,} bytes") if n > MOST_BYTES else answer
 
 
 def _arrived(done: SimpleQueue[Done]) -> Iterator[Done]:

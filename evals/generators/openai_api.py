@@ -1,8 +1,9 @@
 """One request in the words of the OpenAI API, and its answer read. Whatever else may come is
 another's: errors of the client pass through.
 
-Raises MissingError where the answer lacks a field, AttributeError, IndexError, KeyError, TypeError
-or ValueError where it has not the expected form. Fields of no known name are ignored.
+Raises MissingError where the answer lacks a field, AttributeError, IndexError, KeyError,
+OverflowError, TypeError or ValueError where it has not the expected form. Fields of no known name
+are ignored.
 """
 
 import math
@@ -93,7 +94,9 @@ def ask_by_ids(client: Any, name: str, request: Rendered, manner: Manner) -> Com
         _output(_there(choice.text, "text"), choice, sampling, manner) for choice in choices
     )
     logprobs = choices[0].logprobs
-    top_logprobs = dict(logprobs.top_logprobs[0]) if sampling.n_logprobs and logprobs else None
+    top_logprobs = None
+    if sampling.n_logprobs and logprobs:
+        top_logprobs = {token: _finite(p) for token, p in logprobs.top_logprobs[0].items()}
     return replace(counted, outputs=outputs, top_logprobs=top_logprobs, unasked=manner.unasked)
 
 
@@ -169,7 +172,7 @@ def ask_by_messages(
     top = None
     if n_logprobs and choices[0].logprobs and choices[0].logprobs.content:
         top = {
-            entry.token: _finite(entry.logprob)
+            _as_text(entry.token): _finite(entry.logprob)
             for entry in choices[0].logprobs.content[0].top_logprobs
         }
     if not request.labels:
@@ -235,6 +238,12 @@ def _finite(value: Any) -> float:
     return number
 
 
+def _as_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("what should be a text is none")
+    return value
+
+
 def _chat_output(choice: Any, sampling: Sampling, manner: Manner) -> Output:
     """A chat server's output; a refusal's words, and reasoning that the server told from the
     answer, are in fields of their own.
@@ -262,8 +271,7 @@ def _chat_output(choice: Any, sampling: Sampling, manner: Manner) -> Output:
 
 
 def _output(text: Any, choice: Any, sampling: Sampling, manner: Manner) -> Output:
-    if not isinstance(text, str):
-        raise TypeError("the output is not a text")
+    text = _as_text(text)
     ids = getattr(choice, "token_ids", None) or ()
     word = "error" if getattr(choice, "error", None) else choice.finish_reason
     end = finish_reason(word, sampling.max_tokens)

@@ -44,7 +44,7 @@ def check_weights(argument: str, adapter: Adapter, modules: "Modules | None") ->
         if (flaw := broken_file(adapter.folder)) is not None:
             raise ValueError(flaw)
         header = safetensors_header(adapter.weights)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{argument}/{adapter.weights.name} cannot be read ({first_line(error)}). Copy"
             " the folder again."

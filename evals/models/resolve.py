@@ -204,6 +204,8 @@ def _named(argument: str, revision: str | None, offline: bool) -> Model:
         )
     if re.fullmatch(r"[\w.-]+/[\w.-]+", argument) and not argument.startswith((".", "/")):
         return _hub(argument, revision, offline)
+    if "://" in argument:  # and maybe a password in it
+        raise InputError("A URL alone names no model. Write openai:NAME@URL.")
     known = [EMBEDDED, *(row.short_name for row in shipped_rows() if row.short_name)]
     raise InputError(
         f"Unknown model {argument!r}: no such folder, and not a hub id (owner/name),"
@@ -235,16 +237,15 @@ def _server(argument: str, offline: bool) -> Model:
         if "@" in argument
         else (OPENAI_URL,)
     )
-    if "@" in urls:
+    # Not repeated: a log of this may be kept, too.
+    if re.search("[@?#]", urls):
         raise InputError(
-            "A server's URL must hold no password: it would be written into the run. Set"
-            " OPENAI_API_KEY instead."
+            "A server's URL must hold no password, and no ? or #, behind which a key may stand: it"
+            " would be written into the run. Set OPENAI_API_KEY instead."
         )
     for url in found or ("",):
         if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
-            raise InputError(
-                f"{url!r} in {argument!r} is no URL. Write openai:NAME@http://HOST:PORT/v1."
-            )
+            raise InputError(f"{url!r} is no URL. Write openai:NAME@http://HOST:PORT/v1.")
         if offline and not re.match(r"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:|/|$)", url):
             raise InputError(
                 f"--offline forbids the server {url}. Use one on this machine, or leave --offline"
@@ -358,6 +359,8 @@ def _missing_shards(index: Path) -> list[str]:
 def model_json(path: Path) -> dict[str, Any]:
     """A JSON file of a model's folder. Raises InputError when it is damaged."""
     try:
+        if not path.is_file():  # a device or a pipe has no end
+            raise ValueError("no ordinary file")
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(

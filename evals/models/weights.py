@@ -66,7 +66,7 @@ def _flaw(file: Path) -> str | None:
             for name, one in json.loads(raw).items()
             if name != "__metadata__"
         ]
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return "has no header of the format"
     wanted = 8 + length + max(ends, default=0)
     return None if size == wanted else f"has {size:,} bytes, its header says {wanted:,}"

@@ -12,7 +12,7 @@ from evals.plan.settings import RunSettings
 from evals.records import ItemId
 from evals.registry import benchmark_class, of_draw
 from evals.runs.rescore import run_items
-from evals.storage.files import json_line
+from evals.storage.files import json_line, visible
 from evals.storage.run_folder import RunFolder, to_json
 from evals.storage.store import Store
 
@@ -119,16 +119,6 @@ def _drawn(run: RunFolder, task: str, item: str) -> str:
         return "(not answered)"
     scores = {name: row[name] for name in ("score", "scores", "extracted") if name in row}
     return "\n".join([to_json(scores, indent=None), *row.get("outputs", ())])
-
-
-def visible(text: str) -> str:
-    """Text with control characters written out, so that a model's words cannot steer the terminal;
-    line ends and tabs stay.
-    """
-    return "".join(
-        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode("ascii")
-        for c in text
-    )
 
 
 def _prompts(run: RunFolder, record: dict[str, Any], item_id: ItemId) -> list[str]:

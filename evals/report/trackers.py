@@ -57,8 +57,8 @@ def require(tracker: str, offline: bool) -> None:
     for name in _SERVERS.get(tracker, ()):
         if offline and _is_far(os.environ.get(name, "")):
             raise InputError(
-                f"--offline and --log {tracker} to {name}={os.environ[name]}. Unset {name} to log"
-                " on this machine, or leave one of the options out."
+                f"--offline and --log {tracker} to a server, by {name}. Unset {name} to log on this"
+                " machine, or leave one of the options out."
             )
 
 

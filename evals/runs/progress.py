@@ -12,6 +12,7 @@ from typing import Any
 from evals.generators import Text
 from evals.generators.waiting import said_of
 from evals.runs.ahead import Ahead
+from evals.storage.files import visible
 
 
 class Progress:
@@ -121,6 +122,7 @@ class Progress:
     def note(self, text: str) -> None:
         """One line on stderr."""
         if not self._quiet:
+            text = visible(text)
             (
                 self._bar.console.print(text, highlight=False, markup=False)
                 if self._bar is not None

@@ -63,3 +63,13 @@ def one_line(text: str) -> str:
     become single spaces.
     """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def visible(text: str) -> str:
+    """Text with control characters written out, so that others' words cannot steer the terminal;
+    line ends and tabs stay.
+    """
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode("ascii")
+        for c in text
+    )

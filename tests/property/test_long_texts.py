@@ -32,8 +32,8 @@ from evals.extract import (
 from evals.generators.replay import NOT_A_ROW, recorded_row
 from evals.records import Finding, ItemId
 from evals.report.items import pack
-from evals.report.show import visible
 from evals.report.table import escape
+from evals.storage.files import visible
 from tasks.alpaca_judges import read_logprobs, read_ranking
 from tasks.bbh import ANSWERS, OPTION
 from tasks.ifeval import _SHORTENERS, IFEvalItem, Instruction, follow

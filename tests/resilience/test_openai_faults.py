@@ -118,6 +118,9 @@ NOT_ANSWERS = {
     ),
     "JSON without end": Reply(b"[" * 100_000),
     "bytes that are no text": Reply(b'{"choices": [{"index": 0, "text": "\xff\xfe"}]}'),
+    "a token id is infinite": Reply(
+        b'{"choices": [{"index": 0, "text": "a", "finish_reason": "stop", "token_ids": [1e999]}]}'
+    ),
     "token ids are words": Reply(
         {"choices": [{"index": 0, "text": "a", "finish_reason": "stop", "token_ids": ["a"]}]}
     ),
@@ -179,6 +182,14 @@ def test_a_choice_that_is_not_a_number_is_a_failure() -> None:
     raw += b'"token_id:102": -1, "token_id:103": -1}]}}]}'
     with serving(lambda body, _: Reply(raw)) as server:
         failed(answers(server, [choose_request(ids=True)])["x/0"])
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", "null", "[]", '"x"'])
+def test_a_judges_log_probability_that_is_no_number_is_a_failure(value: str) -> None:
+    raw = f'{{"choices": [{{"index": 0, "text": "m", "logprobs": {{"top_logprobs": [{{"m": {value}'
+    with serving(lambda body, _: Reply(f"{raw}}}]}}}}]}}".encode())) as server:
+        asked = ids_request(0, Sampling(max_tokens=1, n_logprobs=2))
+        assert "not the expected form" in failed(answers(server, [asked])["x/0"])
 
 
 @pytest.mark.parametrize("given", [1, 19, 21])

@@ -17,6 +17,7 @@ import pytest
 from evals.generators.about import about
 from evals.generators.waiting import is_up
 from evals.plan.settings import RunSettings
+from evals.records import Sampling
 from evals.report.html import write_report
 from evals.report.show import describe_item
 from evals.runs.progress import Progress
@@ -38,6 +39,27 @@ def test_a_key_the_server_repeats_is_not_repeated_here() -> None:
         reason = failed(answers(server, [ids_request(1)])["x/1"])
     assert KEY not in reason
     assert "the key *** cannot do this" in reason
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"text": f"your key is {KEY}."},
+        {"text": "x", "logprobs": {"top_logprobs": [{KEY: -1.0}]}},
+    ],
+)
+def test_an_answer_that_repeats_the_key_is_none(choice: Body) -> None:
+    reply = Reply({"choices": [{"index": 0, "finish_reason": "stop", **choice}]})
+    with serving(lambda body, _: reply) as server:
+        asked = ids_request(1, Sampling(max_tokens=8, n_logprobs=1))
+        assert failed(answers(server, [asked])["x/1"]) == "the answer repeats the key"
+
+
+def test_what_stands_in_for_a_key_is_a_word_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
+    reply = Reply({"choices": [{"index": 0, "text": "EMPTY", "finish_reason": "stop"}]})
+    with serving(lambda body, _: reply) as server:
+        assert answered(answers(server, [ids_request(1)])["x/1"]).text == "EMPTY"
 
 
 def test_a_key_with_white_space_around_it_is_sent_without(monkeypatch: pytest.MonkeyPatch) -> None:

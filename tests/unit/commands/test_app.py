@@ -526,3 +526,15 @@ def test_a_run_says_where_it_is_and_what_to_do_with_it(
         words = shlex.split(rest.replace("OTHER", shlex.quote(str(out))))
         assert evals(command, *words)[0] == 0
     assert (tmp_path / "page.html").exists()
+
+
+def test_an_errors_words_of_others_cannot_steer_the_terminal_or_fill_it(
+    evals: Call, tmp_path: Path
+) -> None:
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "\x1b[2Jx": 1, "y" * 1_000_000: 2}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    code, _, err = evals("run", tmp_path, "--dry-run")
+    assert code == 2
+    assert "its config sets \\x1b[2Jx, yyy" in err
+    assert "\x1b" not in err
+    assert len(err) < 30_000

@@ -146,6 +146,12 @@ def test_a_damaged_config_is_named(folder: Path, content: str) -> None:
     assert "damaged: copy it again" in refused(folder)
 
 
+def test_a_config_that_is_a_device_is_not_read_to_its_end(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("/dev/zero")
+    assert "cannot be read as JSON (no ordinary file)" in refused(folder)
+
+
 def test_a_tokenizer_without_weights_prints_prompts_and_runs_nothing(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     settings = RunSettings(str(folder), suite="smoke", tasks=("ifeval",))
@@ -183,6 +189,10 @@ BROKEN = {
     "cut off": (WEIGHTS[:-1], f"its header says {len(WEIGHTS):,}"),
     "bytes too many": (WEIGHTS + b"\0", f"its header says {len(WEIGHTS):,}"),
     "another format": (b"\x05" + bytes(7) + b"[1,2]" + bytes(90), "has no header of the format"),
+    "places without end": (
+        b"\x24" + bytes(7) + b'{"w": {"data_offsets": [0, 1e999]}} ' + bytes(90),
+        "has no header of the format",
+    ),
     "not JSON": (b"\x05" + bytes(7) + b"{{{{{" + bytes(90), "has no header of the format"),
 }
 
@@ -285,9 +295,20 @@ def test_a_bad_server_is_named(argument: str, says: str) -> None:
     assert says in refused(argument)
 
 
-def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
-    message = refused("openai:m@https://me:secret@h/v1")
-    assert "must hold no password" in message
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("openai:m@https://me:secret@h/v1", "must hold no password"),
+        ("openai:m@https://h/v1?key=secret", "must hold no password, and no ? or #"),
+        ("openai:m@https://h/v1#secret", "must hold no password, and no ? or #"),
+        ("openai:m@https://h/v1,http://h?secret", "must hold no password, and no ? or #"),
+        ("openai:https://me:secret@h/v1", "'h/v1' is no URL"),
+        ("https://me:secret@h/v1", "Write openai:NAME@URL"),
+    ],
+)
+def test_a_key_or_password_in_a_url_is_refused_and_not_repeated(argument: str, says: str) -> None:
+    message = refused(argument)
+    assert says in message
     assert "secret" not in message
 
 

@@ -177,13 +177,13 @@ def test_a_tracker_that_is_down_is_a_warning_and_the_run_is_done(
         (("--log", "wandb"), {}, "--log wandb has no key. Log in with `wandb login`"),
         (
             ("--log", "mlflow", "--offline"),
-            {"MLFLOW_TRACKING_URI": "https://mlflow.example.org"},
-            "--offline and --log mlflow to MLFLOW_TRACKING_URI=https://mlflow.example.org.",
+            {"MLFLOW_TRACKING_URI": "https://me:secret@mlflow.example.org"},
+            "--offline and --log mlflow to a server, by MLFLOW_TRACKING_URI. Unset",
         ),
         (
             ("--log", "trackio", "--offline"),
             {"TRACKIO_SPACE_ID": "me/space"},
-            "--offline and --log trackio to TRACKIO_SPACE_ID=me/space.",
+            "--offline and --log trackio to a server, by TRACKIO_SPACE_ID. Unset",
         ),
         (("--log", "mlflow", "--step", "-1"), {}, "greater than or equal to 0"),
     ],

@@ -61,6 +61,13 @@ def test_the_time_left_goes_by_the_work_that_is_left(capsys: pytest.CaptureFixtu
     assert ended == "generate: 100 of 100 in 3 min"
 
 
+def test_a_note_of_others_words_cannot_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Progress().note("the server answered \x1b[2J\x9b2J\u202e")
+    assert capsys.readouterr().err == "the server answered \\x1b[2J\\x9b2J\\u202e\n"
+
+
 def test_tokens_of_answers_that_are_not_finished_count_and_none_counts_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
