@@ -128,8 +128,13 @@ def graded(recording: Recording, items: dict[str, IFEvalItem]) -> Scored:
     return Scored(all_items, recording.answers, result)
 
 
+@pytest.fixture(scope="module")
+def scored(corpus: Corpus, items: dict[str, IFEvalItem]) -> dict[str, Scored]:
+    return {model: graded(recording, items) for model, (recording, _) in corpus.items()}
+
+
 def test_another_models_files_of_the_same_form_are_read_and_a_wrong_verdict_is_not_explained_away(
-    replay_dir: Path, items: dict[str, IFEvalItem], tmp_path: Path
+    replay_dir: Path, items: dict[str, IFEvalItem], scored: dict[str, Scored], tmp_path: Path
 ) -> None:
     """Flags turned round for one prompt that draws nothing: no draw accounts for them."""
     about = json.loads((replay_dir / "ifeval" / "README.json").read_text("utf-8"))
@@ -147,8 +152,8 @@ def test_another_models_files_of_the_same_form_are_read_and_a_wrong_verdict_is_n
     told = {**about, "published": [{**record, "model": "nobody"}], "files": files}
     (recording,) = recordings(tmp_path, told, list(items.values()))
     figure = next(one for one in recording.figures if one.name.endswith("that come back"))
-    unsettled = figure.unsettled(graded(recording, items))
-    assert unsettled == {
+    assert recording.answers == scored[MODELS[2]].answers
+    assert figure.unsettled(scored[MODELS[2]]) == {
         "ifeval/1122": "asks for a letter that is none: one is drawn",
         "ifeval/2785": "was asked in other words then",
     }
@@ -165,13 +170,10 @@ def test_rows_about_other_prompts_are_refused(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_verdicts_are_the_released_ones_but_for_the_named_items_and_those_can_come_out_as_released(
-    model: str, items: dict[str, IFEvalItem], corpus: Corpus
+    model: str, items: dict[str, IFEvalItem], corpus: Corpus, scored: dict[str, Scored]
 ) -> None:
     recording, released = corpus[model]
-    ours = {
-        item.id: follow(item, recording.answers[item.id].completion.text) for item in items.values()
-    }
-    scored = graded(recording, items)
+    ours = {grade.id: grade.details for grade in scored[model].result.grades}
     for index, mode in enumerate(("strict", "loose")):
         (figure,) = [
             figure
@@ -184,9 +186,9 @@ def test_verdicts_are_the_released_ones_but_for_the_named_items_and_those_can_co
             assert row is not None or (model, item.key) == (GPT4, FIRST_EDITION)
             if row is not None:
                 assert row["response"] == recording.answers[item.id].completion.text
-                if list(ours[item.id][index]) != row["follow_instruction_list"]:
+                if ours[item.id][mode] != row["follow_instruction_list"]:
                     differing[item.id] = row
-        assert set(figure.unsettled(scored)) == set(differing)
+        assert set(figure.unsettled(scored[model])) == set(differing)
         for item_id, row in differing.items():
             item = items[item_id.removeprefix("ifeval/")]
             assert any(
@@ -196,17 +198,14 @@ def test_verdicts_are_the_released_ones_but_for_the_named_items_and_those_can_co
 
 
 def test_the_papers_accuracies_come_back_when_the_two_random_prompts_fail(
-    items: dict[str, IFEvalItem], corpus: Corpus
+    items: dict[str, IFEvalItem], corpus: Corpus, scored: dict[str, Scored]
 ) -> None:
     """Both pass here, and each fails under another draw: one failing strictly and both loosely give
     all four.
     """
     answers = corpus[GPT4][0].answers
-    benchmark = IFEval(chat=True)
-    grades = {
-        item.key: benchmark.grade(item, answers[item.id].completion, {}) for item in items.values()
-    }
-    metrics = benchmark.summarize(list(grades.values()))
+    found, metrics = scored[GPT4].result.grades, scored[GPT4].result.metrics
+    grades = {grade.id.removeprefix("ifeval/"): grade for grade in found}
     assert {metric.n for metric in metrics.values()} == {541}
     assert (metrics["prompt_strict"].value, metrics["ifeval"].value) == (
         pytest.approx(417 / 541),
