@@ -182,12 +182,11 @@ def test_replay_fits_where_the_hubs_file_is_among_the_data(
     monkeypatch.setattr(AlpacaEval, "dataset", replace(AlpacaEval.dataset, files={}))
     about = json.loads((replay_dir / "alpaca_eval" / "README.json").read_text("utf-8"))
     (record,) = [record for record in about["published"] if record["model"] == "alpaca-7b"]
-    corpus.mkdir()
-    (corpus / FOLDERS["alpaca_eval_2"]).symlink_to(
-        replay_dir / "alpaca_eval" / FOLDERS["alpaca_eval_2"]
-    )
+    (file,) = [file for file in about["files"] if "/alpaca-7b/annotations" in file["path"]]
+    (corpus / file["path"]).parent.mkdir(parents=True)
+    shutil.copyfile(replay_dir / "alpaca_eval" / file["path"], corpus / file["path"])
     (corpus / "README.json").write_text(
-        json.dumps(about | {"published": [record], "files": []}), "utf-8"
+        json.dumps(about | {"published": [record], "files": [file]}), "utf-8"
     )
     (line,) = [
         line for line in replay(corpus, data.parent) if line.figure == "length_controlled_winrate"
