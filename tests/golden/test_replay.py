@@ -312,3 +312,37 @@ def test_a_file_that_readme_json_does_not_list_is_not_read(
     readme.write_text(json.dumps(about), "utf-8")
     with pytest.raises(InputError, match=r"lists 0 files called zeroeval/\.\./\.\./gemma-2-2b-it"):
         list(replay(folder, data_dir))
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"set": "zeroval"}, r"README\.json has 'zeroval'\. Did you mean zeroeval\?"),
+        ({"accuracy": "0.2"}, r"the published accuracy is '0\.2', not a number"),
+        ({"set": 5}, r"README\.json has 5\. Known: example_model_solutions, zeroeval"),
+        ({"set": "zeroeval", "model": 7}, "a value is of another kind: "),
+    ],
+)
+def test_a_record_of_readme_json_that_cannot_be_read_is_said_in_one_sentence(
+    changed: Row, word: str, tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
+    folder = copied(replay_dir, tmp_path)
+    readme = folder / "README.json"
+    about = json.loads(readme.read_text("utf-8"))
+    about["published"] = [about["published"][0] | changed]
+    readme.write_text(json.dumps(about), "utf-8")
+    with pytest.raises(InputError, match=word) as caught:
+        list(replay(folder, data_dir))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_of_readme_json_without_a_field_is_said_to_lack_it(
+    tmp_path: Path, data_dir: Path, replay_dir: Path
+) -> None:
+    folder = copied(replay_dir, tmp_path)
+    readme = folder / "README.json"
+    about = json.loads(readme.read_text("utf-8"))
+    del about["published"][0]["where"]
+    readme.write_text(json.dumps(about), "utf-8")
+    with pytest.raises(InputError, match=r"README\.json has no 'where'"):
+        list(replay(folder, data_dir))

@@ -178,7 +178,7 @@ def listed(folder: Path, about: Mapping[str, Any], pattern: str) -> Path:
 def one_of(name: str, known: Collection[str]) -> str:
     """A name in README.json that has to be one of these. Raises ValueError where it is not."""
     if name not in known:
-        raise ValueError(f"README.json has {name!r}. {nearest(name, known)}")
+        raise ValueError(f"README.json has {name!r}. {nearest(str(name), known)}")
     return name
 
 
@@ -235,6 +235,8 @@ def said(error: BaseException) -> str:
     """What an exception says, in words for one who has only the files."""
     if isinstance(error, KeyError):
         return f"there is no {str(error)[:120]}"
+    if isinstance(error, TypeError | AttributeError):
+        return f"a value is of another kind: {error}"
     return str(error) if type(error) is ValueError else first_line(error)
 
 
