@@ -71,8 +71,8 @@ def _tasks_folder() -> Path:
     spec = find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         raise EnvironmentFault(
-            "The package lm-eval, which ships the few-shot texts, is not installed. Run"
-            " scripts/setup."
+            "The package lm-eval, which ships the few-shot texts, is not installed. Install"
+            " lm-eval 0.4.13."
         )
     return Path(spec.submodule_search_locations[0]) / "tasks"
 

@@ -24,7 +24,7 @@ def shipped(name: str = DEFAULT) -> Card:
 
 @cache
 def _read(name: str) -> Card:
-    path = published_folder(Path(__file__).resolve().parents[1]) / f"{name}.toml"
+    path = shipped_folder("published") / f"{name}.toml"
     try:
         return read_card(path)
     except InputError as error:
@@ -33,7 +33,7 @@ def _read(name: str) -> Card:
 
 def shipped_names() -> tuple[str, ...]:
     """The names of our own cards, the default first."""
-    folder = published_folder(Path(__file__).resolve().parents[1])
+    folder = shipped_folder("published")
     others = sorted(path.stem for path in folder.glob("*.toml") if path.stem != DEFAULT)
     return (DEFAULT, *others)
 
@@ -84,9 +84,10 @@ def shipped_rows() -> tuple[PublishedRow, ...]:
     return tuple(row for name in shipped_names() for row in shipped(name).rows)
 
 
-def published_folder(package: Path) -> Path:
-    """Where the package in folder `package` keeps published numbers: inside it (wheel), else beside
-    it (clone).
+def shipped_folder(name: str) -> Path:
+    """Where this program has its `results/NAME`: inside the package (wheel), else beside it
+    (clone).
     """
-    inside = package / "_published"
-    return inside if inside.is_dir() else package.parent / "results" / "published"
+    package = Path(__file__).resolve().parents[1]
+    inside = package / f"_{name}"
+    return inside if inside.is_dir() else package.parent / "results" / name

@@ -104,6 +104,8 @@ def main() -> None:
     """The console command: shows an error as one sentence and exits with its code."""
     # Before any library brings torch, which reads it once.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # Tokenizers are all we take of transformers; without torch it warns that models are missing.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         # Not standalone: typer then raises what is wrong with the words of a command, and returns
         # 130 for Ctrl-C.

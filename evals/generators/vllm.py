@@ -70,8 +70,8 @@ class VllmGenerator:
             from vllm.platforms import current_platform
         except ImportError as error:
             raise EnvironmentFault(
-                f"vLLM is not installed ({error}). Install it as README says: scripts/demo, or pip"
-                " install '.[cuda]'."
+                f"vLLM is not installed ({error}). For a GPU: pip install 'model-card-evals[cuda]';"
+                " for a CPU: scripts/setup, in a clone of the repository."
             ) from error
         if current_platform.is_unspecified():
             raise EnvironmentFault(

