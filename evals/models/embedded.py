@@ -38,7 +38,7 @@ def embedded_folder() -> Path:
         )
     if missing := [name for name in ("torch", "gguf", "accelerate") if find_spec(name) is None]:
         raise EnvironmentFault(
-            f"The embedded model is converted with {' and '.join(missing)}, which this environment"
+            f"The embedded model is converted with {', '.join(missing)}, which this environment"
             f" lacks. Bring that with: pip install {' '.join(missing)}"
         )
     try:
