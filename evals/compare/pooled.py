@@ -39,7 +39,8 @@ def pooled_difference(
     rule: Average | None = None,
 ) -> PairedDifference | None:
     """The sum of the columns' gains, each times its share of the Average; shares of the columns
-    that are here sum to 1. Up is better. None where no column that enters the Average was compared.
+    that are here sum to 1. Up is better, whichever way a card's Average takes a column. None where
+    no column that enters the Average, and is a share, was compared.
 
     n: items, over all columns.  covariance: as `covariances` gives it.
     rule: a card's; None: the default card's.  Normal interval and p.
@@ -48,12 +49,17 @@ def pooled_difference(
     there = {
         key: one
         for key, one in differences.items()
-        if key in whole and one.difference is not None and one.stderr is not None
+        if key in whole
+        and one.difference is not None
+        and one.stderr is not None
+        # What is no share would outweigh all others.
+        and one.column.is_share
     }
     if not there:
         return None
     total = math.fsum(abs(whole[key]) for key in there)
-    shares = {key: whole[key] / total for key in there}
+    signs = {key: -1 if one.column.lower_is_better else 1 for key, one in there.items()}
+    shares = {key: signs[key] * abs(whole[key]) / total for key in there}
     variance = math.fsum(shares[key] ** 2 * _variance(one) for key, one in there.items())
     for (one, other), both in (covariance or {}).items():
         if one in there and other in there:

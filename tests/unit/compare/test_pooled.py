@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evals.cards.average import average, shares_of
+from evals.cards.card import Average
 from evals.cards.published import shipped
 from evals.compare.paired import (
     PairedDifference,
@@ -18,7 +19,7 @@ from evals.compare.paired import (
 )
 from evals.compare.policy import known_columns
 from evals.compare.pooled import covariances, pooled_difference
-from evals.records import ItemId
+from evals.records import Column, ItemId
 
 COLUMNS = known_columns()
 RULE = shipped().average
@@ -77,6 +78,22 @@ def test_where_lower_is_better_a_rise_is_a_loss() -> None:
     assert pooled is not None
     assert pooled.difference == pytest.approx(-(one.difference or 0))
     assert pooled.baseline == pytest.approx(1 - (one.baseline or 0))
+
+
+def test_a_fall_is_a_gain_where_lower_is_better_though_the_average_does_not_turn_it() -> None:
+    one = paired_difference(pairs("xstest_safe_refused", 60, np.random.default_rng(3)), 0)
+    plain = Average(members=(("xstest_safe_refused",),))
+    assert pooled_difference({one.key: one}, rule=plain) == pooled_difference({one.key: one})
+
+
+def test_what_is_no_share_is_not_pooled() -> None:
+    one = paired_difference(pairs("gsm8k", 60, np.random.default_rng(3)), 0)
+    own = replace(one, column=Column("p", "Perplexity", lower_is_better=True, unit="own"))
+    rule = Average(members=(("gsm8k",), ("p",)))
+    assert pooled_difference({"p": own}, rule=rule) is None
+    assert pooled_difference({"p": own, "gsm8k": one}, rule=rule) == pooled_difference(
+        {"gsm8k": one}, rule=rule
+    )
 
 
 def test_an_items_influence_squares_and_sums_to_the_sampling_variance() -> None:
