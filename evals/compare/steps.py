@@ -17,15 +17,15 @@ Step = tuple[int, Path, str, str | None]
 
 def best_run(runs: Sequence[Path]) -> Path:
     """The run with the best mean of the columns that all of them have a number in, each in its own
-    sense of better; the Average, where all have it. Of equal ones, and without any such column, the
-    last.
+    sense of better; the Average, where all have it and it is a share. Of equal ones, and without
+    any such column, the last.
     """
     summaries = [RunFolder(run).read_json("summary.json") for run in runs]
     values = [
         {key: cell["value"] for key, cell in one["cells"].items() if cell["value"] is not None}
         for one in summaries
     ]
-    columns = [*card_of_run(summaries[0]).columns, *kept_columns(summaries[0])]
+    columns = [*card_of_run(summaries[0]).printed, *kept_columns(summaries[0])]
     lower = {one.key for one in columns if one.lower_is_better}
     # What is no share would outweigh all others.
     no_share = {one.key for one in columns if not one.is_share}

@@ -362,6 +362,18 @@ def test_the_best_knows_the_sense_of_what_is_asked_off_the_card(tmp_path: Path) 
     assert best_run(folders) == folders[0]
 
 
+def test_an_average_of_what_is_no_share_does_not_name_the_best(tmp_path: Path) -> None:
+    card = shipped().as_json()
+    card["average"]["unit"] = "own"
+    none = dict.fromkeys(shipped().keys)
+    folders = []
+    for name, sums, bits in (("a", 0.6, 0.1), ("b", 0.5, 0.9)):
+        folders.append(run_folder(tmp_path / name, **none | {"gsm8k": sums, "average": bits}))
+        file = folders[-1] / "summary.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "card": card}))
+    assert best_run(folders) == folders[0]
+
+
 def test_the_page_escapes_what_it_is_told(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "<b>", "<i>", 0.655)
     text = page("<script>", [(1000, run, "pass", "<u>")])
