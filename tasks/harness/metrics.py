@@ -80,6 +80,14 @@ def with_draws(metric: Metric, draws: Sequence[float]) -> Metric:
     return _normal(replace(metric, stderr=_spread(draws)))
 
 
+def as_share(metric: Metric) -> Metric:
+    """The metric with a share's interval: Wilson's of the effective sample size, within [0, 1]."""
+    if metric.estimator != "bootstrap" or metric.stderr is None or metric.value is None:
+        return metric
+    ends = stats.effective_wilson(metric.value, metric.stderr, metric.n)
+    return replace(metric, ci95=ends)
+
+
 def _spread(values: Sequence[float]) -> float | None:
     """The standard deviation; None of what is not all finite."""
     n = len(values)

@@ -178,7 +178,11 @@ class HarnessBenchmark(Benchmark[HarnessItem]):
         n = len(grades)
         lacking = {one.name: Metric(None, 0, n, reason=f"0 of {n} items scored")
                    for one in self.metrics if one.name not in found}  # fmt: skip
-        return found | lacking | own
+        shares = {one.name for one in self.metrics if one.is_share}
+        return {
+            name: counted.as_share(one) if name.partition("/")[0] in shares else one
+            for name, one in (found | lacking | own).items()
+        }
 
     def replicates(self, grades: Sequence[Grade]) -> Mapping[str, Sequence[float]]:
         """Of the measures that are no means."""

@@ -30,6 +30,7 @@ from evals.report.html import write_report
 from evals.report.run_row import row_from_summary
 from evals.runs.rescore import rescore
 from evals.runs.session import run
+from evals.stats import effective_wilson
 from evals.storage.run_folder import RunFolder
 from tasks.harness.build import tasks_of
 from tests.harness_tasks import GROUPS, TASKS, write_tasks
@@ -214,6 +215,13 @@ def test_what_is_no_share_has_a_bootstrap_interval(ours: RunFolder) -> None:
     assert found["estimator"] == "bootstrap"
     assert low < found["value"] < high
     assert math.isclose(high - low, 2 * 1.959963984540054 * found["stderr"], rel_tol=1e-6)
+
+
+def test_a_share_that_is_no_mean_has_a_share_s_interval(ours: RunFolder) -> None:
+    found = ours.read_json("summary.json")["metrics"]["lm-eval.ends_scores"]["f1"]
+    assert found["estimator"] == "bootstrap"
+    ends = effective_wilson(found["value"], found["stderr"], found["n"])
+    assert found["ci95"] == pytest.approx(ends)
 
 
 def test_a_cell_says_whose_task_it_is_and_how_it_is_asked(ours: RunFolder) -> None:
