@@ -118,19 +118,21 @@ def test_where_every_item_is_a_stratum_of_its_own_the_influences_still_sum_to_th
 
 
 def test_one_pair_up_and_one_down_are_added_to_the_effective_items_of_all_columns() -> None:
-    """By hand: shares 1/2 each, variances 0.01 and 0.03 over 50 and 20 effective items."""
+    """By hand: shares of a third; of the last column neither variance nor effective items are
+    known, but its standard error, 0.1, and its 60 items.
+    """
     found = {
         key: PairedDifference(
             COLUMNS[key], 60, 0.5, 0.5, 0.0, 0.1, variance=variance, n_effective=n,
             n_better=3, n_worse=2, n_same=40,
         )
-        for key, variance, n in (("gsm8k", 0.01, 50), ("bbh", 0.03, 20))
+        for key, variance, n in (("gsm8k", 0.01, 50), ("bbh", 0.03, 20), ("mmlu", None, 0))
     }  # fmt: skip
     pooled = pooled_difference(found)
     assert pooled is not None
-    n = 1 / (1 / 4 / 50 + 1 / 4 / 20)
-    assert pooled.stderr == pytest.approx(((0.01 / 4 + 0.03 / 4) * n**2 + 2) ** 0.5 / (n + 2))
-    assert (pooled.n, pooled.n_better, pooled.n_worse, pooled.n_same) == (120, 6, 4, 80)
+    n, variance = 9 / (1 / 50 + 1 / 20 + 1 / 60), (0.01 + 0.03 + 0.1**2) / 9
+    assert pooled.stderr == pytest.approx((variance * n**2 + 2) ** 0.5 / (n + 2))
+    assert (pooled.n, pooled.n_better, pooled.n_worse, pooled.n_same) == (180, 9, 6, 120)
 
 
 def test_columns_that_score_the_same_items_do_not_count_twice() -> None:
