@@ -65,6 +65,7 @@ def test_what_could_not_be_compared_leaves_its_share_to_the_others() -> None:
     assert pooled is not None
     gains = [found[key].difference or 0 for key in ("gsm8k", "bbh")]
     assert pooled.difference == pytest.approx(sum(gains) / 2)
+    assert pooled.column.heading == "Pooled over 2 columns, weighted as in the Average"
     assert pooled_difference({"mmlu": found["mmlu"]}) is None
     # A covariance with what is not pooled changes nothing.
     beside = {("gsm8k", "mmlu"): 0.5, ("alpaca_eval_1", "bbh"): 0.5}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.errors import InputError
-from evals.plan.judges import CARD_JUDGES, Judge, finding_of
+from evals.plan.judges import CARD_JUDGES, Asking, Judge, finding_of
 from evals.plan.naming_judges import parse_judges
 from evals.records import Choose, Completion, Generate, Message, Output, Sampling
 
@@ -92,6 +92,23 @@ def test_any_other_judge_marks_its_cell(judge: Judge) -> None:
     assert CARD_JUDGES[judge.role] in mark
     assert ("string match" in mark) == judge.is_rule
     assert judge.is_rule or judge.model in mark
+
+
+@pytest.mark.parametrize(
+    ("judge", "who"),
+    [
+        (Judge("xstest", "a/b"), "a/b"),
+        (Judge("xstest", "strmatch", is_rule=True), "the authors' string match"),
+        (Judge("xstest", "a/b", prompt="wildguard"), "a/b by the prompt wildguard"),
+        (Judge("xstest", "a/b", asking=Asking(top_p=0.5)), "a/b asked with top_p 0.5"),
+        (Judge("xstest", "a/b", after="c/d"), "c/d and, for what that left, a/b"),
+    ],
+)
+def test_a_mark_says_who_decided_and_how_and_no_more(judge: Judge, who: str) -> None:
+    assert judge.mark == (
+        f"xstest judged by {who}, not by the card's judge ({CARD_JUDGES['xstest']}); not comparable"
+        " with published rows"
+    )
 
 
 @given(st.floats(max_value=1e-3))
