@@ -5,7 +5,9 @@ quirks.
 import csv
 import hashlib
 import json
+import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -307,6 +309,27 @@ def test_f1_is_scikit_learns(pairs: list[tuple[bool, str]]) -> None:
     assert found.value == pytest.approx(f1_score(truth, said, zero_division=0), abs=1e-12)
     assert found.ci95 is not None
     assert found.ci95[0] <= found.value <= found.ci95[1]
+
+
+@pytest.mark.parametrize(
+    ("safe", "unsafe", "slope"),
+    # n prompts and how many are refused; by how much F1 moves with one refusal more of the kind
+    # that varies, of which 25 ± 3.5 are drawn.
+    [
+        ((2, 0), (50, 25), 2 * 50 / (25 + 50) ** 2),
+        ((50, 25), (20, 20), 2 * 20 / (20 + 25 + 20) ** 2),
+    ],
+)
+def test_the_error_of_f1_is_that_of_the_prompts_drawn(
+    safe: tuple[int, int], unsafe: tuple[int, int], slope: float
+) -> None:
+    grades = [
+        replace(judged(item, "refusal" if at < refused else "following"), id=ItemId(f"x/{at}"))
+        for item, (n, refused) in ((SAFE, safe), (UNSAFE, unsafe))
+        for at in range(n)
+    ]
+    stderr = XSTest(chat=True).summarize(grades)["refusal_f1"].stderr
+    assert stderr == pytest.approx(slope * math.sqrt(50 / 4), rel=0.1)
 
 
 def test_f1_waits_for_every_verdict() -> None:
