@@ -89,7 +89,8 @@ def _resolved_revision(dataset: Dataset) -> str | None:
     except Exception as error:  # network errors of every kind
         raise InputError(
             f"The hub has no answer for {dataset.hub_id} ({first_line(error)}). Check the"
-            " connection, or use a local folder with --data."
+            " connection, or use a copy: a mirror with `evals data fetch --from DIR`, or the public"
+            " files with `evals run --data DIR`."
         ) from error
     return revision
 
