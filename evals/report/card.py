@@ -311,11 +311,15 @@ def _entries(
 
 
 def read_card(readme: Path) -> str:
-    """A card's text, line ends kept. Raises InputError where it is not there or no text."""
+    """A card's text, line ends kept; none of a folder that, as training leaves it, has no README.md
+    yet. Raises InputError where it is not there or no text.
+    """
     try:
         # As bytes: reading text would turn CRLF into LF, and every line would be another.
         return readme.read_bytes().decode("utf-8")
     except FileNotFoundError:
+        if readme.name == "README.md" and readme.parent.is_dir():
+            return ""
         raise InputError(
             f"There is no {readme}. Make the card first; an empty file will do."
         ) from None

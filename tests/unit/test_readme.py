@@ -250,7 +250,14 @@ def test_the_way_of_a_checkpoint_begins_with_the_smoke_items() -> None:
     first, *others = [line for line in shown if line.startswith("evals ")]
     assert first.startswith("evals run out/my-8b --suite smoke ")
     assert "--judge" not in first.split("#")[0]
-    assert [line.split()[1] for line in others] == ["run", "run", "report", "report", "check"]
+    assert [line.split()[1] for line in others] == [
+        "run",
+        "run",
+        "report",
+        "report",
+        "card",
+        "check",
+    ]
 
 
 def test_every_benchmark_is_described_with_its_items_and_its_columns() -> None:

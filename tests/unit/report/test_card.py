@@ -399,11 +399,25 @@ def test_a_card_that_cannot_be_edited_safely_is_refused_and_left_alone(
 
 
 def test_a_missing_card_and_one_that_is_no_text_are_refused(tmp_path: Path, run: Path) -> None:
-    with pytest.raises(InputError, match="There is no"):
-        update(tmp_path / "README.md", [run])
+    for name in ("nowhere/README.md", "card.md"):
+        with pytest.raises(InputError, match="There is no"):
+            update(tmp_path / name, [run])
     (tmp_path / "README.md").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="cannot be read as UTF-8"):
         update(tmp_path / "README.md", [run])
+
+
+def test_a_folder_as_training_leaves_it_gets_the_card_that_an_empty_one_becomes(
+    tmp_path: Path, run: Path
+) -> None:
+    empty = card(tmp_path, "")
+    update(empty, [run])
+    (tmp_path / "model").mkdir()
+    fresh = tmp_path / "model" / "README.md"
+    update(fresh, [run], write=False)
+    assert not fresh.exists()
+    update(fresh, [run])
+    assert fresh.read_bytes() == empty.read_bytes()
 
 
 def test_the_front_matter_is_found_where_the_hub_finds_it() -> None:
