@@ -127,6 +127,8 @@ class _Watch:
 
         worst: list[EvalsError] = []
         found = checkpoints(self.folder)
+        if not found:
+            self._say(str(self.folder), "no checkpoint in it yet")
         for one in reversed(found) if newest_first else found:
             try:
                 seen, why = one.seen(), one.lacks()

@@ -142,6 +142,12 @@ def test_half_written_ones_wait_and_the_others_are_measured(
     assert "logs: waits: no step in its name" in out
 
 
+def test_a_folder_without_any_is_said(evals: Call, tmp_path: Path) -> None:
+    (empty := tmp_path / "train").mkdir()
+    said = evals("watch", empty, *COMMAND, "--out", tmp_path / "runs")
+    assert said == (0, f"{empty}: no checkpoint in it yet\n", "")
+
+
 def test_names_and_indexes_of_others_are_words_alone(
     training: Path, children: Children, evals: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
