@@ -24,7 +24,7 @@ GROUPS = {
 EXAMPLES = {
     "": """
 evals run smollm2 --suite smoke               the embedded model; no data, no key
-evals report results/smollm2-smoke --html page.html
+evals report results/smollm2-135m-instruct-smoke --html page.html
 evals run --help                              every command has help of its own""",
     "run": """
 evals run out/my-8b --suite smoke             a few items of ours, in minutes; no data
