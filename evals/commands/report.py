@@ -150,8 +150,10 @@ def export(
     files, left_out = write_format(
         choice("--format", layout, tuple(FORMATS)), run_folder, to or run_folder / layout, data
     )
+    from evals.storage.files import visible
+
     for sentence in left_out:
-        print(f"without a number: {sentence}", file=sys.stderr)
+        print(visible(f"without a number: {sentence}"), file=sys.stderr)
     print(*files, sep="\n")
 
 

@@ -3,7 +3,9 @@
 import io
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from evals.storage.files import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +55,7 @@ def cells(columns: Mapping[str, str], series: Sequence[Series], width: int) -> s
         middle = top - (pitch - above) / 2
         axes.hlines(middle, 0, 100, color=LINE, linewidth=1)
         x, y = (0, top + 5) if above else (-2.5, middle)
-        axes.text(x, y, label, ha="left" if above else "right", va="center", color=INK)
+        _write(axes, x, y, label, INK, ha="left" if above else "right")
         for one in (one for one in series if key in one.points):
             point, lead = one.points[key], one.kind == "run"
             gid = f"p{width}-{len(tips)}"
@@ -95,16 +97,21 @@ def times(seconds: Mapping[str, Mapping[str, tuple[float, str]]], width: int) ->
     y = 0.0
     for number, (name, phases) in enumerate(seconds.items()):
         if head:
-            axes.text(0, y - 14, name, color=INK, weight="bold", va="center")
+            _write(axes, 0, y - 14, name, INK, weight="bold")
         y -= head
         for phase, (wall_s, label) in sorted(phases.items(), key=lambda one: (-one[1][0], one[0])):
-            axes.text(0, y - 9, phase, color=INK, va="center")
-            axes.text(longest, y - 9, label, color=MUTED, va="center", ha="right")
+            _write(axes, 0, y - 9, phase, INK)
+            _write(axes, longest, y - 9, label, MUTED, ha="right")
             axes.barh(y - 24, longest, 8, color=LINE)
             axes.barh(y - 24, wall_s, 8, color=RUNS[number % len(RUNS)])
             y -= pitch
     axes.set(xlim=(0, longest), ylim=(min(y, -1), 0), xticks=[])
     return _svg(figure, f"times{width}", {}, "Wall time by phase.")
+
+
+def _write(axes: "Axes", x: float, y: float, words: str, color: str, **how: Any) -> None:
+    """Words that may be anybody's: dollars make no formula, and XML has a place for each letter."""
+    axes.text(x, y, one_line(words), color=color, va="center", parse_math=False, **how)
 
 
 def _figure(width: int, height: int, left: int) -> "tuple[Figure, Axes]":

@@ -5,6 +5,7 @@ leads out, no markup takes effect.
 import ast
 import base64
 import gzip
+import html
 import json
 import re
 import shutil
@@ -35,7 +36,7 @@ from evals.report.show import describe_item
 from evals.report.table import markdown
 from evals.runs.rescore import rescore
 from evals.runs.session import run
-from evals.storage.files import MAX_LINE
+from evals.storage.files import MAX_LINE, one_line
 from evals.storage.run_folder import RunFolder
 from evals.storage.store import Store
 from tests.resilience.fake_runs import Engines, reply, results
@@ -101,6 +102,21 @@ def test_markup_of_a_model_is_text_in_the_html_report(
     assert "<script>alert" not in html
     assert "{{ 7*7 }}" in html
     assert "default-src 'none'" in html
+
+
+@pytest.mark.parametrize("name", ["$\\frac$", "a\ud800b", "a\x0bb\x00", "<b>$x$</b>"])
+def test_a_strangers_name_is_drawn_as_it_is_written(
+    harmless: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(harmless, out)
+    summary = json.loads((out / "summary.json").read_text())
+    summary["model"]["name"] = name
+    (out / "summary.json").write_text(json.dumps(summary))
+    write_report(tmp_path / "page.html", [harmless, out])
+    plots = re.findall(r"<svg.*?</svg>", (tmp_path / "page.html").read_text("utf-8"), re.DOTALL)
+    drawn = "".join(html.unescape(plot) for plot in plots)
+    assert one_line(name) in drawn
 
 
 def test_markup_of_a_model_is_text_in_the_table(marked_up: Path, harmless: Path) -> None:
