@@ -6,6 +6,7 @@ import base64
 import gzip
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from evals.generators.about import about
 from evals.generators.waiting import is_up
 from evals.plan.settings import RunSettings
 from evals.records import Sampling
+from evals.report.card import update
+from evals.report.export import FORMATS, write_format, write_items
 from evals.report.html import write_report
 from evals.report.show import describe_item
 from evals.runs.progress import Progress
@@ -112,7 +115,8 @@ def _unpacked(path: Path) -> bytes:
                 for (payload,) in database.execute("SELECT payload FROM answers")
             ]
         return path.read_bytes() + b"".join(payloads)
-    return path.read_bytes()
+    blocks = re.findall(rb">([A-Za-z0-9+/=]{40,})</script>", path.read_bytes())
+    return path.read_bytes() + b"".join(gzip.decompress(base64.b64decode(one)) for one in blocks)
 
 
 def test_the_key_is_in_nothing_that_shows_a_run(tmp_path: Path) -> None:
@@ -123,10 +127,9 @@ def test_the_key_is_in_nothing_that_shows_a_run(tmp_path: Path) -> None:
         assert server.keys == {f"Bearer {KEY}"}
     row = next(RunFolder(out).samples("ifeval"))
     write_report(tmp_path / "page.html", [out])
-    blocks = re.findall(r">([A-Za-z0-9+/=]{40,})</script>", (tmp_path / "page.html").read_text())
-    opened = b"".join(gzip.decompress(base64.b64decode(block)) for block in blocks)
+    opened = _unpacked(tmp_path / "page.html")
     assert b"I can tell you." in opened
-    assert KEY.encode() not in opened + (tmp_path / "page.html").read_bytes()
+    assert KEY.encode() not in opened
     assert KEY not in describe_item(out, row["id"], None)
 
 
@@ -176,3 +179,92 @@ def test_a_server_that_sends_on_to_another_host_takes_the_key_nowhere() -> None:
         answered(answers(server, [ids_request(1)])["x/1"])
         assert server.keys == {f"Bearer {KEY}"}
         assert other.keys == {""}
+
+
+PLANTED = {
+    "OPENAI_API_KEY": KEY,
+    "HF_TOKEN": "hf_planted0123456789",
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTED012345678",
+    "AWS_SECRET_ACCESS_KEY": "aws-planted-0123456789",
+    "AWS_SESSION_TOKEN": "aws-session-planted-0123456789",
+    "WANDB_API_KEY": "wandb-planted-0123456789",
+}
+
+
+def found_in(folder: Path, said: str) -> list[str]:
+    """Where a planted secret is: in a file, or in what was said."""
+    texts = {str(path): _unpacked(path) for path in folder.rglob("*") if path.is_file()}
+    texts["the terminal"] = said.encode()
+    return [
+        f"{name} in {where}"
+        for where, text in texts.items()
+        for name, secret in PLANTED.items()
+        if secret.encode() in text
+    ]
+
+
+def test_no_secret_is_in_what_a_run_and_its_readers_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, secret in PLANTED.items():
+        monkeypatch.setenv(name, secret)
+
+    def script(body: Body, before: int) -> Reply:
+        said = body["messages"][-1]["content"]
+        if "castle" in said:
+            return error(400, f"Bearer {KEY} is odd")
+        if before == 0 and len(said) % 3 == 0:
+            return error(500, f"Bearer {KEY} is odd")
+        return chat(body, "def f():\n    import os\n    print(os.environ)\n    return 7")
+
+    out = tmp_path / "run"
+    with serving(script) as server:
+        server.about = {
+            "/v1/models": {"data": [{"id": "m", "root": f"/{KEY}", "max_model_len": 4096}]},
+            "/version": {"version": f"0.1 {KEY}"},
+        }
+        settings = RunSettings(
+            f"openai:m@{server.url}",
+            suite="smoke",
+            tasks=("xstest", "ifeval", "humaneval"),
+            out=out,
+            judges=(f"xstest=openai:j@{server.url}",),
+        )
+        run(settings, Progress())
+        assert server.keys == {f"Bearer {KEY}"}
+    write_report(tmp_path / "page.html", [out])
+    write_items(out, tmp_path / "items.csv")
+    for layout in FORMATS:
+        write_format(layout, out, tmp_path / layout)
+    (tmp_path / "README.md").write_text("# m\n")
+    update(tmp_path / "README.md", [out])
+    for task in ("xstest", "ifeval", "humaneval"):
+        print(describe_item(out, next(RunFolder(out).samples(task))["id"], None))
+    assert not found_in(tmp_path, "".join(capfd.readouterr()))
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_no_secret_is_in_what_a_run_leaves_that_is_ended(
+    tmp_path: Path, end: signal.Signals
+) -> None:
+    def script(body: Body, before: int) -> Reply:
+        if len(server.asked) == 1:
+            return error(500, f"Bearer {KEY} is odd")
+        process.send_signal(end)
+        return chat(body, "I can tell you.")
+
+    with serving(script) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "evals", "run", f"openai:m@{server.url}", "--suite", "smoke",
+             "--tasks", "ifeval", "--out", tmp_path / "run"],
+            cwd=ROOT,
+            env=os.environ | PLANTED | {"EVALS_TRACEBACK": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+        said, _ = process.communicate(timeout=120)
+        assert server.keys == {f"Bearer {KEY}"}
+    assert process.returncode == (130 if end is signal.SIGINT else -end)
+    assert (tmp_path / "run").is_dir()
+    assert not found_in(tmp_path, said)
