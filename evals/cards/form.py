@@ -24,13 +24,13 @@ name = "…"              # published rows, their cells as printed
 """
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from evals.cards.card import AVERAGE, Average, Card, PublishedRow
+from evals.cards.toml import read_toml
 from evals.errors import InputError, first_line, nearest
 from evals.records import Column
 
@@ -56,7 +56,7 @@ def read_card(path: Path) -> Card:
             raw = file.read(_MAX_BYTES + 1)
         if len(raw) > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES >> 20} MB")
-        content = tomllib.loads(raw.decode("utf-8-sig"))
+        content = read_toml(raw.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"The card {path} cannot be read ({first_line(error)}). It is a TOML file with a title"

@@ -7,13 +7,13 @@ gsm8k = 3.0                      # points, for this one
 mmlu = {tier = "critical", required = true, relative_drop = 2.0, floor = 60.0}
 """
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from evals.cards.published import card_named, card_of_run, shipped
+from evals.cards.toml import read_toml
 from evals.errors import InputError, first_line, nearest
 from evals.records import Column, Json
 from evals.registry import BENCHMARKS, benchmark_class
@@ -90,7 +90,7 @@ def read_policy(path: Path, run: Path | None = None, card: str | None = None) ->
     Raises InputError naming the file and the first thing in it that is wrong.
     """
     try:
-        found: dict[str, Json] = tomllib.loads(policy_text(path))
+        found: dict[str, Json] = read_toml(policy_text(path))
         repr(found)  # dotted keys nest deeper than any message can show
     except (OSError, ValueError, RecursionError) as error:
         ready = ", ".join(ready_policies())

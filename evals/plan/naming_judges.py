@@ -9,6 +9,7 @@ from typing import Any
 
 from evals.benchmark import Benchmark, roles_of
 from evals.cards.published import shipped
+from evals.cards.toml import read_toml
 from evals.errors import InputError, first_line, nearest
 from evals.models.resolve import OPENAI_URL
 from evals.plan.judges import AS_THE_CARD, CARD_JUDGES, Asking, Judge
@@ -133,10 +134,8 @@ def _of_file(path: Path, roles: Sequence[str], rules: Mapping[str, Sequence[str]
     """The judges of a file: a table a role with `model`, and as far as they are not the card's
     `prompt` and the fields of Asking.
     """
-    import tomllib
-
     try:
-        table = tomllib.loads(path.read_text("utf-8-sig"))
+        table = read_toml(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--judge {path}: cannot be read ({first_line(error)}).") from None
     if not table:

@@ -4,7 +4,6 @@ benchmark, only of what leaderboards.toml, or a table of one's own like it, says
 Sources: the hub's page "Evaluation Results"; huggingface_hub's EvalResultEntry.
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import resources
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evals.benchmark import other_settings
+from evals.cards.toml import read_toml
 from evals.errors import InputError, first_line, nearest
 from evals.registry import Variant, benchmark_class, off_card, read_settings, variants
 from evals.report.run_row import cells_under
@@ -56,7 +56,7 @@ def leaderboards(own: Path | None = None) -> tuple[Leaderboard, ...]:
 
 def _table(text: str, file: str) -> Iterator[Leaderboard]:
     try:
-        rows = tomllib.loads(text)["leaderboard"]
+        rows = read_toml(text)["leaderboard"]
         assert all(isinstance(row, dict) for row in rows)
     except (ValueError, KeyError, AssertionError, TypeError, RecursionError) as error:
         raise InputError(

@@ -130,6 +130,7 @@ WRONG = {
     "two lines": (SMALL.replace('"MMLU"', '"a\\nb"'), "heading", "cannot be printed"),
     "direction mark": (SMALL.replace('"MMLU"', '"a\\u202eb"'), "heading", "cannot be printed"),
     "too large": ("#" * (1 << 20) + SMALL, "more than 1 MB", "mine.toml"),
+    "a key of many parts": (f"a{'.a' * 20_000} = 1", "mine.toml", "line 1: more than 500 dots"),
     "deep": ("title = " + "[" * 5000, "mine.toml", "cannot be read"),
     "foreign class": (
         SMALL.replace('benchmark = "xstest"', 'benchmark = "os:path"'), "os:path", "subclass"

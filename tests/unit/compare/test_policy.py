@@ -57,6 +57,7 @@ def test_every_column_of_the_card_can_be_named(tmp_path: Path) -> None:
 
 WRONG = {
     "no TOML": ("drop: 1.0", "cannot be read"),
+    "a key of many parts": (f"drop{'.a' * 20_000} = 1", "line 1: more than 500 dots"),
     "twice": ("drop = 1\ndrop = 2", "cannot be read"),
     "key": ("dorp = 1", "unknown key 'dorp'. Did you mean drop?"),
     "column": ("[columns]\ngsm = 1", "unknown column 'gsm'. Did you mean gsm8k?"),
