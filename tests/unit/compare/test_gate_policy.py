@@ -129,6 +129,16 @@ def test_a_relative_drop_is_counted_from_the_baselines_own_value() -> None:
     assert (column.drop.limit, column.state) == (pytest.approx(0.005), "regressed")
 
 
+def test_what_is_no_share_is_held_by_a_relative_drop_alone() -> None:
+    column = replace(COLUMNS["gsm8k"], unit="own")
+    one = replace(difference("gsm8k", *CLEARLY), column=column)
+    states = []
+    for rule in (Rule(), Rule(relative_drop=0.02)):
+        (found,) = judge({one.key: one}, Policy(rule))
+        states.append((found.state, found.drop.limit))
+    assert states == [("not compared", 0.0), ("regressed", pytest.approx(0.02 * 0.5))]
+
+
 # --- floors and ceilings --------------------------------------------------------------------------
 
 
