@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from evals.plan.settings import OFFLINE_VARIABLES
+from evals.plan.settings import HUB_MODULES, OFFLINE_VARIABLES
 
 # How long an example may take is no property of the code on a machine that others use. Examples
 # that nobody has seen yet are for where somebody looks at them: in CI they are the same every
@@ -48,6 +49,8 @@ def _online_again() -> Iterator[None]:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+    for module in filter(None, map(sys.modules.get, HUB_MODULES)):
+        vars(module)["HF_HUB_OFFLINE"] = _GIVEN["HF_HUB_OFFLINE"] in ("1", "ON", "YES", "TRUE")
 
 
 def shared_folder(variable: str, sibling: str) -> Path:

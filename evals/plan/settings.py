@@ -1,6 +1,7 @@
 """What the user asked for, and what in it is wrong on the face of it."""
 
 import os
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -127,6 +128,8 @@ OFFLINE_VARIABLES = (
     "VLLM_NO_USAGE_STATS",
     "DO_NOT_TRACK",
 )
+HUB_MODULES = ("huggingface_hub.constants", "datasets.config")
+"""What keeps HF_HUB_OFFLINE as it was when they were imported."""
 
 
 def go_offline() -> None:
@@ -134,3 +137,6 @@ def go_offline() -> None:
     # Variables, not arguments: libraries below us open connections of their own, and read these
     # when they are imported or called.
     os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))
+    # A trainer's process has imported them before: they would ask the hub again and again.
+    for module in filter(None, map(sys.modules.get, HUB_MODULES)):
+        vars(module)["HF_HUB_OFFLINE"] = True

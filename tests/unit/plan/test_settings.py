@@ -4,12 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from evals.errors import InputError
 from evals.generators import EngineSettings
 from evals.plan.make import make_plan
 from evals.plan.named import settings_by_name
-from evals.plan.settings import RunSettings, check_settings
+from evals.plan.settings import RunSettings, check_settings, go_offline
 
 ALL_WRONG = RunSettings(
     "no-such-model",
@@ -83,3 +85,10 @@ def test_a_count_below_one_is_named_as_the_user_wrote_it(name: str) -> None:
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} 0: give 1 or more"):
         check_settings(RunSettings("m", engine=engine))
     check_settings(RunSettings("m", engine=EngineSettings(**{name: 1})))  # type: ignore[arg-type]
+
+
+def test_offline_is_heeded_by_a_library_that_was_imported_before() -> None:
+    """As a trainer's process has it, whose callback runs an evaluation."""
+    go_offline()
+    with pytest.raises(OfflineModeIsEnabled):
+        HfApi().model_info("nobody/nothing")
