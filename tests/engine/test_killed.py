@@ -15,38 +15,33 @@ import pytest
 
 from evals.records import Completion
 from evals.storage.store import Store
-from tests.real_engine import ROOT, SHORT, answers_in, evals, vllm_server
-
-COMMAND = [
-    sys.executable,
-    "-m",
-    "evals",
-    "run",
-    "smollm2",
-    "--suite",
-    "smoke",
-    "--tasks",
-    "mmlu,gsm8k",
-    *SHORT,
-]
+from tests.real_engine import ROOT, SHORT, answers_in, cut_short, evals, vllm_server
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Of the embedded model cut short, which asks as much and takes less."""
+    model = str(cut_short(tmp_path_factory.mktemp("models") / "small", 4))
+    asked = ["--suite", "smoke", "--tasks", "mmlu,gsm8k", *SHORT]
+    return [sys.executable, "-m", "evals", "run", model, *asked]
+
+
+@pytest.fixture(scope="module")
+def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nobody killed."""
     run = tmp_path_factory.mktemp("whole") / "run"
     subprocess.run(
-        [*COMMAND, "--out", str(run)], cwd=ROOT, check=True, capture_output=True, timeout=900
+        [*command, "--out", str(run)], cwd=ROOT, check=True, capture_output=True, timeout=900
     )
     return run
 
 
 def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(
-    whole: Path, tmp_path: Path
+    command: list[str], whole: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
     victim = subprocess.Popen(
-        [*COMMAND, "--out", str(broken)],
+        [*command, "--out", str(broken)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -66,7 +61,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(
         "the kill came too late to prove anything"
     )
     subprocess.run(
-        [*COMMAND, "--out", str(broken)], cwd=ROOT, check=True, capture_output=True, timeout=900
+        [*command, "--out", str(broken)], cwd=ROOT, check=True, capture_output=True, timeout=900
     )
     assert (broken / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
     phases = json.loads((broken / "run.json").read_text())["sessions"][-1]["phases"]
@@ -78,7 +73,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_summary(
     reason="two engines more beside those of the suite: EVALS_TEST_COPIES=1 runs it, alone",
 )
 def test_two_copies_answer_as_one_engine_does_and_a_killed_run_leaves_nothing_behind(
-    whole: Path, tmp_path: Path
+    command: list[str], whole: Path, tmp_path: Path
 ) -> None:
     """As on GPUs, each copy's engine has processes of its own, below the copy's; its temporary
     files have longer names than a socket may. Both on one core: test processes side by side have
@@ -96,7 +91,7 @@ def test_two_copies_answer_as_one_engine_does_and_a_killed_run_leaves_nothing_be
     said = tmp_path / "said"
     with said.open("wb") as written:
         victim = subprocess.Popen(
-            [*COMMAND, "--data-parallel-size", "2", "--out", str(run)],
+            [*command, "--data-parallel-size", "2", "--out", str(run)],
             cwd=ROOT,
             env=os.environ | more,
             stdout=subprocess.DEVNULL,
