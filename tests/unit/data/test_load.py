@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import json
+import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,8 +254,16 @@ def test_a_file_without_a_known_checksum_must_still_hold_the_fields(
     assert said in message
 
 
+def is_kept(text: str) -> bool:
+    with suppress(RecursionError):
+        return bool(pickle.dumps(json.loads(text)))
+    return False
+
+
 def test_rows_that_can_be_read_but_not_kept_are_told_with_their_file(tmp_path: Path) -> None:
-    line = b'{"question": "?", "answer": ' + b"[" * 600 + b"]" * 600 + b"}\n"
+    nested = next(text for n in range(100, 20_000, 100) if not is_kept(text := "[" * n + "]" * n))
+    assert json.loads(nested)  # how deep is Python's version's to say
+    line = f'{{"question": "?", "answer": {nested}}}\n'.encode()
     message = failure(lambda: load_card_data([TOY], toy_folder(tmp_path, line * 40)))
     assert "toy/rows.jsonl cannot be read as this benchmark's file" in message
     assert "RecursionError" in message
