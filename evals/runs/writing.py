@@ -1,6 +1,7 @@
 """What a run leaves in its folder: samples, summary.json and run.json."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,17 +81,14 @@ class Writing:
             end = n + _AT_ONCE
             if n_ready < end or (ahead is None and len(self._ahead) == _MOST_TASKS):
                 continue
-            grading = ahead.grading if ahead else self._grading(task)
-            # Read and graded first: what fails there is no fault of the temporary file.
-            rows = list(self._rows(task, grading, n, end))
-            try:
-                ahead = ahead or _Ahead(grading, Packed())
-                ahead.samples.write(rows)
-            except OSError as error:
-                raise no_files_left() or EnvironmentFault(
-                    f"A temporary file cannot be written ({error}). Set TMPDIR to a folder with"
-                    " room; the same command then goes on."
-                ) from error
+            if ahead is None:
+                grading = self._grading(task)
+                with _temporary_file():
+                    ahead = _Ahead(grading, Packed())
+            # One at a time, read outside: what fails there is no fault of the temporary file.
+            for row in self._rows(task, ahead.grading, n, end):
+                with _temporary_file():
+                    ahead.samples.write((row,))
             ahead.n, self._ahead[task] = end, ahead
 
     def grade_and_write(self) -> RunResult:
@@ -172,3 +170,15 @@ class Writing:
 
     def _header(self) -> dict[str, Any]:
         return header(self.plan, self.known.n_bos, self.known.judge_notes)
+
+
+@contextmanager
+def _temporary_file() -> Iterator[None]:
+    """What fails in here is the fault of a temporary file, and said so."""
+    try:
+        yield
+    except OSError as error:
+        raise no_files_left() or EnvironmentFault(
+            f"A temporary file cannot be written ({error}). Set TMPDIR to a folder with room; the"
+            " same command then goes on."
+        ) from error
