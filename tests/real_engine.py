@@ -95,7 +95,6 @@ def _served(
     from evals.models.embedded import embedded_folder
 
     environment = os.environ | {
-        "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "HF_HUB_OFFLINE": "1",
     }

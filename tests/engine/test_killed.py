@@ -84,7 +84,6 @@ def test_two_copies_answer_as_one_engine_does_and_a_killed_run_leaves_nothing_be
     core = min(os.sched_getaffinity(0))
     more = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": f"{core}|{core}",
         "TMPDIR": str(scratch),
     }
@@ -175,10 +174,7 @@ def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_
         *SHORT,
     ]
     command += ["--out", str(run)]
-    environment = os.environ | {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-    }
+    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     process = subprocess.Popen(
         command,
         cwd=ROOT,

@@ -25,6 +25,7 @@ from evals.stats import (
     proportion,
     stratified,
     wilson_interval,
+    wilson_of_draws,
 )
 
 scores = st.floats(0, 1)
@@ -387,3 +388,39 @@ def test_a_larger_error_never_gives_a_narrower_interval(
 def test_an_error_where_a_share_can_have_none_leaves_the_items_that_there_are(value: float) -> None:
     assert effective_wilson(value, 0.1, 40) == wilson_interval(value, 40)
     assert p_at_least(value, value, wilson_interval(value, 40)) == 1.0
+
+
+# --- means of several draws -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "n_scoring"), [(0.1, 10), (0.9, 10), (0.02, 2), (0.5, 50)])
+def test_of_draws_one_item_more_that_scores_alike_in_all_of_them_is_counted(
+    value: float, n_scoring: int
+) -> None:
+    """By hand: of 100 items, each worth half of one that is drawn once."""
+    stderr = math.sqrt(0.5 * value * (1 - value) / 100)
+    effect = (0.5 * n_scoring + 1) / (n_scoring + 1)
+    assert wilson_of_draws(value, stderr, 100) == pytest.approx(
+        wilson_interval(value, 100 / effect), abs=1e-12
+    )
+
+
+@given(st.floats(0.001, 0.999), st.floats(0.001, 0.2), st.integers(2, 5000))
+def test_of_draws_the_interval_is_never_narrower_and_its_mirror_image_is_the_failures(
+    value: float, stderr: float, n: int
+) -> None:
+    low, high = wilson_of_draws(value, stderr, n)
+    without = effective_wilson(value, stderr, n)
+    assert low <= without[0] + 1e-12
+    assert without[1] <= high + 1e-12
+    assert 0 <= low <= value <= high <= 1
+    mirrored = wilson_of_draws(1 - value, stderr, n)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-9)
+    if stderr**2 * n >= value * (1 - value):
+        # An item that counts for no more than its draws: nothing is missed by chance.
+        assert (low, high) == pytest.approx(without, abs=1e-12)
+
+
+@pytest.mark.parametrize(("value", "stderr"), [(0.0, 0.1), (1.0, 0.1), (0.3, 0.0), (0.3, 1e-13)])
+def test_of_draws_without_an_error_the_items_are_what_there_is(value: float, stderr: float) -> None:
+    assert wilson_of_draws(value, stderr, 40) == wilson_interval(value, 40)
