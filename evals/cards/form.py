@@ -241,6 +241,12 @@ def _average(table: _Table, columns: Sequence[Column]) -> Average:
     for name, keys in (("complement", rule.complement), ("optional", rule.optional)):
         for key in sorted(keys - set(rule.inputs)):
             raise table.wrong(name, f"has {key}, which is no member", "Name members of `of`.")
+    for key in sorted(rule.complement & {one.key for one in columns if not one.is_share}):
+        raise table.wrong(
+            "complement",
+            f"has {key}, which is no share",
+            "Leave it out there: 100 - x is of a share.",
+        )
     return rule
 
 

@@ -205,11 +205,14 @@ class OpenAIGenerator:
         stream when all have been lost for too long.
         """
         while not (stopped.wait(self._rejoin_s) or spread.is_done):
-            since, all_out = self._none_since, all(server.is_out for server in self._servers)
-            if all_out and since is not None and time.monotonic() - since >= self._most_s:
-                stopped.set()
-                spread.stop()
-                done.put(self._all_lost(f"no answer for {said_of(self._most_s)}."))
+            if self._most_s and all(server.is_out for server in self._servers):
+                # Begun here, not where the last is lost: an answer that was under way then may come
+                # after that and take it back, and nobody would begin it again.
+                since = self._none_since = self._none_since or time.monotonic()
+                if time.monotonic() - since >= self._most_s:
+                    stopped.set()
+                    spread.stop()
+                    done.put(self._all_lost(f"no answer for {said_of(self._most_s)}."))
             for server in self._servers:
                 if server.is_out and is_up(server.url) and not stopped.is_set():
                     _log.warning("%s is back, and asked again.", server.url)
@@ -234,7 +237,6 @@ class OpenAIGenerator:
                         if not self._most_s:  # the last two were lost at once
                             done.put((request, self._all_lost(self._plain(lost))))
                         elif is_news:
-                            self._none_since = self._none_since or time.monotonic()
                             _log.warning(
                                 "%s No server is left: one is waited for, %s at most.",
                                 lost,

@@ -19,9 +19,13 @@ from tests.real_engine import ROOT, SHORT, answers_in, cut_short, evals, vllm_se
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Of the embedded model cut short, which asks as much and takes less."""
-    model = str(cut_short(tmp_path_factory.mktemp("models") / "small", 4))
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The embedded one cut short, which is asked as much and takes less."""
+    return str(cut_short(tmp_path_factory.mktemp("models") / "small", 4))
+
+
+@pytest.fixture(scope="module")
+def command(model: str) -> list[str]:
     asked = ["--suite", "smoke", "--tasks", "mmlu,gsm8k", *SHORT]
     return [sys.executable, "-m", "evals", "run", model, *asked]
 
@@ -153,7 +157,7 @@ def processes_below(pid: int) -> set[int]:
 
 
 def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_goes_on(
-    tmp_path: Path,
+    model: str, tmp_path: Path
 ) -> None:
     """vLLM itself leaves its caller waiting for ever then; out of memory, the kernel ends the
     engine so.
@@ -164,7 +168,7 @@ def test_an_engine_whose_process_is_killed_is_one_sentence_and_the_same_command_
         "-m",
         "evals",
         "run",
-        "smollm2",
+        model,
         "--suite",
         "smoke",
         "--tasks",

@@ -204,6 +204,42 @@ def test_when_none_comes_back_it_is_one_sentence(ports: tuple[int, int]) -> None
     )
 
 
+def test_an_answer_that_comes_after_the_last_was_lost_does_not_end_the_counting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    away = Reply({"detail": "no replica"}, 502)
+    is_late = threading.Event()
+
+    def late(body: Body, n: int) -> Reply:
+        if is_late.is_set():
+            return away
+        is_late.set()
+        while "No server is left: one is waited for" not in caplog.text:
+            time.sleep(0.01)
+        return completion(body)
+
+    found: list[Exception] = []
+    with serving(late) as server:
+        server.about = {"/v1/models": away}
+        generator = OpenAIGenerator(
+            "m", [server.url], 2, retries=0, first_wait_s=0.001, rejoin_s=0.05, wait_s=0.2
+        )
+
+        def read() -> None:
+            try:
+                for _ in generator.stream([ids_request(number) for number in range(9)]):
+                    pass
+            except EnvironmentFault as fault:
+                found.append(fault)
+
+        reader = Thread(target=read, daemon=True)
+        reader.start()
+        reader.join(30)
+    assert [str(one) for one in found] == [
+        f"{server.url} cannot be reached (no answer for 0 s.) Start it; the same command goes on."
+    ]
+
+
 @pytest.mark.parametrize("status", [502, 503])
 def test_a_gateway_with_nobody_behind_it_is_waited_for_as_one_that_is_down(
     status: int, caplog: pytest.LogCaptureFixture

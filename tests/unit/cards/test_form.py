@@ -97,6 +97,9 @@ WRONG = {
     "list in a list": (SMALL.replace('of = ["mmlu"', 'of = [[["mmlu"]]'), "[average]", "lists"),
     "average of itself": (SMALL.replace('of = ["mmlu"', 'of = ["average"'), "[average]", "of has"),
     "complement, no member": (SMALL.replace('["mmlu", "safe"]', '["mmlu"]'), "safe", "no member"),
+    "complement, no share": (
+        SMALL.replace("= true", '= true\nunit = "own"'), "safe, which is no share", "100 - x"
+    ),
     "no columns": ('title = "a"', "column", "1 to 100"),
     "a column too many": (many(101), "is there 101 times", "1 to 100"),
     "a letter too many": (SMALL.replace('"MMLU"', f'"{"a" * 2001}"'), "too long", "heading"),

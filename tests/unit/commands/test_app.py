@@ -369,7 +369,7 @@ def test_data_fetch_brings_a_mirrors_copy_and_it_is_then_used(
 
 
 def test_a_recording_goes_the_whole_way_run_report_score_show(
-    evals: Call, recording: Path, tmp_path: Path
+    evals: Call, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     code, table, err = evals("run", f"replay:{recording}", "--suite", "smoke", "--out", run)
@@ -408,6 +408,15 @@ def test_a_recording_goes_the_whole_way_run_report_score_show(
         assert ("── finding" in out) == (
             name in ("humaneval", "alpaca_eval", "truthfulqa", "xstest")
         )
+
+    # What a model wrote is no order to a workflow's runner.
+    plain = evals("show", run, row["id"])[1]
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    first, *inner, last, end = evals("show", run, row["id"])[1].split("\n")
+    word = first.removeprefix("::stop-commands::")
+    assert (last, end, len(word)) == (f"::{word}::", "", 32)
+    assert [*inner, ""] == plain.split("\n")
+    monkeypatch.delenv("GITHUB_ACTIONS")
 
     code, out, err = evals("show", run, "gsm8k/999")
     assert (code, out) == (2, "")
