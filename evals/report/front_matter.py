@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from evals.errors import InputError
@@ -19,6 +20,8 @@ NOT_A_VALUE = (ValueError, TypeError, AttributeError, LookupError, RecursionErro
 """What PyYAML lets out beside its own errors where its constructors meet a date that is none,
 `!!int` and `!!timestamp` of a word, or nesting without end.
 """
+
+_MOST = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +115,36 @@ class FrontMatter:
         return len("".join(lines))
 
 
+def read_yaml(text: str) -> Any:
+    """What a stranger's YAML says. Raises yaml.YAMLError or one of NOT_A_VALUE when it cannot be
+    read, ValueError also where its aliases make some hundred bytes stand for gigabytes.
+    """
+    import yaml
+
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is not None and _size(root, {}) > _MOST:
+        raise ValueError(f"written out, its aliases have more than {_MOST:,} characters")
+    return yaml.safe_load(text)
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Characters and values of a node with its aliases written out; each is looked at once."""
+    if id(node) not in known:
+        known[id(node)] = 0  # of one that holds itself
+        if isinstance(node.value, str):
+            known[id(node)] = 1 + len(node.value)
+        else:  # nodes, or pairs of them
+            inner = chain.from_iterable(n if isinstance(n, tuple) else (n,) for n in node.value)
+            known[id(node)] = 1 + sum(_size(one, known) for one in inner)
+    return known[id(node)]
+
+
 def load(text: str) -> dict[str, Any]:
     """The metadata as the hub reads it. Raises InputError when it is no YAML mapping."""
     import yaml
 
     try:
-        data = yaml.safe_load(text)
+        data = read_yaml(text)
     except (yaml.YAMLError, *NOT_A_VALUE) as error:
         is_said = isinstance(error, yaml.YAMLError | ValueError)
         what = " ".join(str(error).split()) if is_said else "a value is not what its `!!` tag says"

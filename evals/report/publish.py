@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from evals.errors import EnvironmentFault, InputError, first_line
 from evals.registry import task_variant
 from evals.report.card import RESULTS, renewed
-from evals.report.front_matter import NOT_A_VALUE
+from evals.report.front_matter import NOT_A_VALUE, read_yaml
 from evals.report.leaderboards import PREFIX, as_yaml
 from evals.report.model_index import is_called
 from evals.storage.run_folder import RunFolder
@@ -266,7 +266,7 @@ def _entries(text: str) -> list[dict[str, Any]]:
     import yaml
 
     try:
-        found = yaml.safe_load(text)
+        found = read_yaml(text)
     except (yaml.YAMLError, *NOT_A_VALUE):
         return []
     rows = found if isinstance(found, list) else []

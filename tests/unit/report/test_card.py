@@ -373,6 +373,12 @@ def test_checking_writes_nothing_and_says_what_is_stale(tmp_path: Path, run: Pat
     assert update(file, [run], write=False) == [file]
 
 
+def bomb(form: str, first: str) -> str:
+    """Some hundred bytes of YAML that stand for gigabytes: each value is ten of the last."""
+    tens = [f"a{n}: &a{n} {form.format(', '.join([f'*a{n - 1}'] * 10))}\n" for n in range(1, 10)]
+    return f"a0: &a0 {first}\n" + "".join(tens)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -386,6 +392,8 @@ def test_checking_writes_nothing_and_says_what_is_stale(tmp_path: Path, run: Pat
         ("---\nmodel-index: 7\n---\n", "not a list of models"),
         ("---\nmodel-index: []\nmodel-index: []\n---\n", "twice"),
         ("---\nmodel-index: &a []\nothers: *a\n---\n", "replaced alone"),
+        (f"---\n{bomb('[{}]', '[' + 'x, ' * 9 + 'x]')}---\n", "aliases have more than 10,000,000"),
+        (f"---\n{bomb('{{<<: [{}]}}', '{x: 1}')}---\n", "aliases have more than 10,000,000"),
     ],
 )
 def test_a_card_that_cannot_be_edited_safely_is_refused_and_left_alone(
