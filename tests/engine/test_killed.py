@@ -239,7 +239,7 @@ def test_of_two_servers_one_is_killed_and_the_other_finishes_the_row(
             "--suite",
             "smoke",
             "--tasks",
-            "mmlu,gsm8k,bbh,ifeval",
+            "mmlu,gsm8k,bbh",
             "--offline",
             "--out",
             str(run),
