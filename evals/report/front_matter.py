@@ -20,8 +20,8 @@ NOT_A_VALUE = (ValueError, TypeError, AttributeError, LookupError, RecursionErro
 """What PyYAML lets out beside its own errors where its constructors meet a date that is none,
 `!!int` and `!!timestamp` of a word, or nesting without end.
 """
-
 _MOST = 10_000_000
+"""Characters and values of metadata with its aliases written out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +128,9 @@ def read_yaml(text: str) -> Any:
 
 
 def _size(node: Any, known: dict[int, int]) -> int:
-    """Characters and values of a node with its aliases written out; each is looked at once."""
+    """Characters and values of a node, aliases written out; known: by id, those looked at."""
     if id(node) not in known:
-        known[id(node)] = 0  # of one that holds itself
+        known[id(node)] = 1  # where it holds itself
         if isinstance(node.value, str):
             known[id(node)] = 1 + len(node.value)
         else:  # nodes, or pairs of them

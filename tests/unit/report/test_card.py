@@ -393,6 +393,7 @@ def bomb(form: str, first: str) -> str:
         ("---\nmodel-index: []\nmodel-index: []\n---\n", "twice"),
         ("---\nmodel-index: &a []\nothers: *a\n---\n", "replaced alone"),
         (f"---\n{bomb('[{}]', '[' + 'x, ' * 9 + 'x]')}---\n", "aliases have more than 10,000,000"),
+        (f"---\n&r\na: &a [{'*r, ' * 20000}]\nb: [{'*a, ' * 1000}]\n---\n", "aliases have more"),
         (f"---\n{bomb('{{<<: [{}]}}', '{x: 1}')}---\n", "aliases have more than 10,000,000"),
     ],
 )
